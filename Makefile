@@ -1,0 +1,47 @@
+# Everything here runs in its own environment, .venv, made by the first target that needs it.
+PYTHON ?= python3
+BIN := .venv/bin
+DEMO_FLAGS ?=
+
+.PHONY: demo test lint format torch clean
+.DEFAULT_GOAL := help
+
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+demo: .venv/.installed  ## fine-tune, map, evaluate and merge a real population (about 8 minutes on two cores)
+	@$(BIN)/wsr demo $(DEMO_FLAGS)
+
+test: .venv/.installed-dev lint  ## lint, then the tests (at most 15 minutes on two cores)
+	@$(BIN)/python -m pytest -n 2
+
+lint: .venv/.installed-dev  ## ruff (format and check) and mypy
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+
+format: .venv/.installed-dev  ## rewrite the code as ruff wants it
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+torch: .venv/.installed-dev  ## install PyTorch, the oracle of the parity tests (without it they are skipped)
+	@$(BIN)/pip install -q torch==2.13.0
+
+clean:  ## remove the environment and the caches, not the runs
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache build *.egg-info
+
+.venv/bin/python:
+	@command -v $(PYTHON) >/dev/null || { echo "make: '$(PYTHON)' was not found; install Python 3.11 or newer, or name one: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "make: $$($(PYTHON) --version) is too old; wsr needs Python 3.11 or newer: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "make: $(PYTHON) has no venv module; on Debian: apt-get install python3-venv" >&2; exit 1; }
+	@$(PYTHON) -m venv .venv
+
+.venv/.installed: pyproject.toml | .venv/bin/python
+	@echo "installing wsr into .venv (JAX, Flax and what they need: about 1 GB)"
+	@$(BIN)/pip install -q --disable-pip-version-check -e .
+	@touch $@
+
+.venv/.installed-dev: pyproject.toml | .venv/bin/python
+	@echo "installing wsr and what its tests need into .venv"
+	@$(BIN)/pip install -q --disable-pip-version-check -e '.[dev]'
+	@touch $@ .venv/.installed

@@ -1,0 +1,69 @@
+"""The common suite of the registry: what every dataset's line must say; a newcomer passes by being registered."""
+
+from dataclasses import replace
+
+import pytest
+
+from wsr.data.files import Files
+from wsr.data.table import FAMILIES, PACKAGED, PAPER, DatasetSpec, find, register, registered
+from wsr.errors import WsrError
+
+
+@pytest.mark.parametrize("name", registered())
+def test_every_line_is_complete(name):
+    spec = find(name)
+    assert spec.name == name
+    assert spec.classes is not None
+    assert spec.classes >= 1
+    assert spec.family in (*FAMILIES, "author")
+    assert len(spec.label_names) in (0, spec.classes)
+    splits = getattr(spec.source, "splits", {"train": "train"})
+    assert "train" in splits
+    assert set(splits) <= {"train", "validation", "test"}
+    assert len(set(splits.values())) == len(splits), "one split in two roles would leak"
+
+
+def test_the_paper_has_36_datasets_in_five_families():
+    families = [find(name).family for name in PAPER]
+    counts = {family: families.count(family) for family in FAMILIES}
+    assert counts == {"general": 10, "nli": 6, "topic": 7, "sentiment": 7, "twitter": 6}
+    assert len(set(PAPER)) == 36
+    assert len(PACKAGED) == 9
+    assert not set(PAPER) & set(PACKAGED)
+
+
+def test_regression_and_metrics_of_the_benchmarks():
+    assert find("stsb").classes == 1
+    metrics = {name: find(name).metric for name in ("cola", "mrpc", "qqp", "stsb", "cb", "mnli", "tweet_irony")}
+    assert metrics == {
+        "cola": "matthews",
+        "mrpc": "f1",
+        "qqp": "f1",
+        "stsb": "pearson",
+        "cb": "macro_f1",
+        "mnli": "accuracy",
+        "tweet_irony": "f1",
+    }
+
+
+def test_an_unknown_name_gets_the_nearest():
+    with pytest.raises(WsrError, match=r"'vader_movies'.*nearest: vader_movie"):
+        find("vader_movies")
+
+
+def test_a_newcomer_is_found_and_a_taken_name_refused(monkeypatch):
+    from wsr.data import table
+
+    monkeypatch.setattr(table, "_TABLE", dict(table._TABLE))
+    spec = DatasetSpec("mine", "sentiment", Files("mine.csv"))
+    register(spec)
+    register(spec)
+    assert find("mine") == spec
+    with pytest.raises(WsrError, match="'mine' is registered already"):
+        register(replace(spec, family="topic"))
+
+
+@pytest.mark.parametrize(("classes", "metric"), [(1, "accuracy"), (2, "pearson"), (2, "acc")])
+def test_a_metric_must_go_with_the_labels(classes, metric):
+    with pytest.raises(WsrError, match=metric):
+        DatasetSpec("mine", "general", Files("mine.csv"), classes=classes, metric=metric)

@@ -1,0 +1,110 @@
+"""combine and the Gram matrix against NumPy in float64; the hull distance against SciPy's solver."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import minimize
+
+from wsr import geometry
+from wsr.trees import flatten, nest, stack
+
+
+def tree(generator: np.random.Generator, scale: float = 1.0) -> dict:
+    shapes = {"embed/table": (7, 4), "layers/0/kernel": (4, 5), "layers/0/bias": (5,), "layers/10/kernel": (3,)}
+    return nest({path: (scale * generator.normal(size=shape)).astype(np.float32) for path, shape in shapes.items()})
+
+
+@pytest.fixture
+def world():
+    generator = np.random.default_rng(0)
+    base = tree(generator)
+    members = [jax.tree.map(np.add, base, tree(generator, 0.1)) for _ in range(4)]
+    return base, members
+
+
+def flat(params: dict) -> np.ndarray:
+    return np.concatenate([np.asarray(leaf, np.float64).ravel() for leaf in flatten(params).values()])
+
+
+def test_combine_gives_back_base_and_members_bit_for_bit(world):
+    base, members = world
+    points = geometry.combine(base, stack(members), jnp.concatenate([jnp.zeros((1, 4)), jnp.eye(4)]))
+    for number, expected in enumerate([base, *members]):
+        for path, leaf in flatten(points).items():
+            np.testing.assert_array_equal(leaf[number], flatten(expected)[path])
+
+
+def test_combine_equals_base_plus_task_vectors(world):
+    base, members = world
+    rows = np.random.default_rng(1).normal(size=(3, 4))
+    points = flatten(geometry.combine(base, stack(members), jnp.asarray(rows, jnp.float32)))
+    for number, row in enumerate(rows):
+        expected = flat(base) + sum(c * (flat(m) - flat(base)) for c, m in zip(row, members, strict=True))
+        found = np.concatenate([np.asarray(leaf[number], np.float64).ravel() for leaf in points.values()])
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_combine_of_one_row_is_that_row_of_many(world):
+    base, members = world
+    row = jnp.asarray([0.2, 0.3, 0.4, 0.1])
+    one = geometry.combine(base, stack(members), row)
+    many = geometry.combine(base, stack(members), jnp.stack([row, row * 2]))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b[0], atol=1e-6), one, many)
+
+
+@pytest.mark.parametrize("block_bytes", [16, 200, 10**9])
+def test_gram_is_that_of_flattened_task_vectors_whatever_the_block(world, block_bytes):
+    base, members = world
+    vectors = np.stack([flat(member) - flat(base) for member in members])
+    found = geometry.gram(base, 4, lambda k, path: flatten(members[k])[path], block_bytes=block_bytes)
+    np.testing.assert_allclose(found, vectors @ vectors.T, rtol=1e-5, atol=1e-6)
+
+
+def test_cosine_is_over_the_whole_vector_and_keeps_its_sign():
+    vectors = np.array([[1.0, 0.0, 2.0], [-1.0, 0.0, -2.0], [0.0, 0.0, 0.0], [3.0, 1.0, 0.0]])
+    similarity = geometry.cosine(vectors @ vectors.T)
+    assert similarity[0, 1] == pytest.approx(-1.0)
+    assert similarity[0, 3] == pytest.approx(3 / np.sqrt(50))
+    assert similarity[0, 2] == 0.0
+    assert np.diag(similarity).tolist() == [1.0] * 4
+
+
+def test_distance_between_points_from_the_gram_matrix_alone():
+    vectors = np.random.default_rng(0).normal(size=(4, 9))
+    a, b = np.array([0.5, 0.5, 0, 0]), np.array([0.0, 2.0, -1.0, 0.3])
+    assert geometry.distance(vectors @ vectors.T, a, b) == pytest.approx(np.linalg.norm(a @ vectors - b @ vectors))
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10**6), members=st.integers(2, 6))
+def test_hull_distance_agrees_with_a_general_solver(seed, members):
+    vectors = np.random.default_rng(seed).normal(size=(members + 1, 8))
+    gram = vectors @ vectors.T
+    point = np.eye(members + 1)[-1]
+    found, weights = geometry.hull_distance(gram, point, range(members))
+
+    def squared(w):
+        return float(np.sum((vectors[-1] - w @ vectors[:-1]) ** 2))
+
+    solved = minimize(
+        squared,
+        np.full(members, 1 / members),
+        bounds=[(0, 1)] * members,
+        constraints={"type": "eq", "fun": lambda w: w.sum() - 1},
+        options={"ftol": 1e-12, "maxiter": 500},
+    )
+    assert weights.min() >= 0
+    assert weights.sum() == pytest.approx(1)
+    assert found == pytest.approx(np.sqrt(squared(weights)), rel=1e-9)
+    assert found**2 <= solved.fun + 1e-6
+
+
+def test_a_point_inside_the_hull_is_at_distance_zero():
+    vectors = np.random.default_rng(3).normal(size=(3, 5))
+    inside = np.array([0.2, 0.3, 0.5])
+    found, weights = geometry.hull_distance(vectors @ vectors.T, inside, range(3))
+    assert found == pytest.approx(0, abs=1e-6)
+    np.testing.assert_allclose(weights, inside, atol=1e-6)

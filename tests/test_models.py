@@ -1,0 +1,291 @@
+"""What every registered architecture keeps, and the sizes, poolings and configs of the built-in ones."""
+
+import functools
+import json
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from models_support import every_token, in_rows, one_a_row, random_params, random_texts
+
+from wsr import models
+from wsr.errors import WsrError
+from wsr.models.bert import EXAMPLE
+from wsr.models.layers.pooling import pool
+
+LENGTHS = [5, 9, 3, 7]
+LENGTH = 11
+PACKED = [[0, 2], [1], [3], []]  # as many rows as one text a row, so that one program serves both
+NAMES = sorted(models.architectures())
+
+
+@functools.cache
+def _setup(name, **changes):
+    """A model, its ``encode``, parameters and texts.
+
+    Not compiled as a whole: the tests share shapes, so that each operation is compiled once for all of them.
+    """
+    model = models.build(name, {**models.architectures()[name].example, **changes})
+    texts = random_texts(0, LENGTHS, model.config["vocab_size"])
+    return model, model.encode, random_params(model), texts
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_init_gives_a_plain_float32_dict_with_string_keys(name):
+    model, _, _, _ = _setup(name)
+    params = model.init(jax.random.key(0))
+    for path, leaf in jax.tree.leaves_with_path(params):
+        assert all(isinstance(key, jax.tree_util.DictKey) and isinstance(key.key, str) for key in path)
+        assert leaf.dtype == jnp.float32
+        assert (path[-1].key == "bias") == ("bias" in jax.tree_util.keystr(path))
+    other = model.init(jax.random.key(1))
+    token, other_token = (tree["embeddings"]["token"]["embedding"] for tree in (params, other))
+    assert np.abs(token - other_token).max() > 1e-3
+    np.testing.assert_allclose(np.std(token), model.config["initializer_range"], rtol=0.1)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_name_and_config_give_the_same_model_again(name):
+    model, encode, params, texts = _setup(name)
+    assert json.loads(json.dumps(model.config)) == model.config
+    again = models.build(model.name, model.config)
+    assert (again.name, again.config, again.hidden) == (model.name, model.config, model.hidden)
+    batch = one_a_row(texts, LENGTH)
+    np.testing.assert_array_equal(again.encode(params, batch), encode(params, batch))
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+@pytest.mark.parametrize("name", NAMES)
+def test_packed_rows_equal_one_text_a_row(name, pooling):
+    model, encode, params, texts = _setup(name, pooling=pooling)
+    alone = encode(params, one_a_row(texts, LENGTH))
+    assert alone.shape == (4, model.hidden)
+    np.testing.assert_allclose(encode(params, in_rows(texts, PACKED, LENGTH)), alone, atol=1e-5)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+@pytest.mark.parametrize("name", NAMES)
+def test_changing_a_text_changes_its_own_features_only(name, pooling):
+    _, encode, params, texts = _setup(name, pooling=pooling)
+    before = encode(params, in_rows(texts, PACKED, LENGTH))
+    changed = [(texts[0][0][::-1], texts[0][1]), *texts[1:]]
+    after = encode(params, in_rows(changed, PACKED, LENGTH))
+    np.testing.assert_array_equal(after[1:], before[1:])
+    assert np.abs(after[0] - before[0]).max() > 1e-4
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+@pytest.mark.parametrize("name", NAMES)
+def test_absent_texts_and_empty_rows_are_finite(name, pooling):
+    _, encode, params, texts = _setup(name, pooling=pooling)
+    features = encode(params, in_rows(texts[:2], [[0], [1], [], []], LENGTH, slots=4))
+    assert features.shape[0] == 4
+    assert np.isfinite(features).all()
+    assert np.isfinite(encode(params, in_rows([], [[]] * 4, LENGTH, slots=4))).all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_vmap_and_map_over_params_equal_a_loop(name):
+    model, encode, _, texts = _setup(name)
+    batch = in_rows(texts, PACKED, LENGTH)
+    members = [random_params(model, seed) for seed in range(3)]
+    population = jax.tree.map(lambda *leaves: jnp.stack(leaves), *members)
+    loop = np.stack([encode(member, batch) for member in members])
+    assert np.abs(loop[0] - loop[1]).max() > 1e-3
+    by_vmap = jax.jit(jax.vmap(model.encode, in_axes=(0, None)))(population, batch)
+    by_map = jax.lax.map(lambda member: encode(member, batch), population)
+    np.testing.assert_allclose(by_vmap, loop, atol=1e-5)
+    np.testing.assert_allclose(by_map, loop, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_gradient_is_finite_and_agrees_with_a_difference(name):
+    model, encode, params, texts = _setup(name)
+    # Two texts of four are absent: their features must not poison the gradient.
+    batch = in_rows(texts[:2], [[0], [1], [], []], LENGTH, slots=4)
+    random = np.random.default_rng(0)
+    target = random.standard_normal((4, model.hidden)).astype(np.float32)
+
+    def loss(params):
+        return jnp.sum(model.encode(params, batch) * target)
+
+    gradient = jax.grad(loss)(params)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
+    # Along the gradient itself the loss rises by its norm.
+    norm = float(np.sqrt(sum(np.sum(np.square(leaf)) for leaf in jax.tree.leaves(gradient))))
+    ends = []
+    for step in (1e-2, -1e-2):
+        moved = jax.tree.map(lambda leaf, slope, step=step: leaf + step * slope / norm, params, gradient)
+        ends.append(float(np.sum(np.asarray(encode(moved, batch), np.float64) * target)))
+    np.testing.assert_allclose((ends[0] - ends[1]) / 2e-2, norm, rtol=1e-2)
+
+
+@pytest.mark.parametrize("name", ["bert", "roberta"])
+def test_dropout_happens_only_with_a_key_and_follows_it(name):
+    _, encode, params, texts = _setup(name)
+    batch = one_a_row(texts, LENGTH)
+    plain = encode(params, batch)
+    first, same, other = (encode(params, batch, jax.random.key(k)) for k in (1, 1, 2))
+    np.testing.assert_array_equal(plain, encode(params, batch))
+    np.testing.assert_array_equal(first, same)
+    assert np.abs(first - other).max() > 1e-3
+    assert np.abs(first - plain).max() > 1e-3
+
+
+@pytest.mark.parametrize("rate", ["hidden_dropout_prob", "attention_probs_dropout_prob"])
+def test_both_dropout_rates_are_followed(rate):
+    off = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    _, encode, params, texts = _setup("bert", **off)
+    batch = one_a_row(texts, LENGTH)
+    plain = encode(params, batch)
+    np.testing.assert_array_equal(encode(params, batch, jax.random.key(1)), plain)
+    _, dropping, _, _ = _setup("bert", **{**off, rate: 0.5})
+    assert np.abs(dropping(params, batch, jax.random.key(1)) - plain).max() > 1e-3
+
+
+def test_attention_with_dropout_at_a_vanishing_rate_equals_attention_without():
+    # The path with dropout of the attention weights is written out by hand; it must be the same function.
+    _, encode, params, texts = _setup("bert", hidden_dropout_prob=0.0, attention_probs_dropout_prob=1e-9)
+    batch = in_rows(texts, PACKED, LENGTH)
+    np.testing.assert_allclose(encode(params, batch, jax.random.key(0)), encode(params, batch), atol=1e-5)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+def test_pooling_agrees_with_numpy(pooling):
+    texts = random_texts(0, LENGTHS, 40)
+    batch = in_rows(texts, [[1, 0], [3, 2]], 14)
+    hidden = np.random.default_rng(0).normal(size=(2, 14, 6)).astype(np.float32)
+    expected = [
+        hidden[0, 9:14] if pooling == "mean" else hidden[0, 9:10],
+        hidden[0, 0:9] if pooling == "mean" else hidden[0, 0:1],
+        hidden[1, 7:10] if pooling == "mean" else hidden[1, 7:8],
+        hidden[1, 0:7] if pooling == "mean" else hidden[1, 0:1],
+    ]
+    found = pool(pooling, jnp.asarray(hidden), batch)
+    np.testing.assert_allclose(found, [part.mean(axis=0) for part in expected], atol=1e-6)
+
+
+def test_no_silent_broadcasting_between_ranks():
+    model, _, params, texts = _setup("roberta")
+    with jax.numpy_rank_promotion("raise"):
+        features = jax.eval_shape(model.encode, params, in_rows(texts, PACKED, LENGTH), jax.random.key(0))
+    assert features.shape == (4, model.hidden)
+
+
+# Published sizes of the two large checkpoints (335,141,888 and 355,359,744) less their pooler (1,049,600).
+@pytest.mark.parametrize(
+    ("name", "changes", "parameters"),
+    [
+        ("bert", {"vocab_size": 30522, "max_position_embeddings": 512}, 334_092_288),
+        ("roberta", {"vocab_size": 50265, "max_position_embeddings": 514}, 354_310_144),
+    ],
+)
+def test_the_large_sizes_have_the_published_number_of_parameters(name, changes, parameters):
+    large = {
+        "hidden_size": 1024,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 16,
+        "intermediate_size": 4096,
+    }
+    model = models.build(name, {**models.architectures()[name].example, **large, **changes})
+    params = jax.eval_shape(model.init, jax.random.key(0))
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == parameters
+    assert model.max_length == 512
+    texts = random_texts(0, [512], 1000)
+    features = jax.eval_shape(model.encode, params, one_a_row(texts, 512))
+    assert features.shape == (1, 1024)
+    assert features.dtype == jnp.float32
+
+
+def test_roberta_ignores_token_types_and_bert_does_not():
+    for name, differs in (("bert", True), ("roberta", False)):
+        _, encode, params, _ = _setup(name)
+        plain = encode(params, one_a_row(random_texts(0, LENGTHS, 40), LENGTH))
+        pair = encode(params, one_a_row(random_texts(0, LENGTHS, 40, pairs=True), LENGTH))
+        assert bool(np.abs(plain - pair).max() > 1e-4) == differs
+
+
+def test_params_of_another_size_are_refused():
+    model, _, _, texts = _setup("bert")
+    _, _, shallow, _ = _setup("bert", num_hidden_layers=1)
+    with pytest.raises(WsrError, match="parameters lack layers/1/attention/"):
+        model.encode(shallow, one_a_row(texts, LENGTH))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"hidden_act": "swish"}, "hidden_act = 'swish'"),
+        ({"pooling": "max"}, "pooling = 'max'"),
+        ({"num_attention_heads": 3}, "not a multiple"),
+        ({"num_hidden_layers": 0}, "num_hidden_layers = 0"),
+        ({"hidden_dropout_prob": 1.0}, "hidden_dropout_prob = 1.0"),
+        ({"vocab_size": "40", "hidden_size": True}, "vocab_size = '40', hidden_size = True"),
+        ({"colour": 1}, "unknown colour"),
+    ],
+)
+def test_configs_that_make_no_encoder_are_refused(changes, message):
+    with pytest.raises(WsrError, match=message):
+        models.build("bert", {**EXAMPLE, **changes})
+
+
+def test_missing_config_keys_are_named_together():
+    config = {key: value for key, value in EXAMPLE.items() if key not in ("hidden_act", "pooling")}
+    with pytest.raises(WsrError, match="missing hidden_act, missing pooling"):
+        models.build("bert", config)
+
+
+def test_names_are_registered_once_and_unknown_ones_refused():
+    with pytest.raises(WsrError, match="registered already"):
+        models.register("bert", models.architectures()["bert"].build, example=EXAMPLE)
+    with pytest.raises(WsrError, match="unknown architecture 'gpt'; known: bert, roberta, tiny"):
+        models.build("gpt", {})
+
+
+def test_tiny_is_loaded_by_name_quickly_and_always_the_same():
+    models.load("tiny")
+    start = time.monotonic()
+    first = models.load("tiny")
+    assert time.monotonic() - start < 1.0
+    again = models.load("tiny")
+    assert first.model.name == "tiny"
+    assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), first.params, again.params))
+
+
+def test_tiny_tokenizer_reads_pairs_and_lower_cases():
+    tokenizer = models.load("tiny").tokenizer
+    assert tokenizer.is_fast
+    assert len(tokenizer) == models.load("tiny").model.config["vocab_size"]
+    tokens = tokenizer.convert_ids_to_tokens(tokenizer("Ab, 7")["input_ids"])
+    assert tokens == ["[CLS]", "a", "##b", ",", "7", "[SEP]"]
+    pair = tokenizer("a", "b\N{CJK UNIFIED IDEOGRAPH-65E5}")
+    assert tokenizer.convert_ids_to_tokens(pair["input_ids"]) == ["[CLS]", "a", "[SEP]", "b", "[UNK]", "[SEP]"]
+    assert pair["token_type_ids"] == [0, 0, 0, 1, 1, 1]
+
+
+def test_pooling_can_be_chosen_when_loading():
+    mean, first = models.load("tiny"), models.load("tiny", pooling="cls")
+    assert (mean.model.config["pooling"], first.model.config["pooling"]) == ("mean", "cls")
+    batch = every_token(one_a_row(random_texts(0, [4], 100), 4))
+    assert jax.eval_shape(first.model.encode, first.params, batch).shape == (4, 16)
+
+
+@pytest.mark.parametrize("name", ["no/such/folder", "/no/such", "no such name"])
+def test_a_path_that_is_not_there_is_named(name):
+    with pytest.raises(WsrError, match="no such folder"):
+        models.load(name)
+
+
+def test_an_unreachable_hub_names_the_offline_choices():
+    # conftest sets HF_HUB_OFFLINE: the client refuses at once, as it does without a network.
+    with pytest.raises(WsrError, match=r"'nobody/nothing' .* offline choices: a local folder .*'minilm', 'tiny'"):
+        models.load("nobody/nothing")
+
+
+def test_numpy_batches_are_read_too():
+    _, encode, params, texts = _setup("bert")
+    batch = in_rows(texts, PACKED, LENGTH)
+    as_numpy = {name: np.asarray(array) for name, array in batch.items()}
+    np.testing.assert_array_equal(encode(params, as_numpy), encode(params, batch))

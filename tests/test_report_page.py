@@ -1,0 +1,178 @@
+"""The page: one inert file, whatever the names are."""
+
+import dataclasses
+import functools
+import re
+from collections import Counter
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from test_report_example import document, heatmap, lines
+
+from wsr.errors import WsrError
+from wsr.report.document import Document, Figure, Section, Table
+from wsr.report.page import page_html, write_page
+
+HOSTILE = (
+    "<script>alert(1)</script>",
+    '"><img src=x onerror=alert(1)>',
+    "</style><script>1</script>",
+    "</title><b onclick=x>",
+    "]]>--><!--",
+    "\"&'",
+)
+VOID = {"meta", "link", "img", "br", "hr", "input"}
+
+
+class _Reader(HTMLParser):
+    """Collects every element with its attributes, the text outside of styles, and checks the nesting."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: Counter[str] = Counter()
+        self.attributes: list[tuple[str, str, str]] = []
+        self.text = ""
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_startendtag(tag, attrs)
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags[tag] += 1
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if not self.open or self.open[-1] != "style":
+            self.text += data
+
+
+@functools.cache
+def _whole() -> str:
+    return page_html(document())
+
+
+def _read(html: str) -> _Reader:
+    reader = _Reader()
+    reader.feed(html)
+    reader.close()
+    assert not reader.open
+    return reader
+
+
+def test_page_asks_for_nothing() -> None:
+    html = _whole()
+    reader = _read(html)
+    assert not reader.tags.keys() & {
+        "script",
+        "img",
+        "iframe",
+        "object",
+        "embed",
+        "form",
+        "base",
+        "image",
+        "foreignobject",
+    }
+    assert reader.tags["style"] == 1
+    for tag, name, value in reader.attributes:
+        assert not name.startswith("on")
+        if name in ("href", "src", "xlink:href", "action"):
+            assert value.startswith("#") or (tag, value) == ("link", "data:,")
+        assert all(target.startswith("#") for target in re.findall(r"url\((.*?)\)", value))
+        assert name == "xmlns" or "://" not in value
+    assert "@import" not in html
+    assert ("meta", "http-equiv", "Content-Security-Policy") in reader.attributes
+    policy = next(value for _, name, value in reader.attributes if name == "content" and "default-src" in value)
+    assert "default-src 'none'" in policy
+    assert "script-src" not in policy
+
+
+def test_page_says_everything_in_order() -> None:
+    report = document()
+    text = _read(_whole()).text.replace("\u00a0", " ")
+    order = [report.title, *report.facts.values(), *report.summary]
+    order += [section.question for section in report.sections]
+    places = [text.index(part) for part in order]
+    assert places == sorted(places)
+    for section in report.sections:
+        assert text.count(section.measured) == 2  # among the findings and in its section
+        assert text.count(section.verdict) >= 2
+        for part in (section.paper, section.command, *section.text, *(figure.caption for figure in section.figures)):
+            assert part in text
+
+
+def test_identifiers_are_unique() -> None:
+    section = document().sections[2]
+    twice = dataclasses.replace(document(), sections=(section, section))
+    identifiers = [value for _, name, value in _read(page_html(twice)).attributes if name == "id"]
+    assert len(identifiers) == len(set(identifiers))
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_names_stay_inert(name: str) -> None:
+    figure = Figure("heatmap", name, name, {"matrix": [[1, 0], [0, 1]], "names": [name] * 2, "groups": [name] * 2})
+    table = Table(name, (name, "b"), ((name, 1),), name)
+    section = Section(name, name, name, name, "partly", (name,), (figure,), (table,), name)
+    hostile = _read(page_html(Document(name, (name,), {name: name, "command": name}, (section,))))
+    plain = page_html(Document("x", ("x",), {"x": "x", "command": "x"}, (_renamed(section, "x"),)))
+    # Not one element or attribute more than the same report with harmless names.
+    words = name.count(" ")  # a command's words are wrapped one by one
+    expected = _read(plain).tags + Counter({"span": 2 * words})
+    assert hostile.tags == expected
+    assert not any(attribute.startswith("on") for _, attribute, _ in hostile.attributes)
+    assert name in hostile.text
+
+
+def _renamed(section: Section, name: str) -> Section:
+    figure = Figure("heatmap", name, name, {"matrix": [[1, 0], [0, 1]], "names": [name] * 2, "groups": [name] * 2})
+    return Section(
+        name, name, name, name, "partly", (name,), (figure,), (Table(name, (name, "b"), ((name, 1),), name),), name
+    )
+
+
+def test_tables_fold_when_big_and_round_what_they_show() -> None:
+    rows = tuple((f"member {k}", 0.123456789, 1234567) for k in range(13))
+    big, small = Table("Big", ("name", "value", "tokens"), rows), Table("Small", ("name", "value", "tokens"), rows[:2])
+    section = dataclasses.replace(document().sections[0], figures=(), tables=(big, small))
+    reader = _read(page_html(Document("t", (), {}, (section,))))
+    assert reader.tags["details"] == 1
+    assert "0.123" in reader.text
+    assert "0.1234" not in reader.text
+    assert ("td", "title", "0.123456789") in reader.attributes
+    assert "1\u202f234\u202f567" in reader.text
+
+
+def test_missing_values_are_told_under_the_figure() -> None:
+    figure = Figure(
+        "heatmap", "t", "Caption.", {"matrix": [[1, None], [0.5, 1]], "names": ["a", "b"], "groups": ["a", "b"]}
+    )
+    section = dataclasses.replace(document().sections[0], figures=(figure,))
+    text = _read(page_html(Document("t", (), {}, (section,)))).text
+    assert "Caption. 1 value is missing or not finite, and not drawn." in text
+
+
+def test_page_is_light_enough_to_send() -> None:
+    section = dataclasses.replace(document().sections[1], figures=(heatmap(seeds=5), lines(count=14)))
+    assert len(section.figures[0].data["names"]) == 35
+    assert len(section.figures[1].data["series"]) == 42
+    report = dataclasses.replace(document(), sections=(section,))
+    assert len((page_html(report) + _whole()).encode()) < 1_500_000
+
+
+def test_page_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "runs" / "report.html"
+    report = dataclasses.replace(document(), sections=document().sections[:1])
+    write_page(report, path)
+    first = path.read_bytes()
+    write_page(report, path)
+    assert path.read_bytes() == first == page_html(report).encode()
+    assert [entry.name for entry in path.parent.iterdir()] == ["report.html"]
+    (tmp_path / "taken").write_text("a file where a folder should be")
+    with pytest.raises(WsrError, match="cannot write"):
+        write_page(report, tmp_path / "taken" / "report.html")

@@ -1,0 +1,94 @@
+"""scores members of a store, their centroid and points between them on a dataset: the generalised loss (a fresh linear
+probe on the frozen encoder) and the dataset's own metric. Finished points are kept in the store's folder."""
+
+from collections.abc import Sequence
+
+from absl import flags
+
+
+def define(values: flags.FlagValues) -> None:
+    """Defines the verb's flags."""
+    flags.DEFINE_string("store", None, "The store.", flag_values=values)
+    flags.DEFINE_list("on", [], "Datasets to score on: names, files, folders.", flag_values=values)
+    flags.DEFINE_integer("interior", 4, "Points drawn from the convex hull.", lower_bound=0, flag_values=values)
+    flags.DEFINE_bool(
+        "leave_out", True, "Leave members of the scored dataset out of hull and centroid.", flag_values=values
+    )
+    flags.DEFINE_integer("max_length", 64, "Tokens a text is cut to.", lower_bound=3, flag_values=values)
+    flags.DEFINE_integer("probe_size", 300, "Texts the probe is fitted on; 0: all.", flag_values=values)
+    flags.DEFINE_integer("test_size", 300, "Texts the loss is taken on; 0: all.", flag_values=values)
+    flags.DEFINE_string("probe", "linear", "The classifier: linear or roberta_head.", flag_values=values)
+    flags.DEFINE_float("inverse_l2", 1.0, "C of the linear probe.", lower_bound=0.0, flag_values=values)
+    flags.DEFINE_integer("chunk", None, "Points on the device together; by default chosen for it.", flag_values=values)
+    flags.DEFINE_integer("seed", 0, "Of the points drawn.", flag_values=values)
+    flags.DEFINE_string("out", None, "A JSONL file for the rows.", flag_values=values)
+
+
+def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
+    """Evaluates and prints a table, best first."""
+    from pathlib import Path
+
+    import numpy as np
+
+    from wsr import seeds
+    from wsr.cli.checks import one_of, refuse_positional, required
+    from wsr.cli.population import open_base, open_dataset, open_region
+    from wsr.compilation import use_persistent_cache
+    from wsr.evaluate import Protocol, evaluate
+    from wsr.features import chunk_for_device
+    from wsr.probe import PROBES
+    from wsr.progress import progress
+    from wsr.results import Points, write_rows
+    from wsr.sampling import centroid, convex_hull, corners
+
+    refuse_positional(positional)
+    required("--store", values.store)
+    required("--on", values.on)
+    one_of("--probe", values.probe, PROBES)
+    use_persistent_cache()
+    store, region = open_region(values.store)
+    tokenizer = open_base(store).tokenizer
+    protocol = Protocol(probe=values.probe, inverse_l2=values.inverse_l2)
+    points = Points.on_disk(Path(values.store) / "points")
+    rows: list[dict] = []
+    for name in values.on:
+        dataset = open_dataset(
+            name, tokenizer, max_length=values.max_length, probe=values.probe_size, test=values.test_size
+        )
+        others = region.without_dataset(dataset.name) if values.leave_out else region
+        draw = seeds.generator(values.seed, "hull", dataset.name)
+        groups = [
+            ("pretrained", region, np.zeros((1, len(region)))),
+            ("member", region, corners(len(region))),
+            ("centroid", others, centroid(len(others))),
+        ]
+        if len(others) > 1 and values.interior:
+            groups.append(("interior", others, convex_hull(draw, values.interior, len(others))))
+        total = sum(len(coefficients) for _, _, coefficients in groups)
+        chunk = values.chunk or chunk_for_device(total)
+        print(f"{dataset.name}: {total} points, {chunk} at a time on the device", flush=True)
+        with progress(f"evaluating on {dataset.name}", total, "points") as counter:
+            for group, part, coefficients in groups:
+                scored = evaluate(
+                    part, coefficients, dataset, protocol=protocol, points=points, chunk=chunk, counter=counter
+                )
+                rows += scored.rows(group)
+        _show(dataset.name, dataset.metric, [row for row in rows if row["dataset"] == dataset.name])
+    if values.out:
+        write_rows(Path(values.out), rows)
+        print(f"rows: {values.out}")
+
+
+def _show(dataset: str, metric: str, rows: list[dict]) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table("point", "group", "generalised loss", metric, title=dataset, box=None, pad_edge=False)
+    losses = [row for row in rows if row["metric"] == "generalised_loss"]
+    scores = [row for row in rows if row["metric"] == metric]
+    for loss, score in sorted(zip(losses, scores, strict=True), key=lambda pair: pair[0]["value"]):
+        members = loss["members"]
+        name = members[0] if len(members) == 1 else f"{len(members)} members" if members else "base"
+        table.add_row(escape(name), loss["group"], f"{loss['value']:.4f}", f"{score['value']:.4f}")
+    Console(soft_wrap=True).print(table, highlight=False)

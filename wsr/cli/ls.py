@@ -1,0 +1,67 @@
+"""lists the members of a store: what made each of them, and how well it learned."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from absl import flags
+
+from wsr.errors import WsrError
+
+if TYPE_CHECKING:
+    from wsr.store import Store
+
+
+def define(values: flags.FlagValues) -> None:
+    """Defines the verb's flags."""
+    flags.DEFINE_string("store", None, "The store; also: wsr ls STORE.", flag_values=values)
+
+
+def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
+    """Prints a table of the store's members, its damaged ones and its quarantined ones."""
+    from wsr.cli.checks import refuse_positional, required
+    from wsr.store import Store
+
+    where = values.store or (positional[0] if positional else None)
+    refuse_positional(positional if values.store else positional[1:])
+    required("--store", where)
+    show(Store.open(where))
+
+
+def show(store: "Store") -> None:
+    """Prints the table; raises WsrError, after it, where members are damaged."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from wsr.studies.members import learned
+
+    console = Console(soft_wrap=True)
+    console.print(
+        f"{store.path}: {store.model_name}, base {store.base_name} ({store.base_sha256[:12]})",
+        highlight=False,
+        markup=False,
+    )
+    columns = ("member", "dataset", "family", "mode", "seed", "examples", "score", "chance", "learned", "made on")
+    table = Table(*columns, box=None, pad_edge=False)
+    damaged = []
+    for name in store.names():
+        try:
+            record = store.record(name)
+        except WsrError as error:
+            damaged.append(str(error))
+            continue
+        made_on = (
+            f"{record.device_kind}, {record.threads} threads, jaxlib {record.jaxlib}, group of {record.group_size}"
+        )
+        cells = (record.name, record.dataset, record.family, record.mode, record.seed, record.size)
+        scores = (f"{record.metrics['test_score']:.3f}", f"{record.metrics['chance']:.3f}")
+        table.add_row(*(escape(str(cell)) for cell in cells), *scores, "yes" if learned(record) else "no", made_on)
+    console.print(table, highlight=False)
+    for entry in store.quarantined():
+        console.print(f"quarantined: {entry.record.name} at step {entry.step}: {entry.reason}", markup=False)
+    for line in damaged:
+        console.print(f"damaged: {line}", markup=False)
+    if damaged:
+        raise WsrError(
+            f"{len(damaged)} of {len(store.names())} members of {store.path} are damaged; the others are fine"
+        )

@@ -1,0 +1,36 @@
+"""Opens a store as a region, and loads datasets the way its members saw them: shared by several verbs."""
+
+from typing import Any
+
+from wsr.data.dataset import Dataset
+from wsr.data.load import load_dataset
+from wsr.errors import WsrError
+from wsr.models import Checkpoint, build, load
+from wsr.region import Region
+from wsr.store import Store
+from wsr.studies.members import learned
+
+
+def open_region(path: str) -> tuple[Store, Region]:
+    """Returns the store and the region of its members that learned their dataset; says who was left out."""
+    store = Store.open(path)
+    records = store.records()
+    out = [record.name for record in records if not learned(record)]
+    if out:
+        print(f"left out, not better than chance: {', '.join(out)}", flush=True)
+    if len(out) == len(records):
+        raise WsrError(f"{path}: none of {len(records)} members did better than chance; there is no region")
+    model = build(store.model_name, store.model_config)
+    return store, Region.from_store(store, model, names=[record.name for record in records if learned(record)])
+
+
+def open_base(store: Store) -> Checkpoint:
+    """Returns the checkpoint that the store's members started from, with its tokenizer."""
+    checkpoint = load(store.base_name, pooling=store.model_config.get("pooling"))
+    return Checkpoint(build(store.model_name, store.model_config), store.base(), checkpoint.tokenizer)
+
+
+def open_dataset(name: str, tokenizer: Any, *, max_length: int, probe: int | None, test: int | None) -> Dataset:
+    """Returns a dataset with its probe and test splits cut to the sizes given."""
+    sizes = {split: size for split, size in (("probe", probe), ("test", test)) if size}
+    return load_dataset(name, tokenizer, max_length=max_length, sizes=sizes or None)

@@ -1,0 +1,89 @@
+"""fine-tunes members of a population into a store: one for each dataset and seed. Members that are there already are not
+trained again."""
+
+from collections.abc import Sequence
+
+from absl import flags
+
+
+def define(values: flags.FlagValues) -> None:
+    """Defines the verb's flags."""
+    text, number, real = flags.DEFINE_string, flags.DEFINE_integer, flags.DEFINE_float
+    text("store", None, "Where the members go; created if it is not there.", flag_values=values)
+    text("base", "minilm", "Checkpoint all start from: a name, a Hugging Face folder or hub name.", flag_values=values)
+    text("pooling", None, "mean or cls; by default the checkpoint's own.", flag_values=values)
+    flags.DEFINE_list("datasets", [], "Names, files, folders or hub names, comma-separated.", flag_values=values)
+    number("seeds", 3, "Members of each dataset.", lower_bound=1, flag_values=values)
+    number("first_seed", 0, "Seed of the first of them.", lower_bound=0, flag_values=values)
+    number("size", None, "Fine-tuning examples, drawn by the seed; all by default.", lower_bound=1, flag_values=values)
+    number("max_length", 64, "Tokens a text is cut to.", lower_bound=3, flag_values=values)
+    flags.DEFINE_enum("mode", "full", ["full", "bitfit", "head"], "What is trained.", flag_values=values)
+    real("learning_rate", 5e-5, "Peak learning rate.", lower_bound=0.0, flag_values=values)
+    real("head_learning_rate", None, "Of the head; by default that of the encoder.", flag_values=values)
+    number("batch_size", 32, "Texts a step.", lower_bound=1, flag_values=values)
+    real("epochs", 3.0, "Passes over the data.", lower_bound=0.0, flag_values=values)
+    real("weight_decay", 0.01, "AdamW's.", lower_bound=0.0, flag_values=values)
+    real("warmup", 0.06, "Part of the steps with a rising learning rate.", flag_values=values)
+    flags.DEFINE_bool("dropout", True, "Apply the architecture's dropout rates.", flag_values=values)
+    number("patience", None, "Early stopping: checks of the validation loss without gain.", flag_values=values)
+    number("check_every", 50, "Steps between two checks.", lower_bound=1, flag_values=values)
+    number("chunk", None, "Members trained together; by default chosen for the device.", flag_values=values)
+    text("text_column", None, "Of local files and hub datasets: the text.", flag_values=values)
+    text("pair_column", None, "The second text of a pair.", flag_values=values)
+    text("label_column", None, "The label.", flag_values=values)
+    text("family", None, "The family of the datasets, where the table does not say it.", flag_values=values)
+    flags.DEFINE_enum(
+        "keep", "float32", ["float32", "bfloat16_task_vector"], "How members are stored.", flag_values=values
+    )
+
+
+def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
+    """Trains what is missing and lists the population."""
+    from wsr.cli import ls
+    from wsr.cli.checks import refuse_positional, required
+    from wsr.compilation import use_persistent_cache
+    from wsr.data.examples import Columns
+    from wsr.data.load import load_dataset
+    from wsr.features import chunk_for_device
+    from wsr.finetune import Job, Recipe
+    from wsr.models import load
+    from wsr.store import Store
+    from wsr.studies.members import train_members
+
+    refuse_positional(positional)
+    required("--store", values.store)
+    required("--datasets", values.datasets)
+    use_persistent_cache()
+    checkpoint = load(values.base, pooling=values.pooling)
+    named = {"text": values.text_column, "text_pair": values.pair_column, "label": values.label_column}
+    given = {field: column for field, column in named.items() if column}
+    columns = Columns(**given) if given else None
+    datasets = [
+        load_dataset(name, checkpoint.tokenizer, max_length=values.max_length, columns=columns, family=values.family)
+        for name in values.datasets
+    ]
+    recipe = Recipe(
+        mode=values.mode,
+        learning_rate=values.learning_rate,
+        head_learning_rate=values.head_learning_rate,
+        batch_size=values.batch_size,
+        epochs=values.epochs,
+        weight_decay=values.weight_decay,
+        warmup=values.warmup,
+        dropout=values.dropout,
+        patience=values.patience,
+        check_every=values.check_every,
+    )
+    seeds = range(values.first_seed, values.first_seed + values.seeds)
+    jobs = [Job(dataset, seed, recipe, values.size) for dataset in datasets for seed in seeds]
+    store = Store.create(
+        values.store,
+        model_name=checkpoint.model.name,
+        model_config=dict(checkpoint.model.config),
+        base_name=values.base,
+        base_params=checkpoint.params,
+    )
+    chunk = values.chunk or chunk_for_device(len(jobs))
+    print(f"{len(jobs)} members, {chunk} at a time on the device")
+    train_members(checkpoint.model, store, jobs, chunk=chunk, dtype=values.keep)
+    ls.show(store)

@@ -1,0 +1,15 @@
+"""Compiled programs are kept on disk, so that a second run of the same shapes compiles nothing."""
+
+import jax
+
+from wsr.assets import cache_folder
+
+
+def use_persistent_cache() -> None:
+    """Turns on JAX's persistent compilation cache under the cache folder of this package.
+
+    A user who has set ``JAX_COMPILATION_CACHE_DIR`` keeps their own.
+    """
+    if not jax.config.jax_compilation_cache_dir:
+        jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)

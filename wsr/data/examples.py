@@ -1,0 +1,222 @@
+"""Raw cells to texts and labels, checked: errors name file, row and column; nothing is dropped unsaid."""
+
+import math
+import numbers
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32, Int32
+
+from wsr.data.records import Records
+from wsr.errors import WsrError
+
+SEPARATOR = " <SEP> "
+"""Between columns that make one text; the literal that the paper's released code puts there."""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns hold the text, the second text of a pair, and the label; several may make one text."""
+
+    text: str | tuple[str, ...] = "text"
+    text_pair: str | tuple[str, ...] | None = None
+    label: str = "label"
+
+
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """Checked texts and labels of one role."""
+
+    texts: Sequence[str]
+    pairs: Sequence[str] | None
+    labels: Int32[np.ndarray, " texts"] | Float32[np.ndarray, " texts"]
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+
+def read_examples(
+    records: Mapping[str, Records],
+    columns: Columns,
+    *,
+    label_names: tuple[str, ...] = (),
+    classes: int | None = None,
+    drop_empty: bool = False,
+) -> tuple[dict[str, Examples], tuple[str, ...]]:
+    """Returns the examples of each role and the names of the classes (none for regression).
+
+    ``label_names`` may be declared here or by the source; else the labels of ``train`` are the classes, in
+    the order of their numbers or of their names. ``classes=1`` reads labels as real numbers.
+    Raises: ``WsrError`` naming file, row and column.
+    """
+    for table in records.values():
+        _check_columns(table, columns)
+        if not len(table):
+            raise WsrError(f"{table.origin}: no examples")
+    train = records["train"]
+    names = () if classes == 1 else _class_names(train, columns.label, label_names, classes)
+    out = {}
+    for role, table in records.items():
+        kept, empty = _kept(table, columns, drop_empty)
+        labels = _numbers(table, columns.label) if classes == 1 else _classes(table, columns.label, names)
+        texts = _texts(table, columns.text)
+        pairs = None if columns.text_pair is None else _texts(table, columns.text_pair)
+        if empty:
+            texts, pairs = [texts[i] for i in kept], None if pairs is None else [pairs[i] for i in kept]
+            labels = labels[kept]
+        notes = (*table.notes, f"{table.origin}: {empty} rows without text left out") if empty else table.notes
+        out[role] = Examples(texts, pairs, labels, notes)
+    distinct = np.unique(out["train"].labels)
+    if len(distinct) < 2:
+        found = names[int(distinct[0])] if names else float(distinct[0])
+        raise WsrError(f"{train.origin}, column {columns.label!r}: every label is {found!r}; two are needed")
+    return out, names
+
+
+def _check_columns(table: Records, columns: Columns) -> None:
+    wanted = (*_parts(columns.text), *_parts(columns.text_pair or ()), columns.label)
+    missing = [column for column in wanted if column not in table.columns]
+    if missing:
+        raise WsrError(
+            f"{table.origin}: no column {', '.join(map(repr, missing))}; "
+            f"found {_listed(tuple(table.columns))}; name the columns of text and label"
+        )
+
+
+def _parts(column: str | tuple[str, ...]) -> tuple[str, ...]:
+    return (column,) if isinstance(column, str) else column
+
+
+def _texts(table: Records, column: str | tuple[str, ...]) -> list[str]:
+    cells = [["" if cell is None else cell for cell in table.columns[part]] for part in _parts(column)]
+    return cells[0] if len(cells) == 1 else [SEPARATOR.join(row) for row in zip(*cells, strict=True)]
+
+
+def _kept(table: Records, columns: Columns, drop_empty: bool) -> tuple[list[int], int]:
+    """Returns the records with text in every segment, and how many have none."""
+    filled = np.ones(len(table), bool)
+    for segment in (columns.text, columns.text_pair):
+        if segment is None:
+            continue
+        parts = _parts(segment)
+        some = np.zeros(len(table), bool)
+        for part in parts:
+            for record, cell in enumerate(table.columns[part]):
+                if cell is not None and not isinstance(cell, str):
+                    raise WsrError(f"{table.where(record, part)}: expected text, found {_shown(cell)}")
+                if cell and not _is_unicode(cell):
+                    raise WsrError(f"{table.where(record, part)}: half of a surrogate pair is not Unicode text")
+                some[record] |= bool(cell and cell.strip())
+        if not drop_empty and not some.all():
+            raise WsrError(f"{table.where(int(some.argmin()), parts[0])}: the text is empty")
+        filled &= some
+    kept = np.flatnonzero(filled).tolist()
+    if not kept:
+        raise WsrError(f"{table.origin}: every text is empty")
+    return kept, len(table) - len(kept)
+
+
+def _is_unicode(text: str) -> bool:
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _class_names(train: Records, column: str, label_names: tuple[str, ...], classes: int | None) -> tuple[str, ...]:
+    names = label_names or train.label_names.get(column) or ()
+    if not names:
+        names = _found_names(train, column)
+        if classes and all(_whole(name) is not None for name in names):
+            return tuple(map(str, range(classes)))
+    if classes and len(names) != classes:
+        raise WsrError(
+            f"{train.origin}, column {column!r}: expected {classes} classes, found {len(names)}: {_listed(names)}"
+        )
+    return names
+
+
+def _found_names(table: Records, column: str) -> tuple[str, ...]:
+    _check_present(table, column)
+    whole = [_whole(cell) for cell in table.columns[column]]
+    numeric = sum(value is not None for value in whole)
+    if numeric == len(whole):
+        return tuple(map(str, sorted({value for value in whole if value is not None})))
+    for record, (cell, value) in enumerate(zip(table.columns[column], whole, strict=True)):
+        if value is None and (numeric > 0 or not isinstance(cell, str)):
+            others = f", as {numeric} other labels are" if numeric else " or a name"
+            raise WsrError(
+                f"{table.where(record, column)}: label {_shown(cell)} is not a whole number{others}; "
+                f"give label_names for names, or classes=1 for real numbers"
+            )
+    return tuple(sorted({cell.strip() for cell in table.columns[column]}))
+
+
+def _check_present(table: Records, column: str) -> None:
+    for record, cell in enumerate(table.columns[column]):
+        if cell is None or (isinstance(cell, str) and not cell.strip()):
+            raise WsrError(f"{table.where(record, column)}: the label is empty")
+
+
+def _classes(table: Records, column: str, names: tuple[str, ...]) -> Int32[np.ndarray, " texts"]:
+    by_name = {name: number for number, name in enumerate(names)}
+    # Names that are numbers themselves ("1" to "5") are matched as names; other numbers count classes from 0.
+    numbered = not all(_whole(name) is not None for name in names)
+    _check_present(table, column)
+    labels = np.empty(len(table), np.int32)
+    for record, cell in enumerate(table.columns[column]):
+        whole = _whole(cell)
+        found = by_name.get(str(cell).strip() if whole is None else str(whole))
+        if found is None and numbered and whole is not None and 0 <= whole < len(names):
+            found = whole
+        if found is None:
+            what = f"label {_shown(cell)} is none of" if whole is None else f"label {whole} is out of range:"
+            if whole == -1:
+                what = "label -1 means hidden (give this split no role in the source's splits); not one of"
+            raise WsrError(f"{table.where(record, column)}: {what} the {len(names)} classes {_listed(names)}")
+        labels[record] = found
+    return labels
+
+
+def _numbers(table: Records, column: str) -> Float32[np.ndarray, " texts"]:
+    labels = np.empty(len(table), np.float32)
+    for record, cell in enumerate(table.columns[column]):
+        number = _number(cell)
+        if number is None or not math.isfinite(number) or abs(number) > float(np.finfo(np.float32).max):
+            raise WsrError(f"{table.where(record, column)}: label {_shown(cell)} is not a finite number")
+        labels[record] = number
+    return labels
+
+
+def _number(cell: Any) -> float | None:
+    # float() would read "1_0" as 10.
+    if isinstance(cell, numbers.Real) or (isinstance(cell, str) and "_" not in cell):
+        try:
+            return float(cell)
+        except (ValueError, OverflowError):
+            return None
+    return None
+
+
+def _whole(cell: Any) -> int | None:
+    """Returns the whole number that a cell holds: 3, 3.0, "3", "3.0" and True do; 0.5 and "three" do not."""
+    number = _number(cell)
+    if number is None or not math.isfinite(number) or number != int(number) or abs(number) >= 2**53:
+        return None
+    return int(number)
+
+
+def _shown(cell: Any) -> str:
+    shown = repr(cell)
+    return shown if len(shown) <= 60 else shown[:57] + "..."
+
+
+def _listed(names: tuple[str, ...], most: int = 12) -> str:
+    shown = ", ".join(map(_shown, names[:most]))
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

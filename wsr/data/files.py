@@ -1,0 +1,131 @@
+"""CSV, TSV, JSONL and Parquet files by path."""
+
+import csv
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from wsr.data.records import ROLES, Records
+from wsr.errors import WsrError
+
+SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
+
+
+@dataclass(frozen=True)
+class Files:
+    """One file a role; the first row of CSV and TSV names the columns, double quotes may enclose cells."""
+
+    train: str | Path
+    validation: str | Path | None = None
+    test: str | Path | None = None
+
+    def read(self) -> Mapping[str, Records]:
+        """Returns the records of each file. Raises: ``WsrError`` naming file and line."""
+        paths = {role: getattr(self, role) for role in ROLES}
+        return {role: read_file(Path(path)) for role, path in paths.items() if path is not None}
+
+
+def find_files(path: Path) -> Files | None:
+    """Returns the file ``path``, or train.*, validation.* and test.* of a folder; None for neither."""
+    if path.suffix in SUFFIXES and not path.is_dir():
+        return Files(path)
+    found = {}
+    for role in ROLES:
+        candidates = [path / f"{role}{suffix}" for suffix in SUFFIXES if (path / f"{role}{suffix}").is_file()]
+        if len(candidates) > 1:
+            raise WsrError(f"{path}: {role} is there twice: {', '.join(file.name for file in candidates)}; keep one")
+        if candidates:
+            found[role] = candidates[0]
+    return Files(**found) if "train" in found else None
+
+
+def read_file(path: Path) -> Records:
+    """Returns the records of one file, by its suffix."""
+    readers = {".csv": _read_csv, ".tsv": _read_csv, ".jsonl": _read_jsonl, ".parquet": _read_parquet}
+    if path.suffix not in readers:
+        raise WsrError(f"{path}: expected a file that ends in {', '.join(SUFFIXES)}")
+    try:
+        return readers[path.suffix](path)
+    except OSError as error:
+        raise WsrError(f"{path}: cannot read it: {error.strerror or error}") from None
+
+
+def read_text(path: Path) -> str:
+    """Returns the text of a UTF-8 file. Raises: ``WsrError`` naming the line of the first bad byte."""
+    content = path.read_bytes()
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise WsrError(
+            f"{path}, line {line}: byte {content[error.start]:#04x} is not UTF-8; convert the file to UTF-8"
+        ) from None
+
+
+def _read_csv(path: Path) -> Records:
+    delimiter = "\t" if path.suffix == ".tsv" else ","
+    header: list[str] | None = None
+    cells: list[list[str]] = []
+    rows: list[int] = []
+    start = 1
+    csv.field_size_limit(2**31 - 1)
+    # newline="": the reader must see the line ends inside quotes as they are.
+    reader = csv.reader(io.StringIO(read_text(path), newline=""), delimiter=delimiter, strict=True)
+    try:
+        for record in reader:
+            if header is None:
+                header = _header(path, record)
+            elif record:
+                if len(record) != len(header):
+                    raise WsrError(
+                        f"{path}, line {start}: expected {len(header)} cells ({', '.join(header)}), found {len(record)}"
+                    )
+                cells.append(record)
+                rows.append(start)
+            start = reader.line_num + 1
+    except csv.Error as error:
+        raise WsrError(f"{path}, line {start}: {error}") from None
+    if header is None:
+        raise WsrError(f"{path}: the file is empty; its first line must name the columns")
+    columns = zip(*cells, strict=True) if cells else [()] * len(header)
+    return Records(str(path), dict(zip(header, columns, strict=True)), rows)
+
+
+def _header(path: Path, names: list[str]) -> list[str]:
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise WsrError(f"{path}, line 1: column {repeated[0]!r} is there more than once")
+    return names
+
+
+def _read_jsonl(path: Path) -> Records:
+    objects: list[dict[str, Any]] = []
+    rows: list[int] = []
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise WsrError(f"{path}, line {number}: not JSON: {error}") from None
+        if not isinstance(value, dict):
+            raise WsrError(f"{path}, line {number}: expected one JSON object a line, found {type(value).__name__}")
+        objects.append(value)
+        rows.append(number)
+    names = dict.fromkeys(name for value in objects for name in value)
+    return Records(str(path), {name: [value.get(name) for value in objects] for name in names}, rows)
+
+
+def _read_parquet(path: Path) -> Records:
+    import pyarrow  # type: ignore[import-untyped]
+    import pyarrow.parquet  # type: ignore[import-untyped]
+
+    try:
+        columns = pyarrow.parquet.read_table(path).to_pydict()
+    except (pyarrow.ArrowException, UnicodeDecodeError) as error:
+        raise WsrError(f"{path}: not a readable Parquet file: {str(error).splitlines()[0]}") from None
+    count = len(next(iter(columns.values()))) if columns else 0
+    return Records(str(path), columns, range(1, count + 1), unit="row")

@@ -1,0 +1,120 @@
+"""Hugging Face datasets: a name on the hub, or a local folder."""
+
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from wsr.data.records import Records
+from wsr.errors import WsrError
+
+REACH_SECONDS = 8.0
+"""How long the hub may take to answer before it counts as out of reach."""
+
+OFFLINE_CHOICE = "use a folder written by datasets' save_to_disk, a local file, or a packaged corpus (vader_movie, ...)"
+
+
+@dataclass(frozen=True)
+class Hub:
+    """One dataset of the hub or of a folder (``save_to_disk``, or data files that ``datasets`` reads)."""
+
+    path: str
+    config: str | None = None
+    splits: Mapping[str, str] = field(default_factory=dict)
+    """Role -> split of the dataset (``train_r1+train_r2``); none takes the splits called as the roles."""
+
+    def read(self) -> Mapping[str, Records]:
+        """Returns the records by role. Raises: ``WsrError`` where hub, folder or split is not to be had."""
+        folder = Path(self.path)
+        if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
+            found = _from_disk(folder)
+        else:
+            found = _load(self.path, self.config)
+        splits = self.splits or {role: role for role in ("train", "validation", "test") if role in found}
+        if "train" not in splits:
+            raise WsrError(f"{self.path}: no split 'train'; found {', '.join(map(str, found))}")
+        return {role: self._records(found, split) for role, split in splits.items()}
+
+    def _records(self, found: Mapping[str, Any], split: str) -> Records:
+        import datasets
+
+        parts = split.split("+")
+        missing = [part for part in parts if part not in found]
+        if missing:
+            raise WsrError(f"{self.path}: no split {missing[0]!r}; found {', '.join(map(str, found))}")
+        table = datasets.concatenate_datasets([found[part] for part in parts])
+        names = {
+            column: tuple(feature.names)
+            for column, feature in table.features.items()
+            if isinstance(feature, datasets.ClassLabel)
+        }
+        where = "/".join(part for part in (self.path, self.config, split) if part)
+        return Records(where, table.to_dict(), range(1, len(table) + 1), unit="row", label_names=names)
+
+
+def _from_disk(folder: Path) -> Mapping[str, Any]:
+    import datasets
+
+    try:
+        saved = datasets.load_from_disk(str(folder))
+    except (OSError, ValueError) as error:
+        raise WsrError(f"{folder}: cannot read the saved dataset: {_first_line(error)}") from None
+    return saved if isinstance(saved, datasets.DatasetDict) else {"train": saved}
+
+
+def _load(path: str, config: str | None) -> Mapping[str, Any]:
+    import datasets
+
+    local = Path(path).is_dir()
+    online = not local and _hub_answers()
+    try:
+        with _offline(not online):
+            return datasets.load_dataset(path, config)
+    except Exception as error:  # the library raises many kinds, some of them of other libraries
+        if local or online:
+            raise WsrError(f"{path}: datasets cannot load it: {_first_line(error)}") from None
+        raise WsrError(
+            f"{path}: the Hugging Face hub did not answer and its cache does not hold the dataset; {OFFLINE_CHOICE}"
+        ) from None
+
+
+def _hub_answers() -> bool:
+    """Asks the hub once, in a thread: looking up a name may hang for longer than any timeout allows."""
+    answered = threading.Event()
+
+    def ask() -> None:
+        import huggingface_hub
+
+        try:
+            huggingface_hub.utils.get_session().head(huggingface_hub.constants.ENDPOINT, timeout=REACH_SECONDS)
+        except Exception:  # offline mode, name look-up, proxy, certificate, time: out of reach all the same
+            return
+        answered.set()
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(REACH_SECONDS)
+    return answered.is_set()
+
+
+@contextmanager
+def _offline(active: bool) -> Iterator[None]:
+    """Keeps ``datasets`` from retrying an unreachable hub for minutes: it then reads its own cache."""
+    import datasets
+    import huggingface_hub
+
+    modules: tuple[Any, ...] = (datasets.config, huggingface_hub.constants)
+    before = [module.HF_HUB_OFFLINE for module in modules]
+    try:
+        for module in modules:
+            module.HF_HUB_OFFLINE = active or module.HF_HUB_OFFLINE
+        yield
+    finally:
+        for module, value in zip(modules, before, strict=True):
+            module.HF_HUB_OFFLINE = value
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

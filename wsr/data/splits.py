@@ -1,0 +1,100 @@
+"""Four disjoint splits: which text is in which depends on the dataset alone, never on a size or a seed.
+
+So a probe's text is unseen by every member of the dataset, whatever the member's size and seed.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Int64
+
+from wsr.data.dataset import SPLITS
+from wsr.data.examples import Examples
+from wsr.errors import WsrError
+from wsr.seeds import generator
+
+PARTS = {"finetune": 0.60, "probe": 0.15, "validation": 0.10, "test": 0.15}
+"""Share of ``train`` that each split gets; a split that the source brings itself takes no share."""
+
+Place = tuple[str, int]
+"""Role and number of an example."""
+
+
+def choose_splits(
+    name: str, roles: Mapping[str, Examples], sizes: Mapping[str, int] | None = None, seed: int = 0
+) -> tuple[dict[str, list[Place]], tuple[str, ...]]:
+    """Returns the examples of each split, and notes on texts that occur more than once.
+
+    Texts that are equal but for white space and capitals stay together in one split; where the source's own
+    test or validation split holds one, its copies in ``train`` are left out. ``sizes`` caps a split by a
+    subsample, a smaller one being part of a larger one. ``seed`` draws that of ``finetune`` only: members of
+    different seeds are probed and tested on the same texts.
+    Raises: ``WsrError`` where a split has fewer texts than asked for.
+    """
+    unknown = sorted(set(sizes or {}) - set(SPLITS))
+    if unknown:
+        raise WsrError(f"{name}: no split is called {unknown[0]!r}; there are {', '.join(SPLITS)}")
+    pools, notes = _pools(name, roles)
+    chosen = {}
+    for split in SPLITS:
+        pool = pools[split]
+        asked = (sizes or {}).get(split, len(pool))
+        if not 1 <= asked <= len(pool):
+            available = ", ".join(f"{other} {len(pools[other]):,}" for other in SPLITS)
+            raise WsrError(f"{name}: asked for {asked:,} texts in split {split!r}; available: {available}")
+        order = generator(seed if split == "finetune" else 0, name, "subsample", split).permutation(len(pool))
+        chosen[split] = [pool[at] for at in order[:asked]] if asked < len(pool) else pool
+    return chosen, notes
+
+
+def _pools(name: str, roles: Mapping[str, Examples]) -> tuple[dict[str, list[Place]], tuple[str, ...]]:
+    taken: set[tuple[str, str]] = set()
+    pools: dict[str, list[Place]] = {}
+    notes = []
+    for role in ("test", "validation"):
+        if role in roles:
+            keys = _keys(roles[role])
+            pools[role] = _unless_taken(role, keys, taken)
+            notes += _left_out(name, role, len(keys) - len(pools[role]))
+            taken.update(keys)
+    keys = _keys(roles["train"])
+    train = _unless_taken("train", keys, taken)
+    notes += _left_out(name, "train", len(keys) - len(train))
+    groups: dict[tuple[str, str], list[int]] = {}
+    for _, at in train:
+        groups.setdefault(keys[at], []).append(at)
+    if len(groups) < len(train):
+        notes.append(f"{name}: {len(train) - len(groups)} repeated texts kept in the split of their first copy")
+    wanted = [split for split in SPLITS if split not in pools]
+    if len(groups) < len(wanted):
+        raise WsrError(f"{name}: {len(groups)} different texts are too few for splits {', '.join(wanted)}")
+    members = list(groups.values())
+    for split, part in zip(wanted, _cut(len(groups), wanted, name), strict=True):
+        pools[split] = [("train", at) for group in part for at in members[group]]
+    return pools, tuple(notes)
+
+
+def _cut(groups: int, wanted: Sequence[str], name: str) -> list[Int64[np.ndarray, " groups"]]:
+    """Deals groups of equal texts to the splits by their shares, each split at least one."""
+    shares = np.array([PARTS[split] for split in wanted])
+    counts = 1 + np.floor(shares / shares.sum() * (groups - len(wanted))).astype(int)
+    counts[0] += groups - counts.sum()
+    return np.split(generator(0, name, "splits").permutation(groups), np.cumsum(counts)[:-1])
+
+
+def _keys(examples: Examples) -> list[tuple[str, str]]:
+    pairs = examples.pairs if examples.pairs is not None else [""] * len(examples)
+    return [(_plain(text), _plain(pair)) for text, pair in zip(examples.texts, pairs, strict=True)]
+
+
+def _plain(text: str) -> str:
+    # Capitals too: to an uncased model "YAY" and "yay" are one text.
+    return " ".join(text.casefold().split())
+
+
+def _unless_taken(role: str, keys: list[tuple[str, str]], taken: set[tuple[str, str]]) -> list[Place]:
+    return [(role, at) for at, key in enumerate(keys) if key not in taken]
+
+
+def _left_out(name: str, role: str, count: int) -> list[str]:
+    return [f"{name}: {count} texts of {role} left out: a held-out split holds them too"] if count else []

@@ -1,0 +1,79 @@
+"""TensorFlow Datasets, read without TensorFlow: only the array_record format allows that."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from wsr.data.records import Records
+from wsr.errors import WsrError
+
+
+@dataclass(frozen=True)
+class Tfds:
+    """One dataset of the catalogue (``glue/mnli``), or a folder that TensorFlow Datasets prepared."""
+
+    name: str
+    splits: Mapping[str, str] = field(default_factory=dict)
+    """Role -> split of the catalogue; none takes the splits called as the roles."""
+    data_dir: str | Path | None = None
+
+    def read(self) -> Mapping[str, Records]:
+        """Returns the records by role. Raises: ``WsrError`` where the dataset cannot be prepared or read."""
+        builder = self._builder()
+        found = builder.info.splits
+        splits = self.splits or {role: role for role in ("train", "validation", "test") if role in found}
+        missing = sorted({"train", *splits} - set(splits)) or [s for s in splits.values() if s not in found]
+        if missing:
+            raise WsrError(f"{self.name}: no split {missing[0]!r}; found {', '.join(found)}")
+        return {role: self._records(builder, split) for role, split in splits.items()}
+
+    def _builder(self) -> Any:
+        try:
+            import array_record  # noqa: F401
+            import tensorflow_datasets
+
+            # Without TensorFlow the package does not register these of itself.
+            import tensorflow_datasets.text
+        except ImportError as error:
+            raise WsrError(f"{self.name}: needs {error.name}: run pip install 'wsr[tfds]'") from None
+        try:
+            if Path(self.name).is_dir():
+                return tensorflow_datasets.builder_from_directory(self.name)
+            builder = tensorflow_datasets.builder(self.name, data_dir=self.data_dir, file_format="array_record")
+            builder.download_and_prepare()
+        except Exception as error:  # builders raise whatever their own code meets
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise WsrError(
+                f"{self.name}: tensorflow-datasets cannot prepare it: {reason}; prepare it where the network "
+                f"is open, with file_format='array_record', and name its folder here"
+            ) from None
+        return builder
+
+    def _records(self, builder: Any, split: str) -> Records:
+        features = builder.info.features
+        try:
+            source = builder.as_data_source(split=split)
+            examples = [source[at] for at in range(len(source))]
+        except (NotImplementedError, ImportError, ValueError, OSError) as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise WsrError(
+                f"{self.name}/{split}: cannot read it without TensorFlow: {reason}; "
+                f"prepare it with file_format='array_record'"
+            ) from None
+        where = f"{self.name}/{split}"
+        columns = {name: [_plain(example[name], where, row, name) for row, example in enumerate(examples, 1)]
+                   for name in features}  # fmt: skip
+        names = {name: tuple(feature.names) for name, feature in features.items() if hasattr(feature, "names")}
+        return Records(where, columns, range(1, len(examples) + 1), unit="row", label_names=names)
+
+
+def _plain(cell: Any, where: str, row: int, column: str) -> Any:
+    """Returns a text, a number, or whatever else the cell holds, as plain Python."""
+    cell = cell.item() if hasattr(cell, "item") and getattr(cell, "ndim", 0) == 0 else cell
+    if not isinstance(cell, bytes):
+        return cell
+    try:
+        return cell.decode()
+    except UnicodeDecodeError as error:
+        raise WsrError(f"{where}, row {row}, column {column!r}: byte {cell[error.start]:#04x} is not UTF-8") from None

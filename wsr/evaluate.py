@@ -1,0 +1,184 @@
+"""The engine: coefficients in, one result a point out.
+
+A point is scored by its generalised loss: its encoder is frozen, a fresh linear classifier is fitted on the probe split
+of the target dataset, and the loss is taken on the test split. Neither split was seen by any member.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Shaped
+
+from wsr.data.dataset import Dataset
+from wsr.data.metrics import score
+from wsr.data.packing import Batches, evaluation_batches
+from wsr.features import chunk_for_device, point_features
+from wsr.models.model import Model
+from wsr.probe import PROBES
+from wsr.progress import Counter
+from wsr.region import Region
+from wsr.results import Points
+
+EXACT = "exact"
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How points are scored."""
+
+    probe: str = "linear"
+    """Which classifier is fitted, a name in ``wsr.probe.PROBES``."""
+    inverse_l2: float = 1.0
+    """scikit-learn's ``C`` of the linear probe."""
+    rows: int = 16
+    """Packed rows a forward pass reads."""
+    row_length: int = 128
+    """Tokens in a row."""
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """Scores of some points on one dataset."""
+
+    region: Region
+    coefficients: Float[np.ndarray, "points members"]
+    dataset: Dataset
+    losses: Float[np.ndarray, "points texts"]
+    """Loss of each test text: cross-entropy in nats, or the squared error for regression."""
+    predictions: Shaped[np.ndarray, "points texts"]
+    how: tuple[str, ...]
+    """How each point was obtained."""
+
+    @property
+    def generalised_loss(self) -> Float[np.ndarray, " points"]:
+        """Mean test loss of each point."""
+        return self.losses.mean(axis=1)
+
+    @property
+    def scores(self) -> Float[np.ndarray, " points"]:
+        """The dataset's own metric of each point."""
+        labels = self.dataset.splits["test"].labels
+        return np.array([score(self.dataset.metric, labels, own) for own in self.predictions])
+
+    def rows(self, group: str, **more: str | float) -> list[dict]:
+        """One row a point and metric, as ``results.jsonl`` keeps them: coefficients, never weights."""
+        values = {"generalised_loss": self.generalised_loss, self.dataset.metric: self.scores}
+        return [
+            {
+                **more,
+                "group": group,
+                "members": [self.region.names[k] for k in np.flatnonzero(row)],
+                "coefficients": [float(row[k]) for k in np.flatnonzero(row)],
+                "dataset": self.dataset.name,
+                "metric": metric,
+                "value": float(of_points[point]),
+                "n": self.losses.shape[1],
+                "how": self.how[point],
+            }
+            for point, row in enumerate(self.coefficients)
+            for metric, of_points in values.items()
+        ]
+
+
+def evaluate(
+    region: Region,
+    coefficients: Float[np.ndarray, "points members"],
+    dataset: Dataset,
+    *,
+    protocol: Protocol = Protocol(),
+    points: Points | None = None,
+    chunk: int | None = None,
+    counter: Counter | None = None,
+) -> Evaluation:
+    """Scores points of a region on a dataset, exactly: each by forward passes over the texts.
+
+    Args:
+      region: the population.
+      coefficients: the points, over the region's members.
+      dataset: the target; its probe and test splits are used.
+      protocol: how points are scored.
+      points: where finished points are kept; those already there are not evaluated again.
+      chunk: points on the device at the same time; None: chosen for the device.
+      counter: advanced by one a point.
+    """
+    points = points or Points.in_memory()
+    keys = [_key(region, row, dataset, protocol) for row in coefficients]
+    missing = [number for number, key in enumerate(keys) if key not in points]
+    if counter:
+        counter.advance(len(keys) - len(missing))
+    if missing:
+        chunk = chunk or chunk_for_device(len(missing))
+        used = np.flatnonzero(np.any(coefficients[missing] != 0, axis=0))
+        chosen = Region(region.model, region.base, [region.members[k] for k in used], base_sha256=region.base_sha256)
+        stacked = {"base": region.base, "members": chosen.stacked()}
+        packed = {split: _packed(region.model, dataset, split, protocol) for split in ("probe", "test")}
+        for first in range(0, len(missing), chunk):
+            numbers = missing[first : first + chunk]
+            # The last chunk is filled up with its last point, so that one program serves all chunks.
+            rows = coefficients[numbers + [numbers[-1]] * (chunk - len(numbers))][:, used]
+            losses, predictions = _score(region.model, stacked, rows, dataset, packed, protocol)
+            for at, number in enumerate(numbers):
+                points.put(keys[number], losses=losses[at], predictions=predictions[at])
+            if counter:
+                counter.advance(len(numbers), note=dataset.name)
+    kept = [points.get(key) for key in keys]
+    return Evaluation(
+        region,
+        np.asarray(coefficients),
+        dataset,
+        np.stack([point["losses"] for point in kept]),
+        np.stack([point["predictions"] for point in kept]),
+        (EXACT,) * len(keys),
+    )
+
+
+def _score(
+    model: Model,
+    stacked: dict,
+    rows: Float[np.ndarray, "points members"],
+    dataset: Dataset,
+    packed: dict[str, Batches],
+    protocol: Protocol,
+) -> tuple[np.ndarray, np.ndarray]:
+    features = {
+        split: jnp.asarray(
+            point_features(model, stacked["base"], stacked["members"], rows, batches, len(dataset.splits[split]))
+        )
+        for split, batches in packed.items()
+    }
+    result = PROBES[protocol.probe](
+        features["probe"],
+        dataset.splits["probe"].labels,
+        features["test"],
+        dataset.splits["test"].labels,
+        classes=dataset.classes,
+        **({"inverse_l2": protocol.inverse_l2} if protocol.probe == "linear" else {}),
+    )
+    return np.asarray(result.losses), np.asarray(result.predictions)
+
+
+def _packed(model: Model, dataset: Dataset, split: str, protocol: Protocol) -> Batches:
+    return evaluation_batches(
+        dataset.splits[split], rows=protocol.rows, row_length=protocol.row_length, packed=model.packed
+    )
+
+
+def _key(region: Region, row: Sequence[float], dataset: Dataset, protocol: Protocol) -> str:
+    """Names a result by all that determines it: two requests for the same point share it."""
+    point = sorted(
+        (member.content_sha256, float(coefficient).hex())
+        for member, coefficient in zip(region.members, row, strict=True)
+        if coefficient
+    )
+    what = {
+        "model": [region.model.name, dict(region.model.config)],
+        "base": region.base_sha256,
+        "point": point,
+        "dataset": dataset.content_hash,
+        "probe": [protocol.probe, protocol.inverse_l2],
+    }
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,132 @@
+"""A Flax module, NNX or Linen, as a ``Model``: split into pure functions and a plain dict.
+
+State that has no meaningful average (batch statistics, stored random keys) is refused: a point between two
+models would have none that fits.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen, nnx
+from jaxtyping import Array, Float
+
+from wsr.errors import WsrError
+from wsr.models.model import Model
+from wsr.types import Batch, Params
+
+
+def from_nnx(
+    build: Callable[[nnx.Rngs], nnx.Module],
+    *,
+    name: str,
+    config: Mapping[str, Any],
+    hidden: int,
+    max_length: int,
+    packed: bool = True,
+) -> Model:
+    """Returns the model of an NNX module.
+
+    ``build(rngs)`` makes the module; ``module(batch)`` gives features [batch, hidden]. A module with dropout
+    takes ``module(batch, rngs=...)`` and hands ``rngs`` to its ``nnx.Dropout`` layers, which store no keys.
+
+    Raises:
+        WsrError: the module holds state besides its parameters.
+    """
+    # Abstract: shapes only, no array is made. Parameters are initialised by `init` alone.
+    graph, abstract, rest = nnx.split(nnx.eval_shape(lambda: build(nnx.Rngs(0))), nnx.Param, ...)
+    refused = {_path(path): type(value).__name__ for path, value in nnx.to_flat_state(rest)}
+    _refuse_state(name, refused)
+    takes_rngs = _takes(type(nnx.merge(graph, abstract)).__call__, "rngs")
+
+    def init(key: Array) -> Params:
+        params = nnx.state(build(nnx.Rngs(key)), nnx.Param)
+        return _nest({path: value.get_value() for path, value in nnx.to_flat_state(params)})
+
+    def encode(params: Params, batch: Batch, dropout_key: Array | None = None) -> Float[Array, "batch hidden"]:
+        flat = [(path, old.replace(_leaf(params, path))) for path, old in nnx.to_flat_state(abstract)]
+        module = nnx.merge(graph, nnx.from_flat_state(flat))
+        if dropout_key is None or not takes_rngs:
+            module.eval()
+            return module(_as_jax(batch))
+        module.train()
+        return module(_as_jax(batch), rngs=nnx.Rngs(dropout=dropout_key))
+
+    return Model(name, config, hidden, max_length, init, encode, packed)
+
+
+def from_linen(
+    module: linen.Module,
+    *,
+    name: str,
+    config: Mapping[str, Any],
+    hidden: int,
+    max_length: int,
+    example: Batch,
+    packed: bool = True,
+) -> Model:
+    """Returns the model of a Linen module.
+
+    ``module(batch)`` gives features [batch, hidden]; ``example`` is any batch, for its shapes only. A module
+    with dropout takes ``module(batch, deterministic=...)``.
+
+    Raises:
+        WsrError: the module has a collection besides "params".
+    """
+    collections = jax.eval_shape(module.init, jax.random.key(0), example)
+    _refuse_state(name, {key: "Linen collection" for key in collections if key != "params"})
+    takes_deterministic = _takes(type(module).__call__, "deterministic")
+
+    def init(key: Array) -> Params:
+        return linen.unbox(module.init(key, example)["params"])
+
+    def encode(params: Params, batch: Batch, dropout_key: Array | None = None) -> Float[Array, "batch hidden"]:
+        if not takes_deterministic:
+            return module.apply({"params": params}, _as_jax(batch))
+        rngs = None if dropout_key is None else {"dropout": dropout_key}
+        return module.apply({"params": params}, _as_jax(batch), deterministic=dropout_key is None, rngs=rngs)
+
+    return Model(name, config, hidden, max_length, init, encode, packed)
+
+
+def _refuse_state(name: str, state: Mapping[str, str]) -> None:
+    if state:
+        found = ", ".join(f"{path} ({kind})" for path, kind in sorted(state.items()))
+        raise WsrError(
+            f"{name}: state besides the parameters has no meaningful average: {found}; use a normalisation "
+            "without statistics (LayerNorm, GroupNorm) and pass random keys when calling"
+        )
+
+
+def _as_jax(batch: Batch) -> dict[str, Array]:
+    return {name: jnp.asarray(array) for name, array in batch.items()}
+
+
+def _takes(function: Callable[..., Any], argument: str) -> bool:
+    return argument in inspect.signature(function).parameters
+
+
+def _nest(flat: Mapping[tuple[Any, ...], Array]) -> dict[str, Any]:
+    nested: dict[str, Any] = {}
+    for path, value in flat.items():
+        *parents, last = map(str, path)
+        inner = nested
+        for part in parents:
+            inner = inner.setdefault(part, {})
+        inner[last] = value
+    return nested
+
+
+def _leaf(params: Params, path: tuple[Any, ...]) -> Array:
+    inner: Any = params
+    for part in path:
+        if str(part) not in inner:
+            raise WsrError(f"parameters lack {_path(path)}; they belong to another architecture or config")
+        inner = inner[str(part)]
+    return inner
+
+
+def _path(path: tuple[Any, ...]) -> str:
+    return "/".join(map(str, path))

@@ -1,0 +1,44 @@
+"""Model folders from the Hugging Face hub, through its own client and cache."""
+
+import re
+from pathlib import Path
+
+from wsr.errors import WsrError
+
+TIMEOUT_SECONDS = 10.0
+FILES = (
+    "config.json",
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "model-*.safetensors",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "vocab.*",
+    "merges.txt",
+    "1_Pooling/config.json",
+)
+_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+
+
+def download(name: str) -> Path:
+    """Returns the local folder of the model ``name`` of the hub; a copy in the hub's cache needs no network.
+
+    Raises:
+        WsrError: the hub is not reachable, or has no such model.
+    """
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=list(FILES), etag_timeout=TIMEOUT_SECONDS))
+    except Exception as error:  # The client and its transport raise many kinds.
+        reason = " ".join(str(error).split())
+        raise WsrError(
+            f"{name!r} is no folder here and did not come from the Hugging Face hub ({reason}); "
+            "offline choices: a local folder with config.json and model.safetensors, 'minilm', 'tiny'"
+        ) from error
+
+
+def is_name(name: str) -> bool:
+    """Whether ``name`` could be a model of the hub: "name" or "owner/name"."""
+    return _NAME.fullmatch(name) is not None

@@ -1,0 +1,1 @@
+"""The pieces that BERT-like encoders share."""

@@ -1,0 +1,64 @@
+"""Self-attention among the tokens of one text."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int
+
+from wsr.models.encoder_config import EncoderConfig
+from wsr.models.layers.dense import dense, layer_norm
+
+
+def same_text(text_ids: Int[Array, "rows length"]) -> Bool[Array, "rows 1 length length"]:
+    """Returns which tokens may look at which: those of their own text.
+
+    Places without a text (-1) look at each other only. No text sees them and nothing reads them, while a row
+    that may look nowhere would be a softmax over nothing.
+    """
+    return text_ids[:, None, :, None] == text_ids[:, None, None, :]
+
+
+class SelfAttention(nnx.Module):
+    """Multi-head self-attention with its residual connection and normalisation."""
+
+    def __init__(self, config: EncoderConfig, rngs: nnx.Rngs):
+        hidden = config.hidden_size
+        self.heads = config.num_attention_heads
+        self.query = dense(config, hidden, hidden, rngs)
+        self.key = dense(config, hidden, hidden, rngs)
+        self.value = dense(config, hidden, hidden, rngs)
+        self.output = dense(config, hidden, hidden, rngs)
+        self.norm = layer_norm(config, rngs)
+        self.weights_dropout = nnx.Dropout(config.attention_probs_dropout_prob)
+        self.output_dropout = nnx.Dropout(config.hidden_dropout_prob)
+
+    def __call__(
+        self,
+        hidden: Float[Array, "rows length hidden"],
+        mask: Bool[Array, "rows 1 length length"],
+        rngs: nnx.Rngs | None = None,
+    ) -> Float[Array, "rows length hidden"]:
+        query, key, value = (self._by_head(part(hidden)) for part in (self.query, self.key, self.value))
+        if rngs is None or self.weights_dropout.rate == 0.0:
+            mixed = jax.nn.dot_product_attention(query, key, value, mask=mask)
+        else:
+            mixed = self._attend_with_dropout(query, key, value, mask, rngs)
+        output = self.output(mixed.reshape(hidden.shape))
+        return self.norm(hidden + self.output_dropout(output, rngs=rngs))
+
+    def _by_head(self, hidden: Float[Array, "rows length hidden"]) -> Float[Array, "rows length heads per_head"]:
+        rows, length, width = hidden.shape
+        return hidden.reshape(rows, length, self.heads, width // self.heads)
+
+    def _attend_with_dropout(
+        self,
+        query: Float[Array, "rows length heads per_head"],
+        key: Float[Array, "rows length heads per_head"],
+        value: Float[Array, "rows length heads per_head"],
+        mask: Bool[Array, "rows 1 length length"],
+        rngs: nnx.Rngs,
+    ) -> Float[Array, "rows length heads per_head"]:
+        # jax.nn.dot_product_attention has no dropout of its weights.
+        scores = jnp.einsum("rqhd,rkhd->rhqk", query, key) / query.shape[-1] ** 0.5
+        weights = jax.nn.softmax(jnp.where(mask, scores, jnp.finfo(scores.dtype).min), axis=-1)
+        return jnp.einsum("rhqk,rkhd->rqhd", self.weights_dropout(weights, rngs=rngs), value)

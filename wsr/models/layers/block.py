@@ -1,0 +1,42 @@
+"""One layer of the encoder."""
+
+from flax import nnx
+from jaxtyping import Array, Bool, Float
+
+from wsr.models.encoder_config import EncoderConfig
+from wsr.models.layers.activations import ACTIVATIONS
+from wsr.models.layers.attention import SelfAttention
+from wsr.models.layers.dense import dense, layer_norm
+
+
+class Block(nnx.Module):
+    """Self-attention, then a feed-forward network; both normalised after their residual (post-norm)."""
+
+    def __init__(self, config: EncoderConfig, rngs: nnx.Rngs):
+        self.attention = SelfAttention(config, rngs)
+        self.feed_forward = FeedForward(config, rngs)
+
+    def __call__(
+        self,
+        hidden: Float[Array, "rows length hidden"],
+        mask: Bool[Array, "rows 1 length length"],
+        rngs: nnx.Rngs | None = None,
+    ) -> Float[Array, "rows length hidden"]:
+        return self.feed_forward(self.attention(hidden, mask, rngs), rngs)
+
+
+class FeedForward(nnx.Module):
+    """A network of one wide layer with its residual connection and normalisation."""
+
+    def __init__(self, config: EncoderConfig, rngs: nnx.Rngs):
+        self.activation = ACTIVATIONS[config.hidden_act]
+        self.intermediate = dense(config, config.hidden_size, config.intermediate_size, rngs)
+        self.output = dense(config, config.intermediate_size, config.hidden_size, rngs)
+        self.norm = layer_norm(config, rngs)
+        self.dropout = nnx.Dropout(config.hidden_dropout_prob)
+
+    def __call__(
+        self, hidden: Float[Array, "rows length hidden"], rngs: nnx.Rngs | None = None
+    ) -> Float[Array, "rows length hidden"]:
+        output = self.output(self.activation(self.intermediate(hidden)))
+        return self.norm(hidden + self.dropout(output, rngs=rngs))

@@ -1,0 +1,40 @@
+"""From the hidden states of packed tokens to one row of features a text."""
+
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+
+def pool(
+    pooling: str, hidden: Float[Array, "rows length hidden"], batch: Mapping[str, Array]
+) -> Float[Array, "batch hidden"]:
+    """Returns the features of each text of ``batch``; those of an absent text are finite and mean nothing."""
+    return POOLINGS[pooling](hidden, batch["text_ids"], batch["starts"])
+
+
+def _first_token(
+    hidden: Float[Array, "rows length hidden"],
+    text_ids: Int[Array, "rows length"],
+    starts: Int[Array, " batch"],
+) -> Float[Array, "batch hidden"]:
+    return hidden.reshape(-1, hidden.shape[-1])[starts]
+
+
+def _mean_of_tokens(
+    hidden: Float[Array, "rows length hidden"],
+    text_ids: Int[Array, "rows length"],
+    starts: Int[Array, " batch"],
+) -> Float[Array, "batch hidden"]:
+    # A product with a 0/1 matrix rather than a scatter: it stays one product under vmap over models.
+    texts = jnp.arange(starts.shape[0], dtype=text_ids.dtype)
+    members = (texts[:, None] == text_ids.reshape(1, -1)).astype(hidden.dtype)
+    tokens = jnp.maximum(members.sum(axis=1, keepdims=True), 1.0)
+    return jnp.matmul(members / tokens, hidden.reshape(-1, hidden.shape[-1]), precision=jax.lax.Precision.HIGHEST)
+
+
+POOLINGS: Mapping[str, Callable[..., Float[Array, "batch hidden"]]] = {
+    "mean": _mean_of_tokens,
+    "cls": _first_token,
+}

@@ -1,0 +1,38 @@
+"""What the rest of the package sees of an architecture: pure functions and plain dicts."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from jaxtyping import Array, Float
+
+from wsr.types import Params
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """An encoder as two pure functions.
+
+    ``init(key) -> params`` and ``encode(params, batch, dropout_key=None) -> features [batch, hidden]``;
+    without a ``dropout_key`` nothing is dropped. ``config`` is JSON-able and holds everything that shapes
+    ``encode``: ``wsr.models.build(name, config)`` gives the same model again.
+    """
+
+    name: str
+    config: Mapping[str, Any]
+    hidden: int
+    max_length: int
+    """The longest text, in tokens."""
+    init: Callable[[Array], Params]
+    encode: Callable[..., Float[Array, "batch hidden"]]
+    packed: bool = True
+    """False where the architecture wants one text a row."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model with its parameters (float32, plain nested dict) and its Hugging Face fast tokenizer."""
+
+    model: Model
+    params: Params
+    tokenizer: Any

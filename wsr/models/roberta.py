@@ -1,0 +1,49 @@
+"""RoBERTa: BERT's layers with another count of positions and no token types."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from wsr.models.adapters import from_nnx
+from wsr.models.bert import EXAMPLE as BERT_EXAMPLE
+from wsr.models.bert import Bert
+from wsr.models.encoder_config import EncoderConfig
+from wsr.models.model import Model
+
+EXAMPLE: Mapping[str, Any] = {
+    **BERT_EXAMPLE,
+    "type_vocab_size": 1,
+    "pad_token_id": 1,
+    "layer_norm_eps": 1e-5,
+    "pooling": "cls",
+}
+"""A config small enough for a test."""
+
+
+def roberta(config: Mapping[str, Any]) -> Model:
+    """Returns the RoBERTa encoder of ``config`` (see ``EncoderConfig``)."""
+    typed = EncoderConfig.from_mapping(config)
+    return from_nnx(
+        lambda rngs: Roberta(typed, rngs),
+        name="roberta",
+        config=typed.to_mapping(),
+        hidden=typed.hidden_size,
+        max_length=typed.max_position_embeddings - _first_position(typed),
+    )
+
+
+class Roberta(Bert):
+    """Counts positions from ``pad_token_id + 1`` and gives every token the type 0."""
+
+    def embed(self, batch: Mapping[str, Array], rngs: nnx.Rngs | None) -> Float[Array, "rows length hidden"]:
+        """Returns the input of the first layer."""
+        positions = batch["positions"] + _first_position(self.config)
+        return self.embeddings(batch["token_ids"], positions, jnp.zeros_like(batch["token_types"]), rngs)
+
+
+def _first_position(config: EncoderConfig) -> int:
+    # The position table keeps the row of the padding token, as the original's does.
+    return config.pad_token_id + 1

@@ -1,0 +1,61 @@
+"""Weights from the safetensors files of a folder, one or sharded; pickles are never opened."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from wsr.errors import WsrError
+from wsr.models.huggingface_config import read_json
+
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+PICKLED = (".bin", ".pt", ".pth", ".ckpt")
+
+
+def read_tensors(folder: Path) -> dict[str, np.ndarray]:
+    """Returns every tensor of the model in ``folder`` in the dtype it was stored with.
+
+    Raises:
+        WsrError: no safetensors, only pickles, an index that leaves the folder, or a file that is broken.
+    """
+    if (folder / SINGLE).exists():
+        return _read_file(folder / SINGLE)
+    if (folder / INDEX).exists():
+        return _read_shards(folder)
+    pickled = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLED)
+    if pickled:
+        raise WsrError(
+            f"{folder}: found {', '.join(pickled)} but no {SINGLE}; a pickle can run code when opened and "
+            "is never read: convert it with transformers' save_pretrained"
+        )
+    raise WsrError(f"{folder}: expected {SINGLE} or {INDEX}, found neither")
+
+
+def _read_shards(folder: Path) -> dict[str, np.ndarray]:
+    index = folder / INDEX
+    where = read_json(index).get("weight_map")
+    if not isinstance(where, Mapping) or not all(isinstance(name, str) for name in where.values()):
+        raise WsrError(f"{index}: expected weight_map, a table from tensor to file name")
+    outside = sorted({name for name in where.values() if not _is_plain(name)})
+    if outside:
+        raise WsrError(f"{index}: expected plain file names of the same folder, found {', '.join(outside)}")
+    shards = {name: _read_file(folder / name) for name in sorted(set(where.values()))}
+    absent = [f"{tensor} in {name}" for tensor, name in sorted(where.items()) if tensor not in shards[name]]
+    if absent:
+        raise WsrError(f"{index}: tensors that their files do not hold: {', '.join(absent)}")
+    return {tensor: shards[name][tensor] for tensor, name in where.items()}
+
+
+def _is_plain(name: str) -> bool:
+    return name.endswith(".safetensors") and not set(name) & set("/\\")
+
+
+def _read_file(path: Path) -> dict[str, np.ndarray]:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise WsrError(f"{path}: not readable as safetensors: {' '.join(str(error).split())}") from error

@@ -1,0 +1,57 @@
+"""Progress of long work: what, how many, rate and time left; plain lines where there is no terminal."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+PLAIN_INTERVAL_SECONDS = 10.0
+
+
+class Counter:
+    """Counts finished units of one piece of work and shows them."""
+
+    def __init__(self, what: str, total: int, unit: str, bar: Progress | None):
+        self.what, self.total, self.unit = what, total, unit
+        self.done = 0
+        self._start = self._printed = time.monotonic()
+        self._bar = bar
+        self._task = bar.add_task(what, total=total, rate="") if bar else None
+
+    def advance(self, units: int = 1, note: str = "") -> None:
+        """Counts ``units`` more as done; ``note`` says what is being worked on."""
+        self.done += units
+        elapsed = time.monotonic() - self._start
+        rate = self.done / elapsed if elapsed > 0 else 0.0
+        left = (self.total - self.done) / rate if rate > 0 else float("inf")
+        pace = f"{rate:.1f} {self.unit}/s" if rate >= 1 or not rate else f"{1 / rate:.1f} s/{self.unit}"
+        if self._bar is not None and self._task is not None:
+            shown = f"{pace}, {_clock(left)} left {note}"
+            self._bar.update(self._task, completed=self.done, rate=shown)
+        elif self.done >= self.total or time.monotonic() - self._printed >= PLAIN_INTERVAL_SECONDS:
+            self._printed = time.monotonic()
+            print(
+                f"{self.what}: {self.done}/{self.total} {self.unit}, {pace}, {_clock(left)} left {note}".rstrip(),
+                flush=True,
+            )
+
+
+@contextmanager
+def progress(what: str, total: int, unit: str) -> Iterator[Counter]:
+    """Yields a counter of ``total`` units of work called ``what``; draws a bar when stdout is a terminal."""
+    if total <= 0 or not sys.stdout.isatty():
+        yield Counter(what, total, unit, None)
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, TextColumn("{task.fields[rate]}"), console=Console()) as bar:
+        yield Counter(what, total, unit, bar)
+
+
+def _clock(seconds: float) -> str:
+    if seconds == float("inf"):
+        return "?"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02d}"

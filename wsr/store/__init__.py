@@ -1,0 +1,7 @@
+"""A population on disk: one base, one immutable checkpoint per member, every leaf with its hash."""
+
+from wsr.store.leaves import hash_params
+from wsr.store.record import MemberRecord, Quarantined
+from wsr.store.store import Store
+
+__all__ = ["MemberRecord", "Quarantined", "Store", "hash_params"]

@@ -1,0 +1,343 @@
+"""The store of a population: members are added once, read many times, and never changed."""
+
+import contextlib
+import datetime
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, Literal
+
+import ml_dtypes
+import numpy as np
+
+from wsr.errors import WsrError
+from wsr.store import checkpoint
+from wsr.store.leaves import (
+    Leaves,
+    Table,
+    float32_leaves,
+    json_sha256,
+    table_differences,
+    table_of,
+)
+from wsr.store.record import (
+    MemberRecord,
+    Quarantined,
+    check_name,
+    record_from_json,
+    record_to_json,
+    to_plain_json,
+)
+from wsr.trees import flatten, nest
+from wsr.types import Params
+
+DTypeOnDisk = Literal["float32", "bfloat16_task_vector"]
+
+
+class Store:
+    """A population on disk. Make one with ``Store.create`` or ``Store.open``.
+
+    store.json                 a readable copy of what base/ knows: architecture, configuration, hashes
+    base/                      the parameters all members started from
+    members/<name>/            one immutable checkpoint per member
+    quarantine/<name>.json     members that became non-finite
+    writing/                   unfinished writes, each under its process's own name
+    """
+
+    def __init__(self, path: Path, about: Mapping[str, Any], base_table: Table):
+        self.path = path
+        self.model_name: str = about["model_name"]
+        self.model_config: Mapping[str, Any] = about["model_config"]
+        self.base_name: str = about["base_name"]
+        self.base_sha256: str = about["base_sha256"]
+        self.config_sha256: str = about["config_sha256"]
+        self.created: str = about["created"]
+        self._base_table = base_table
+
+    @classmethod
+    def create(
+        cls,
+        path: str | Path,
+        *,
+        model_name: str,
+        model_config: Mapping[str, Any],
+        base_name: str,
+        base_params: Params,
+    ) -> "Store":
+        """Makes a store at ``path``, or opens the one there if it is of the same model and base.
+
+        Raises:
+            WsrError: ``path`` holds something else, or a store of another base; every difference is named.
+        """
+        path = _absolute(path)
+        leaves = float32_leaves(base_params, "base")
+        if not leaves:
+            raise WsrError("base cannot be stored: it has no parameters")
+        table = table_of(leaves)
+        config = to_plain_json(model_config, "model_config")
+        about = {
+            "model_name": model_name,
+            "model_config": config,
+            "base_name": base_name,
+            "base_sha256": json_sha256(table),
+            "config_sha256": json_sha256(config),
+            "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        }
+        if not (path / "base").exists():
+            _refuse_foreign_folder(path)
+            _refuse_other_members(path, about["base_sha256"])
+            checkpoint.publish(path / "base", leaves, table, about, path / "writing")
+        store = cls.open(path)
+        store._refuse_other_base(about, table)
+        checkpoint.sweep(store._staging)
+        return store
+
+    @classmethod
+    def open(cls, path: str | Path) -> "Store":
+        """Opens the store at ``path``; a missing or garbled store.json is written again from the base."""
+        path = _absolute(path)
+        if not (path / "base").is_dir():
+            raise WsrError(f"{path} is not a store: it has no folder base/")
+        about, table = checkpoint.read_about(path / "base")
+        store = cls(path, about, table)
+        store._write_summary({"format": checkpoint.FORMAT, **about})
+        return store
+
+    @cached_property
+    def _base(self) -> Params:
+        leaves = checkpoint.read(self.path / "base")
+        for leaf in leaves.values():
+            leaf.flags.writeable = False  # shared by all callers
+        return nest(leaves)
+
+    def base(self) -> Params:
+        """Returns the parameters all members started from: float32, read-only, read once and verified."""
+        return self._base
+
+    def save(
+        self, record: MemberRecord, params: Params, head: Params, *, dtype: DTypeOnDisk = "float32"
+    ) -> MemberRecord:
+        """Stores a member whole or not at all; storing the very same member again does nothing.
+
+        Args:
+            dtype: ``bfloat16_task_vector`` takes half the disk; each entry of the task vector is off by at
+                most 0.4 %. (Weights as bfloat16 would lose the task vector itself.)
+
+        Returns:
+            The record as stored, with the fields that the store fills in.
+
+        Raises:
+            WsrError: another member has the name; the parameters are not float32, not finite or not of the
+                base's form; the record names another base.
+        """
+        check_name(record.name)
+        leaves = self._member_leaves(record.name, params, head, dtype)
+        table = table_of(leaves)
+        record = self._complete(record, json_sha256(table))
+        folder = self._folder(record.name)
+        checkpoint.sweep(self._staging)
+        about = {"record": record_to_json(record)}
+        if folder.exists() or not checkpoint.publish(folder, leaves, table, about, self._staging):
+            self._refuse_other_member(record)
+        return self.record(record.name)
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and name in self.names()
+
+    def names(self) -> list[str]:
+        """Returns the names of all members, sorted."""
+        return sorted(folder.name for folder in _member_folders(self.path))
+
+    def records(self) -> list[MemberRecord]:
+        """Returns the records of all members, by name."""
+        return [self.record(name) for name in self.names()]
+
+    def record(self, name: str) -> MemberRecord:
+        """Returns what made the member."""
+        return self._about(name)[0]
+
+    def load(self, name: str, *, verify: bool = True) -> tuple[Params, Params]:
+        """Returns encoder and head of a member as float32 NumPy arrays; ``verify`` compares all hashes."""
+        leaves = self._read(name, verify=verify)
+        encoder = _part(leaves, "params") or self._add_base(_part(leaves, "task_vector"))
+        return nest(encoder), nest(_part(leaves, "head"))
+
+    def load_leaf(self, name: str, path: str) -> np.ndarray:
+        """Returns one leaf of a member's encoder ("layers/0/query/bias"), verified; reads no other."""
+        return self.load_leaves(name, [path])[path]
+
+    def load_leaves(self, name: str, paths: Sequence[str]) -> dict[str, np.ndarray]:
+        """Returns the encoder's leaves at ``paths``, verified; reads no others."""
+        _, table = self._about(name)
+        unknown = [path for path in paths if path not in self._base_table]
+        if unknown:
+            raise WsrError(
+                f"{self.path}: no such leaf: {', '.join(unknown)}; a path looks like {min(self._base_table)}"
+            )
+        part = "params" if any(path.startswith("params/") for path in table) else "task_vector"
+        leaves = _part(checkpoint.read(self._folder(name), [f"{part}/{path}" for path in paths]), part)
+        return leaves if part == "params" else self._add_base(leaves)
+
+    def quarantine(self, record: MemberRecord, step: int, reason: str) -> None:
+        """Notes that the member of ``record`` became non-finite at ``step``; its weights are not kept."""
+        check_name(record.name)
+        content = {"record": record_to_json(self._complete(record)), "step": step, "reason": reason}
+        checkpoint.write_json(self.path / "quarantine" / f"{record.name}.json", content, self._staging)
+
+    def quarantined(self) -> list[Quarantined]:
+        """Returns the members that became non-finite, by name."""
+        return [_read_quarantined(path) for path in sorted((self.path / "quarantine").glob("*.json"))]
+
+    def verify(self) -> list[str]:
+        """Reads everything on disk and returns what is wrong, one line each."""
+        reads: list[Callable[[], object]] = [lambda: checkpoint.read(self.path / "base")]
+        reads += [partial(self._read, name, verify=True) for name in self.names()]
+        reads += [partial(_read_quarantined, path) for path in sorted((self.path / "quarantine").glob("*.json"))]
+        return [problem for read in reads if (problem := _problem_of(read))]
+
+    @property
+    def _staging(self) -> Path:
+        return self.path / "writing"
+
+    def _folder(self, name: str) -> Path:
+        check_name(name)
+        return self.path / "members" / name
+
+    def _about(self, name: str) -> tuple[MemberRecord, Table]:
+        folder = self._folder(name)
+        if not folder.is_dir():
+            raise WsrError(f"{self.path} has no member {name!r}; it has {len(self.names())} others (wsr ls)")
+        about, table = checkpoint.read_about(folder)
+        record = record_from_json(about.get("record"), str(folder))
+        # A folder renamed or brought from another store is whole in itself, and wrong all the same.
+        found = (record.name, record.base_sha256, record.content_sha256)
+        expected = (name, self.base_sha256, json_sha256(table))
+        if found != expected:
+            raise WsrError(f"{folder}: name, base and content expected {expected}, found {found}; remove it")
+        return record, table
+
+    def _read(self, name: str, *, verify: bool) -> Leaves:
+        self._about(name)
+        return checkpoint.read(self._folder(name), verify=verify)
+
+    def _member_leaves(self, name: str, params: Params, head: Params, dtype: DTypeOnDisk) -> Leaves:
+        encoder = float32_leaves(params, f"member {name!r}")
+        form = {path: {"dtype": "float32", "shape": list(leaf.shape)} for path, leaf in encoder.items()}
+        problems = table_differences(form, self._base_table)
+        if problems:
+            raise WsrError(f"member {name!r} is not of the form of the base of {self.path}: {'; '.join(problems)}")
+        if dtype == "bfloat16_task_vector":
+            base = flatten(self.base())
+            encoder = {path: _bfloat16(leaf - base[path]) for path, leaf in encoder.items()}
+        part = "params" if dtype == "float32" else "task_vector"
+        leaves = {f"{part}/{path}": leaf for path, leaf in encoder.items()}
+        heads = float32_leaves(head, f"head of member {name!r}")
+        return leaves | {f"head/{path}": leaf for path, leaf in heads.items()}
+
+    def _add_base(self, task_vector: Leaves) -> Leaves:
+        base = flatten(self.base())
+        return {path: np.asarray(base[path] + leaf.astype(np.float32)) for path, leaf in task_vector.items()}
+
+    def _complete(self, record: MemberRecord, content_sha256: str = "") -> MemberRecord:
+        completed = replace(
+            record,
+            base_sha256=self.base_sha256,
+            architecture=self.model_name,
+            config_sha256=self.config_sha256,
+            content_sha256=content_sha256,
+        )
+        for field in ("base_sha256", "architecture", "config_sha256", "content_sha256"):
+            given, own = getattr(record, field), getattr(completed, field)
+            if given not in ("", own):
+                raise WsrError(f"member {record.name!r}: {field} expected {own} (of {self.path}), found {given}")
+        return completed
+
+    def _refuse_other_member(self, record: MemberRecord) -> None:
+        stored, wanted = record_to_json(self.record(record.name)), record_to_json(record)
+        problems = [
+            f"{field} is {stored[field]!r} there and {wanted[field]!r} here"
+            for field in wanted
+            # As JSON: a metric that is NaN equals itself.
+            if json_sha256(stored[field]) != json_sha256(wanted[field])
+        ]
+        if problems:
+            raise WsrError(
+                f"{self.path} has another member {record.name!r}, members never change: {'; '.join(problems)}"
+            )
+
+    def _refuse_other_base(self, about: Mapping[str, Any], table: Table) -> None:
+        problems = []
+        if self.model_name != about["model_name"]:
+            problems.append(f"architecture {self.model_name!r} there, {about['model_name']!r} here")
+        there, here = dict(self.model_config), dict(about["model_config"])
+        for key in sorted(there.keys() | here.keys()):
+            if (key in there, there.get(key)) != (key in here, here.get(key)):
+                problems.append(f"config {key}: {there.get(key)!r} there, {here.get(key)!r} here")
+        problems += table_differences(table, self._base_table)
+        if problems:
+            raise WsrError(f"{self.path} holds the population of another base: {'; '.join(problems)}")
+
+    def _write_summary(self, summary: dict[str, Any]) -> None:
+        path = self.path / "store.json"
+        try:
+            if json.loads(path.read_text(encoding="utf-8")) == summary:
+                return
+        except (OSError, ValueError):
+            pass
+        # A store that may only be read is still a good store.
+        with contextlib.suppress(OSError):
+            checkpoint.write_json(path, summary, self._staging)
+
+
+def _absolute(path: str | Path) -> Path:
+    return Path(path).expanduser().resolve()
+
+
+def _refuse_foreign_folder(path: Path) -> None:
+    ours = {"base", "members", "quarantine", "writing", "store.json"}
+    if path.exists() and not path.is_dir():
+        raise WsrError(f"{path} is a file; a store is a folder")
+    foreign = sorted(entry.name for entry in path.iterdir() if entry.name not in ours) if path.exists() else []
+    if foreign:
+        raise WsrError(f"{path} is neither empty nor a store: it holds {', '.join(foreign)}")
+
+
+def _refuse_other_members(path: Path, base_sha256: str) -> None:
+    # The base was removed by hand: it may come back, another may not take its place.
+    for folder in _member_folders(path):
+        found = checkpoint.read_about(folder)[0]["record"]["base_sha256"]
+        if found != base_sha256:
+            raise WsrError(f"{folder}: base expected {base_sha256}, found {found}: not the base of these members")
+
+
+def _member_folders(path: Path) -> list[Path]:
+    folders = (path / "members").glob("*")
+    return [folder for folder in folders if folder.is_dir() and not _problem_of(partial(check_name, folder.name))]
+
+
+def _problem_of(call: Callable[[], object]) -> str | None:
+    try:
+        call()
+    except WsrError as error:
+        return str(error)
+    return None
+
+
+def _bfloat16(leaf: Any) -> np.ndarray:
+    # asarray: NumPy's arithmetic turns an array of no dimensions into a scalar.
+    return np.asarray(leaf).astype(ml_dtypes.bfloat16)
+
+
+def _part(leaves: Leaves, part: str) -> Leaves:
+    prefix = f"{part}/"
+    return {path.removeprefix(prefix): leaf for path, leaf in leaves.items() if path.startswith(prefix)}
+
+
+def _read_quarantined(path: Path) -> Quarantined:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return Quarantined(record_from_json(content["record"], str(path)), content["step"], content["reason"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise WsrError(f"{path} cannot be read ({type(error).__name__}: {error}); remove it") from error

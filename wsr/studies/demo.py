@@ -1,0 +1,245 @@
+"""The demo: a population fine-tuned from a real encoder on real text, mapped, evaluated between its members, and turned
+into a better starting point, in minutes on two CPU cores."""
+
+import dataclasses
+import json
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax
+import jaxlib
+import numpy as np
+
+import wsr
+from wsr.data.dataset import Dataset
+from wsr.data.load import load_dataset
+from wsr.errors import WsrError
+from wsr.evaluate import Protocol
+from wsr.features import chunk_for_device
+from wsr.finetune import Job, Recipe
+from wsr.models.load import load
+from wsr.region import Region
+from wsr.report.document import Document, Section
+from wsr.results import Points, write_rows
+from wsr.sampling import extrapolation_alphas
+from wsr.store import Store
+from wsr.studies.clusters import clusters
+from wsr.studies.context import Context
+from wsr.studies.directions import random_directions
+from wsr.studies.groups import Sizes, groups
+from wsr.studies.lines import extrapolation, lines
+from wsr.studies.members import learned, members_section, train_members
+from wsr.studies.start import FewShot, centroid_start
+
+
+@dataclass(frozen=True)
+class DemoPlan:
+    """Everything that determines the demo's numbers."""
+
+    base: str
+    pooling: str
+    datasets: tuple[str, ...]
+    """Datasets of at least two families, and an outsider."""
+    group_targets: tuple[str, ...]
+    start_targets: tuple[str, ...]
+    seeds: int
+    recipe: Recipe
+    max_length: int
+    split_sizes: dict[str, int]
+    alphas: tuple[float, ...] = tuple(np.round(np.linspace(0, 1, 6), 10).tolist())
+    pairs_a_kind: int = 2
+    furthest_alpha: float = 8.0
+    extrapolation_steps: int = 4
+    sizes: Sizes = Sizes()
+    radii: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0)
+    directions: int = 2
+    few_shot: FewShot = field(default_factory=FewShot)
+    protocol: Protocol = Protocol()
+    seed: int = 0
+
+
+PRESETS = {
+    "packaged": DemoPlan(
+        base="minilm",
+        pooling="mean",
+        datasets=(
+            "vader_movie",
+            "vader_amazon",
+            "vader_tweets",
+            "newsgroups_rec_sci",
+            "reuters_r8",
+            "election_tweets",
+        ),
+        group_targets=("vader_tweets", "reuters_r8"),
+        start_targets=("vader_movie", "vader_tweets", "newsgroups_rec_sci"),
+        seeds=3,
+        recipe=Recipe(learning_rate=1e-4, batch_size=32, epochs=2, dropout=False),
+        max_length=32,
+        split_sizes={"finetune": 480, "probe": 200, "validation": 50, "test": 200},
+    ),
+    "smoke": DemoPlan(
+        base="tiny",
+        pooling="mean",
+        datasets=("made_up_a1", "made_up_a2", "made_up_b1", "made_up_b2", "made_up_c1"),
+        group_targets=("made_up_a1", "made_up_b1"),
+        start_targets=("made_up_a1",),
+        seeds=2,
+        recipe=Recipe(learning_rate=1e-2, batch_size=32, epochs=4, dropout=False),
+        max_length=48,
+        split_sizes={"finetune": 160, "probe": 40, "validation": 20, "test": 40},
+        alphas=(0.0, 0.5, 1.0),
+        pairs_a_kind=1,
+        extrapolation_steps=2,
+        sizes=Sizes(interior=2, random_directions=1),
+        radii=(1.0, 2.0),
+        directions=1,
+        few_shot=FewShot(examples=16, seeds=2),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class DemoRun:
+    """Where the demo left what it found."""
+
+    document: Document
+    results: Path
+    report: Path
+
+
+def run_demo(plan: DemoPlan, folder: Path, *, command: str) -> DemoRun:
+    """Runs the demo in ``folder``, or goes on with the one that was interrupted there.
+
+    Raises:
+      WsrError: where the folder holds the run of another plan.
+    """
+    from wsr.report.page import write_page
+
+    folder.mkdir(parents=True, exist_ok=True)
+    _same_plan_or_refuse(folder / "plan.json", plan)
+    clock = _Clock()
+    with clock.phase("loading the checkpoint and the datasets"):
+        checkpoint = load(plan.base, pooling=plan.pooling)
+        datasets = {
+            name: load_dataset(name, checkpoint.tokenizer, max_length=plan.max_length, sizes=plan.split_sizes)
+            for name in plan.datasets
+        }
+    model = checkpoint.model
+    store = Store.create(
+        folder / "store",
+        model_name=model.name,
+        model_config=dict(model.config),
+        base_name=plan.base,
+        base_params=checkpoint.params,
+    )
+    with clock.phase("fine-tuning"):
+        jobs = [Job(dataset, seed, plan.recipe) for dataset in datasets.values() for seed in range(plan.seeds)]
+        records = train_members(model, store, jobs, chunk=chunk_for_device(len(jobs)))
+    region = Region.from_store(store, model, names=[record.name for record in records if learned(record)])
+    if len(set(region.datasets)) < 3:
+        raise WsrError(f"demo: only {len(region)} of {len(records)} members learned their dataset; nothing to compare")
+    context = Context(
+        region,
+        datasets,
+        [target for target in plan.group_targets if target in region.datasets],
+        Points.on_disk(folder / "points"),
+        plan.protocol,
+        plan.seed,
+        command,
+    )
+    starts = dataclasses.replace(context, targets=[name for name in plan.start_targets if name in region.datasets])
+
+    rows, sections = [], []
+    for name, study in (
+        ("members", lambda: members_section(records, command=command)),
+        ("similarity", lambda: clusters(region, seed=plan.seed, command=command)),
+        ("lines", lambda: lines(context, alphas=np.array(plan.alphas), pairs_a_kind=plan.pairs_a_kind)),
+        ("groups", lambda: groups(context, plan.sizes)),
+        ("extrapolation", lambda: extrapolation(context, alphas=_far_alphas(plan))),
+        ("directions", lambda: random_directions(context, radii=plan.radii, directions=plan.directions)),
+        ("starts", lambda: centroid_start(starts, plan.few_shot)),
+    ):
+        with clock.phase(name):
+            own_rows, section = study()
+        rows += own_rows
+        sections.append(section)
+
+    document = Document(
+        "wsr demo: a region of weight space, from nothing",
+        _summary(sections),
+        _facts(plan, datasets, records, clock, command),
+        tuple(sections),
+    )
+    write_rows(folder / "results.jsonl", rows)
+    (folder / "document.json").write_text(document.to_json(), encoding="utf-8")
+    write_page(document, folder / "report.html")
+    return DemoRun(document, folder / "results.jsonl", folder / "report.html")
+
+
+def _far_alphas(plan: DemoPlan) -> np.ndarray:
+    return extrapolation_alphas(plan.extrapolation_steps, plan.furthest_alpha)
+
+
+def _summary(sections: list[Section]) -> tuple[str, ...]:
+    """One line a question, the first sentence a reader sees: verdict, then what was measured."""
+    return tuple(f"{section.title}: {section.verdict}. {section.measured}" for section in sections)
+
+
+def _facts(
+    plan: DemoPlan, datasets: dict[str, Dataset], records: list[Any], clock: "_Clock", command: str
+) -> dict[str, str]:
+    device = jax.devices()[0]
+    families = {
+        dataset.family: [d.name for d in datasets.values() if d.family == dataset.family]
+        for dataset in datasets.values()
+    }
+    return {
+        "Base": f"{plan.base}, {plan.pooling} pooling",
+        "Datasets": "; ".join(f"{family}: {', '.join(names)}" for family, names in families.items()),
+        "Members": f"{len(records)}: {plan.seeds} seeds a dataset, {plan.recipe.mode} fine-tuning",
+        "Recipe": f"AdamW, learning rate {plan.recipe.learning_rate:g}, batch {plan.recipe.batch_size}, "
+        f"{plan.recipe.epochs:g} epochs of {plan.split_sizes['finetune']} examples, {plan.max_length} tokens a text",
+        "Scoring": f"{plan.protocol.probe} probe on {plan.split_sizes['probe']} texts, loss on "
+        f"{plan.split_sizes['test']} others; no member has seen either",
+        "Device": f"{device.device_kind} ({device.platform}), {len(jax.devices())}",
+        "Versions": f"wsr {wsr.__version__}, jax {jax.__version__}, jaxlib {jaxlib.__version__}",
+        "Time": clock.told(),
+        "command": command,
+    }
+
+
+class _Clock:
+    """Seconds spent in each phase."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[str, float] = {}
+
+    @contextmanager
+    def phase(self, name: str) -> Any:
+        start = time.monotonic()
+        yield
+        self._seconds[name] = time.monotonic() - start
+
+    def told(self) -> str:
+        parts = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in self._seconds.items())
+        return f"{sum(self._seconds.values()):.0f} s in this run ({parts})"
+
+
+def _same_plan_or_refuse(path: Path, plan: DemoPlan) -> None:
+    wanted = json.loads(json.dumps(dataclasses.asdict(plan)))
+    if not path.exists():
+        path.write_text(json.dumps(wanted, indent=1) + "\n", encoding="utf-8")
+        return
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        raise WsrError(f"{path} is not JSON; remove {path.parent} or choose another folder with --out") from None
+    if not isinstance(found, dict) or found != wanted:
+        differing = [key for key in wanted if not isinstance(found, dict) or found.get(key) != wanted[key]]
+        raise WsrError(
+            f"{path.parent} holds a run of another plan (differing: {', '.join(differing)}); "
+            "choose another folder with --out, or remove that one"
+        )
