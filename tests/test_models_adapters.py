@@ -1,13 +1,17 @@
 """A newcomer's Linen and NNX modules, and the state that is refused."""
 
+import re
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen, nnx
+from models_support import in_rows, random_texts
 
 from wsr.errors import WsrError
-from wsr.models import from_linen, from_nnx
+from wsr.models import from_linen, from_nnx, registry
 
 BATCH = {"image": jnp.arange(12.0).reshape(4, 3)}
 SIZES = {"name": "small", "config": {}, "hidden": 5, "max_length": 1}
@@ -136,3 +140,17 @@ def test_building_an_adapter_makes_no_array():
     model = from_nnx(Huge, **{**SIZES, "hidden": 10**12})
     shapes = jax.eval_shape(model.init, jax.random.key(0))
     assert shapes["dense"]["kernel"].shape == (3, 10**12)
+
+
+def test_the_page_on_adding_an_architecture_runs(monkeypatch):
+    page = Path(__file__).parents[1] / "docs" / "add_an_architecture.md"
+    (snippet,) = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    monkeypatch.setattr(registry, "_architectures", dict(registry._architectures))
+    names: dict = {}
+    exec(compile(snippet, str(page), "exec"), names)
+    texts = random_texts(0, [3, 5], 108)
+    features = names["model"].encode(names["params"], in_rows(texts, [[0, 1]], 10))
+    table = np.asarray(names["params"]["token"]["embedding"])
+    dense = names["params"]["dense"]
+    expected = [np.tanh(table[ids].mean(0) @ dense["kernel"] + dense["bias"]) for ids, _ in texts]
+    np.testing.assert_allclose(features, expected, atol=1e-5)

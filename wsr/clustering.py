@@ -1,4 +1,4 @@
-"""Groups of models from their similarities, how well the groups agree with labels, and a map to look at."""
+"""Clusters of models from their similarity (cosine of task vectors), scores against known labels, 2-D maps."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,115 +8,137 @@ from jaxtyping import Float, Int
 
 from wsr.errors import WsrError
 
-Similarity = Float[np.ndarray, "models models"]
-Clusters = Int[np.ndarray, " models"]
+SYMMETRY_TOLERANCE = 1e-4
+DIAGONAL_TOLERANCE = 1e-3
+FEWEST_FOR_TSNE = 4
 
 
 @dataclass(frozen=True)
 class ClusterScores:
-    """How well clusters agree with labels."""
+    """Agreement of clusters with known labels.
+
+    ``one_to_one_accuracy``: each cluster stands for another label, assigned as well as can be.
+    ``majority_accuracy``: each cluster takes the label most of its models have, as in the paper's released code.
+    ``f1``: per label, under the majority labelling; 0 for a label that no cluster takes.
+    """
 
     one_to_one_accuracy: float
-    """Each cluster stands for one label, assigned so that most models are right (Hungarian method)."""
     majority_accuracy: float
-    """Each cluster stands for its most frequent label, as in the paper's released code."""
     adjusted_rand: float
     f1: dict[str, float]
-    """Of each label under majority labelling; 0 for a label that no cluster takes."""
 
 
-def spectral(similarity: Similarity, clusters: int, *, seed: int = 0) -> Clusters:
-    """Spectral clustering by the paper's released recipe.
+def spectral(
+    similarity: Float[np.ndarray, "models models"], clusters: int, seed: int = 0
+) -> Int[np.ndarray, " models"]:
+    """Returns a cluster a model by the paper's recipe: spectral clustering, discretised, seed 0.
 
-    scikit-learn's ``SpectralClustering`` on the matrix itself with ``assign_labels="discretize"``; where a similarity
-    is negative all are mapped by ``(s + 1) / 2``.
+    Similarities are mapped by (s + 1) / 2 when any is negative, as in the paper's released code.
     """
     from sklearn.cluster import SpectralClustering
 
-    check_similarity(similarity, clusters)
-    affinity = (similarity + 1) / 2 if (similarity < 0).any() else similarity
+    matrix = check_similarity(similarity, clusters=clusters)
+    if clusters in (1, len(matrix)):  # the eigensolver wants something in between
+        return np.arange(len(matrix)) % clusters
+    affinity = (matrix + 1) / 2 if np.any(matrix < 0) else matrix
     method = SpectralClustering(clusters, affinity="precomputed", assign_labels="discretize", random_state=seed)
     return method.fit_predict(affinity).astype(np.int64)
 
 
-def average_linkage(similarity: Similarity, clusters: int) -> Clusters:
-    """Agglomerative clustering of ``1 - similarity`` with average linkage."""
+def average_linkage(similarity: Float[np.ndarray, "models models"], clusters: int) -> Int[np.ndarray, " models"]:
+    """Returns a cluster a model by average-linkage clustering of 1 - cosine."""
     from sklearn.cluster import AgglomerativeClustering
 
-    check_similarity(similarity, clusters)
+    matrix = check_similarity(similarity, clusters=clusters)
+    if clusters == len(matrix):  # also a single model, which scikit-learn refuses
+        return np.arange(len(matrix))
     method = AgglomerativeClustering(clusters, metric="precomputed", linkage="average")
-    return method.fit_predict(1 - similarity).astype(np.int64)
+    return method.fit_predict(_distance(matrix)).astype(np.int64)
 
 
-def scores(truth: Sequence[str], clusters: Clusters) -> ClusterScores:
-    """Compares clusters with the labels that the models have."""
+def scores(truth: Sequence[str], labels: Int[np.ndarray, " models"]) -> ClusterScores:
+    """Scores clusters (any integers) against the known labels of the models; see ``ClusterScores``."""
     from scipy.optimize import linear_sum_assignment
-    from sklearn.metrics import adjusted_rand_score, f1_score
+    from sklearn.metrics import adjusted_rand_score
 
-    labels, own = np.unique(list(truth), return_inverse=True)
-    groups, assigned = np.unique(clusters, return_inverse=True)
-    counts = np.zeros((len(groups), len(labels)), np.int64)
-    np.add.at(counts, (assigned, own), 1)
-    best = linear_sum_assignment(counts, maximize=True)
-    majority = counts.argmax(axis=1)[assigned]
-    f1 = f1_score(own, majority, labels=np.arange(len(labels)), average=None, zero_division=0.0)
+    if len(truth) != len(labels) or not len(truth):
+        raise WsrError(f"clustering: one label a model is needed, found {len(truth)} labels, {len(labels)} models")
+    names, true_ids = np.unique(np.asarray(truth, dtype=str), return_inverse=True)
+    _, cluster_ids = np.unique(labels, return_inverse=True)
+    counts = np.zeros((cluster_ids.max() + 1, len(names)), np.int64)  # [clusters, labels]
+    np.add.at(counts, (cluster_ids, true_ids), 1)
+    assigned = counts[linear_sum_assignment(counts, maximize=True)].sum()
+    predicted = counts.argmax(axis=1)[cluster_ids]
+    f1 = {}
+    for index, name in enumerate(names):
+        hits = np.sum((predicted == index) & (true_ids == index))
+        f1[str(name)] = float(2 * hits / (np.sum(predicted == index) + np.sum(true_ids == index)))
     return ClusterScores(
-        float(counts[best].sum() / len(own)),
-        float((majority == own).mean()),
-        float(adjusted_rand_score(own, assigned)),
-        {str(label): float(value) for label, value in zip(labels, f1, strict=True)},
+        one_to_one_accuracy=float(assigned / len(truth)),
+        majority_accuracy=float(np.mean(predicted == true_ids)),
+        adjusted_rand=float(adjusted_rand_score(true_ids, cluster_ids)),
+        f1=f1,
     )
 
 
-def tsne(similarity: Similarity, *, seed: int = 0) -> Float[np.ndarray, "models 2"]:
-    """A 2-D map of ``1 - similarity`` by t-SNE; with fewer than four models, by classical scaling.
+def tsne(similarity: Float[np.ndarray, "models models"], *, seed: int = 0) -> Float[np.ndarray, "models 2"]:
+    """Returns a place on a map for each model: t-SNE of 1 - cosine.
 
-    The perplexity is clamped below the number of models, as t-SNE demands.
+    Fewer than ``FEWEST_FOR_TSNE`` models have no neighbourhoods to keep: they are placed by classical
+    multidimensional scaling, which for them is exact.
     """
-    check_similarity(similarity, 1)
-    distances = np.clip(1 - similarity, 0, None)
-    models = len(similarity)
-    if models < 4:
-        return _classical_scaling(distances)
     from sklearn.manifold import TSNE
     from threadpoolctl import threadpool_limits
 
-    # One thread: 0.8 s instead of 20 s for a small population on two cores.
-    with threadpool_limits(1):
-        method = TSNE(metric="precomputed", init="random", perplexity=min(30.0, (models - 1) / 3), random_state=seed)
-        return method.fit_transform(distances).astype(np.float64)
+    matrix = check_similarity(similarity)
+    if len(matrix) < FEWEST_FOR_TSNE:
+        return _classical_scaling(_distance(matrix))
+    perplexity = min(30.0, (len(matrix) - 1) / 3)
+    method = TSNE(2, metric="precomputed", init="random", perplexity=perplexity, random_state=seed)
+    with threadpool_limits(1):  # its threads wait for each other: 0.8 s against 20 s
+        return method.fit_transform(_distance(matrix)).astype(np.float64)
 
 
-def check_similarity(similarity: Similarity, clusters: int) -> None:
-    """Raises WsrError unless this is a matrix of similarities of at least ``clusters`` models."""
-    models = len(similarity)
-    if similarity.shape != (models, models):
-        raise WsrError(f"similarity: expected a square matrix, found {' x '.join(map(str, similarity.shape))}")
-    if not np.isfinite(similarity).all():
-        row, column = np.argwhere(~np.isfinite(similarity))[0]
-        raise WsrError(f"similarity: row {row + 1}, column {column + 1} is not a finite number")
-    asymmetry = np.abs(similarity - similarity.T)
-    if asymmetry.max(initial=0.0) > 1e-4:
-        row, column = np.unravel_index(asymmetry.argmax(), asymmetry.shape)
-        raise WsrError(
-            f"similarity: not symmetric: row {row + 1}, column {column + 1} is {similarity[row, column]:g}, "
-            f"the other way round {similarity[column, row]:g}"
-        )
-    if np.abs(np.diag(similarity) - 1).max(initial=0.0) > 1e-3:
-        row = int(np.abs(np.diag(similarity) - 1).argmax())
-        raise WsrError(
-            f"similarity: a model's similarity with itself must be 1, row {row + 1} has {similarity[row, row]:g}"
-        )
-    if models < clusters:
-        raise WsrError(f"similarity: {clusters} clusters were asked for, there are {models} models")
+def check_similarity(
+    similarity: Float[np.ndarray, "rows columns"],
+    *,
+    clusters: int = 1,
+    names: Sequence[str] | None = None,
+    source: str = "similarity",
+) -> Float[np.ndarray, "models models"]:
+    """Returns the matrix in float64, symmetric to the bit and with ones on its diagonal, or says what is wrong."""
+    matrix = np.asarray(similarity, np.float64)
+    rows, columns = matrix.shape
+    if rows != columns or not rows:
+        raise WsrError(f"{source}: must be square with a row and a column a model, found {rows} x {columns}")
+    if not 1 <= clusters <= rows:
+        raise WsrError(f"{source}: {rows} models cannot form {clusters} clusters; ask for 1 to {rows}")
+
+    def refuse_where(wrong: np.ndarray, must: str) -> None:
+        if np.any(wrong):
+            row, column = np.argwhere(wrong)[0]
+            place = (names[row], names[column]) if names is not None else (row, column)
+            raise WsrError(
+                f"{source}: {must}, found {matrix[row, column]:g} at row {place[0]!s}, column {place[1]!s}"
+                f" (and {matrix[column, row]:g} across the diagonal); {np.sum(wrong)} such cells"
+            )
+
+    refuse_where(~np.isfinite(matrix), "must be finite")
+    diagonal = np.eye(rows, dtype=bool)
+    refuse_where(diagonal & (np.abs(matrix - 1) > DIAGONAL_TOLERANCE), "the diagonal must be 1")
+    refuse_where(np.abs(matrix - matrix.T) > SYMMETRY_TOLERANCE, "must be symmetric")
+    refuse_where(np.abs(matrix) > 1 + DIAGONAL_TOLERANCE, "a cosine lies between -1 and 1")
+    return np.where(diagonal, 1.0, (matrix + matrix.T) / 2)
 
 
-def _classical_scaling(distances: Similarity) -> Float[np.ndarray, "models 2"]:
-    """Torgerson 1952: the leading eigenvectors of the doubly centred squared distances."""
-    models = len(distances)
-    centring = np.eye(models) - 1 / models
-    values, vectors = np.linalg.eigh(-0.5 * centring @ (distances**2) @ centring)
-    positions = np.zeros((models, 2))
-    kept = np.argsort(values)[::-1][:2]
-    positions[:, : len(kept)] = vectors[:, kept] * np.sqrt(np.clip(values[kept], 0, None))
-    return positions
+def _distance(matrix: Float[np.ndarray, "models models"]) -> Float[np.ndarray, "models models"]:
+    return np.clip(1 - matrix, 0.0, None)  # rounding may leave a cosine above 1
+
+
+def _classical_scaling(distance: Float[np.ndarray, "models models"]) -> Float[np.ndarray, "models 2"]:
+    """Torgerson's scaling: eigenvectors of the doubly centred squared distances."""
+    squared = np.square(distance)
+    centred = squared - squared.mean(axis=0, keepdims=True)
+    values, vectors = np.linalg.eigh(-0.5 * (centred - centred.mean(axis=1, keepdims=True)))
+    places = (vectors * np.sqrt(np.maximum(values, 0)))[:, ::-1][:, :2]
+    return np.pad(places, ((0, 0), (0, 2 - places.shape[1])))

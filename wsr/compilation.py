@@ -10,6 +10,6 @@ def use_persistent_cache() -> None:
 
     A user who has set ``JAX_COMPILATION_CACHE_DIR`` keeps their own.
     """
-    if not jax.config.jax_compilation_cache_dir:
+    if not jax.config.values["jax_compilation_cache_dir"]:
         jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)

@@ -15,7 +15,7 @@ from jaxtyping import Float, Shaped
 
 from wsr.data.dataset import Dataset
 from wsr.data.metrics import score
-from wsr.data.packing import Batches, evaluation_batches
+from wsr.data.packing import Batches, evaluation_batches, row_length_for
 from wsr.features import chunk_for_device, point_features
 from wsr.models.model import Model
 from wsr.probe import PROBES
@@ -36,8 +36,8 @@ class Protocol:
     """scikit-learn's ``C`` of the linear probe."""
     rows: int = 16
     """Packed rows a forward pass reads."""
-    row_length: int = 128
-    """Tokens in a row."""
+    row_length: int = 64
+    """Tokens in a row; longer texts make longer rows."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,9 +162,9 @@ def _score(
 
 
 def _packed(model: Model, dataset: Dataset, split: str, protocol: Protocol) -> Batches:
-    return evaluation_batches(
-        dataset.splits[split], rows=protocol.rows, row_length=protocol.row_length, packed=model.packed
-    )
+    texts = dataset.splits[split]
+    row_length = row_length_for(protocol.row_length, texts)
+    return evaluation_batches(texts, rows=protocol.rows, row_length=row_length, packed=model.packed)
 
 
 def _key(region: Region, row: Sequence[float], dataset: Dataset, protocol: Protocol) -> str:

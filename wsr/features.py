@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from wsr.data.packing import Batches, in_text_order
+from wsr.data.dataset import Split
+from wsr.data.packing import Batches, evaluation_batches, in_text_order, row_length_for
 from wsr.geometry import combine
 from wsr.models.model import Model
 from wsr.types import Params
@@ -20,6 +21,12 @@ def split_features(model: Model, params: Params, batches: Batches, texts: int) -
     """Returns the features of every text of a split under one model."""
     alone = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], params)
     return _encode_all(model, alone, batches, texts)[0]
+
+
+def all_features(model: Model, params: Params, split: Split) -> Float[np.ndarray, "texts hidden"]:
+    """Returns the features of every text of a split under one model, packed as suits a CPU."""
+    batches = evaluation_batches(split, rows=16, row_length=row_length_for(64, split), packed=model.packed)
+    return split_features(model, params, batches, len(split))
 
 
 def point_features(

@@ -27,10 +27,11 @@ Heads: TypeAlias = Mapping[str, Array]
 # Plain float32 matrix products run in bfloat16 or TF32 on TPUs and recent GPUs.
 _dot = partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
 
-MEMORY = 8  # pairs of L-BFGS
-MAX_ITERATIONS = 300
+MEMORY = 12  # pairs of L-BFGS
+MAX_ITERATIONS = 500
 TOLERANCE = 1e-4  # on every logit, see done in _fit_logistic
-PATIENCE = 6  # iterations near the optimum without halving the decrement: float32 has no more to give
+PATIENCE = 8  # iterations near the optimum without halving the decrement: float32 has no more to give
+REFRESHES = np.array([0, 1, 4, 16, 64, 256], np.int32)  # iterations that compute the metric anew
 MAX_SEARCH = 8  # slopes looked at along one direction
 NEVER = float(np.log(np.finfo(np.float32).eps))  # log-probability of what was never seen
 
@@ -172,7 +173,7 @@ def _fit_logistic(
     *,
     classes: int,
 ) -> dict[str, Array]:
-    """L-BFGS in the metric of the Hessian averaged over classes, refreshed at iterations 0, 1, 2, 4, 8, ...
+    """L-BFGS in the metric of the Hessian averaged over classes, anew at a few iterations.
 
     Features of an encoder are badly conditioned: plain L-BFGS takes hundreds of iterations, this takes tens. For
     two classes the metric is the Hessian, and the first steps are Newton's. The logits are linear in the weights,
@@ -241,12 +242,12 @@ def _fit_logistic(
             return ~carry[3].all() & (carry[4] < MAX_SEARCH)
 
         one = jnp.ones(points)
-        start = (one, 0 * one, jnp.inf * one, ~active, jnp.int32(0))
+        start: tuple[Array, ...] = (one, 0 * one, jnp.inf * one, ~active, jnp.int32(0))
         return jnp.where(active, jax.lax.while_loop(looking, look, start)[0], 0.0)
 
     def iterate(state: _State) -> _State:
         iteration = state.iteration
-        metric = jax.lax.cond(iteration & (iteration - 1) == 0, metric_of, lambda logits: state.metric, state.logits)
+        metric = jax.lax.cond((iteration == REFRESHES).any(), metric_of, lambda logits: state.metric, state.logits)
         direction = _lbfgs_direction(state, metric)
         downhill = _inner(state.gradient, direction)
         change = _dot("pth,phk->ptk", inputs, direction)
@@ -260,7 +261,7 @@ def _fit_logistic(
         best = jnp.where(halved, -downhill, state.best)
         best_iteration = jnp.where(halved, iteration, state.best_iteration)
         # The Hessian is at least the identity, hence a decrement d leaves each logit within sqrt(d) * |input|.
-        stalled = (iteration - best_iteration >= PATIENCE) & (best < 1e-9 * objective_of(weights, logits))
+        stalled = (iteration - best_iteration >= PATIENCE) & (best < 1e-11 * objective_of(weights, logits))
         done = stalled | (best * reach <= TOLERANCE**2)
         return _State(
             weights=weights,

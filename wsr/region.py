@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import jax
 import jax.numpy as jnp
@@ -61,7 +61,7 @@ class Region:
                     record.dataset,
                     record.family,
                     record.content_sha256,
-                    lambda name=name: store.load(name)[0],
+                    partial(_load_encoder, store, name),
                 )
             )
         return cls(model, store.base(), members, base_sha256=store.base_sha256)
@@ -161,8 +161,16 @@ def from_params(
         model,
         base,
         [
-            Member(name, dataset, family, hash_params(params), lambda params=params: params)
+            Member(name, dataset, family, hash_params(params), partial(_hand_over, params))
             for name, params in members.items()
         ],
         base_sha256=hash_params(base),
     )
+
+
+def _load_encoder(store: Store, name: str) -> Params:
+    return store.load(name)[0]
+
+
+def _hand_over(params: Params) -> Params:
+    return params

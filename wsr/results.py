@@ -48,7 +48,7 @@ class Points:
         if self._folder is not None:
             temporary = self._folder / f".{key}.{os.getpid()}"
             with temporary.open("wb") as file:
-                np.savez(file, **arrays)
+                np.savez(file, allow_pickle=False, **arrays)
             temporary.replace(self._folder / f"{key}.npz")
 
     def _read(self, key: str) -> dict[str, np.ndarray] | None:

@@ -46,7 +46,7 @@ def _run(verb: str, words: list[str]) -> int:
     module = importlib.import_module(f"wsr.cli.{verb}")
     module.define(values)
     if any(word in ("--help", "-h", "-help") for word in words):
-        print(f"wsr {verb}: {module.__doc__.strip()}\n\nFlags:{values.get_help(prefix='  ')}")
+        print(f"wsr {verb}: {(module.__doc__ or '').strip()}\n\nFlags:{values.get_help(prefix='  ')}")
         return 0
     try:
         positional = values([f"wsr {verb}", *words])[1:]
@@ -81,5 +81,6 @@ def _overview() -> str:
     verbs = "\n".join(f"  {verb:<10}{what}" for verb, what in VERBS.items())
     return (
         "wsr: weight-space regions. Train, map, evaluate and merge models fine-tuned from one checkpoint.\n\n"
-        f"wsr <verb> [--flags]\n\n{verbs}\n\nwsr <verb> --help tells its flags; --debug shows the traceback of an error."
+        f"wsr <verb> [--flags]\n\n{verbs}\n\n"
+        "wsr <verb> --help tells its flags; --debug shows the traceback of an error."
     )

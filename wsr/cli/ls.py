@@ -24,7 +24,7 @@ def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
     where = values.store or (positional[0] if positional else None)
     refuse_positional(positional if values.store else positional[1:])
     required("--store", where)
-    show(Store.open(where))
+    show(Store.open(str(where)))
 
 
 def show(store: "Store") -> None:

@@ -1,4 +1,4 @@
-"""averages members of a store into one model and writes it as a Hugging Face folder (config, tokenizer, safetensors)."""
+"""averages members of a store into one model and writes it as a Hugging Face folder: config, tokenizer, safetensors."""
 
 from collections.abc import Sequence
 

@@ -1,5 +1,5 @@
-"""fine-tunes members of a population into a store: one for each dataset and seed. Members that are there already are not
-trained again."""
+"""fine-tunes members of a population into a store, one for each dataset and seed. Members that are there already are
+not trained again."""
 
 from collections.abc import Sequence
 

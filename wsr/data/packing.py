@@ -82,6 +82,12 @@ def evaluation_batches(split: Split, *, rows: int, row_length: int = 128, packed
     return _fill(split, _Plan(texts, step, row, column, slot), steps, rows, int(per_step.max()), row_length)
 
 
+def row_length_for(wanted: int, *splits: Split) -> int:
+    """Returns the length of rows that hold every text: ``wanted``, or the longest text rounded up to 16 tokens."""
+    longest = max((int(split.lengths.max()) for split in splits if len(split)), default=1)
+    return max(wanted, -(-longest // 16) * 16)
+
+
 def in_text_order(
     values: Shaped[Array | np.ndarray, "steps batch ..."],
     index: Int32[np.ndarray, "steps batch"],

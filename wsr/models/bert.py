@@ -60,11 +60,14 @@ class Bert(nnx.Module):
         self, batch: Mapping[str, Array], rngs: nnx.Rngs | None = None
     ) -> Float[Array, "rows length hidden"]:
         """Returns the output of the last layer for every token."""
-        hidden = self.embed(batch, rngs)
+        embedded = self.embed(batch, rngs)
         mask = same_text(batch["text_ids"])
+        # One axis of tokens: the gradient of a product with [rows, length, hidden] makes XLA write transposed copies of
+        # the activations on a CPU, a third of a training step.
+        hidden = embedded.reshape(-1, embedded.shape[-1])
         for layer in self.layers:
             hidden = layer(hidden, mask, rngs)
-        return hidden
+        return hidden.reshape(embedded.shape)
 
     def embed(self, batch: Mapping[str, Array], rngs: nnx.Rngs | None) -> Float[Array, "rows length hidden"]:
         """Returns the input of the first layer."""

@@ -2,6 +2,6 @@
 
 from wsr.store.leaves import hash_params
 from wsr.store.record import MemberRecord, Quarantined
-from wsr.store.store import Store
+from wsr.store.store import DTypeOnDisk, Store
 
-__all__ = ["MemberRecord", "Quarantined", "Store", "hash_params"]
+__all__ = ["DTypeOnDisk", "MemberRecord", "Quarantined", "Store", "hash_params"]

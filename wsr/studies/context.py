@@ -62,7 +62,7 @@ class Context:
         """
         key = hashlib.sha256(repr(identity).encode()).hexdigest()
         if key not in self.points:
-            self.points.put(key, value=np.float64(compute()))
+            self.points.put(key, value=np.asarray(compute()))
         return float(self.points.get(key)["value"])
 
 

@@ -4,6 +4,7 @@ into a better starting point, in minutes on two CPU cores."""
 import dataclasses
 import json
 import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,15 +50,15 @@ class DemoPlan:
     recipe: Recipe
     max_length: int
     split_sizes: dict[str, int]
-    alphas: tuple[float, ...] = tuple(np.round(np.linspace(0, 1, 6), 10).tolist())
+    alphas: tuple[float, ...] = tuple(np.round(np.linspace(0, 1, 5), 10).tolist())
     pairs_a_kind: int = 2
     furthest_alpha: float = 8.0
     extrapolation_steps: int = 4
-    sizes: Sizes = Sizes()
+    sizes: Sizes = field(default_factory=Sizes)
     radii: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0)
     directions: int = 2
     few_shot: FewShot = field(default_factory=FewShot)
-    protocol: Protocol = Protocol()
+    protocol: Protocol = field(default_factory=Protocol)
     seed: int = 0
 
 
@@ -76,9 +77,18 @@ PRESETS = {
         group_targets=("vader_tweets", "reuters_r8"),
         start_targets=("vader_movie", "vader_tweets", "newsgroups_rec_sci"),
         seeds=3,
-        recipe=Recipe(learning_rate=1e-4, batch_size=32, epochs=2, dropout=False),
+        recipe=Recipe(
+            learning_rate=2e-4,
+            head_learning_rate=3e-3,
+            batch_size=32,
+            epochs=2,
+            warmup=0.1,
+            dropout=False,
+            row_length=64,
+        ),
         max_length=32,
-        split_sizes={"finetune": 480, "probe": 200, "validation": 50, "test": 200},
+        split_sizes={"finetune": 256, "probe": 160, "validation": 40, "test": 160},
+        protocol=Protocol(rows=16, row_length=64),
     ),
     "smoke": DemoPlan(
         base="tiny",
@@ -152,7 +162,8 @@ def run_demo(plan: DemoPlan, folder: Path, *, command: str) -> DemoRun:
     )
     starts = dataclasses.replace(context, targets=[name for name in plan.start_targets if name in region.datasets])
 
-    rows, sections = [], []
+    rows: list[dict] = []
+    sections: dict[str, Section] = {}
     for name, study in (
         ("members", lambda: members_section(records, command=command)),
         ("similarity", lambda: clusters(region, seed=plan.seed, command=command)),
@@ -165,13 +176,13 @@ def run_demo(plan: DemoPlan, folder: Path, *, command: str) -> DemoRun:
         with clock.phase(name):
             own_rows, section = study()
         rows += own_rows
-        sections.append(section)
+        sections[name] = section
 
     document = Document(
         "wsr demo: a region of weight space, from nothing",
         _summary(sections),
         _facts(plan, datasets, records, clock, command),
-        tuple(sections),
+        tuple(sections.values()),
     )
     write_rows(folder / "results.jsonl", rows)
     (folder / "document.json").write_text(document.to_json(), encoding="utf-8")
@@ -183,9 +194,21 @@ def _far_alphas(plan: DemoPlan) -> np.ndarray:
     return extrapolation_alphas(plan.extrapolation_steps, plan.furthest_alpha)
 
 
-def _summary(sections: list[Section]) -> tuple[str, ...]:
-    """One line a question, the first sentence a reader sees: verdict, then what was measured."""
-    return tuple(f"{section.title}: {section.verdict}. {section.measured}" for section in sections)
+def _summary(sections: Mapping[str, Section]) -> tuple[str, ...]:
+    """Five lines, the first thing a reader sees."""
+    told = (
+        ("Members of one dataset, and of one family, lie together", ("similarity",)),
+        ("Between two members the loss is as low as at the members", ("lines",)),
+        ("Points inside the hull beat the members, and both beat models outside", ("groups",)),
+        ("Past the members, and in random directions, the loss rises", ("extrapolation", "directions")),
+        ("The centroid is a better start than the pretrained model", ("starts",)),
+    )
+    return tuple(
+        f"{claim}: {' and '.join(dict.fromkeys(sections[name].verdict for name in names))}. "
+        + "; ".join(sections[name].measured for name in names)
+        + "."
+        for claim, names in told
+    )
 
 
 def _facts(
@@ -218,7 +241,7 @@ class _Clock:
         self._seconds: dict[str, float] = {}
 
     @contextmanager
-    def phase(self, name: str) -> Any:
+    def phase(self, name: str) -> Iterator[None]:
         start = time.monotonic()
         yield
         self._seconds[name] = time.monotonic() - start

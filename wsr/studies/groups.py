@@ -73,9 +73,9 @@ def groups(context: Context, sizes: Sizes) -> tuple[list[dict], Section]:
     )
     section = Section(
         "In, In' and Ex",
-        "Are points inside the hull of fine-tuned models better than those models, and both better than models outside?",
-        "In' beats Ex in 100 % of pairs at all three levels, In' beats In in 88 % (dataset), 96.7 % (task), 90 % (general); "
-        "In beats Ex in 75.3 % (task).",
+        "Are points in the hull of fine-tuned models better than those models, and both better than models outside?",
+        "In' beats Ex in 100 % of pairs at all three levels; In' beats In in 88 % (dataset), 96.7 % (task), 90 % "
+        "(general); In beats Ex in 75.3 % (task).",
         _measured(outcomes),
         _verdict(outcomes),
         text=_reasons(outcomes, scored, context),
@@ -205,8 +205,8 @@ def _reasons(
         mean = float(np.mean([c.probability for c in own]))
         if mean <= 0.5:
             text.append(
-                f"{REPORTED[better]} does not beat {REPORTED[worse]} at the level {level}: P_B {mean:.2f} on average over "
-                f"{len(own)} target{'s' if len(own) > 1 else ''}."
+                f"{REPORTED[better]} does not beat {REPORTED[worse]} at the level {level}: P_B {mean:.2f} on average "
+                f"over {len(own)} target{'s' if len(own) > 1 else ''}."
             )
     sure = sum(c.low > 0.5 for own in outcomes.values() for c in own)
     total = sum(len(own) for own in outcomes.values())

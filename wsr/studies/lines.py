@@ -7,9 +7,9 @@ import numpy as np
 from jaxtyping import Float
 
 from wsr import sampling
-from wsr.compare import barrier, barrier_interval
+from wsr.compare import barrier_interval
 from wsr.evaluate import Evaluation
-from wsr.region import Region
+from wsr.region import Member, Region
 from wsr.report.document import Figure, Section, Table
 from wsr.studies.context import Context, Request, score_all
 
@@ -37,7 +37,7 @@ def lines(context: Context, *, alphas: Float[np.ndarray, " points"], pairs_a_kin
     rows, cells = [], []
     for pair, evaluation in zip(pairs, evaluations, strict=True):
         rows += _rows(evaluation, "lines", pair, alphas)
-        low, high = barrier_interval(alphas, evaluation.losses, generator=context.generator("barrier", pair.name))
+        height = barrier_interval(alphas, evaluation.losses, generator=context.generator("barrier", pair.name))
         loss = evaluation.generalised_loss
         best = int(loss.argmin())
         cells.append(
@@ -45,9 +45,9 @@ def lines(context: Context, *, alphas: Float[np.ndarray, " points"], pairs_a_kin
                 pair.kind,
                 pair.name,
                 pair.target,
-                barrier(alphas, loss),
-                low,
-                high,
+                height.value,
+                height.low,
+                height.high,
                 float(alphas[best]),
                 float(loss[best] - min(loss[0], loss[-1])),
             )
@@ -77,14 +77,13 @@ def lines(context: Context, *, alphas: Float[np.ndarray, " points"], pairs_a_kin
         "On the line between two models the loss is as low as at its ends, often lowest strictly between "
         "(MNLI–MNLI, MNLI–ESNLI, MNLI–SST2).",
         "; ".join(
-            f"{kind}: largest barrier {max(barriers[kind]):.3f}, lowest strictly between in {sum(inside[kind])} of {len(inside[kind])}"
+            f"{kind}: largest barrier {max(barriers[kind]):.3f}, lowest strictly between in {sum(inside[kind])} of "
+            f"{len(inside[kind])}"
             for kind in KINDS
             if barriers[kind]
         ),
         "holds" if all(no_barrier.values()) else "partly" if any(no_barrier.values()) else "does not hold",
-        text=(
-            "The claim counts as holding for a pair when the interval of its barrier reaches down to 0.01 nats or less.",
-        ),
+        text=("The claim counts as holding for a pair when the interval of its barrier reaches 0.01 nats or less.",),
         figures=(_curves("Loss along the line", pairs, evaluations, alphas, "linear", "0 and 1 are members."),),
         tables=(table,),
         command=context.command,
@@ -150,7 +149,7 @@ def draw_pairs(context: Context, pairs_a_kind: int) -> list[Pair]:
     pairs = []
     for kind in KINDS:
         found = [
-            Pair(kind, region.where(lambda member, ends=(a.name, b.name): member.name in ends), target)
+            Pair(kind, _only(region, a, b), target)
             for target in context.targets
             for a, b in itertools.permutations(region.members, 2)
             if a.dataset == target
@@ -162,15 +161,13 @@ def draw_pairs(context: Context, pairs_a_kind: int) -> list[Pair]:
         chosen: list[Pair] = []
         for wanted in itertools.islice(itertools.cycle(context.targets), pairs_a_kind):
             options = [found[k] for k in order if found[k].target == wanted and found[k] not in chosen]
-            chosen += [_first_is_target(option) for option in options[:1]]
+            chosen += options[:1]
         pairs += chosen
     return pairs
 
 
-def _first_is_target(pair: Pair) -> Pair:
-    ordered = sorted(pair.region.members, key=lambda member: member.dataset != pair.target)
-    region = pair.region
-    return Pair(pair.kind, Region(region.model, region.base, ordered, base_sha256=region.base_sha256), pair.target)
+def _only(region: Region, first: Member, second: Member) -> Region:
+    return Region(region.model, region.base, (first, second), base_sha256=region.base_sha256)
 
 
 def _kind(same_dataset: bool, same_family: bool) -> str:

@@ -15,7 +15,7 @@ from wsr.finetune import Finetuned, Job, finetune, score_member
 from wsr.models.model import Model
 from wsr.progress import progress
 from wsr.report.document import Figure, Section, Table
-from wsr.store import MemberRecord, Store
+from wsr.store import DTypeOnDisk, MemberRecord, Store
 
 
 def member_name(job: Job) -> str:
@@ -25,7 +25,7 @@ def member_name(job: Job) -> str:
 
 
 def train_members(
-    model: Model, store: Store, jobs: Sequence[Job], *, chunk: int, dtype: str = "float32"
+    model: Model, store: Store, jobs: Sequence[Job], *, chunk: int, dtype: DTypeOnDisk = "float32"
 ) -> list[MemberRecord]:
     """Trains the jobs whose members the store lacks, saves each when it is done, and returns all their records.
 

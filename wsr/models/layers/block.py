@@ -18,10 +18,10 @@ class Block(nnx.Module):
 
     def __call__(
         self,
-        hidden: Float[Array, "rows length hidden"],
+        hidden: Float[Array, "tokens hidden"],
         mask: Bool[Array, "rows 1 length length"],
         rngs: nnx.Rngs | None = None,
-    ) -> Float[Array, "rows length hidden"]:
+    ) -> Float[Array, "tokens hidden"]:
         return self.feed_forward(self.attention(hidden, mask, rngs), rngs)
 
 
@@ -36,7 +36,7 @@ class FeedForward(nnx.Module):
         self.dropout = nnx.Dropout(config.hidden_dropout_prob)
 
     def __call__(
-        self, hidden: Float[Array, "rows length hidden"], rngs: nnx.Rngs | None = None
-    ) -> Float[Array, "rows length hidden"]:
+        self, hidden: Float[Array, "tokens hidden"], rngs: nnx.Rngs | None = None
+    ) -> Float[Array, "tokens hidden"]:
         output = self.output(self.activation(self.intermediate(hidden)))
         return self.norm(hidden + self.dropout(output, rngs=rngs))

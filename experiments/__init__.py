@@ -1,0 +1,1 @@
+"""Launchers: one short file a study."""

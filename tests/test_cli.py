@@ -1,0 +1,193 @@
+"""The command line as a person meets it: whole processes, real files, exit statuses."""
+
+import csv
+import json
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+WSR = [sys.executable, "-m", "wsr.cli"]
+
+
+def wsr(*words, timeout=240):
+    return subprocess.run([*WSR, *map(str, words)], capture_output=True, text=True, timeout=timeout)
+
+
+def works(*words):
+    done = wsr(*words)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def refuses(*words, status=1):
+    done = wsr(*words)
+    assert done.returncode == status, done.stdout + done.stderr
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert done.stderr.startswith("wsr: error: ")
+    return done.stderr
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """A small trained store."""
+    folder = tmp_path_factory.mktemp("cli") / "store"
+    works(
+        "train",
+        f"--store={folder}",
+        "--base=tiny",
+        "--datasets=made_up_a1,made_up_b1",
+        "--seeds=2",
+        "--size=160",
+        "--epochs=4",
+        "--learning_rate=0.01",
+        "--max_length=48",
+    )
+    return folder
+
+
+def test_help_is_quick_and_imports_no_jax():
+    start = time.monotonic()
+    assert "wsr <verb>" in works("--help")
+    assert time.monotonic() - start < 2
+    for verb in ("demo", "train", "ls", "map", "evaluate", "merge", "report"):
+        code = f"import sys; from wsr.cli import main; main(['{verb}', '--help']); assert 'jax' not in sys.modules"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert f"wsr {verb}: " in done.stdout
+
+
+def test_wrong_calls_get_one_line_and_status_2():
+    assert "did you mean 'train'" in refuses("trian", status=2)
+    assert "wsr demo --help" in refuses("demo", "--preste=smoke", status=2)
+
+
+def test_errors_get_one_line_and_status_1(store, tmp_path):
+    assert "nearest: smoke" in refuses("demo", "--preset=smoek")
+    assert "--store is needed" in refuses("train")
+    assert "is not a store" in refuses("ls", tmp_path)
+    assert "nearest: made_up_a1" in refuses(
+        "merge", f"--store={store}", f"--to={tmp_path / 'x'}", "--leave_out=made_up_a"
+    )
+    assert "holds no finished run" in refuses("report", tmp_path)
+    assert "either --store or --similarity" in refuses("map")
+
+
+def test_debug_shows_the_traceback(tmp_path):
+    done = wsr("ls", tmp_path, "--debug")
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+
+
+def test_ls_tells_what_made_each_member(store):
+    listed = works("ls", store)
+    for word in (
+        "made_up_a1-full-n160-s0",
+        "made_up_b1-full-n160-s1",
+        "made_up_a",
+        "jaxlib",
+        "group of 1",
+        "base tiny",
+    ):
+        assert word in listed
+
+
+def test_train_again_trains_nothing_and_another_recipe_is_refused(store):
+    flags = [f"--store={store}", "--base=tiny", "--datasets=made_up_a1", "--seeds=2", "--size=160", "--max_length=48"]
+    assert "2 of 2 members are in the store already" in works("train", *flags, "--epochs=4", "--learning_rate=0.01")
+    assert "learning_rate is 0.01 there and 0.02 here" in refuses("train", *flags, "--epochs=4", "--learning_rate=0.02")
+
+
+def test_evaluate_prints_and_writes_rows(store, tmp_path):
+    rows_file = tmp_path / "rows.jsonl"
+    flags = [f"--store={store}", "--on=made_up_a2", "--max_length=48", "--probe_size=40", "--test_size=40"]
+    printed = works("evaluate", *flags, f"--out={rows_file}", "--interior=2")
+    rows = [json.loads(line) for line in rows_file.read_text().splitlines()]
+    assert {row["group"] for row in rows} == {"pretrained", "member", "centroid", "interior"}
+    assert len(rows) == 2 * (1 + 4 + 1 + 2)
+    assert "made_up_a1-full-n160-s0" in printed
+    again = works("evaluate", *flags, f"--out={rows_file}", "--interior=2")
+    assert [json.loads(line) for line in rows_file.read_text().splitlines()] == rows
+    assert "8/8 points" in again
+
+
+def test_merge_exports_the_mean_of_the_members(store, tmp_path):
+    from wsr.store import Store
+
+    folder = tmp_path / "merged"
+    printed = works("merge", f"--store={store}", "--leave_out=made_up_b1", f"--to={folder}")
+    assert "made_up_a1-full-n160-s0, made_up_a1-full-n160-s1" in printed
+    from safetensors.numpy import load_file
+
+    tensors = load_file(folder / "model.safetensors")
+    opened = Store.open(store)
+    members = [opened.load(name)[0] for name in opened.names() if name.startswith("made_up_a1")]
+    expected = np.mean([member["layers"]["1"]["feed_forward"]["output"]["kernel"] for member in members], axis=0)
+    np.testing.assert_allclose(tensors["encoder.layer.1.output.dense.weight"], expected.T, atol=1e-6)
+    assert "already there" in refuses("merge", f"--store={store}", f"--to={folder}")
+
+
+def test_map_of_a_store(store, tmp_path):
+    printed = works("map", f"--store={store}", f"--out={tmp_path}")
+    assert "one-to-one accuracy" in printed
+    with (tmp_path / "similarity.csv").open() as file:
+        header, *rows = csv.reader(file)
+    assert len(header) == len(rows) == 4
+    assert (tmp_path / "map.html").stat().st_size > 10_000
+
+
+def test_map_of_a_matrix_made_by_hand(tmp_path):
+    """Two blocks of three: both methods find them, whatever the labels are called."""
+    names = [f"{label}_{seed}" for label in ("cat", "dog") for seed in range(3)]
+    matrix = tmp_path / "matrix.csv"
+    with matrix.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(names)
+        for first in names:
+            writer.writerow([1.0 if first == other else 0.6 if first[:3] == other[:3] else 0.1 for other in names])
+    printed = works("map", f"--similarity={matrix}", "--labels_from=^([a-z]+)_", f"--out={tmp_path / 'out'}")
+    with (tmp_path / "out" / "scores.csv").open() as file:
+        scores = list(csv.DictReader(file))
+    assert {row["method"] for row in scores} == {"spectral (the paper's recipe)", "average linkage"}
+    for row in scores:
+        assert [float(row[key]) for key in ("one-to-one accuracy", "majority accuracy", "adjusted Rand")] == [1, 1, 1]
+        assert row["F1 of each label"] == "cat 1.00, dog 1.00"
+    assert "same label" in printed
+
+    labels = tmp_path / "labels.csv"
+    labels.write_text("model,label\n" + "".join(f"{name},{name[:3]}\n" for name in names))
+    assert works("map", f"--similarity={matrix}", f"--labels={labels}", f"--out={tmp_path / 'out2'}")
+    assert (tmp_path / "out2" / "scores.csv").read_text() == (tmp_path / "out" / "scores.csv").read_text()
+
+    labels.write_text("model,label\ncat_0,cat\n")
+    assert "has no label for cat_1" in refuses("map", f"--similarity={matrix}", f"--labels={labels}")
+    matrix.write_text("a,b\n1,0.5\n0.4,1\n")
+    assert "symmetric" in refuses("map", f"--similarity={matrix}", "--labels_from=(.)")
+
+
+def test_train_on_a_file_of_ones_own(tmp_path):
+    data = tmp_path / "mine.csv"
+    with data.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["review", "stars"])
+        for number in range(120):
+            writer.writerow(
+                [f"{'good fine' if number % 2 else 'bad poor'} number {number}", "up" if number % 2 else "down"]
+            )
+    flags = [
+        "--text_column=review",
+        "--label_column=stars",
+        "--family=reviews",
+        "--seeds=1",
+        "--epochs=2",
+        "--max_length=48",
+    ]
+    listed = works("train", f"--store={tmp_path / 's'}", "--base=tiny", f"--datasets={data}", *flags)
+    assert "mine-full-s0" in listed
+    assert "reviews" in listed
+    wrong = refuses("train", f"--store={tmp_path / 't'}", "--base=tiny", f"--datasets={data}", "--text_column=nope")
+    assert "nope" in wrong
+    assert "review, stars" in wrong.replace("'", "")
+    assert not (tmp_path / "t").exists()

@@ -1,0 +1,159 @@
+"""The engine against the long way round: combine by hand, encode text by text, scikit-learn's probe."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+
+from wsr import sampling
+from wsr.data.packing import evaluation_batches
+from wsr.evaluate import Protocol, evaluate
+from wsr.features import chunk_for_device, point_features, split_features
+from wsr.region import from_params
+from wsr.results import Points
+from wsr.trees import flatten, stack
+
+
+@pytest.fixture(scope="module")
+def members(tiny):
+    """Three points around the tiny checkpoint."""
+
+    def moved(seed):
+        generator = np.random.default_rng(seed)
+        return jax.tree.map(
+            lambda leaf: (leaf + 0.05 * generator.normal(size=leaf.shape)).astype(np.float32), tiny.params
+        )
+
+    return {f"m{seed}": moved(seed) for seed in range(3)}
+
+
+@pytest.fixture(scope="module")
+def region(tiny, members):
+    return from_params(tiny.model, tiny.params, members)
+
+
+def test_features_do_not_depend_on_how_texts_are_packed(tiny, dataset):
+    split = dataset.splits["test"]
+    together = split_features(tiny.model, tiny.params, evaluation_batches(split, rows=4, row_length=128), len(split))
+    alone = split_features(
+        tiny.model, tiny.params, evaluation_batches(split, rows=1, row_length=48, packed=False), len(split)
+    )
+    np.testing.assert_allclose(together, alone, atol=1e-5)
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 4])
+def test_points_together_are_points_alone(tiny, dataset, members, chunk):
+    split = dataset.splits["test"]
+    batches = evaluation_batches(split, rows=8)
+    rows = sampling.convex_hull(np.random.default_rng(0), chunk, 3)
+    stacked = stack(list(members.values()))
+    together = point_features(tiny.model, tiny.params, stacked, rows, batches, len(split))
+    for number, row in enumerate(rows):
+        mixed = jax.tree.map(lambda leaf, row=row: np.tensordot(row, leaf, axes=1).astype(np.float32), stacked)
+        alone = split_features(tiny.model, mixed, batches, len(split))
+        np.testing.assert_allclose(together[number], alone, atol=1e-5)
+
+
+def test_equals_scikit_learn_on_features_taken_the_long_way(tiny, dataset, region, members):
+    row = np.array([[0.5, 0.3, 0.2]])
+    found = evaluate(region, row, dataset)
+    mixed = jax.tree.map(
+        lambda *leaves: sum(c * leaf for c, leaf in zip(row[0], leaves, strict=True)).astype(np.float32),
+        *members.values(),
+    )
+
+    def features(name):
+        split = dataset.splits[name]
+        return split_features(tiny.model, mixed, evaluation_batches(split, rows=1, row_length=64), len(split))
+
+    probe = LogisticRegression(C=1.0, tol=1e-10, max_iter=10_000).fit(features("probe"), dataset.splits["probe"].labels)
+    labels = dataset.splits["test"].labels
+    chances = probe.predict_proba(features("test").astype(np.float64))
+    np.testing.assert_allclose(found.losses[0], -np.log(chances[np.arange(len(labels)), labels]), atol=1e-4)
+    assert found.scores[0] == pytest.approx((chances.argmax(axis=1) == labels).mean())
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 8])
+def test_the_chunk_does_not_change_the_rows(dataset, region, chunk):
+    rows = np.concatenate([np.zeros((1, 3)), np.eye(3), sampling.line([0.5, 2.0]) @ np.eye(2, 3)])
+    reference = evaluate(region, rows, dataset, chunk=1)
+    found = evaluate(region, rows, dataset, chunk=chunk)
+    np.testing.assert_allclose(found.losses, reference.losses, atol=1e-4)
+
+
+def test_a_member_is_the_same_point_whatever_the_basis(dataset, region):
+    """So its result is found again: the key names the point and not the request."""
+    points = Points.in_memory()
+    whole = evaluate(region, np.eye(3), dataset, points=points)
+    part = region.where(lambda member: member.name == "m1")
+    before = dict(points._known)
+    again = evaluate(part, np.eye(1), dataset, points=points)
+    assert points._known.keys() == before.keys()
+    np.testing.assert_array_equal(again.losses[0], whole.losses[1])
+
+
+def test_finished_points_are_not_evaluated_again_and_a_damaged_one_is(dataset, region, tmp_path, monkeypatch, capsys):
+    from wsr import evaluate as module
+
+    counted = []
+    score = module._score
+    monkeypatch.setattr(module, "_score", lambda *args: counted.append(1) or score(*args))
+    rows = np.eye(3)
+    first = evaluate(region, rows, dataset, points=Points.on_disk(tmp_path))
+    assert len(counted) == 3
+    again = evaluate(region, rows, dataset, points=Points.on_disk(tmp_path))
+    assert len(counted) == 3
+    np.testing.assert_array_equal(first.losses, again.losses)
+
+    victim = sorted(tmp_path.glob("*.npz"))[0]
+    content = bytearray(victim.read_bytes())
+    content[len(content) // 2] ^= 1
+    victim.write_bytes(bytes(content))
+    mended = evaluate(region, rows, dataset, points=Points.on_disk(tmp_path))
+    assert len(counted) == 4
+    assert "damaged" in capsys.readouterr().out
+    np.testing.assert_array_equal(first.losses, mended.losses)
+
+
+def test_another_protocol_or_dataset_is_another_result(dataset, region):
+    points = Points.in_memory()
+    evaluate(region, np.eye(3)[:1], dataset, points=points)
+    evaluate(region, np.eye(3)[:1], dataset, points=points, protocol=Protocol(inverse_l2=0.1))
+    evaluate(region, np.eye(3)[:1], dataclasses.replace(dataset, content_hash="other"), points=points)
+    assert len(points._known) == 3
+
+
+def test_rows_hold_coefficients_and_everything_a_reader_needs(dataset, region):
+    found = evaluate(region, np.array([[0.25, 0.0, 0.75]]), dataset)
+    loss, accuracy = found.rows("interior", level="dataset")
+    assert loss["members"] == ["m0", "m2"]
+    assert loss["coefficients"] == [0.25, 0.75]
+    assert (loss["group"], loss["level"], loss["dataset"]) == ("interior", "dataset", "made_up_a1")
+    assert (loss["metric"], accuracy["metric"]) == ("generalised_loss", "accuracy")
+    assert (loss["n"], loss["how"]) == (40, "exact")
+    assert loss["value"] == pytest.approx(found.losses.mean())
+
+
+def test_evaluation_leaves_the_members_as_they_were(dataset, region, members):
+    before = {
+        name: {path: np.array(leaf) for path, leaf in flatten(params).items()} for name, params in members.items()
+    }
+    evaluate(region, np.array([[0.5, 0.5, 0.0]]), dataset)
+    for name, params in members.items():
+        for path, leaf in flatten(params).items():
+            np.testing.assert_array_equal(leaf, before[name][path])
+
+
+def test_one_program_serves_all_chunks(dataset, region, tiny):
+    from wsr.features import _encoder
+
+    _encoder.cache_clear()
+    for count in (1, 3, 5):
+        evaluate(region, sampling.convex_hull(np.random.default_rng(count), count, 3), dataset, chunk=2)
+    assert _encoder(tiny.model)._cache_size() <= 2  # one for each number of slots: the probe and the test split
+
+
+def test_a_cpu_takes_one_model_at_a_time():
+    assert chunk_for_device(12, device=jax.devices("cpu")[0]) == 1

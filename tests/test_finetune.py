@@ -1,0 +1,217 @@
+"""Fine-tuning against optax's own AdamW written out step by step, and by its promises."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from worlds import made_up
+
+from wsr import seeds
+from wsr.data.packing import training_batches
+from wsr.errors import WsrError
+from wsr.finetune import Job, Recipe, finetune, initial_head, predict, score_member
+from wsr.trees import flatten
+
+RECIPE = Recipe(learning_rate=5e-3, batch_size=16, epochs=2, warmup=0.25, dropout=False)
+
+
+def train(checkpoint, *jobs, chunk=1):
+    return list(finetune(checkpoint.model, checkpoint.params, jobs, chunk=chunk))
+
+
+def same_weights(first, second, atol=0.0):
+    for path, leaf in flatten(first.params).items():
+        np.testing.assert_allclose(leaf, flatten(second.params)[path], atol=atol, err_msg=path)
+    np.testing.assert_allclose(first.head["kernel"], second.head["kernel"], atol=atol)
+
+
+def test_equals_a_plain_loop_with_optax_adamw(tiny, dataset):
+    job = Job(dataset, 3, RECIPE)
+    (member,) = train(tiny, job)
+
+    batches = training_batches(
+        dataset.splits["finetune"],
+        batch_size=16,
+        steps=8,
+        generator=seeds.generator(3, dataset.name, "order"),
+        row_length=64,
+    )
+    weights = {"encoder": tiny.params, "head": jax.tree.map(jnp.asarray, initial_head(job, tiny.model.hidden))}
+    # Warm-up over 2 of 8 steps, then down to zero: written out by hand.
+    rates = jnp.asarray([0.5, 1.0, 1.0, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6]) * 5e-3
+    optimizer = optax.adamw(
+        lambda step: rates[step], weight_decay=0.01, mask=lambda w: jax.tree.map(lambda x: x.ndim > 1, w)
+    )
+    state, losses = optimizer.init(weights), []
+
+    @jax.jit
+    def step(weights, state, batch, labels):
+        def loss_of(weights):
+            logits = tiny.model.encode(weights["encoder"], batch) @ weights["head"]["kernel"] + weights["head"]["bias"]
+            return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+        loss, gradient = jax.value_and_grad(loss_of)(weights)
+        updates, state = optimizer.update(gradient, state, weights)
+        return optax.apply_updates(weights, updates), state, loss
+
+    for number in range(8):
+        batch = {name: array[number] for name, array in batches.inputs.items()}
+        weights, state, loss = step(weights, state, batch, batches.labels[number])
+        losses.append(float(loss))
+    np.testing.assert_allclose(member.losses, losses, atol=1e-4)
+    for path, leaf in flatten(weights["encoder"]).items():
+        np.testing.assert_allclose(flatten(member.params)[path], leaf, atol=1e-4, err_msg=path)
+    np.testing.assert_allclose(member.head["kernel"], weights["head"]["kernel"], atol=1e-4)
+
+
+def test_learns(tiny, dataset):
+    (member,) = train(tiny, Job(dataset, 0, dataclasses.replace(RECIPE, epochs=12)))
+    assert member.losses[-4:].mean() < 0.5 * member.losses[:4].mean()
+    assert score_member(tiny.model, member.params, member.head, dataset, "test") > 0.8
+
+
+def test_a_member_is_the_same_alone_and_in_a_group_of_other_datasets_sizes_and_recipes(tiny, dataset):
+    other = made_up(tiny, "made_up_b1")
+    job = Job(dataset, 1, RECIPE)
+    companions = [
+        Job(other, 1, dataclasses.replace(RECIPE, learning_rate=1e-3, weight_decay=0.2), size=32),
+        Job(dataset, 2, RECIPE),
+    ]
+    alone, *_ = train(tiny, job)
+    first, second, third = train(tiny, job, *companions, chunk=3)
+    assert (first.group_size, alone.group_size) == (3, 1)
+    same_weights(alone, first, atol=1e-4)
+    same_weights(train(tiny, companions[0])[0], second, atol=1e-4)
+    assert len(second.losses) == 4
+    assert len(third.losses) == 8
+
+
+def test_a_group_that_is_not_full_is_padded_and_gives_the_same_bits(tiny, dataset):
+    jobs = [Job(dataset, seed, RECIPE) for seed in range(3)]
+    padded = train(tiny, *jobs, chunk=2)
+    assert [member.job.seed for member in padded] == [0, 1, 2]
+    (alone,) = train(tiny, jobs[2], chunk=2)
+    same_weights(padded[2], alone)
+
+
+def test_same_seed_same_bits_and_another_seed_another_member(tiny, dataset):
+    first, again, other = (train(tiny, Job(dataset, seed, RECIPE))[0] for seed in (5, 5, 6))
+    same_weights(first, again)
+    assert np.abs(first.head["kernel"] - other.head["kernel"]).max() > 1e-3
+
+
+def test_datasets_of_one_seed_share_neither_head_nor_order(tiny, dataset):
+    other = dataclasses.replace(dataset, name="another name")
+    heads = [initial_head(Job(own, 0, RECIPE), tiny.model.hidden)["kernel"] for own in (dataset, other)]
+    assert abs(np.corrcoef(heads[0].ravel(), heads[1].ravel())[0, 1]) < 0.5
+    assert not np.array_equal(
+        train(tiny, Job(dataset, 0, RECIPE))[0].losses, train(tiny, Job(other, 0, RECIPE))[0].losses
+    )
+
+
+def test_bitfit_trains_biases_and_the_head_alone(tiny, dataset):
+    (member,) = train(tiny, Job(dataset, 0, dataclasses.replace(RECIPE, mode="bitfit")))
+    base, trained = flatten(tiny.params), flatten(member.params)
+    for path, leaf in trained.items():
+        assert np.array_equal(leaf, base[path]) != path.endswith("/bias") or path.endswith("key/bias"), path
+    # A key bias shifts all scores of a query alike, which a softmax does not see: its gradient is zero up to rounding.
+    assert member.losses[-1] < member.losses[0]
+
+
+def test_head_mode_leaves_the_encoder_and_reads_the_texts_once(tiny, dataset, monkeypatch):
+    encoded = []
+    from wsr.finetune import batches as module
+
+    whole = module.all_features
+    monkeypatch.setattr(module, "all_features", lambda *args: encoded.append(1) or whole(*args))
+    (member,) = train(tiny, Job(dataset, 0, dataclasses.replace(RECIPE, mode="head", learning_rate=0.05, epochs=6)))
+    assert len(encoded) == 1
+    for path, leaf in flatten(member.params).items():
+        np.testing.assert_array_equal(leaf, flatten(tiny.params)[path])
+    assert member.losses[-4:].mean() < member.losses[:4].mean()
+
+
+def test_dropout_changes_the_training_and_depends_on_the_seed_alone(dataset):
+    from wsr.models import Checkpoint, build, load
+
+    plain = load("tiny")
+    dropping = build("tiny", {**plain.model.config, "hidden_dropout_prob": 0.3})
+    checkpoint = Checkpoint(dropping, plain.params, plain.tokenizer)
+    with_dropout = dataclasses.replace(RECIPE, dropout=True)
+    first, again = (train(checkpoint, Job(dataset, 0, with_dropout))[0] for _ in range(2))
+    (without,) = train(checkpoint, Job(dataset, 0, RECIPE))
+    same_weights(first, again)
+    assert not np.allclose(first.losses, without.losses, atol=1e-3)
+
+
+def test_a_member_that_becomes_non_finite_stops_there_and_harms_nobody(tiny, dataset):
+    poison = dataclasses.replace(RECIPE, learning_rate=1e30)
+    healthy, broken = train(tiny, Job(dataset, 0, RECIPE), Job(dataset, 1, poison), chunk=2)
+    clean, _ = train(tiny, Job(dataset, 0, RECIPE), Job(dataset, 1, RECIPE), chunk=2)
+    assert healthy.failed_step is None
+    assert broken.failed_step is not None
+    assert 1 <= broken.failed_step <= 3
+    same_weights(healthy, clean)
+    assert all(np.isfinite(leaf).all() for leaf in flatten(broken.params).values())
+
+
+def test_early_stopping_keeps_the_best_and_stops(tiny, dataset):
+    patient = dataclasses.replace(RECIPE, epochs=30, learning_rate=2e-2, patience=2, check_every=4)
+    (member,) = train(tiny, Job(dataset, 0, patient))
+    (whole,) = train(tiny, Job(dataset, 0, dataclasses.replace(patient, patience=None)))
+    assert len(member.losses) < len(whole.losses)
+
+    def validation_loss(own):
+        from wsr.features import all_features
+
+        split = dataset.splits["validation"]
+        features = all_features(tiny.model, own.params, split)
+        logits = jnp.asarray(features @ own.head["kernel"] + own.head["bias"])
+        return float(optax.softmax_cross_entropy_with_integer_labels(logits, split.labels).mean())
+
+    assert validation_loss(member) <= validation_loss(whole) + 1e-6
+
+
+def test_regression_fits_numbers(tiny, dataset):
+    def numbered(split):
+        return dataclasses.replace(split, labels=split.labels.astype(np.float32) * 4 + 1)
+
+    numbers = dataclasses.replace(
+        dataset, classes=1, metric="pearson", splits={name: numbered(split) for name, split in dataset.splits.items()}
+    )
+    (member,) = train(tiny, Job(numbers, 0, dataclasses.replace(RECIPE, epochs=20, learning_rate=2e-2)))
+    assert member.losses[-4:].mean() < 0.5 * member.losses[:4].mean()
+    assert score_member(tiny.model, member.params, member.head, numbers, "test") > 0.7
+
+
+def test_one_program_serves_datasets_seeds_and_hyperparameters(tiny, dataset):
+    from wsr.finetune.program import training_program
+
+    training_program.cache_clear()
+    jobs = [
+        Job(dataset, 0, RECIPE),
+        Job(dataset, 1, dataclasses.replace(RECIPE, learning_rate=1e-4, weight_decay=0.5, warmup=0.5)),
+    ]
+    train(tiny, jobs[0])
+    program = training_program(tiny.model, False, False)
+    compiled = program._cache_size()
+    train(tiny, jobs[1])
+    assert compiled == 1
+    assert program._cache_size() <= 2  # another number of packed rows is another shape
+
+
+def test_sizes_are_subsets_by_seed_and_too_many_are_refused(dataset):
+    small, large = Job(dataset, 0, RECIPE, 8).split, Job(dataset, 0, RECIPE, 32).split
+    assert (len(small), len(large)) == (8, 32)
+    with pytest.raises(WsrError, match="asked for 65 fine-tuning examples, it has 64"):
+        _ = Job(dataset, 0, RECIPE, 65).split
+
+
+def test_predict_by_hand():
+    features = np.array([[1.0, 0.0], [0.0, 2.0]], np.float32)
+    head = {"kernel": np.array([[1.0, 0.0], [0.0, 1.0]], np.float32), "bias": np.array([0.5, 0.0], np.float32)}
+    np.testing.assert_array_equal(predict(features, head, regression=False), [0, 1])
+    np.testing.assert_allclose(predict(features, head, regression=True), [1.5, 0.5])

@@ -1,0 +1,7 @@
+"""``python -m wsr.cli`` is ``wsr``."""
+
+import sys
+
+from wsr.cli import main
+
+sys.exit(main())

@@ -1,0 +1,13 @@
+"""Fine-tunes a population: a chunk of members in one compiled program.
+
+job.py             what a member is trained on and how
+population.py      members in, trained members out, chunk by chunk
+batches.py         the batches of a group, of one shape
+program.py         the compiled training loop
+early_stopping.py  the best weights by validation loss
+"""
+
+from wsr.finetune.job import Job, Mode, Recipe, initial_head
+from wsr.finetune.population import Finetuned, finetune, predict, score_member
+
+__all__ = ["Finetuned", "Job", "Mode", "Recipe", "finetune", "initial_head", "predict", "score_member"]

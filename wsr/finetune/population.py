@@ -1,0 +1,148 @@
+"""Members in, trained members out, chunk by chunk."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float
+
+from wsr.data.dataset import Dataset
+from wsr.data.metrics import score
+from wsr.features import all_features
+from wsr.finetune.batches import group_batches
+from wsr.finetune.early_stopping import EarlyStopping
+from wsr.finetune.job import Job, Mode, initial_head
+from wsr.finetune.program import hyperparameters, initial_state, training_program
+from wsr.models.model import Model
+from wsr.progress import Counter
+from wsr.trees import flatten, nest
+from wsr.types import Head, Params
+
+_SHOWN_EVERY = 10  # steps between two reports of progress; each is one call of the compiled program
+
+
+@dataclass(frozen=True, eq=False)
+class Finetuned:
+    """A trained member, in host memory."""
+
+    job: Job
+    params: Params
+    head: Head
+    losses: Float[np.ndarray, " steps"]
+    """Training loss at each step taken."""
+    failed_step: int | None
+    """The step at which it became non-finite, or None. A failed member is no member: quarantine it."""
+    group_size: int
+    """Members that shared its program."""
+
+
+def finetune(
+    model: Model, start: Params, jobs: Sequence[Job], *, chunk: int, counter: Counter | None = None
+) -> Iterator[Finetuned]:
+    """Trains every job from ``start`` and yields the members, chunk by chunk, in order.
+
+    Args:
+      model: the architecture.
+      start: encoder parameters all members start from.
+      jobs: members to train; those of a chunk are padded to common shapes, so give neighbours similar sizes.
+      chunk: members trained together; see ``wsr.features.chunk_for_device``. The last chunk is padded by repeating its
+        last member, so that "same seed, same bits" does not depend on how many members there are.
+      counter: advanced by one for each optimiser step of each member.
+    """
+    for recipe_mode in sorted({job.recipe.mode for job in jobs}):
+        for regression in (False, True):
+            alike = [j for j in jobs if j.recipe.mode == recipe_mode and j.dataset.regression == regression]
+            for first in range(0, len(alike), chunk):
+                group = alike[first : first + chunk]
+                padded = group + [group[-1]] * (chunk - len(group))
+                yield from _train_group(model, start, padded, counter)[: len(group)]
+
+
+def predict(features: Float[Array | np.ndarray, "texts hidden"], head: Head, *, regression: bool) -> np.ndarray:
+    """Returns class ids, or values for regression, of a member's own head."""
+    outputs = np.asarray(features) @ np.asarray(head["kernel"]) + np.asarray(head["bias"])
+    return outputs[:, 0] if regression else outputs.argmax(axis=1)
+
+
+def score_member(model: Model, params: Params, head: Head, dataset: Dataset, split: str) -> float:
+    """Returns the dataset's own metric of a member with its own head on one split."""
+    texts = dataset.splits[split]
+    features = all_features(model, params, texts)
+    return score(dataset.metric, texts.labels, predict(features, head, regression=dataset.regression))
+
+
+def _train_group(model: Model, start: Params, jobs: Sequence[Job], counter: Counter | None) -> list[Finetuned]:
+    encoder, plan = group_batches(model, start, jobs)
+    steps = max(job.steps for job in jobs)
+    mode = jobs[0].recipe.mode
+    frozen, trainable = _partition(start if mode != "head" else {}, mode)
+    width = max(job.dataset.classes for job in jobs)
+    state = initial_state(trainable, [_padded(initial_head(job, model.hidden), width) for job in jobs])
+    per_member = hyperparameters(jobs, steps)
+    dropout = any(job.recipe.dropout for job in jobs) and mode != "head"
+    program = training_program(encoder, jobs[0].dataset.regression, dropout)
+    watch = EarlyStopping(model, jobs, flatten(start) if mode == "head" else frozen)
+
+    losses = []
+    interval = min(job.recipe.check_every for job in jobs) if watch.wanted else _SHOWN_EVERY
+    for first in range(0, steps, interval):
+        last = min(first + interval, steps)
+        state, segment = program(state, frozen, plan, per_member, first, last)
+        losses.append(np.asarray(segment)[:, first:last])
+        if counter:
+            done = [max(0, min(last, job.steps) - first) for job in jobs]
+            counter.advance(sum(done[: _distinct(jobs)]), note=jobs[0].dataset.name)
+        if watch.wanted:
+            state = watch.check(state)
+            if watch.all_stopped:
+                break
+    trained = watch.best(state) if watch.wanted else state
+    return _unpack(jobs, frozen, start, trained, np.concatenate(losses, axis=1), model.hidden)
+
+
+def _partition(params: Params, mode: Mode) -> tuple[dict[str, Array], dict[str, Array]]:
+    """Splits the leaves into those that stay and those that are trained."""
+    leaves = flatten(params)
+    trained = {path for path in leaves if mode == "full" or path.rsplit("/", 1)[-1] == "bias"}
+    return (
+        {path: leaf for path, leaf in leaves.items() if path not in trained},
+        {path: leaves[path] for path in sorted(trained)},
+    )
+
+
+def _padded(head: Mapping[str, np.ndarray], width: int) -> dict[str, np.ndarray]:
+    missing = width - len(head["bias"])
+    return {
+        "kernel": np.pad(head["kernel"], ((0, 0), (0, missing))),
+        "bias": np.pad(head["bias"], (0, missing)),
+    }
+
+
+def _unpack(
+    jobs: Sequence[Job],
+    frozen: Mapping[str, Array],
+    start: Params,
+    state: Mapping[str, Any],
+    losses: np.ndarray,
+    hidden: int,
+) -> list[Finetuned]:
+    weights, failed = jax.device_get((state["weights"], state["failed_step"]))
+    members = []
+    for number, job in enumerate(jobs):
+        own = {path: leaf[number] for path, leaf in weights["encoder"].items()}
+        params = nest({p: np.asarray(leaf) for p, leaf in frozen.items()} | own) if job.recipe.mode != "head" else start
+        head = {
+            "kernel": weights["head"]["kernel"][number][:, : job.dataset.classes],
+            "bias": weights["head"]["bias"][number][: job.dataset.classes],
+        }
+        step = int(failed[number])
+        taken = losses[number, : job.steps]
+        members.append(Finetuned(job, params, head, taken, step if step >= 0 else None, len(jobs)))
+    return members
+
+
+def _distinct(jobs: Sequence[Job]) -> int:
+    """How many of a group are not padding."""
+    return len({id(job) for job in jobs})

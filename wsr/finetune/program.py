@@ -1,0 +1,133 @@
+"""The compiled training loop of a group of members.
+
+Everything in which members differ (dataset, seed, hyperparameters, data size) is data of the program and no part of it:
+one compilation serves all groups of the same shapes. A member that becomes non-finite stops at that step and leaves the
+others untouched.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache, partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, Int
+
+from wsr import seeds
+from wsr.finetune.job import Job
+from wsr.models.model import Model
+from wsr.trees import nest, stack
+from wsr.types import Head
+
+
+@lru_cache(maxsize=8)
+def training_program(encoder: Model, regression: bool, dropout: bool) -> Callable:
+    """The compiled loop over steps ``first`` to ``last``, which are dynamic: one compilation serves all segments."""
+
+    def member_step(state: dict, frozen: dict, plan: dict, own: dict, step: Int[Array, ""]) -> tuple[dict, Array]:
+        batch, labels, valid = jax.tree.map(lambda leaf: leaf[step], (plan["inputs"], plan["labels"], plan["valid"]))
+        key = jax.random.fold_in(own["dropout_key"], step) if dropout else None
+
+        def loss_of(weights: dict) -> Array:
+            features = encoder.encode(nest(frozen | weights["encoder"]), batch, dropout_key=key)
+            return loss_of_outputs(features, weights["head"], labels, valid, own["classes"], regression)
+
+        loss, gradient = jax.value_and_grad(loss_of)(state["weights"])
+        direction, adam = optax.scale_by_adam().update(gradient, state["adam"])
+        rate = {"encoder": own["encoder_rate"][step], "head": own["head_rate"][step]}
+        moved = {
+            part: jax.tree.map(
+                partial(_descend, rate=rate[part], decay=own["weight_decay"]),
+                state["weights"][part],
+                direction[part],
+            )
+            for part in ("encoder", "head")
+        }
+        finite = jnp.isfinite(loss) & jnp.isfinite(optax.global_norm(gradient))
+        active = state["running"] & (step < own["steps"])
+        keep = partial(jax.tree.map, lambda new, old: jnp.where(active & finite, new, old))
+        return {
+            "weights": keep(moved, state["weights"]),
+            "adam": keep(adam, state["adam"]),
+            "failed_step": jnp.where(active & ~finite, step, state["failed_step"]),
+            "running": state["running"] & (finite | ~active),
+        }, loss
+
+    def segment(
+        state: dict, frozen: dict, plan: dict, own: dict, first: Int[Array, ""], last: Int[Array, ""]
+    ) -> tuple[dict, Array]:
+        members, steps = plan["labels"].shape[:2]
+
+        def body(step: Int[Array, ""], carry: tuple[dict, Array]) -> tuple[dict, Array]:
+            state, losses = carry
+            state, loss = each(state, frozen, plan, own, step)
+            return state, losses.at[:, step].set(loss)
+
+        each = jax.vmap(member_step, in_axes=(0, None, 0, 0, None)) if members > 1 else _alone(member_step)
+        return jax.lax.fori_loop(first, last, body, (state, jnp.full((members, steps), jnp.nan)))
+
+    return jax.jit(segment, donate_argnums=0)
+
+
+def _alone(member_step: Callable) -> Callable:
+    """The step of a group of one, without the batching that costs time on a CPU."""
+
+    def step(state: dict, frozen: dict, plan: dict, own: dict, step: Int[Array, ""]) -> tuple[dict, Array]:
+        first = partial(jax.tree.map, lambda leaf: leaf[0])
+        return jax.tree.map(lambda leaf: leaf[None], member_step(first(state), frozen, first(plan), first(own), step))
+
+    return step
+
+
+def loss_of_outputs(
+    features: Float[Array | np.ndarray, "batch hidden"],
+    head: Head,
+    labels: Array,
+    valid: Array,
+    classes: Int[Array, ""],
+    regression: bool,
+) -> Float[Array, ""]:
+    outputs = features @ head["kernel"] + head["bias"]
+    if regression:
+        each = jnp.square(outputs[:, 0] - labels)
+    else:
+        # Heads of a group are padded to the most classes among them; the padding takes no probability.
+        outputs = jnp.where(jnp.arange(outputs.shape[1]) < classes, outputs, -1e9)
+        each = optax.softmax_cross_entropy_with_integer_labels(outputs, labels)
+    return jnp.where(valid, each, 0.0).sum() / jnp.maximum(valid.sum(), 1)
+
+
+def _descend(weight: Array, direction: Array, *, rate: Array, decay: Array) -> Array:
+    """AdamW's step (Loshchilov and Hutter 2019); vectors are not decayed."""
+    return weight - rate * (direction + (decay * weight if weight.ndim > 1 else 0.0))
+
+
+def initial_state(trainable: Mapping[str, Array], heads: Sequence[Mapping[str, np.ndarray]]) -> dict[str, Any]:
+    members = len(heads)
+    weights = {
+        "encoder": {path: np.repeat(np.asarray(leaf)[None], members, axis=0) for path, leaf in trainable.items()},
+        "head": stack(heads),
+    }
+    return {
+        "weights": jax.tree.map(jnp.asarray, weights),
+        "adam": jax.vmap(optax.scale_by_adam().init)(weights),
+        "failed_step": jnp.full(members, -1, jnp.int32),
+        "running": jnp.ones(members, bool),
+    }
+
+
+def hyperparameters(jobs: Sequence[Job], steps: int) -> dict[str, np.ndarray]:
+    schedule = np.stack([job.learning_rates(steps) for job in jobs])
+    encoder = np.array([job.recipe.learning_rate for job in jobs])
+    head = np.array([job.recipe.head_learning_rate or job.recipe.learning_rate for job in jobs])
+    keys = jnp.stack([seeds.stream(job.seed, job.dataset.name, "dropout") for job in jobs])
+    return {
+        "encoder_rate": (schedule * encoder[:, None]).astype(np.float32),
+        "head_rate": (schedule * head[:, None]).astype(np.float32),
+        "weight_decay": np.array([job.recipe.weight_decay for job in jobs], np.float32),
+        "steps": np.array([job.steps for job in jobs], np.int32),
+        "classes": np.array([job.dataset.classes for job in jobs], np.int32),
+        "dropout_key": keys,
+    }
