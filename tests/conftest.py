@@ -8,7 +8,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 from jaxtyping import install_import_hook
 
-install_import_hook("wsr", "beartype.beartype")
+install_import_hook("wsr", "typechecking.checked")
 
 import pytest
 

@@ -68,7 +68,8 @@ def test_equals_scikit_learn_on_features_taken_the_long_way(tiny, dataset, regio
         split = dataset.splits[name]
         return split_features(tiny.model, mixed, evaluation_batches(split, rows=1, row_length=64), len(split))
 
-    probe = LogisticRegression(C=1.0, tol=1e-10, max_iter=10_000).fit(features("probe"), dataset.splits["probe"].labels)
+    probe = LogisticRegression(C=1.0, tol=1e-10, max_iter=10_000)
+    probe.fit(features("probe").astype(np.float64), dataset.splits["probe"].labels)
     labels = dataset.splits["test"].labels
     chances = probe.predict_proba(features("test").astype(np.float64))
     np.testing.assert_allclose(found.losses[0], -np.log(chances[np.arange(len(labels)), labels]), atol=1e-4)

@@ -24,6 +24,10 @@ def train(checkpoint, *jobs, chunk=1):
 
 def same_weights(first, second, atol=0.0):
     for path, leaf in flatten(first.params).items():
+        if atol and path.endswith("attention/key/bias"):
+            # It shifts all scores of a query alike, which a softmax does not see: its gradient is rounding error,
+            # and Adam makes steps of full length of that. Only equal bits can be compared.
+            continue
         np.testing.assert_allclose(leaf, flatten(second.params)[path], atol=atol, err_msg=path)
     np.testing.assert_allclose(first.head["kernel"], second.head["kernel"], atol=atol)
 
@@ -63,7 +67,8 @@ def test_equals_a_plain_loop_with_optax_adamw(tiny, dataset):
         losses.append(float(loss))
     np.testing.assert_allclose(member.losses, losses, atol=1e-4)
     for path, leaf in flatten(weights["encoder"]).items():
-        np.testing.assert_allclose(flatten(member.params)[path], leaf, atol=1e-4, err_msg=path)
+        if not path.endswith("attention/key/bias"):  # see same_weights
+            np.testing.assert_allclose(flatten(member.params)[path], leaf, atol=1e-4, err_msg=path)
     np.testing.assert_allclose(member.head["kernel"], weights["head"]["kernel"], atol=1e-4)
 
 
@@ -113,12 +118,11 @@ def test_datasets_of_one_seed_share_neither_head_nor_order(tiny, dataset):
 
 
 def test_bitfit_trains_biases_and_the_head_alone(tiny, dataset):
-    (member,) = train(tiny, Job(dataset, 0, dataclasses.replace(RECIPE, mode="bitfit")))
+    (member,) = train(tiny, Job(dataset, 0, dataclasses.replace(RECIPE, mode="bitfit", epochs=6, learning_rate=2e-2)))
     base, trained = flatten(tiny.params), flatten(member.params)
     for path, leaf in trained.items():
         assert np.array_equal(leaf, base[path]) != path.endswith("/bias") or path.endswith("key/bias"), path
-    # A key bias shifts all scores of a query alike, which a softmax does not see: its gradient is zero up to rounding.
-    assert member.losses[-1] < member.losses[0]
+    assert member.losses[-4:].mean() < member.losses[:4].mean()
 
 
 def test_head_mode_leaves_the_encoder_and_reads_the_texts_once(tiny, dataset, monkeypatch):
@@ -182,7 +186,7 @@ def test_regression_fits_numbers(tiny, dataset):
     numbers = dataclasses.replace(
         dataset, classes=1, metric="pearson", splits={name: numbered(split) for name, split in dataset.splits.items()}
     )
-    (member,) = train(tiny, Job(numbers, 0, dataclasses.replace(RECIPE, epochs=20, learning_rate=2e-2)))
+    (member,) = train(tiny, Job(numbers, 0, dataclasses.replace(RECIPE, epochs=40, learning_rate=2e-2)))
     assert member.losses[-4:].mean() < 0.5 * member.losses[:4].mean()
     assert score_member(tiny.model, member.params, member.head, numbers, "test") > 0.7
 

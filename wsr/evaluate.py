@@ -6,7 +6,6 @@ of the target dataset, and the loss is taken on the test split. Neither split wa
 
 import hashlib
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import jax.numpy as jnp
@@ -167,7 +166,7 @@ def _packed(model: Model, dataset: Dataset, split: str, protocol: Protocol) -> B
     return evaluation_batches(texts, rows=protocol.rows, row_length=row_length, packed=model.packed)
 
 
-def _key(region: Region, row: Sequence[float], dataset: Dataset, protocol: Protocol) -> str:
+def _key(region: Region, row: Float[np.ndarray, " members"], dataset: Dataset, protocol: Protocol) -> str:
     """Names a result by all that determines it: two requests for the same point share it."""
     point = sorted(
         (member.content_sha256, float(coefficient).hex())

@@ -80,15 +80,13 @@ def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
 
 
 def _show(dataset: str, metric: str, rows: list[dict]) -> None:
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
+    from wsr.cli.tables import show_table
 
-    table = Table("point", "group", "generalised loss", metric, title=dataset, box=None, pad_edge=False)
     losses = [row for row in rows if row["metric"] == "generalised_loss"]
     scores = [row for row in rows if row["metric"] == metric]
+    cells = []
     for loss, score in sorted(zip(losses, scores, strict=True), key=lambda pair: pair[0]["value"]):
         members = loss["members"]
         name = members[0] if len(members) == 1 else f"{len(members)} members" if members else "base"
-        table.add_row(escape(name), loss["group"], f"{loss['value']:.4f}", f"{score['value']:.4f}")
-    Console(soft_wrap=True).print(table, highlight=False)
+        cells.append((name, loss["group"], loss["value"], score["value"]))
+    show_table(("point", "group", "generalised loss", metric), cells, title=dataset)

@@ -29,39 +29,38 @@ def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
 
 def show(store: "Store") -> None:
     """Prints the table; raises WsrError, after it, where members are damaged."""
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
+    from wsr.cli.tables import show_table
     from wsr.studies.members import learned
 
-    console = Console(soft_wrap=True)
-    console.print(
-        f"{store.path}: {store.model_name}, base {store.base_name} ({store.base_sha256[:12]})",
-        highlight=False,
-        markup=False,
-    )
-    columns = ("member", "dataset", "family", "mode", "seed", "examples", "score", "chance", "learned", "made on")
-    table = Table(*columns, box=None, pad_edge=False)
-    damaged = []
+    print(f"{store.path}: {store.model_name}, base {store.base_name} ({store.base_sha256[:12]})")
+    rows, damaged = [], []
     for name in store.names():
         try:
             record = store.record(name)
         except WsrError as error:
             damaged.append(str(error))
             continue
-        made_on = (
-            f"{record.device_kind}, {record.threads} threads, jaxlib {record.jaxlib}, group of {record.group_size}"
+        rows.append(
+            (
+                record.name,
+                record.dataset,
+                record.family,
+                record.mode,
+                record.seed,
+                record.size,
+                record.metrics["test_score"],
+                record.metrics["chance"],
+                "yes" if learned(record) else "no",
+                f"{record.device_kind}, {record.threads} threads, jaxlib {record.jaxlib}, group of {record.group_size}",
+            )
         )
-        cells = (record.name, record.dataset, record.family, record.mode, record.seed, record.size)
-        scores = (f"{record.metrics['test_score']:.3f}", f"{record.metrics['chance']:.3f}")
-        table.add_row(*(escape(str(cell)) for cell in cells), *scores, "yes" if learned(record) else "no", made_on)
-    console.print(table, highlight=False)
+    columns = ("member", "dataset", "family", "mode", "seed", "examples", "score", "chance", "learned", "made on")
+    show_table(columns, rows)
     for entry in store.quarantined():
-        console.print(f"quarantined: {entry.record.name} at step {entry.step}: {entry.reason}", markup=False)
+        print(f"quarantined: {entry.record.name} at step {entry.step}: {entry.reason}")
     for line in damaged:
-        console.print(f"damaged: {line}", markup=False)
+        print(f"damaged: {line}")
     if damaged:
         raise WsrError(
-            f"{len(damaged)} of {len(store.names())} members of {store.path} are damaged; the others are fine"
+            f"{len(damaged)} of {len(store.names())} members of {store.path} are damaged, the others are fine"
         )

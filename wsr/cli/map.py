@@ -65,15 +65,11 @@ def _from_file(values: flags.FlagValues) -> tuple[Sequence[str], "np.ndarray", d
 
 
 def _show(section: "Section") -> None:
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
+    from wsr.cli.tables import show_table
 
     for table in section.tables:
-        shown = Table(*map(escape, table.columns), title=escape(table.title), box=None, pad_edge=False)
-        for row in table.rows:
-            shown.add_row(*(f"{cell:.3f}" if isinstance(cell, float) else escape(str(cell)) for cell in row))
-        Console(soft_wrap=True).print(shown, highlight=False)
+        show_table(table.columns, table.rows, title=table.title)
+        print()
     for line in section.text:
         print(line)
 

@@ -45,7 +45,7 @@ def training_program(encoder: Model, regression: bool, dropout: bool) -> Callabl
             )
             for part in ("encoder", "head")
         }
-        finite = jnp.isfinite(loss) & jnp.isfinite(optax.global_norm(gradient))
+        finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(gradient))
         active = state["running"] & (step < own["steps"])
         keep = partial(jax.tree.map, lambda new, old: jnp.where(active & finite, new, old))
         return {
