@@ -2,8 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO_FLAGS ?=
+# Extras to install: JAX for CUDA where there is an NVIDIA driver; on a TPU VM: make demo EXTRAS=tpu
+EXTRAS ?= $(if $(shell command -v nvidia-smi),cuda)
 
-.PHONY: demo test lint format torch clean
+.PHONY: help demo test lint format torch clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -38,10 +40,10 @@ clean:  ## remove the environment and the caches, not the runs
 
 .venv/.installed: pyproject.toml | .venv/bin/python
 	@echo "installing wsr into .venv (JAX, Flax and what they need: about 1 GB)"
-	@$(BIN)/pip install -q --disable-pip-version-check -e .
+	@$(BIN)/pip install -q --disable-pip-version-check -e '.[$(EXTRAS)]'
 	@touch $@
 
 .venv/.installed-dev: pyproject.toml | .venv/bin/python
 	@echo "installing wsr and what its tests need into .venv"
-	@$(BIN)/pip install -q --disable-pip-version-check -e '.[dev]'
+	@$(BIN)/pip install -q --disable-pip-version-check -e '.[dev,$(EXTRAS)]'
 	@touch $@ .venv/.installed

@@ -6,8 +6,10 @@ of the target dataset, and the loss is taken on the test split. Neither split wa
 
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Shaped
@@ -21,6 +23,7 @@ from wsr.probe import PROBES
 from wsr.progress import Counter
 from wsr.region import Region
 from wsr.results import Points
+from wsr.types import Params
 
 EXACT = "exact"
 
@@ -111,19 +114,20 @@ def evaluate(
         counter.advance(len(keys) - len(missing))
     if missing:
         chunk = chunk or chunk_for_device(len(missing))
-        used = np.flatnonzero(np.any(coefficients[missing] != 0, axis=0))
-        chosen = Region(region.model, region.base, [region.members[k] for k in used], base_sha256=region.base_sha256)
-        stacked = {"base": region.base, "members": chosen.stacked()}
         packed = {split: _packed(region.model, dataset, split, protocol) for split in ("probe", "test")}
-        for first in range(0, len(missing), chunk):
-            numbers = missing[first : first + chunk]
-            # The last chunk is filled up with its last point, so that one program serves all chunks.
-            rows = coefficients[numbers + [numbers[-1]] * (chunk - len(numbers))][:, used]
-            losses, predictions = _score(region.model, stacked, rows, dataset, packed, protocol)
-            for at, number in enumerate(numbers):
-                points.put(keys[number], losses=losses[at], predictions=predictions[at])
-            if counter:
-                counter.advance(len(numbers), note=dataset.name)
+        base = jax.device_put(region.base)
+        for used, numbers in _by_members_used(coefficients, missing, chunk):
+            chosen = Region(region.model, region.base, [region.members[k] for k in used], base_sha256="")
+            members = jax.device_put(chosen.stacked())
+            for first in range(0, len(numbers), chunk):
+                part = numbers[first : first + chunk]
+                # The last chunk is filled up with its last point, so that one program serves all chunks.
+                rows = coefficients[part + [part[-1]] * (chunk - len(part))][:, used]
+                losses, predictions = _score(region.model, base, members, rows, dataset, packed, protocol)
+                for at, number in enumerate(part):
+                    points.put(keys[number], losses=losses[at], predictions=predictions[at])
+                if counter:
+                    counter.advance(len(part), note=dataset.name)
     kept = [points.get(key) for key in keys]
     return Evaluation(
         region,
@@ -137,16 +141,15 @@ def evaluate(
 
 def _score(
     model: Model,
-    stacked: dict,
+    base: Params,
+    members: Params,
     rows: Float[np.ndarray, "points members"],
     dataset: Dataset,
     packed: dict[str, Batches],
     protocol: Protocol,
 ) -> tuple[np.ndarray, np.ndarray]:
     features = {
-        split: jnp.asarray(
-            point_features(model, stacked["base"], stacked["members"], rows, batches, len(dataset.splits[split]))
-        )
+        split: jnp.asarray(point_features(model, base, members, rows, batches, len(dataset.splits[split])))
         for split, batches in packed.items()
     }
     result = PROBES[protocol.probe](
@@ -158,6 +161,23 @@ def _score(
         **({"inverse_l2": protocol.inverse_l2} if protocol.probe == "linear" else {}),
     )
     return np.asarray(result.losses), np.asarray(result.predictions)
+
+
+def _by_members_used(
+    coefficients: Float[np.ndarray, "points members"], points: list[int], chunk: int
+) -> Iterator[tuple[list[int], list[int]]]:
+    """Yields members and the points to be mixed from them.
+
+    Points one at a time are mixed from just those members that they use, which is what has to be read; points side by
+    side are mixed from all that any of them uses.
+    """
+    groups: dict[tuple[int, ...], list[int]] = {}
+    together = tuple(np.flatnonzero(np.any(coefficients[points] != 0, axis=0)).tolist())
+    for point in points:
+        own = tuple(np.flatnonzero(coefficients[point]).tolist())
+        groups.setdefault(own if chunk == 1 else together, []).append(point)
+    for used, numbers in groups.items():
+        yield list(used), numbers
 
 
 def _packed(model: Model, dataset: Dataset, split: str, protocol: Protocol) -> Batches:

@@ -24,19 +24,16 @@ class Counter:
     def advance(self, units: int = 1, note: str = "") -> None:
         """Counts ``units`` more as done; ``note`` says what is being worked on."""
         self.done += units
-        elapsed = time.monotonic() - self._start
-        rate = self.done / elapsed if elapsed > 0 else 0.0
-        left = (self.total - self.done) / rate if rate > 0 else float("inf")
-        pace = f"{rate:.1f} {self.unit}/s" if rate >= 1 or not rate else f"{1 / rate:.1f} s/{self.unit}"
+        now = time.monotonic()
+        rate = self.done / max(now - self._start, 1e-9)
+        each = self.unit.removesuffix("s")
+        pace = f"{rate:.1f} {self.unit}/s" if rate >= 1 or not rate else f"{1 / rate:.1f} s/{each}"
+        left = f"{_clock((self.total - self.done) / rate)} left" if rate else "? left"
         if self._bar is not None and self._task is not None:
-            shown = f"{pace}, {_clock(left)} left {note}"
-            self._bar.update(self._task, completed=self.done, rate=shown)
-        elif self.done >= self.total or time.monotonic() - self._printed >= PLAIN_INTERVAL_SECONDS:
-            self._printed = time.monotonic()
-            print(
-                f"{self.what}: {self.done}/{self.total} {self.unit}, {pace}, {_clock(left)} left {note}".rstrip(),
-                flush=True,
-            )
+            self._bar.update(self._task, completed=self.done, rate=f"{pace}, {left} {note}")
+        elif self.done >= self.total or now - self._printed >= PLAIN_INTERVAL_SECONDS:
+            self._printed = now
+            print(f"{self.what}: {self.done}/{self.total} {self.unit}, {pace}, {left} {note}".rstrip(), flush=True)
 
 
 @contextmanager
@@ -51,7 +48,5 @@ def progress(what: str, total: int, unit: str) -> Iterator[Counter]:
 
 
 def _clock(seconds: float) -> str:
-    if seconds == float("inf"):
-        return "?"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes}:{rest:02d}"

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 
 import jax
 import jax.numpy as jnp
@@ -49,19 +49,26 @@ class Region:
             raise WsrError(f"region: members named twice: {', '.join(sorted(repeated))}; names must be unique")
 
     @classmethod
-    def from_store(cls, store: Store, model: Model, *, names: Sequence[str] | None = None) -> "Region":
-        """The population of a store, or those of its members that are named."""
+    def from_store(
+        cls, store: Store, model: Model, *, names: Sequence[str] | None = None, keep_gib: float = 4.0
+    ) -> "Region":
+        """The population of a store, or those of its members that are named.
+
+        Members are read when they are needed. Where all of them fit into ``keep_gib`` of memory they are then kept.
+        """
         wanted = store.names() if names is None else names
+        size_gib = len(wanted) * sum(leaf.nbytes for leaf in flatten(store.base()).values()) / 2**30
         members = []
         for name in wanted:
             record = store.record(name)
+            read = partial(_load_encoder, store, name)
             members.append(
                 Member(
                     name,
                     record.dataset,
                     record.family,
                     record.content_sha256,
-                    partial(_load_encoder, store, name),
+                    read if size_gib > keep_gib else cache(read),
                 )
             )
         return cls(model, store.base(), members, base_sha256=store.base_sha256)

@@ -13,6 +13,9 @@ from wsr.finetune.job import Job
 from wsr.models.model import Model
 from wsr.types import Params
 
+# Groups of other datasets and seeds then mostly have the same shape, and need no program of their own.
+_ROW_MULTIPLE = 4
+
 
 def group_batches(model: Model, start: Params, jobs: Sequence[Job]) -> tuple[Model, dict[str, Any]]:
     """Returns the encoder to train through and the batches of all members, ``[group, steps, ...]``.
@@ -26,7 +29,10 @@ def group_batches(model: Model, start: Params, jobs: Sequence[Job]) -> tuple[Mod
         return seeds.generator(job.seed, job.dataset.name, "order")
 
     shape: dict[str, Any] = {"steps": steps, "row_length": row_length, "packed": model.packed}
-    rows = max(rows_needed(job.split, batch_size=job.recipe.batch_size, generator=order(job), **shape) for job in jobs)
+    needed = max(
+        rows_needed(job.split, batch_size=job.recipe.batch_size, generator=order(job), **shape) for job in jobs
+    )
+    rows = -(-needed // _ROW_MULTIPLE) * _ROW_MULTIPLE
     batches = [
         training_batches(job.split, batch_size=job.recipe.batch_size, generator=order(job), rows=rows, **shape)
         for job in jobs

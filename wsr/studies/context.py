@@ -37,16 +37,16 @@ class Context:
         """The random stream of one purpose."""
         return seeds.generator(self.seed, *names)
 
-    def random_member(self, number: int, norm: float, origin: Float[np.ndarray, " members"]) -> Member:
+    def random_member(self, number: int, norm: float, origin: Callable[[], Params], origin_name: str) -> Member:
         """The point at distance ``norm`` from ``origin`` in a random direction, as an extra member of the basis."""
 
         def load() -> Params:
             direction = random_direction(seeds.stream(self.seed, "random direction", number), self.region.base, norm)
-            return jax.tree.map(np.add, self.region.params(origin), direction)
+            return jax.tree.map(np.add, origin(), direction)
 
         # Drawing it again gives the same weights, so what it is drawn from identifies it.
-        drawn_from = [self.region.base_sha256, *(member.content_sha256 for member in self.region.members)]
-        identity = f"{drawn_from} {origin.tolist()} {self.seed} {number} {norm!r}"
+        members = [self.region.base_sha256, *(member.content_sha256 for member in self.region.members)]
+        identity = f"{members} {origin_name} {self.seed} {number} {norm!r}"
         return Member(
             f"random direction {number} of length {norm:.3g}",
             dataset="none",

@@ -55,7 +55,7 @@ class DemoPlan:
     furthest_alpha: float = 8.0
     extrapolation_steps: int = 4
     sizes: Sizes = field(default_factory=Sizes)
-    radii: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0)
+    radii: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0)
     directions: int = 2
     few_shot: FewShot = field(default_factory=FewShot)
     protocol: Protocol = field(default_factory=Protocol)
@@ -229,6 +229,8 @@ def _facts(
         f"{plan.split_sizes['test']} others; no member has seen either",
         "Device": f"{device.device_kind} ({device.platform}), {len(jax.devices())}",
         "Versions": f"wsr {wsr.__version__}, jax {jax.__version__}, jaxlib {jaxlib.__version__}",
+        "Left out of the data": " ".join(f"{note}." for dataset in datasets.values() for note in dataset.notes)
+        or "nothing",
         "Time": clock.told(),
         "command": command,
     }

@@ -68,7 +68,9 @@ def groups(context: Context, sizes: Sizes) -> tuple[list[dict], Section]:
         ("target", "level", "P_B of", "means", "P_B", "95 % low", "95 % high", "paper"),
         tuple(cells),
         "P_B(A > B): the probability that a model drawn from A has a lower generalised loss than one from B, ties as "
-        "half. Interval: bootstrap over models and test texts. The target's own members are left out of In at the "
+        "half. Interval: bootstrap over models and test texts; with few models it is too narrow (in a simulation it "
+        "held the truth in 61 % of draws of three models a group, 91 % of ten), and it has no width where groups do not "
+        "overlap. The target's own members are left out of In at the "
         "levels family and general.",
     )
     section = Section(
@@ -78,7 +80,7 @@ def groups(context: Context, sizes: Sizes) -> tuple[list[dict], Section]:
         "(general); In beats Ex in 75.3 % (task).",
         _measured(outcomes),
         _verdict(outcomes),
-        text=_reasons(outcomes, scored, context),
+        text=_reasons(outcomes, context),
         figures=(
             Figure(
                 "groups",
@@ -134,8 +136,8 @@ def _random_models(context: Context, inside: Region, count: int) -> Region:
     """The pretrained model plus random directions of the mean length of the task vectors."""
     norm = float(np.sqrt(np.diag(inside.gram)).mean())
     nobody = inside.where(lambda member: False)
-    origin = np.zeros(len(context.region))
-    return nobody.joined(context.random_member(number, norm, origin) for number in range(count))
+    base = context.region.base
+    return nobody.joined(context.random_member(number, norm, lambda: base, "base") for number in range(count))
 
 
 def _panel(title: str, own: Mapping[str, Evaluation]) -> dict:
@@ -195,20 +197,16 @@ def _verdict(outcomes: Mapping[tuple[str, str, str], list[Comparison]]) -> str:
     return "holds" if all(above) else "partly" if any(above) else "does not hold"
 
 
-def _reasons(
-    outcomes: Mapping[tuple[str, str, str], list[Comparison]],
-    scored: Mapping[tuple[str, str], Mapping[str, Evaluation]],
-    context: Context,
-) -> tuple[str, ...]:
+def _reasons(outcomes: Mapping[tuple[str, str, str], list[Comparison]], context: Context) -> tuple[str, ...]:
     text = []
     for (level, better, worse), own in outcomes.items():
-        mean = float(np.mean([c.probability for c in own]))
-        if mean <= 0.5:
-            text.append(
-                f"{REPORTED[better]} does not beat {REPORTED[worse]} at the level {level}: P_B {mean:.2f} on average "
-                f"over {len(own)} target{'s' if len(own) > 1 else ''}."
+        if np.mean([comparison.probability for comparison in own]) <= 0.5:
+            told = ", ".join(
+                f"{comparison.probability:.2f} on {target}"
+                for target, comparison in zip(context.targets, own, strict=True)
             )
-    sure = sum(c.low > 0.5 for own in outcomes.values() for c in own)
+            text.append(f"{REPORTED[better]} does not beat {REPORTED[worse]} at the level {level}: P_B is {told}.")
+    sure = sum(comparison.low > 0.5 for own in outcomes.values() for comparison in own)
     total = sum(len(own) for own in outcomes.values())
     text.append(f"In {sure} of {total} comparisons the interval of P_B lies above 0.5.")
     return tuple(text)
