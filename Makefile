@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO_FLAGS ?=
+comma := ,
 # Extras to install: JAX for CUDA where there is an NVIDIA driver; on a TPU VM: make demo EXTRAS=tpu
 EXTRAS ?= $(if $(shell command -v nvidia-smi),cuda)
 
@@ -40,10 +41,10 @@ clean:  ## remove the environment and the caches, not the runs
 
 .venv/.installed: pyproject.toml | .venv/bin/python
 	@echo "installing wsr into .venv (JAX, Flax and what they need: about 1 GB)"
-	@$(BIN)/pip install -q --disable-pip-version-check -e '.[$(EXTRAS)]'
+	@$(BIN)/pip install -q --disable-pip-version-check -e '.$(if $(EXTRAS),[$(EXTRAS)])'
 	@touch $@
 
 .venv/.installed-dev: pyproject.toml | .venv/bin/python
 	@echo "installing wsr and what its tests need into .venv"
-	@$(BIN)/pip install -q --disable-pip-version-check -e '.[dev,$(EXTRAS)]'
+	@$(BIN)/pip install -q --disable-pip-version-check -e '.[dev$(if $(EXTRAS),$(comma)$(EXTRAS))]'
 	@touch $@ .venv/.installed

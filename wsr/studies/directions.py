@@ -98,8 +98,8 @@ def random_directions(context: Context, *, radii: tuple[float, ...], directions:
         f"{homeward_rise.low:.3f} to {homeward_rise.high:.3f}",
         "holds" if rises and flat else "partly" if rises or flat else "does not hold",
         text=(
-            f"The centroid is that of all {len(region)} members, those of {target} among them. A random direction is the "
-            "same at each of its distances. Intervals: Student's t over the test texts, paired.",
+            f"The centroid is that of all {len(region)} members, those of {target} among them. A random direction is "
+            "the same at each of its distances. Intervals: Student's t over the test texts, paired.",
         ),
         figures=(curve,),
         tables=(table,),
