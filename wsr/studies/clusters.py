@@ -89,8 +89,8 @@ def _score_table(found: Mapping[str, Mapping[str, ClusterScores]]) -> Table:
             for level, of in found.items()
             for method, own in of.items()
         ),
-        "Spectral: the paper's recipe. One-to-one: each cluster stands for one label (Hungarian assignment). Majority: each cluster takes its most "
-        "frequent label, as in the authors' released code.",
+        "Spectral: the paper's recipe. One-to-one: each cluster stands for one label (Hungarian assignment). Majority: "
+        "each cluster takes its most frequent label, as in the authors' released code.",
     )
 
 

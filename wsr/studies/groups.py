@@ -192,21 +192,39 @@ def _measured(outcomes: Mapping[tuple[str, str, str], list[Comparison]]) -> str:
 
 
 def _verdict(outcomes: Mapping[tuple[str, str, str], list[Comparison]]) -> str:
-    """Holds where P_B is above a half for each pair and level on average over the targets, "partly" where for some."""
-    above = [np.mean([c.probability for c in own]) > 0.5 for own in outcomes.values()]
+    """Of the claims that the paper makes: holds where each P_B is above a half on every target, "partly" on some."""
+    above = [comparison.probability > 0.5 for claim in PAPER for comparison in outcomes.get(claim, [])]
     return "holds" if all(above) else "partly" if any(above) else "does not hold"
 
 
 def _reasons(outcomes: Mapping[tuple[str, str, str], list[Comparison]], context: Context) -> tuple[str, ...]:
     text = []
     for (level, better, worse), own in outcomes.items():
-        if np.mean([comparison.probability for comparison in own]) <= 0.5:
+        if min(comparison.probability for comparison in own) <= 0.5:
             told = ", ".join(
                 f"{comparison.probability:.2f} on {target}"
                 for target, comparison in zip(context.targets, own, strict=True)
             )
-            text.append(f"{REPORTED[better]} does not beat {REPORTED[worse]} at the level {level}: P_B is {told}.")
+            text.append(
+                f"{REPORTED[better]} does not always beat {REPORTED[worse]} at the level {level}: P_B is {told}."
+            )
+    text += _lone_sources(context)
     sure = sum(comparison.low > 0.5 for own in outcomes.values() for comparison in own)
     total = sum(len(own) for own in outcomes.values())
     text.append(f"In {sure} of {total} comparisons the interval of P_B lies above 0.5.")
     return tuple(text)
+
+
+def _lone_sources(context: Context) -> list[str]:
+    """Targets whose family, without the target itself, is the members of one dataset: no hull of a family."""
+    text = []
+    for target in context.targets:
+        family = context.datasets[target].family
+        others = context.region.without_dataset(target).members
+        left = {member.dataset for member in others if member.family == family}
+        if len(left) == 1:
+            text.append(
+                f"On {target} the level family is thin: without the target, the family {family} is the members of "
+                f"{left.pop()} alone."
+            )
+    return text

@@ -70,7 +70,7 @@ def lines(context: Context, *, alphas: Float[np.ndarray, " points"], pairs_a_kin
     )
     inside = {kind: [0 < c[6] < 1 for c in cells if c[0] == kind] for kind in KINDS}
     barriers = {kind: [c[3] for c in cells if c[0] == kind] for kind in KINDS}
-    no_barrier = {kind: all(c[4] <= 0.01 for c in cells if c[0] == kind) for kind in KINDS}
+    no_barrier = {kind: all(c[5] <= 0.02 for c in cells if c[0] == kind) for kind in KINDS}
     section = Section(
         "Between two members",
         "Is the loss between two members as low as at the members themselves?",
@@ -83,7 +83,7 @@ def lines(context: Context, *, alphas: Float[np.ndarray, " points"], pairs_a_kin
             if barriers[kind]
         ),
         "holds" if all(no_barrier.values()) else "partly" if any(no_barrier.values()) else "does not hold",
-        text=("The claim counts as holding for a pair when the interval of its barrier reaches 0.01 nats or less.",),
+        text=("The claim counts as holding for a pair when the interval of its barrier ends at 0.02 nats or less.",),
         figures=(_curves("Loss along the line", pairs, evaluations, alphas, "linear", "0 and 1 are members."),),
         tables=(table,),
         command=context.command,
