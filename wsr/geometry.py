@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, Float64
 
 from wsr.trees import flatten
-from wsr.types import Params
+from wsr.types import AnyArray, Params
 
 ReadLeaf = Callable[[int, str], np.ndarray]
 """``read(member, path)`` gives one leaf of one member."""
@@ -33,7 +33,7 @@ def combine(base: Params, members: Params, coefficients: Float[Array, "*points m
     """
     rest = 1.0 - coefficients.sum(axis=-1)
 
-    def leaf(base_leaf: Array | np.ndarray, member_leaves: Array | np.ndarray) -> Array:
+    def leaf(base_leaf: AnyArray, member_leaves: AnyArray) -> Array:
         # HIGHEST: TPUs and recent GPUs otherwise multiply float32 in bfloat16 or TF32.
         mixed = jnp.tensordot(coefficients, member_leaves, axes=1, precision=jax.lax.Precision.HIGHEST)
         return mixed + rest.reshape(rest.shape + (1,) * base_leaf.ndim) * base_leaf

@@ -16,8 +16,8 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from wsr.errors import WsrError
+from wsr.types import AnyArray
 
-AnyArray: TypeAlias = Array | np.ndarray
 Features: TypeAlias = Float[AnyArray, "points texts hidden"]
 Labels: TypeAlias = Int[AnyArray, " texts"] | Float[AnyArray, " texts"]
 Heads: TypeAlias = Mapping[str, Array]

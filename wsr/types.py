@@ -21,10 +21,13 @@ from jaxtyping import Array, Float
 Params: TypeAlias = Mapping[str, Any]
 """Encoder parameters: a plain nested dict of arrays with string keys. Never holds a head."""
 
-Head: TypeAlias = Mapping[str, Array | np.ndarray]
+AnyArray: TypeAlias = Array | np.ndarray
+"""An array on a device or in host memory."""
+
+Head: TypeAlias = Mapping[str, AnyArray]
 """A linear classifier of one dataset: ``kernel [hidden, classes]`` and ``bias [classes]``."""
 
-Batch: TypeAlias = Mapping[str, Array | np.ndarray]
+Batch: TypeAlias = Mapping[str, AnyArray]
 """What an encoder reads; a dict of arrays. For text (see ``wsr.data.packing``):
 
     token_ids   int32 [rows, length]   0 where there is no text

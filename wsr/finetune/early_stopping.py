@@ -6,19 +6,19 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
 
 from wsr.features import all_features
 from wsr.finetune.job import Job
 from wsr.finetune.program import loss_of_outputs
 from wsr.models.model import Model
 from wsr.trees import nest, stack
+from wsr.types import AnyArray
 
 
 class EarlyStopping:
     """The validation losses of a group of members, and what they call for."""
 
-    def __init__(self, model: Model, jobs: Sequence[Job], frozen: Mapping[str, Array]):
+    def __init__(self, model: Model, jobs: Sequence[Job], frozen: Mapping[str, AnyArray]):
         self.wanted = any(job.recipe.patience is not None for job in jobs)
         self._model, self._jobs, self._frozen = model, jobs, frozen
         self._lowest = np.full(len(jobs), np.inf)

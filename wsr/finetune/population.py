@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from wsr.data.dataset import Dataset
 from wsr.data.metrics import score
@@ -18,7 +18,7 @@ from wsr.finetune.program import hyperparameters, initial_state, training_progra
 from wsr.models.model import Model
 from wsr.progress import Counter
 from wsr.trees import flatten, nest
-from wsr.types import Head, Params
+from wsr.types import AnyArray, Head, Params
 
 _SHOWN_EVERY = 10  # steps between two reports of progress; each is one call of the compiled program
 
@@ -60,7 +60,7 @@ def finetune(
                 yield from _train_group(model, start, padded, counter)[: len(group)]
 
 
-def predict(features: Float[Array | np.ndarray, "texts hidden"], head: Head, *, regression: bool) -> np.ndarray:
+def predict(features: Float[AnyArray, "texts hidden"], head: Head, *, regression: bool) -> np.ndarray:
     """Returns class ids, or values for regression, of a member's own head."""
     outputs = np.asarray(features) @ np.asarray(head["kernel"]) + np.asarray(head["bias"])
     return outputs[:, 0] if regression else outputs.argmax(axis=1)
@@ -102,7 +102,7 @@ def _train_group(model: Model, start: Params, jobs: Sequence[Job], counter: Coun
     return _unpack(jobs, frozen, start, trained, np.concatenate(losses, axis=1), model.hidden)
 
 
-def _partition(params: Params, mode: Mode) -> tuple[dict[str, Array], dict[str, Array]]:
+def _partition(params: Params, mode: Mode) -> tuple[dict[str, AnyArray], dict[str, AnyArray]]:
     """Splits the leaves into those that stay and those that are trained."""
     leaves = flatten(params)
     trained = {path for path in leaves if mode == "full" or path.rsplit("/", 1)[-1] == "bias"}
@@ -122,7 +122,7 @@ def _padded(head: Mapping[str, np.ndarray], width: int) -> dict[str, np.ndarray]
 
 def _unpack(
     jobs: Sequence[Job],
-    frozen: Mapping[str, Array],
+    frozen: Mapping[str, AnyArray],
     start: Params,
     state: Mapping[str, Any],
     losses: np.ndarray,

@@ -19,7 +19,7 @@ from wsr import seeds
 from wsr.finetune.job import Job
 from wsr.models.model import Model
 from wsr.trees import nest, stack
-from wsr.types import Head
+from wsr.types import AnyArray, Head
 
 
 @lru_cache(maxsize=8)
@@ -82,7 +82,7 @@ def _alone(member_step: Callable) -> Callable:
 
 
 def loss_of_outputs(
-    features: Float[Array | np.ndarray, "batch hidden"],
+    features: Float[AnyArray, "batch hidden"],
     head: Head,
     labels: Array,
     valid: Array,
@@ -104,7 +104,7 @@ def _descend(weight: Array, direction: Array, *, rate: Array, decay: Array) -> A
     return weight - rate * (direction + (decay * weight if weight.ndim > 1 else 0.0))
 
 
-def initial_state(trainable: Mapping[str, Array], heads: Sequence[Mapping[str, np.ndarray]]) -> dict[str, Any]:
+def initial_state(trainable: Mapping[str, AnyArray], heads: Sequence[Mapping[str, np.ndarray]]) -> dict[str, Any]:
     members = len(heads)
     weights = {
         "encoder": {path: np.repeat(np.asarray(leaf)[None], members, axis=0) for path, leaf in trainable.items()},

@@ -57,7 +57,7 @@ def learned(record: MemberRecord) -> bool:
     A member that did not learn has a short task vector in no particular direction and belongs to no region.
     """
     chance, texts = record.metrics["chance"], record.metrics["test_texts"]
-    return record.metrics["test_score"] > chance + 2 * np.sqrt(max(chance * (1 - chance), 1 / texts) / texts)
+    return bool(record.metrics["test_score"] > chance + 2 * np.sqrt(max(chance * (1 - chance), 1 / texts) / texts))
 
 
 def members_section(records: Sequence[MemberRecord], *, command: str = "") -> tuple[list[dict], Section]:
