@@ -55,7 +55,7 @@ class DemoPlan:
     furthest_alpha: float = 8.0
     extrapolation_steps: int = 4
     sizes: Sizes = field(default_factory=Sizes)
-    radii: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0)
+    radii: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
     directions: int = 2
     few_shot: FewShot = field(default_factory=FewShot)
     protocol: Protocol = field(default_factory=Protocol)

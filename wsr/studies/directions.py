@@ -8,6 +8,7 @@ from wsr.compare import mean_interval
 from wsr.region import Region
 from wsr.report.document import Figure, Section, Table
 from wsr.studies.context import Context, Request, score_all
+from wsr.trees import flatten
 from wsr.types import Params
 
 
@@ -46,13 +47,14 @@ def random_directions(context: Context, *, radii: tuple[float, ...], directions:
     ]
     start = float(middle.generalised_loss[0])
     losses = np.stack([walk.generalised_loss for walk in walks])
-    beyond = np.asarray(radii) > 1 if max(radii) > 1 else np.asarray(radii) == max(radii)
-    # Paired over the test texts: what a random step past the radius adds to the loss of each.
-    added = np.mean([walk.losses[beyond] for walk in walks], axis=(0, 1)) - middle.losses[0]
-    rise = mean_interval(added)
+    # Paired over the test texts: what a random step of each length adds to the loss.
+    added = np.mean([walk.losses for walk in walks], axis=0) - middle.losses[0]
+    rises = [mean_interval(of_radius) for of_radius in added]
+    risen = [radius for radius, rise in zip(radii, rises, strict=True) if rise.low > 0]
     home = homewards.generalised_loss
     homeward_rise = mean_interval(homewards.losses[:-1].mean(axis=0) - middle.losses[0])
-    rises, flat = rise.low > 0, homeward_rise.low <= 0
+    flat = homeward_rise.low <= 0
+    weights = float(np.linalg.norm([np.linalg.norm(leaf) for leaf in flatten(region.base).values()]))
     distances = (1 - shrink) * to_origin / unit
     curve = Figure(
         "curves",
@@ -82,30 +84,45 @@ def random_directions(context: Context, *, radii: tuple[float, ...], directions:
         },
     )
     table = Table(
-        "Losses around the centroid",
-        ("way", *(f"{radius:g} radii" for radius in radii)),
-        tuple((f"random direction {n}", *map(float, own)) for n, own in enumerate(losses)),
-        f"At the centroid {start:.3f}; the pretrained model {float(home[-1]):.3f}; the members "
-        f"{float(members.generalised_loss.mean()):.3f} on average.",
+        "What a random step from the centroid adds to the loss",
+        ("length (radii)", "mean over directions (nats)", "95 % low", "95 % high"),
+        tuple((radius, rise.value, rise.low, rise.high) for radius, rise in zip(radii, rises, strict=True)),
+        f"Loss at the centroid {start:.3f}; at the pretrained model {float(home[-1]):.3f}; at the members "
+        f"{float(members.generalised_loss.mean()):.3f} on average. Intervals: Student's t over the test texts, paired.",
+    )
+    onset = f"from {risen[0]:g} radii on" if risen else f"at no length up to {radii[-1]:g} radii"
+    measured = (
+        f"random steps add to the loss {onset} ({rises[0].value:+.3f} nats at {radii[0]:g}, {rises[-1].value:+.3f} at "
+        f"{radii[-1]:g}); the way to the pretrained model adds {homeward_rise.value:+.3f}, 95 % interval "
+        f"{homeward_rise.low:+.3f} to {homeward_rise.high:+.3f}"
     )
     section = Section(
         "Random directions",
         "Does a random step from the centroid, as long as the members are away from it, make the model worse?",
         "A random direction of the same length from the centroid degrades past the fine-tuned radius; the direction "
         "towards the origin does not.",
-        f"centroid {start:.3f}; random directions past the radius add {rise.value:.3f} nats, 95 % interval "
-        f"{rise.low:.3f} to {rise.high:.3f}; points on the way to the pretrained model add {homeward_rise.value:.3f}, "
-        f"{homeward_rise.low:.3f} to {homeward_rise.high:.3f}",
-        "holds" if rises and flat else "partly" if rises or flat else "does not hold",
+        measured,
+        _verdict(radii, risen, flat),
         text=(
-            f"The centroid is that of all {len(region)} members, those of {target} among them. A random direction is "
-            "the same at each of its distances. Intervals: Student's t over the test texts, paired.",
+            f"The centroid is that of all {len(region)} members, those of {target} among them, so the way to the "
+            "pretrained model gives up what they learned.",
+            f"The members' mean distance from the centroid, one radius, is {unit:.2f}, which is "
+            f"{100 * unit / weights:.1f} % of the length of the base's own weights ({weights:.0f}): a random step of "
+            "that length, spread over all of them, is small for each.",
         ),
         figures=(curve,),
         tables=(table,),
         command=context.command,
     )
     return rows, section
+
+
+def _verdict(radii: tuple[float, ...], risen: list[float], flat: bool) -> str:
+    """Holds where random steps hurt from the first length past the radius on, and the way home does not."""
+    past = [radius for radius in radii if radius >= 1]
+    if risen and past and risen[0] <= past[min(1, len(past) - 1)]:
+        return "holds" if flat else "partly"
+    return "partly" if flat else "does not hold"
 
 
 def _empty(region: Region) -> Region:

@@ -43,16 +43,17 @@ class Sizes:
 def groups(context: Context, sizes: Sizes) -> tuple[list[dict], Section]:
     """Scores In, In' and Ex at three levels on each target, and compares them."""
     rows: list[dict] = []
-    cells, panels = [], []
+    cells, figures = [], []
     outcomes: dict[tuple[str, str, str], list[Comparison]] = {}
     scored = _score(context, sizes)
     for target in context.targets:
+        panels = []
         for level in LEVELS:
             own = scored[target, level]
             rows += [
                 row for group, evaluation in own.items() for row in evaluation.rows(group, study="groups", level=level)
             ]
-            panels.append(_panel(f"{target}, {level}", own))
+            panels.append(_panel(level, own))
             for better, worse in PAIRS:
                 if better not in own or worse not in own:
                     continue
@@ -63,6 +64,14 @@ def groups(context: Context, sizes: Sizes) -> tuple[list[dict], Section]:
                 )
                 outcomes.setdefault((level, better, worse), []).append(comparison)
                 cells.append(_cells(target, level, better, worse, own, comparison))
+        figures.append(
+            Figure(
+                "groups",
+                f"Generalised loss on {target}",
+                "One dot a model or point, lower is better; the tick is the mean.",
+                {"panels": panels, "y_label": "generalised loss (nats)"},
+            )
+        )
     table = Table(
         "Generalised loss of the groups, and P_B",
         ("target", "level", "P_B of", "means", "P_B", "95 % low", "95 % high", "paper"),
@@ -81,14 +90,7 @@ def groups(context: Context, sizes: Sizes) -> tuple[list[dict], Section]:
         _measured(outcomes),
         _verdict(outcomes),
         text=_reasons(outcomes, context),
-        figures=(
-            Figure(
-                "groups",
-                "Generalised loss of In, In' and Ex",
-                "One dot a model or point, lower is better; the tick is the mean.",
-                {"panels": panels, "y_label": "generalised loss (nats)"},
-            ),
-        ),
+        figures=tuple(figures),
         tables=(table,),
         command=context.command,
     )
