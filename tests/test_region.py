@@ -88,3 +88,36 @@ def test_names_must_be_unique(tiny):
 def test_the_only_point_of_an_empty_region_is_the_base(tiny):
     nobody = from_params(tiny.model, tiny.params, {})
     np.testing.assert_array_equal(flat(nobody.params(np.zeros(0))), flat(tiny.params))
+
+
+def test_a_store_too_large_to_keep_is_read_leaf_by_leaf_and_gives_the_same(tiny, region, tmp_path, monkeypatch):
+    from wsr.store import MemberRecord, Store
+
+    config = dict(tiny.model.config)
+    store = Store.create(
+        tmp_path / "store", model_name="tiny", model_config=config, base_name="tiny", base_params=tiny.params
+    )
+    for number, own in enumerate(region.members):
+        record = MemberRecord(
+            name=own.name,
+            dataset=own.dataset,
+            family=own.family,
+            seed=number,
+            mode="full",
+            size=1,
+            hyperparameters={},
+            metrics={},
+            jaxlib="",
+            device_kind="",
+            threads=1,
+            group_size=1,
+        )
+        store.save(record, own.load(), {})
+    kept = Region.from_store(store, tiny.model)
+    np.testing.assert_allclose(kept.gram, region.gram, rtol=1e-6)
+    whole = []
+    monkeypatch.setattr(Store, "load", lambda *args: whole.append(args))
+    streamed = Region.from_store(store, tiny.model, keep_gib=0.0)
+    np.testing.assert_array_equal(streamed.gram, kept.gram)
+    assert not whole
+    assert streamed.datasets == region.datasets

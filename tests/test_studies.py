@@ -139,6 +139,9 @@ def test_members_that_did_not_learn_are_flagged():
     assert not learned(record(0.56, 0.5, 200.0))
     assert learned(record(0.58, 0.5, 200.0))
     assert not learned(record(0.58, 0.5, 50.0))
+    # A correlation of 100 pairs of noise has a standard error of 0.1.
+    assert not learned(record(0.19, 0.0, 100.0))
+    assert learned(record(0.21, 0.0, 100.0))
 
 
 def test_a_population_that_learned_nothing_is_an_error(tmp_path):

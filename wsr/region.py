@@ -29,6 +29,12 @@ class Member:
     content_sha256: str
     """Identifies the weights: two members of equal content are the same point."""
     load: Callable[[], Params]
+    load_leaf: Callable[[str], np.ndarray] | None = None
+    """Reads one leaf by its path without the others; None where ``load`` hands over what is in memory."""
+
+    def leaf(self, path: str) -> np.ndarray:
+        """One leaf of the weights."""
+        return self.load_leaf(path) if self.load_leaf else np.asarray(flatten(self.load())[path])
 
 
 class Region:
@@ -62,13 +68,15 @@ class Region:
         for name in wanted:
             record = store.record(name)
             read = partial(_load_encoder, store, name)
+            kept = size_gib <= keep_gib
             members.append(
                 Member(
                     name,
                     record.dataset,
                     record.family,
                     record.content_sha256,
-                    read if size_gib > keep_gib else cache(read),
+                    cache(read) if kept else read,
+                    None if kept else partial(store.load_leaf, name),
                 )
             )
         return cls(model, store.base(), members, base_sha256=store.base_sha256)
@@ -131,13 +139,12 @@ class Region:
     @cached_property
     def gram(self) -> Float64[np.ndarray, "members members"]:
         """Inner products of all task vectors; cosines, distances and radii follow from it."""
-        loaded = [flatten(member.load()) for member in self.members]
         leaves = len(flatten(self.base))
         with progress("similarity", leaves, "leaves") as counter:
             return geometry.gram(
                 self.base,
                 len(self),
-                lambda member, path: np.asarray(loaded[member][path]),
+                lambda member, path: self.members[member].leaf(path),
                 advance=counter.advance,
             )
 

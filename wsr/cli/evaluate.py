@@ -5,16 +5,18 @@ from collections.abc import Sequence
 
 from absl import flags
 
+from wsr.cli import dataset_flags
+
 
 def define(values: flags.FlagValues) -> None:
     """Defines the verb's flags."""
+    dataset_flags.define(values)
     flags.DEFINE_string("store", None, "The store.", flag_values=values)
     flags.DEFINE_list("on", [], "Datasets to score on: names, files, folders.", flag_values=values)
     flags.DEFINE_integer("interior", 4, "Points drawn from the convex hull.", lower_bound=0, flag_values=values)
     flags.DEFINE_bool(
         "leave_out", True, "Leave members of the scored dataset out of hull and centroid.", flag_values=values
     )
-    flags.DEFINE_integer("max_length", 64, "Tokens a text is cut to.", lower_bound=3, flag_values=values)
     flags.DEFINE_integer("probe_size", 300, "Texts the probe is fitted on; 0: all.", flag_values=values)
     flags.DEFINE_integer("test_size", 300, "Texts the loss is taken on; 0: all.", flag_values=values)
     flags.DEFINE_string("probe", "linear", "The classifier: linear or roberta_head.", flag_values=values)
@@ -32,7 +34,7 @@ def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
 
     from wsr import seeds
     from wsr.cli.checks import one_of, refuse_positional, required
-    from wsr.cli.population import open_base, open_dataset, open_region
+    from wsr.cli.population import open_base, open_region
     from wsr.compilation import use_persistent_cache
     from wsr.evaluate import Protocol, evaluate
     from wsr.features import chunk_for_device
@@ -52,9 +54,8 @@ def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
     points = Points.on_disk(Path(values.store) / "points")
     rows: list[dict] = []
     for name in values.on:
-        dataset = open_dataset(
-            name, tokenizer, max_length=values.max_length, probe=values.probe_size, test=values.test_size
-        )
+        sizes = {split: size for split, size in (("probe", values.probe_size), ("test", values.test_size)) if size}
+        dataset = dataset_flags.load(values, name, tokenizer, sizes=sizes)
         others = region.without_dataset(dataset.name) if values.leave_out else region
         draw = seeds.generator(values.seed, "hull", dataset.name)
         groups = [

@@ -1,9 +1,5 @@
-"""Opens a store as a region, and loads datasets the way its members saw them: shared by several verbs."""
+"""Opens a store as a region, and the checkpoint that its members started from: shared by several verbs."""
 
-from typing import Any
-
-from wsr.data.dataset import Dataset
-from wsr.data.load import load_dataset
 from wsr.errors import WsrError
 from wsr.models import Checkpoint, build, load
 from wsr.region import Region
@@ -28,9 +24,3 @@ def open_base(store: Store) -> Checkpoint:
     """Returns the checkpoint that the store's members started from, with its tokenizer."""
     checkpoint = load(store.base_name, pooling=store.model_config.get("pooling"))
     return Checkpoint(build(store.model_name, store.model_config), store.base(), checkpoint.tokenizer)
-
-
-def open_dataset(name: str, tokenizer: Any, *, max_length: int, probe: int | None, test: int | None) -> Dataset:
-    """Returns a dataset with its probe and test splits cut to the sizes given."""
-    sizes = {split: size for split, size in (("probe", probe), ("test", test)) if size}
-    return load_dataset(name, tokenizer, max_length=max_length, sizes=sizes or None)

@@ -5,9 +5,12 @@ from collections.abc import Sequence
 
 from absl import flags
 
+from wsr.cli import dataset_flags
+
 
 def define(values: flags.FlagValues) -> None:
     """Defines the verb's flags."""
+    dataset_flags.define(values)
     text, number, real = flags.DEFINE_string, flags.DEFINE_integer, flags.DEFINE_float
     text("store", None, "Where the members go; created if it is not there.", flag_values=values)
     text("base", "minilm", "Checkpoint all start from: a name, a Hugging Face folder or hub name.", flag_values=values)
@@ -16,7 +19,6 @@ def define(values: flags.FlagValues) -> None:
     number("seeds", 3, "Members of each dataset.", lower_bound=1, flag_values=values)
     number("first_seed", 0, "Seed of the first of them.", lower_bound=0, flag_values=values)
     number("size", None, "Fine-tuning examples, drawn by the seed; all by default.", lower_bound=1, flag_values=values)
-    number("max_length", 64, "Tokens a text is cut to.", lower_bound=3, flag_values=values)
     flags.DEFINE_enum("mode", "full", ["full", "bitfit", "head"], "What is trained.", flag_values=values)
     real("learning_rate", 5e-5, "Peak learning rate.", lower_bound=0.0, flag_values=values)
     real("head_learning_rate", None, "Of the head; by default that of the encoder.", flag_values=values)
@@ -28,10 +30,6 @@ def define(values: flags.FlagValues) -> None:
     number("patience", None, "Early stopping: checks of the validation loss without gain.", flag_values=values)
     number("check_every", 50, "Steps between two checks.", lower_bound=1, flag_values=values)
     number("chunk", None, "Members trained together; by default chosen for the device.", flag_values=values)
-    text("text_column", None, "Of local files and hub datasets: the text.", flag_values=values)
-    text("pair_column", None, "The second text of a pair.", flag_values=values)
-    text("label_column", None, "The label.", flag_values=values)
-    text("family", None, "The family of the datasets, where the table does not say it.", flag_values=values)
     flags.DEFINE_enum(
         "keep", "float32", ["float32", "bfloat16_task_vector"], "How members are stored.", flag_values=values
     )
@@ -42,8 +40,6 @@ def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
     from wsr.cli import ls
     from wsr.cli.checks import refuse_positional, required
     from wsr.compilation import use_persistent_cache
-    from wsr.data.examples import Columns
-    from wsr.data.load import load_dataset
     from wsr.features import chunk_for_device
     from wsr.finetune import Job, Recipe
     from wsr.models import load
@@ -55,13 +51,7 @@ def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
     required("--datasets", values.datasets)
     use_persistent_cache()
     checkpoint = load(values.base, pooling=values.pooling)
-    named = {"text": values.text_column, "text_pair": values.pair_column, "label": values.label_column}
-    given = {field: column for field, column in named.items() if column}
-    columns = Columns(**given) if given else None
-    datasets = [
-        load_dataset(name, checkpoint.tokenizer, max_length=values.max_length, columns=columns, family=values.family)
-        for name in values.datasets
-    ]
+    datasets = [dataset_flags.load(values, name, checkpoint.tokenizer) for name in values.datasets]
     recipe = Recipe(
         mode=values.mode,
         learning_rate=values.learning_rate,

@@ -57,7 +57,9 @@ def learned(record: MemberRecord) -> bool:
     A member that did not learn has a short task vector in no particular direction and belongs to no region.
     """
     chance, texts = record.metrics["chance"], record.metrics["test_texts"]
-    return bool(record.metrics["test_score"] > chance + 2 * np.sqrt(max(chance * (1 - chance), 1 / texts) / texts))
+    # Of a share the standard error is that of coin tosses; of a correlation, whose chance is 0, it is 1 / sqrt(texts).
+    spread = np.sqrt(chance * (1 - chance)) if chance > 0 else 1.0
+    return bool(record.metrics["test_score"] > chance + 2 * spread / np.sqrt(texts))
 
 
 def members_section(records: Sequence[MemberRecord], *, command: str = "") -> tuple[list[dict], Section]:

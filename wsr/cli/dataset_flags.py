@@ -1,0 +1,37 @@
+"""How datasets are read: the flags that training and evaluation share."""
+
+from typing import TYPE_CHECKING, Any
+
+from absl import flags
+
+if TYPE_CHECKING:
+    from wsr.data.dataset import Dataset
+
+
+def define(values: flags.FlagValues) -> None:
+    """Defines the flags."""
+    text = flags.DEFINE_string
+    text("text_column", None, "Of files and hub datasets: the column of the text.", flag_values=values)
+    text("pair_column", None, "The column of the second text of a pair.", flag_values=values)
+    text("label_column", None, "The column of the label.", flag_values=values)
+    text("family", None, "The family of the datasets, where the table does not say it.", flag_values=values)
+    flags.DEFINE_bool("regression", False, "Labels are real numbers.", flag_values=values)
+    flags.DEFINE_integer("max_length", 64, "Tokens a text is cut to.", lower_bound=3, flag_values=values)
+
+
+def load(values: flags.FlagValues, name: str, tokenizer: Any, *, sizes: dict[str, int] | None = None) -> "Dataset":
+    """Returns the dataset ``name`` as the flags say."""
+    from wsr.data.examples import Columns
+    from wsr.data.load import load_dataset
+
+    named = {"text": values.text_column, "text_pair": values.pair_column, "label": values.label_column}
+    given = {field: column for field, column in named.items() if column}
+    return load_dataset(
+        name,
+        tokenizer,
+        max_length=values.max_length,
+        sizes=sizes,
+        columns=Columns(**given) if given else None,
+        family=values.family,
+        classes=1 if values.regression else None,
+    )
