@@ -3,6 +3,7 @@ into a better starting point, in minutes on two CPU cores."""
 
 import dataclasses
 import json
+import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -165,7 +166,7 @@ def run_demo(plan: DemoPlan, folder: Path, *, command: str) -> DemoRun:
     rows: list[dict] = []
     sections: dict[str, Section] = {}
     for name, study in (
-        ("members", lambda: members_section(records, command=command)),
+        ("members", lambda: members_section(records, datasets, command=command)),
         ("similarity", lambda: clusters(region, seed=plan.seed, command=command)),
         ("lines", lambda: lines(context, alphas=np.array(plan.alphas), pairs_a_kind=plan.pairs_a_kind)),
         ("groups", lambda: groups(context, plan.sizes)),
@@ -227,10 +228,8 @@ def _facts(
         f"{plan.recipe.epochs:g} epochs of {plan.split_sizes['finetune']} examples, {plan.max_length} tokens a text",
         "Scoring": f"{plan.protocol.probe} probe on {plan.split_sizes['probe']} texts, loss on "
         f"{plan.split_sizes['test']} others; no member has seen either",
-        "Device": f"{device.device_kind} ({device.platform}), {len(jax.devices())}",
+        "Device": f"{len(jax.devices())} x {device.device_kind}, {os.cpu_count()} CPU threads",
         "Versions": f"wsr {wsr.__version__}, jax {jax.__version__}, jaxlib {jaxlib.__version__}",
-        "Left out of the data": " ".join(f"{note}." for dataset in datasets.values() for note in dataset.notes)
-        or "nothing",
         "Time": clock.told(),
         "command": command,
     }

@@ -62,7 +62,9 @@ def learned(record: MemberRecord) -> bool:
     return bool(record.metrics["test_score"] > chance + 2 * spread / np.sqrt(texts))
 
 
-def members_section(records: Sequence[MemberRecord], *, command: str = "") -> tuple[list[dict], Section]:
+def members_section(
+    records: Sequence[MemberRecord], datasets: Mapping[str, Dataset], *, command: str = ""
+) -> tuple[list[dict], Section]:
     """Returns the rows and the section that tell each member's score on its own test split."""
     rows = [
         {
@@ -79,9 +81,9 @@ def members_section(records: Sequence[MemberRecord], *, command: str = "") -> tu
         for record in records
     ]
     flagged = [record.name for record in records if not learned(record)]
-    datasets = sorted({(record.family, record.dataset) for record in records})
+    by_family = sorted({(record.family, record.dataset) for record in records})
     chart = []
-    for _, dataset in datasets:
+    for _, dataset in by_family:
         own = [record.metrics["test_score"] for record in records if record.dataset == dataset]
         chance = next(record.metrics["chance"] for record in records if record.dataset == dataset)
         chart.append(
@@ -111,6 +113,11 @@ def members_section(records: Sequence[MemberRecord], *, command: str = "") -> tu
         ),
         "Chance: the share of the most frequent class of the test split (0 for a correlation).",
     )
+    left_out = Table(
+        "What was left out of the data",
+        ("dataset", "what"),
+        tuple((dataset.name, note) for dataset in datasets.values() for note in dataset.notes),
+    )
     mean = float(np.mean([record.metrics["test_score"] for record in records]))
     flags = f"left out of everything that follows: {', '.join(flagged)}" if flagged else "all of them learned"
     section = Section(
@@ -128,7 +135,7 @@ def members_section(records: Sequence[MemberRecord], *, command: str = "") -> tu
                 {"rows": chart, "x_label": "score on the test split"},
             ),
         ),
-        tables=(table,),
+        tables=(table, left_out),
         command=command,
     )
     return rows, section
