@@ -77,7 +77,8 @@ class Evaluation:
                 "coefficients": [float(row[k]) for k in np.flatnonzero(row)],
                 "dataset": self.dataset.name,
                 "metric": metric,
-                "value": float(of_points[point]),
+                # JSON has no NaN, which a correlation with constant predictions is.
+                "value": float(of_points[point]) if np.isfinite(of_points[point]) else None,
                 "n": self.losses.shape[1],
                 "how": self.how[point],
             }

@@ -4,14 +4,15 @@ A point's file is written whole under the name of its content and never changed,
 nothing that was finished, and two processes that score the same point do no harm.
 """
 
+import io
 import json
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from wsr.atomic import write_atomically
 from wsr.errors import WsrError
 
 
@@ -46,10 +47,9 @@ class Points:
         """Keeps a finished point."""
         self._known[key] = arrays
         if self._folder is not None:
-            temporary = self._folder / f".{key}.{os.getpid()}"
-            with temporary.open("wb") as file:
-                np.savez(file, allow_pickle=False, **arrays)
-            temporary.replace(self._folder / f"{key}.npz")
+            content = io.BytesIO()
+            np.savez(content, allow_pickle=False, **arrays)
+            write_atomically(self._folder / f"{key}.npz", content.getvalue())
 
     def _read(self, key: str) -> dict[str, np.ndarray] | None:
         assert self._folder is not None
@@ -68,9 +68,8 @@ class Points:
 
 def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Writes a study's rows, one JSON object a line, whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text("".join(json.dumps(dict(row), allow_nan=False) + "\n" for row in rows), encoding="utf-8")
-    temporary.replace(path)
+    lines = "".join(json.dumps(dict(row), allow_nan=False) + "\n" for row in rows)
+    write_atomically(path, lines.encode())
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:

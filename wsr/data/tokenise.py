@@ -1,9 +1,8 @@
 """Texts to tokens with a Hugging Face fast tokenizer, once: the result is kept by the hash of its content."""
 
 import hashlib
+import io
 import json
-import os
-import tempfile
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 from jaxtyping import Float32, Int32
 
 from wsr.assets import cache_folder
+from wsr.atomic import write_atomically
 from wsr.data.dataset import Split
 from wsr.errors import WsrError
 
@@ -93,16 +93,6 @@ def _cached(path: Path, labels: Any) -> Split | None:
 
 
 def _keep(path: Path, split: Split) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # A name of its own, then a rename: a reader or a second writer never meets half a file.
-        handle, partial = tempfile.mkstemp(prefix=".", suffix=".npz", dir=path.parent)
-    except OSError as error:
-        raise WsrError(f"cannot write to the cache {path.parent}: {error.strerror}; set WSR_CACHE") from None
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.savez(file, token_ids=split.token_ids, token_types=split.token_types, offsets=split.offsets)
-        os.replace(partial, path)
-    except OSError as error:
-        os.unlink(partial)
-        raise WsrError(f"cannot write to the cache {path.parent}: {error.strerror}; set WSR_CACHE") from None
+    content = io.BytesIO()
+    np.savez(content, token_ids=split.token_ids, token_types=split.token_types, offsets=split.offsets)
+    write_atomically(path, content.getvalue())

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from wsr.atomic import write_atomically
 from wsr.errors import WsrError
 from wsr.report.canvas import RC, Canvas
 from wsr.report.document import Figure
-from wsr.report.files import write_atomically
 from wsr.report.kinds import PLOTS
 from wsr.report.style import MUTED, WIDTH
 from wsr.report.svg import for_file, for_page

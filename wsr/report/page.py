@@ -3,9 +3,9 @@
 from html import escape
 from pathlib import Path
 
+from wsr.atomic import write_atomically
 from wsr.report.document import Document, Figure, Section
 from wsr.report.figures import draw, missing
-from wsr.report.files import write_atomically
 from wsr.report.style import readable
 from wsr.report.stylesheet import STYLESHEET
 from wsr.report.tables import table_html

@@ -5,8 +5,8 @@ import io
 from html import escape
 from pathlib import Path
 
+from wsr.atomic import write_atomically
 from wsr.report.document import Cell, Table
-from wsr.report.files import write_atomically
 from wsr.report.style import number, readable
 
 # A table of more rows is folded until someone asks for it.

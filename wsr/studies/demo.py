@@ -16,6 +16,7 @@ import jaxlib
 import numpy as np
 
 import wsr
+from wsr.atomic import write_atomically
 from wsr.data.dataset import Dataset
 from wsr.data.load import load_dataset
 from wsr.errors import WsrError
@@ -186,7 +187,7 @@ def run_demo(plan: DemoPlan, folder: Path, *, command: str) -> DemoRun:
         tuple(sections.values()),
     )
     write_rows(folder / "results.jsonl", rows)
-    (folder / "document.json").write_text(document.to_json(), encoding="utf-8")
+    write_atomically(folder / "document.json", document.to_json().encode())
     write_page(document, folder / "report.html")
     return DemoRun(document, folder / "results.jsonl", folder / "report.html")
 
@@ -255,7 +256,7 @@ class _Clock:
 def _same_plan_or_refuse(path: Path, plan: DemoPlan) -> None:
     wanted = json.loads(json.dumps(dataclasses.asdict(plan)))
     if not path.exists():
-        path.write_text(json.dumps(wanted, indent=1) + "\n", encoding="utf-8")
+        write_atomically(path, (json.dumps(wanted, indent=1) + "\n").encode())
         return
     try:
         found = json.loads(path.read_text(encoding="utf-8"))

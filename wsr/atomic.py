@@ -1,4 +1,4 @@
-"""A file of a report is there whole or not at all."""
+"""A file is there whole or not at all."""
 
 import os
 import secrets
