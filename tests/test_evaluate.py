@@ -1,6 +1,7 @@
 """The engine against the long way round: combine by hand, encode text by text, scikit-learn's probe."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -156,5 +157,7 @@ def test_one_program_serves_all_chunks(dataset, region, tiny):
     assert _encoder(tiny.model)._cache_size() <= 2  # one for each number of slots: the probe and the test split
 
 
-def test_a_cpu_takes_one_model_at_a_time():
+def test_a_cpu_takes_one_model_at_a_time_and_other_devices_take_even_chunks():
     assert chunk_for_device(12, device=jax.devices("cpu")[0]) == 1
+    accelerator = SimpleNamespace(platform="gpu")
+    assert [chunk_for_device(n, device=accelerator) for n in (0, 1, 12, 16, 18, 40)] == [1, 1, 12, 16, 9, 14]

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import lru_cache, partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ from wsr.geometry import combine
 from wsr.models.model import Model
 from wsr.types import Params
 
+_MOST_TOGETHER = 16
 _SLOT_MULTIPLE = 64  # batches of different datasets are padded to few shapes, so that few programs are compiled
 
 
@@ -52,13 +54,15 @@ def point_features(
     return _encode_all(model, mixed, batches, texts)
 
 
-def chunk_for_device(wanted: int, *, device: jax.Device | None = None) -> int:
+def chunk_for_device(wanted: int, *, device: Any = None) -> int:
     """Points or members to process together: 1 on a CPU, where ``vmap`` over weights is slower than a loop.
 
-    Elsewhere as many as there are, up to 16.
+    Elsewhere at most 16, in chunks of as equal a size as can be: the last one is filled up with copies.
     """
-    platform = (device or jax.devices()[0]).platform
-    return 1 if platform == "cpu" else max(1, min(wanted, 16))
+    if (device or jax.devices()[0]).platform == "cpu" or wanted < 1:
+        return 1
+    chunks = -(-wanted // _MOST_TOGETHER)
+    return -(-wanted // chunks)
 
 
 _combine = jax.jit(combine)
