@@ -41,7 +41,7 @@ class Finetuned:
 def finetune(
     model: Model, start: Params, jobs: Sequence[Job], *, chunk: int, counter: Counter | None = None
 ) -> Iterator[Finetuned]:
-    """Trains every job from ``start`` and yields the members, chunk by chunk, in order.
+    """Trains every job from ``start`` and yields the members, chunk by chunk; those of one mode keep their order.
 
     Args:
       model: the architecture.
@@ -51,13 +51,14 @@ def finetune(
         last member, so that "same seed, same bits" does not depend on how many members there are.
       counter: advanced by one for each optimiser step of each member.
     """
-    for recipe_mode in sorted({job.recipe.mode for job in jobs}):
-        for regression in (False, True):
-            alike = [j for j in jobs if j.recipe.mode == recipe_mode and j.dataset.regression == regression]
-            for first in range(0, len(alike), chunk):
-                group = alike[first : first + chunk]
-                padded = group + [group[-1]] * (chunk - len(group))
-                yield from _train_group(model, start, padded, counter)[: len(group)]
+    # What is part of the program, and not data of it, sets jobs apart.
+    programs = [(job.recipe.mode, job.recipe.dropout, job.dataset.regression) for job in jobs]
+    for program in dict.fromkeys(programs):
+        alike = [job for job, own in zip(jobs, programs, strict=True) if own == program]
+        for first in range(0, len(alike), chunk):
+            group = alike[first : first + chunk]
+            padded = group + [group[-1]] * (chunk - len(group))
+            yield from _train_group(model, start, padded, counter)[: len(group)]
 
 
 def predict(features: Float[AnyArray, "texts hidden"], head: Head, *, regression: bool) -> np.ndarray:
@@ -81,7 +82,7 @@ def _train_group(model: Model, start: Params, jobs: Sequence[Job], counter: Coun
     width = max(job.dataset.classes for job in jobs)
     state = initial_state(trainable, [_padded(initial_head(job, model.hidden), width) for job in jobs])
     per_member = hyperparameters(jobs, steps)
-    dropout = any(job.recipe.dropout for job in jobs) and mode != "head"
+    dropout = jobs[0].recipe.dropout and mode != "head"
     program = training_program(encoder, jobs[0].dataset.regression, dropout)
     watch = EarlyStopping(model, jobs, flatten(start) if mode == "head" else frozen)
 
@@ -99,7 +100,7 @@ def _train_group(model: Model, start: Params, jobs: Sequence[Job], counter: Coun
             if watch.all_stopped:
                 break
     trained = watch.best(state) if watch.wanted else state
-    return _unpack(jobs, frozen, start, trained, np.concatenate(losses, axis=1), model.hidden)
+    return _unpack(jobs, frozen, start, trained, np.concatenate(losses, axis=1))
 
 
 def _partition(params: Params, mode: Mode) -> tuple[dict[str, AnyArray], dict[str, AnyArray]]:
@@ -126,7 +127,6 @@ def _unpack(
     start: Params,
     state: Mapping[str, Any],
     losses: np.ndarray,
-    hidden: int,
 ) -> list[Finetuned]:
     weights, failed = jax.device_get((state["weights"], state["failed_step"]))
     members = []
