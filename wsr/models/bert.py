@@ -63,7 +63,7 @@ class Bert(nnx.Module):
         embedded = self.embed(batch, rngs)
         mask = same_text(batch["text_ids"])
         # One axis of tokens: the gradient of a product with [rows, length, hidden] makes XLA write transposed copies of
-        # the activations on a CPU, a third of a training step.
+        # the activations on a CPU.
         hidden = embedded.reshape(-1, embedded.shape[-1])
         for layer in self.layers:
             hidden = layer(hidden, mask, rngs)
