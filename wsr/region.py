@@ -107,6 +107,10 @@ class Region:
             part.__dict__["gram"] = self.gram[np.ix_(kept, kept)]
         return part
 
+    def emptied(self) -> "Region":
+        """The same base without members, to join others to."""
+        return self.where(lambda member: False)
+
     def without_dataset(self, dataset: str) -> "Region":
         """The members that never saw ``dataset`` (or a dataset that shares its texts): what may start or judge it.
 

@@ -5,7 +5,6 @@ from functools import cache
 import numpy as np
 
 from wsr.compare import mean_interval
-from wsr.region import Region
 from wsr.report.document import Figure, Section, Table
 from wsr.studies.context import Context, Request, score_all
 from wsr.trees import flatten
@@ -30,7 +29,7 @@ def random_directions(context: Context, *, radii: tuple[float, ...], directions:
         return region.params(centre)
 
     for number in range(directions):
-        walk = _empty(region).joined(
+        walk = region.emptied().joined(
             context.random_member(number, radius * unit, at_centre, "centroid") for radius in radii
         )
         requests.append(Request("random direction", walk, np.eye(len(radii)), target))
@@ -123,7 +122,3 @@ def _verdict(radii: tuple[float, ...], risen: list[float], flat: bool) -> str:
     if risen and past and risen[0] <= past[min(1, len(past) - 1)]:
         return "holds" if flat else "partly"
     return "partly" if flat else "does not hold"
-
-
-def _empty(region: Region) -> Region:
-    return region.where(lambda member: False)

@@ -12,6 +12,7 @@ import numpy as np
 from wsr import sampling
 from wsr.compare import Comparison, probability_better
 from wsr.evaluate import Evaluation
+from wsr.geometry import norms
 from wsr.region import Region
 from wsr.report.document import Figure, Section, Table
 from wsr.studies.context import Context, Request, score_all
@@ -136,10 +137,9 @@ def _draw(context: Context, sizes: Sizes, target: str, level: str) -> list[tuple
 
 def _random_models(context: Context, inside: Region, count: int) -> Region:
     """The pretrained model plus random directions of the mean length of the task vectors."""
-    norm = float(np.sqrt(np.diag(inside.gram)).mean())
-    nobody = inside.where(lambda member: False)
+    norm = float(norms(inside.gram).mean())
     base = context.region.base
-    return nobody.joined(context.random_member(number, norm, lambda: base, "base") for number in range(count))
+    return inside.emptied().joined(context.random_member(number, norm, lambda: base, "base") for number in range(count))
 
 
 def _panel(title: str, own: Mapping[str, Evaluation]) -> dict:

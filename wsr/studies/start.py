@@ -69,7 +69,7 @@ def centroid_start(context: Context, plan: FewShot) -> tuple[list[dict], Section
         for target in context.targets:
             others = context.region.without_dataset(target)
             used[target] = others.names
-            starts = {"pretrained": _Start(others.where(lambda member: False)), "centroid": _Start(others)}
+            starts = {"pretrained": _Start(others.emptied()), "centroid": _Start(others)}
             for (name, start), (mode, run) in itertools.product(starts.items(), runs.items()):
                 scores[target, name, mode] = []
                 for seed in range(plan.seeds):
