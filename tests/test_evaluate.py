@@ -100,8 +100,8 @@ def test_finished_points_are_not_evaluated_again_and_a_damaged_one_is(dataset, r
     from wsr import evaluate as module
 
     counted = []
-    score = module._score
-    monkeypatch.setattr(module, "_score", lambda *args: counted.append(1) or score(*args))
+    score = module.score_features
+    monkeypatch.setattr(module, "score_features", lambda *args: counted.append(1) or score(*args))
     rows = np.eye(3)
     first = evaluate(region, rows, dataset, points=Points.on_disk(tmp_path))
     assert len(counted) == 3

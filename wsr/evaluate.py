@@ -6,24 +6,20 @@ of the target dataset, and the loss is taken on the test split. Neither split wa
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Shaped
 
 from wsr.data.dataset import Dataset
 from wsr.data.metrics import score
-from wsr.data.packing import Batches, evaluation_batches, row_length_for
-from wsr.features import chunk_for_device, point_features
-from wsr.models.model import Model
 from wsr.probe import PROBES
 from wsr.progress import Counter
 from wsr.region import Region
+from wsr.region_features import region_features
 from wsr.results import Points
-from wsr.types import Params
+from wsr.types import AnyArray
 
 EXACT = "exact"
 
@@ -113,22 +109,15 @@ def evaluate(
     missing = [number for number, key in enumerate(keys) if key not in points]
     if counter:
         counter.advance(len(keys) - len(missing))
-    if missing:
-        chunk = chunk or chunk_for_device(len(missing))
-        packed = {split: _packed(region.model, dataset, split, protocol) for split in ("probe", "test")}
-        base = jax.device_put(region.base)
-        for used, numbers in _by_members_used(coefficients, missing, chunk):
-            chosen = Region(region.model, region.base, [region.members[k] for k in used], base_sha256="")
-            members = jax.device_put(chosen.stacked())
-            for first in range(0, len(numbers), chunk):
-                part = numbers[first : first + chunk]
-                # The last chunk is filled up with its last point, so that one program serves all chunks.
-                rows = coefficients[part + [part[-1]] * (chunk - len(part))][:, used]
-                losses, predictions = _score(region.model, base, members, rows, dataset, packed, protocol)
-                for at, number in enumerate(part):
-                    points.put(keys[number], losses=losses[at], predictions=predictions[at])
-                if counter:
-                    counter.advance(len(part), note=dataset.name)
+    texts = {split: dataset.splits[split] for split in ("probe", "test")}
+    for numbers, features in region_features(
+        region, coefficients[missing], texts, rows=protocol.rows, row_length=protocol.row_length, chunk=chunk
+    ):
+        losses, predictions = score_features(features, dataset, protocol)
+        for at, number in enumerate(numbers):
+            points.put(keys[missing[number]], losses=losses[at], predictions=predictions[at])
+        if counter:
+            counter.advance(len(numbers), note=dataset.name)
     kept = [points.get(key) for key in keys]
     return Evaluation(
         region,
@@ -140,19 +129,10 @@ def evaluate(
     )
 
 
-def _score(
-    model: Model,
-    base: Params,
-    members: Params,
-    rows: Float[np.ndarray, "points members"],
-    dataset: Dataset,
-    packed: dict[str, Batches],
-    protocol: Protocol,
-) -> tuple[np.ndarray, np.ndarray]:
-    features = {
-        split: jnp.asarray(point_features(model, base, members, rows, batches, len(dataset.splits[split])))
-        for split, batches in packed.items()
-    }
+def score_features(
+    features: Mapping[str, Float[AnyArray, "points _ hidden"]], dataset: Dataset, protocol: Protocol
+) -> tuple[Float[np.ndarray, "points texts"], Shaped[np.ndarray, "points texts"]]:
+    """Returns test losses and predictions of points whose features of the probe and test split are known."""
     result = PROBES[protocol.probe](
         features["probe"],
         dataset.splits["probe"].labels,
@@ -162,29 +142,6 @@ def _score(
         **({"inverse_l2": protocol.inverse_l2} if protocol.probe == "linear" else {}),
     )
     return np.asarray(result.losses), np.asarray(result.predictions)
-
-
-def _by_members_used(
-    coefficients: Float[np.ndarray, "points members"], points: list[int], chunk: int
-) -> Iterator[tuple[list[int], list[int]]]:
-    """Yields members and the points to be mixed from them.
-
-    Points one at a time are mixed from just those members that they use, which is what has to be read; points side by
-    side are mixed from all that any of them uses.
-    """
-    groups: dict[tuple[int, ...], list[int]] = {}
-    together = tuple(np.flatnonzero(np.any(coefficients[points] != 0, axis=0)).tolist())
-    for point in points:
-        own = tuple(np.flatnonzero(coefficients[point]).tolist())
-        groups.setdefault(own if chunk == 1 else together, []).append(point)
-    for used, numbers in groups.items():
-        yield list(used), numbers
-
-
-def _packed(model: Model, dataset: Dataset, split: str, protocol: Protocol) -> Batches:
-    texts = dataset.splits[split]
-    row_length = row_length_for(protocol.row_length, texts)
-    return evaluation_batches(texts, rows=protocol.rows, row_length=row_length, packed=model.packed)
 
 
 def _key(region: Region, row: Float[np.ndarray, " members"], dataset: Dataset, protocol: Protocol) -> str:
