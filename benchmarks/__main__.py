@@ -1,0 +1,87 @@
+"""Runs benchmarks, prints one table and writes everything as JSON.
+
+python -m benchmarks [--only=evaluation,probes] [--out=FILE.json]
+"""
+
+import importlib
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from statistics import median
+
+from absl import app, flags
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.harness import Result
+from benchmarks.machine import machine
+from wsr.compilation import use_persistent_cache
+
+BENCHMARKS = ("evaluation", "surrogate", "probes", "similarity", "finetuning", "start")
+
+_ONLY = flags.DEFINE_list("only", list(BENCHMARKS), f"Which of {', '.join(BENCHMARKS)}.")
+_OUT = flags.DEFINE_string("out", None, "A JSON file for the results.")
+
+
+def main(arguments: list[str]) -> None:
+    """Runs what is asked for, one after another."""
+    unknown = [name for name in _ONLY.value if name not in BENCHMARKS] + arguments[1:]
+    if unknown:
+        raise app.UsageError(f"no benchmark is called {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
+    use_persistent_cache()
+    began = time.perf_counter()
+    results: list[Result] = []
+    for name in _ONLY.value:
+        print(f"{name} ...", flush=True)
+        results += importlib.import_module(f"benchmarks.{name}").run()
+    show(results)
+    if _OUT.value:
+        content = {
+            "command": f"python -m benchmarks {' '.join(sys.argv[1:])}",
+            "commit": _commit(),
+            "minutes": round((time.perf_counter() - began) / 60, 1),
+            "machine": machine(),
+            "results": [result.to_json() for result in results],
+        }
+        Path(_OUT.value).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        print(f"written: {_OUT.value}")
+
+
+def show(results: list[Result]) -> None:
+    """Prints a line a contender, then the marks."""
+    table = Table("benchmark", "contender", "time", "wsr is faster by", title="Medians; ratios pair by pair")
+    for result in results:
+        for number, (contender, seconds) in enumerate(result.seconds.items()):
+            table.add_row(
+                result.name if number == 0 else "",
+                contender,
+                f"{_time(median(seconds) / result.units)} a {result.unit}",
+                "" if contender == result.ours else f"{result.ratio(contender):.2f}",
+                end_section=number == len(result.seconds) - 1,
+            )
+    console = Console()
+    console.print(table)
+    for result in results:
+        for name, value in result.figures.items():
+            console.print(
+                f"{result.name}: {name} {value:.4g}" if isinstance(value, float) else f"{result.name}: {name} {value}"
+            )
+        for mark in result.marks:
+            sign = "<=" if mark.at_most else ">="
+            verdict = "reached" if mark.reached else "NOT reached"
+            console.print(f"{result.name}: {mark.what}: {mark.value:.3g} (wanted {sign} {mark.wanted:g}): {verdict}")
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.2f} s" if seconds >= 1 else f"{1000 * seconds:.3g} ms"
+
+
+def _commit() -> str:
+    found = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
+    return found.stdout.strip() or "unknown"
+
+
+if __name__ == "__main__":
+    app.run(main)
