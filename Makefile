@@ -2,21 +2,35 @@
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO_FLAGS ?=
+BENCH_FLAGS ?=
+PIP_FLAGS ?=
 comma := ,
 # Extras to install: JAX for CUDA where there is an NVIDIA driver; on a TPU VM: make demo EXTRAS=tpu
 EXTRAS ?= $(if $(shell command -v nvidia-smi),cuda)
 
-.PHONY: help demo test lint format torch clean
+.PHONY: help demo test bench bench-gpu bench-choices results-tables lint format torch clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
 
 demo: .venv/.installed  ## fine-tune, map, evaluate and merge a real population (about 8 minutes on two cores)
 	@$(BIN)/wsr demo $(DEMO_FLAGS)
 
 test: .venv/.installed-dev lint  ## lint, then the tests (at most 15 minutes on two cores)
 	@$(BIN)/python -m pytest -n 2
+
+bench: torch  ## wsr against what people use today, side by side (at most 20 minutes on two cores)
+	@$(BIN)/python -m benchmarks --out=benchmarks/results/cpu.json $(BENCH_FLAGS)
+
+bench-gpu: torch  ## the same on a GPU; offline: make bench-gpu PIP_FLAGS="--no-index --find-links=FOLDER_OF_WHEELS"
+	@$(BIN)/python -m benchmarks --only=evaluation,surrogate,probes,finetuning --out=benchmarks/results/gpu.json $(BENCH_FLAGS)
+
+bench-choices: torch  ## why the project is written as it is: packing or buckets, ways to write an encoder
+	@$(BIN)/python -m benchmarks --only=encoder,packing --out=benchmarks/results/choices.json $(BENCH_FLAGS)
+
+results-tables: .venv/.installed  ## whether docs/results.md is what the committed rows say
+	@$(BIN)/python -m experiments.results
 
 lint: .venv/.installed-dev  ## ruff (format and check) and mypy
 	@$(BIN)/ruff format --check .
@@ -28,7 +42,7 @@ format: .venv/.installed-dev  ## rewrite the code as ruff wants it
 	@$(BIN)/ruff check --fix .
 
 torch: .venv/.installed-dev  ## install PyTorch, the oracle of the parity tests (without it they are skipped)
-	@$(BIN)/pip install -q torch==2.13.0
+	@$(BIN)/pip install -q $(PIP_FLAGS) torch==2.13.0
 
 clean:  ## remove the environment and the caches, not the runs
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache build *.egg-info
@@ -41,10 +55,10 @@ clean:  ## remove the environment and the caches, not the runs
 
 .venv/.installed: pyproject.toml | .venv/bin/python
 	@echo "installing wsr into .venv (JAX, Flax and what they need: about 1 GB)"
-	@$(BIN)/pip install -q --disable-pip-version-check -e '.$(if $(EXTRAS),[$(EXTRAS)])'
+	@$(BIN)/pip install -q --disable-pip-version-check $(PIP_FLAGS) -e '.$(if $(EXTRAS),[$(EXTRAS)])'
 	@touch $@
 
 .venv/.installed-dev: pyproject.toml | .venv/bin/python
 	@echo "installing wsr and what its tests need into .venv"
-	@$(BIN)/pip install -q --disable-pip-version-check -e '.[dev$(if $(EXTRAS),$(comma)$(EXTRAS))]'
+	@$(BIN)/pip install -q --disable-pip-version-check $(PIP_FLAGS) -e '.[dev$(if $(EXTRAS),$(comma)$(EXTRAS))]'
 	@touch $@ .venv/.installed

@@ -52,7 +52,7 @@ def test_help_is_quick_and_imports_no_jax():
     start = time.monotonic()
     assert "wsr <verb>" in works("--help")
     assert time.monotonic() - start < 2
-    for verb in ("demo", "train", "ls", "map", "evaluate", "merge", "report"):
+    for verb in ("demo", "train", "ls", "map", "evaluate", "compare", "merge", "report"):
         code = f"import sys; from wsr.cli import main; main(['{verb}', '--help']); assert 'jax' not in sys.modules"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
@@ -191,3 +191,43 @@ def test_train_on_a_file_of_ones_own(tmp_path):
     assert "nope" in wrong
     assert "review, stars" in wrong.replace("'", "")
     assert not (tmp_path / "t").exists()
+
+
+def test_merge_chooses_coefficients_on_a_dataset_and_shows_them(store, tmp_path):
+    from safetensors.numpy import load_file
+
+    from wsr.store import Store
+
+    flags = [
+        f"--store={store}",
+        "--max_length=48",
+        *(f"--{split}_size=40" for split in ("probe", "validation", "test")),
+    ]
+    assert "--on is needed" in refuses("merge", *flags, f"--to={tmp_path / 'x'}", "--method=greedy")
+    assert "nearest: learned" in refuses("merge", *flags, f"--to={tmp_path / 'x'}", "--method=lerned")
+    opened = Store.open(store)
+    kernels = [opened.load(name)[0]["layers"]["1"]["feed_forward"]["output"]["kernel"] for name in opened.names()]
+    for method in ("greedy", "learned"):
+        folder = tmp_path / method
+        printed = works("merge", *flags, "--on=made_up_a2", f"--method={method}", f"--to={folder}").splitlines()
+        shown = [float(line.split()[1]) for line in printed if line.startswith(tuple(opened.names()))]
+        assert len(shown) == 4
+        assert sum(shown) == pytest.approx(1, abs=2e-3)
+        scores = next(number for number, line in enumerate(printed) if line.startswith("centroid"))
+        centroid, chosen = (line.split() for line in printed[scores : scores + 2])
+        assert chosen[0] == method
+        assert float(chosen[1]) <= float(centroid[1])
+        merged = load_file(folder / "model.safetensors")["encoder.layer.1.output.dense.weight"].T
+        expected = sum(coefficient * kernel for coefficient, kernel in zip(shown, kernels, strict=True))
+        np.testing.assert_allclose(merged, expected, atol=2e-3)
+
+
+def test_compare_stops_or_says_that_it_is_not_decided(store):
+    flags = [f"--store={store}", "--on=made_up_a2", "--max_length=48", "--probe_size=40", "--test_size=60"]
+    assert "needs 6 models in each group" in refuses("compare", *flags)
+    assert "expected two different ones" in refuses("compare", *flags, "--groups=member,member")
+    printed = works("compare", *flags, "--until_confidence=0.5", "--interior=8")
+    assert "is interior better than member on made_up_a2?" in printed
+    assert "P_B" in printed
+    assert "forward passes over a text were needed" in printed
+    assert any(verdict in printed for verdict in ("yes: interior", "no: member", "not decided"))

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wsr.data.dataset import Split
+from wsr.data.dataset import Split, joined
 from wsr.data.packing import evaluation_batches, in_text_order, rows_needed, training_batches
 from wsr.errors import WsrError
 
@@ -177,6 +177,19 @@ def test_take_picks_texts_in_order(lengths, random):
         own = split.token_ids[split.offsets[text] : split.offsets[text + 1]]
         assert taken.token_ids[taken.offsets[at] : taken.offsets[at + 1]].tolist() == own.tolist()
         assert taken.labels[at] == split.labels[text]
+
+
+def test_joined_splits_hold_the_texts_of_each_in_turn():
+    splits = [make_split([3, 1]), make_split([2]), make_split([4, 4, 1])]
+    whole = joined(splits)
+    texts = [(split, text) for split in splits for text in range(len(split))]
+    assert len(whole) == len(texts)
+    for at, (split, text) in enumerate(texts):
+        piece = slice(split.offsets[text], split.offsets[text + 1])
+        own = slice(whole.offsets[at], whole.offsets[at + 1])
+        assert whole.token_ids[own].tolist() == split.token_ids[piece].tolist()
+        assert whole.token_types[own].tolist() == split.token_types[piece].tolist()
+        assert whole.labels[at] == split.labels[text]
 
 
 def test_a_split_that_contradicts_itself_is_refused():

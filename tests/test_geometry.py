@@ -1,4 +1,4 @@
-"""combine and the Gram matrix against NumPy in float64; the hull distance against SciPy's solver."""
+"""combine and what the Gram matrix answers against NumPy in float64; the hull distance against SciPy's solver."""
 
 import jax
 import jax.numpy as jnp
@@ -55,14 +55,6 @@ def test_combine_of_one_row_is_that_row_of_many(world):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b[0], atol=1e-6), one, many)
 
 
-@pytest.mark.parametrize("block_bytes", [16, 200, 10**9])
-def test_gram_is_that_of_flattened_task_vectors_whatever_the_block(world, block_bytes):
-    base, members = world
-    vectors = np.stack([flat(member) - flat(base) for member in members])
-    found = geometry.gram(base, 4, lambda k, path: flatten(members[k])[path], block_bytes=block_bytes)
-    np.testing.assert_allclose(found, vectors @ vectors.T, rtol=1e-5, atol=1e-6)
-
-
 def test_cosine_is_over_the_whole_vector_and_keeps_its_sign():
     vectors = np.array([[1.0, 0.0, 2.0], [-1.0, 0.0, -2.0], [0.0, 0.0, 0.0], [3.0, 1.0, 0.0]])
     similarity = geometry.cosine(vectors @ vectors.T)
@@ -108,3 +100,15 @@ def test_a_point_inside_the_hull_is_at_distance_zero():
     found, weights = geometry.hull_distance(vectors @ vectors.T, inside, range(3))
     assert found == pytest.approx(0, abs=1e-6)
     np.testing.assert_allclose(weights, inside, atol=1e-6)
+
+
+def test_members_one_by_one_give_the_points_of_combine(world):
+    base, members = world
+    rows = np.random.default_rng(2).dirichlet(np.ones(4), (2, 3))
+    together = flatten(geometry.combine(base, stack(members), jnp.asarray(rows, jnp.float32)))
+    for path, leaf in flatten(geometry.combine_one_by_one(base, iter(members), rows)).items():
+        np.testing.assert_allclose(leaf, together[path], atol=1e-6)
+    corners = geometry.combine_one_by_one(base, iter(members), np.concatenate([np.zeros((1, 4)), np.eye(4)]))
+    for number, expected in enumerate([base, *members]):
+        for path, leaf in flatten(corners).items():
+            np.testing.assert_array_equal(leaf[number], flatten(expected)[path])

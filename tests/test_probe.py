@@ -1,11 +1,13 @@
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.special import log_softmax
 from sklearn.linear_model import LogisticRegression, Ridge
 
 from wsr.errors import WsrError
-from wsr.probe import NEVER, PROBES, fit_probe, fixed_head_loss, linear_probe, roberta_head
+from wsr.logistic import NEVER, _fit_alone, _fit_together, fit_logistic
+from wsr.probe import PROBES, fit_probe, fixed_head_loss, linear_probe, roberta_head
 
 TOLERANCE = 1e-4
 
@@ -116,6 +118,28 @@ def test_points_do_not_influence_each_other():
     for point in range(3):
         alone = linear_probe(train_x[[point]], train_y, test_x[[point]], test_y, classes=3).losses[0]
         assert np.all(np.abs(together[point] - alone) <= TOLERANCE * np.maximum(1, alone))
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_a_batch_of_points_as_on_an_accelerator_equals_points_one_by_one(classes):
+    train_x, train_y, test_x, test_y = texts(3, 120, 16, classes)
+    train_x[1] *= 100  # a point that takes many more iterations
+    test_x[1] *= 100
+    arguments = jnp.asarray(train_x), jnp.asarray(train_y), jnp.float32(1)
+    together = fixed_head_loss(test_x, test_y, _fit_together(*arguments, classes=classes))
+    alone = fixed_head_loss(test_x, test_y, fit_logistic(*arguments, classes=classes))
+    assert np.all(np.abs(together - alone) <= TOLERANCE * np.maximum(1, alone))
+    np.testing.assert_allclose(together.mean(axis=1), alone.mean(axis=1), rtol=1e-5)
+
+
+def test_one_point_more_is_the_same_program_and_the_same_bits():
+    train_x, train_y, _, _ = texts(3, 50, 12, 3)
+    few = fit_probe(train_x[:2], train_y, classes=3)
+    compiled = _fit_alone._cache_size()
+    many = fit_probe(train_x, train_y, classes=3)
+    assert _fit_alone._cache_size() == compiled
+    for name, leaf in few.items():
+        np.testing.assert_array_equal(many[name][:2], leaf)
 
 
 @pytest.mark.parametrize(("train", "scale"), [(200, 1.0), (200, 100.0), (40, 1.0)])

@@ -15,6 +15,8 @@ from orbax.checkpoint import v1 as ocp
 
 from wsr.errors import WsrError
 from wsr.store import MemberRecord, Quarantined, Store
+from wsr.store.leaves import json_sha256
+from wsr.trees import flatten
 
 CONFIG = {"hidden": 16, "layers": 2, "pooling": "mean", "kinds": ("a", "b")}
 
@@ -62,6 +64,16 @@ def record_of(name: str, **changes: Any) -> MemberRecord:
 def make_store(path: Path, base: dict[str, Any], **changes: Any) -> Store:
     fields = {"model_name": "tiny", "model_config": CONFIG, "base_name": "tiny"} | changes
     return Store.create(path, base_params=base, **fields)
+
+
+def as_format_1(folder: Path) -> None:
+    """Writes a checkpoint again as Orbax does by default, which was the first format."""
+    custom = ocp.metadata(folder).custom_metadata
+    assert custom is not None
+    metadata = {"format": 1, "about": custom["about"], "leaves": custom["leaves"]}
+    tree = jax.tree.map(np.asarray, ocp.load(folder))
+    shutil.rmtree(folder)
+    ocp.save(folder, tree, custom_metadata={**metadata, "sha256": json_sha256(metadata)})
 
 
 def same_bits(found: Any, expected: Any) -> bool:
@@ -125,6 +137,51 @@ def test_bfloat16_task_vector_is_bfloat16_on_disk_and_close(store: Store, base: 
     flat = [np.concatenate([leaf.ravel() for leaf in jax.tree.leaves(tree)]) for tree in (found, params, base)]
     error = np.linalg.norm(flat[0] - flat[1]) / np.linalg.norm(flat[1] - flat[2])
     assert 0 < error < 0.004
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16_task_vector"])
+def test_a_store_of_the_first_format_reads_the_same(store: Store, base: dict[str, Any], dtype: Any) -> None:
+    store.save(record_of("m"), near(base, 1), random_head(1), dtype=dtype)
+    expected, pieces = store.load("m"), task_vector(store, "m")
+    for folder in (store.path / "base", store.path / "members" / "m"):
+        as_format_1(folder)
+        assert list(folder.rglob("manifest.ocdbt"))
+    old = Store.open(store.path)
+    assert same_bits(old.base(), base)
+    assert same_bits(old.load("m"), expected)
+    assert same_bits(task_vector(old, "m"), pieces)
+    assert old.verify() == []
+    old.save(record_of("n"), near(base, 2), random_head(2))
+    assert same_bits(Store.open(store.path).load("n")[0], near(base, 2))
+
+
+def test_orbax_reads_what_is_stored(store: Store, base: dict[str, Any]) -> None:
+    store.save(record_of("m"), near(base, 1), random_head(1))
+    assert same_bits(ocp.load(store.path / "members" / "m"), {"params": near(base, 1), "head": random_head(1)})
+
+
+def test_a_format_of_the_future_is_refused(store: Store, base: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wsr.store.checkpoint.FORMAT", 3)
+    with pytest.raises(
+        WsrError, match=r"members/m: format 3 of another version of wsr; this one reads formats 1 and 2"
+    ):
+        store.save(record_of("m"), base, {})
+
+
+def task_vector(store: Store, name: str) -> dict[str, np.ndarray]:
+    """Read in pieces of 7 entries."""
+    opened, found = store.open_task_vector(name), {}
+    for path, leaf in flatten(store.base()).items():
+        read, found[path] = opened(path), np.empty(leaf.size, np.float32)
+        for start in range(0, leaf.size, 7):
+            read(start, found[path][start : start + 7])
+    return found
+
+
+def test_pieces_of_a_task_vector_are_the_difference_from_the_base(store: Store, base: dict[str, Any]) -> None:
+    store.save(record_of("m"), near(base, 1), random_head(1))
+    expected = flatten(jax.tree.map(np.subtract, near(base, 1), base))
+    assert same_bits(task_vector(store, "m"), {path: leaf.reshape(-1) for path, leaf in expected.items()})
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16_task_vector"])

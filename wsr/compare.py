@@ -1,5 +1,6 @@
 """Which of two groups of models is better, and how sure that is."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,6 +22,8 @@ class Comparison:
     models_a: int
     models_b: int
     texts: int
+    p_value: float
+    """Two-sided, of P_B = 1/2; see ``probability_better`` and ``holm``."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,16 @@ class Interval:
     value: float
     low: float
     high: float
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A difference of two means with its interval and its two-sided p-value."""
+
+    mean: float
+    low: float
+    high: float
+    p_value: float
 
 
 @dataclass(frozen=True)
@@ -63,7 +76,9 @@ def probability_better(
     is too narrow, the more so the further the groups are apart. In a simulation of normal groups
     (tests/test_compare.py) a 95 % interval held the truth in 93 % of draws with twenty models a group, 92 % with ten
     and 79 % with three, one standard deviation apart; with three, 91 % half a deviation apart and 47 % two apart.
-    Where the groups do not overlap at all it has no width, which is not certainty.
+    Where the groups do not overlap at all it has no width, which is not certainty. The p-value, twice the smaller share
+    of resamples on one side of 1/2, shares these limits: of equal groups it is below 0.05 in 13 % of draws with three
+    models a group, 8 % with five, 5 % with ten.
     """
     a, b = _losses(losses_a, "a"), _losses(losses_b, "b")
     tie = {"half": 0.5, "loss": 0.0}[ties]
@@ -88,7 +103,71 @@ def probability_better(
         tie,
     )
     low, high = _percentiles(drawn, confidence)
-    return Comparison(float(observed[0]), low, high, len(a), len(b), a.shape[1])
+    below, above = (drawn <= 0.5).sum(), (drawn >= 0.5).sum()
+    p_value = min(1.0, 2 * (1 + min(below, above)) / (1 + resamples))
+    return Comparison(float(observed[0]), low, high, len(a), len(b), a.shape[1], float(p_value))
+
+
+def mean_difference(
+    values_a: Float[np.ndarray, "models_a texts"],
+    values_b: Float[np.ndarray, "models_b texts"],
+    *,
+    paired: bool = False,
+    confidence: float = 0.95,
+    resamples: int = 2000,
+    generator: np.random.Generator,
+) -> Difference:
+    """Returns the mean of group a minus that of group b; its interval is over the models and over the texts.
+
+    The values are losses, or anything else of which a text has one: right or wrong, for example. A bootstrap draws the
+    models and the shared texts again and gives the standard error. Each draw takes one item fewer than there are,
+    which makes its variance that of a mean rather than smaller (Rao and Wu 1988). The ends are Student's, with Welch's
+    degrees of freedom of the models of either group and the texts, so few models make a wide interval: in simulations
+    (tests/test_compare.py) a 95 % interval held the truth in 94 to 98 % of draws from three models a group on, and in
+    89 % at worst with two pairs. A group of one model, a centroid for example, brings no spread of its own; with one in
+    both groups the interval is over the texts alone.
+
+    Args:
+      values_a: of the models of group a.
+      values_b: of the models of group b, on the same texts.
+      paired: the models of the groups belong together in order (one seed, for example) and are drawn together.
+      confidence: of the interval.
+      resamples: of the bootstrap.
+      generator: of the draws.
+    """
+    from scipy.stats import t
+
+    a, b = _losses(values_a, "a"), _losses(values_b, "b")
+    if paired:
+        if len(a) != len(b):
+            raise WsrError(f"paired groups: expected as many models in b as in a, found {len(b)} and {len(a)}")
+        a, b = a - b, np.zeros((1, b.shape[1]))
+    mean = float(a.mean() - b.mean())
+    if a.size == b.size == 1:
+        return Difference(mean, -np.inf, np.inf, 1.0)
+    freedom = _welch([a.mean(axis=1), b.mean(axis=1), a.mean(axis=0) - b.mean(axis=0)])
+    texts = _shares(a.shape[1], resamples, generator)
+    of_a, of_b = (((texts @ group.T) * _shares(len(group), resamples, generator)).sum(axis=1) for group in (a, b))
+    error = float(np.std(of_a - of_b))
+    half = float(t.ppf((1 + confidence) / 2, freedom)) * error
+    p_value = 2 * t.sf(abs(mean) / error, freedom) if error > 0 else float(mean == 0)
+    return Difference(mean, mean - half, mean + half, float(p_value))
+
+
+def holm(p_values: Float[np.ndarray, " tests"] | Sequence[float]) -> Float[np.ndarray, " tests"]:
+    """Returns p-values adjusted for how many there are: those under 0.05 are all false with probability 0.05 at most.
+
+    Holm 1979: the k-th smallest of m is multiplied by m + 1 - k, and none becomes smaller than the one before it.
+    Where intervals are shown instead, ``confidence = 1 - 0.05 / m`` makes m of them hold together (Bonferroni).
+    """
+    values = np.asarray(p_values, np.float64)
+    if not np.all((values >= 0) & (values <= 1)):
+        raise WsrError(f"holm: p-values must lie between 0 and 1, found {values.tolist()}")
+    order = np.argsort(values)
+    stepped = np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1))
+    adjusted = np.empty_like(values)
+    adjusted[order] = np.minimum(stepped, 1.0)
+    return adjusted
 
 
 def barrier(alphas: Float[np.ndarray, " points"], losses: Float[np.ndarray, " points"]) -> float:
@@ -152,6 +231,20 @@ def _losses(losses: Float[np.ndarray, "models texts"], group: str) -> Float[np.n
 def _draws(items: int, resamples: int, generator: np.random.Generator) -> Float[np.ndarray, "resamples items"]:
     """How often each item is drawn, with replacement, in each resample."""
     return generator.multinomial(items, np.full(items, 1 / items), size=resamples).astype(np.float64)
+
+
+def _welch(means: Sequence[Float[np.ndarray, " _"]]) -> float:
+    """Degrees of freedom of a sum of independent means (Welch 1947), each of the values of its items."""
+    spread = [(own.var(ddof=1) / len(own), len(own) - 1) for own in means if len(own) > 1]
+    total = sum(variance for variance, _ in spread)
+    return float(total**2 / sum(variance**2 / free for variance, free in spread)) if total > 0 else 1.0
+
+
+def _shares(items: int, resamples: int, generator: np.random.Generator) -> Float[np.ndarray, "resamples items"]:
+    """The weight of each item in the mean of each resample, of one item fewer than there are (but at least one)."""
+    if items == 1:
+        return np.ones((resamples, 1))
+    return generator.multinomial(items - 1, np.full(items, 1 / items), size=resamples) / (items - 1)
 
 
 def _probability(

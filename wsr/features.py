@@ -1,28 +1,28 @@
 """Encoder features of a split, for one model or for many points of weight space."""
 
-from collections.abc import Callable
 from functools import lru_cache, partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Float, Int
 
 from wsr.data.dataset import Split
 from wsr.data.packing import Batches, evaluation_batches, in_text_order, row_length_for
-from wsr.geometry import combine
+from wsr.devices import mesh_for
 from wsr.models.model import Model
 from wsr.types import Params
 
-_MOST_TOGETHER = 16
 _SLOT_MULTIPLE = 64  # batches of different datasets are padded to few shapes, so that few programs are compiled
 
 
 def split_features(model: Model, params: Params, batches: Batches, texts: int) -> Float[np.ndarray, "texts hidden"]:
     """Returns the features of every text of a split under one model."""
+    mesh = mesh_for(1)
     alone = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], params)
-    return _encode_all(model, alone, batches, texts)[0]
+    placed = jax.device_put(alone, NamedSharding(mesh, PartitionSpec("points")))
+    return np.asarray(point_features(model, placed, batches, texts, mesh)[0])
 
 
 def all_features(model: Model, params: Params, split: Split) -> Float[np.ndarray, "texts hidden"]:
@@ -32,66 +32,95 @@ def all_features(model: Model, params: Params, split: Split) -> Float[np.ndarray
 
 
 def point_features(
-    model: Model,
-    base: Params,
-    members: Params,
-    coefficients: Float[np.ndarray, "points members"],
-    batches: Batches,
-    texts: int,
-) -> Float[np.ndarray, "points texts hidden"]:
-    """Returns the features of every text under each point; all points are on the device at the same time.
+    model: Model, points: Params, batches: Batches, texts: int, mesh: Mesh
+) -> Float[Array, "points {texts} hidden"]:
+    """Returns the features of every text under each point, on the first device of the mesh.
 
     Args:
       model: the architecture.
-      base: the checkpoint.
-      members: leaves stacked as ``[members, ...]``, an argument of the program: closed over, a population would become
-        a constant of it.
-      coefficients: the points.
+      points: parameters with leaves ``[points, ...]``, cut along the points of the mesh.
       batches: the packed split.
       texts: how many texts the split has.
+      mesh: the devices; each encodes texts of its own under points of its own.
     """
-    mixed = _combine(base, members, jnp.asarray(coefficients, jnp.float32))
-    return _encode_all(model, mixed, batches, texts)
-
-
-def chunk_for_device(wanted: int, *, device: Any = None) -> int:
-    """Points or members to process together: 1 on a CPU, where ``vmap`` over weights is slower than a loop.
-
-    Elsewhere at most 16, in chunks of as equal a size as can be: the last one is filled up with copies.
-    """
-    if (device or jax.devices()[0]).platform == "cpu" or wanted < 1:
-        return 1
-    chunks = -(-wanted // _MOST_TOGETHER)
-    return -(-wanted // chunks)
-
-
-_combine = jax.jit(combine)
-
-
-def _encode_all(
-    model: Model, params: Params, batches: Batches, texts: int
-) -> Float[np.ndarray, "points {texts} hidden"]:
-    steps, slots = batches.index.shape
-    padding = -slots % _SLOT_MULTIPLE
-    encode = _encoder(model)
+    program = _encoder(model, mesh)
+    home, along_texts = mesh.devices.flat[0], mesh.shape["texts"]
+    inputs, slots = _inputs(batches, along_texts)
+    placement = NamedSharding(mesh, PartitionSpec("texts"))
     outputs = []
-    for step in range(steps):
-        inputs = {name: array[step] for name, array in batches.inputs.items()}
-        if "starts" in inputs:
-            inputs["starts"] = np.pad(inputs["starts"], (0, padding))
-        outputs.append(encode(params, inputs)[:, :slots])
-    features = np.asarray(jnp.stack(outputs, axis=1))
-    return np.stack([in_text_order(point, batches.index, texts) for point in features])
+    for first in range(0, len(inputs["token_ids"]), along_texts):
+        step = {name: array[first : first + along_texts] for name, array in inputs.items()}
+        outputs.append(jax.device_put(program(points, jax.device_put(step, placement)), home))
+    return _in_text_order(outputs, _slot_of_text(batches, texts, slots))
 
 
-@lru_cache(maxsize=8)
-def _encoder(model: Model) -> Callable[[Params, dict[str, np.ndarray]], Array]:
-    """One compiled program for a batch under ``[points, ...]`` parameters."""
+def encoding_bytes(
+    model: Model, base: Params, batches: Batches, mesh: Mesh, chunk: int, *, precision: str = "float32"
+) -> int:
+    """Returns what encoding one batch under ``chunk`` points takes on each device, without their parameters.
 
-    def encode(params: Params, batch: dict[str, Array]) -> Float[Array, "points batch hidden"]:
+    The compiled program tells, and it is the one that runs. Weights of another precision lie beside those in float32.
+    """
+
+    def shaped(shape: tuple[int, ...], dtype: np.dtype, axis: str) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(mesh, PartitionSpec(axis)))
+
+    inputs, _ = _inputs(batches, mesh.shape["texts"])
+    step = {name: shaped((mesh.shape["texts"], *a.shape[1:]), a.dtype, "texts") for name, a in inputs.items()}
+    together = chunk * mesh.shape["points"]
+    points = jax.tree.map(lambda leaf: shaped((together, *leaf.shape), jnp.dtype(precision), "points"), base)
+    memory = _encoder(model, mesh).lower(points, step).compile().memory_analysis()
+    # Backends that cannot tell are taken to need nothing.
+    beside = (
+        0
+        if precision == "float32"
+        else chunk * sum(leaf.size * jnp.dtype(precision).itemsize for leaf in jax.tree.leaves(base))
+    )
+    return beside + (memory.temp_size_in_bytes + memory.output_size_in_bytes if memory else 0)
+
+
+def _inputs(batches: Batches, along_texts: int) -> tuple[dict[str, np.ndarray], int]:
+    """Batches padded to whole turns of the mesh and to a common number of slots, which is returned too."""
+    steps, slots = batches.index.shape
+    inputs = dict(batches.inputs)
+    if "starts" in inputs:
+        inputs["starts"] = np.pad(inputs["starts"], ((0, 0), (0, -slots % _SLOT_MULTIPLE)))
+        slots = inputs["starts"].shape[1]
+    # The last step again, in place of a missing one: its features are not looked at.
+    turn = np.minimum(np.arange(steps + -steps % along_texts), steps - 1)
+    return {name: array[turn] if len(turn) > steps else array for name, array in inputs.items()}, slots
+
+
+def _slot_of_text(batches: Batches, texts: int, slots: int) -> Int[np.ndarray, " texts"]:
+    """Which of all slots, padded to ``slots`` a step, holds each text."""
+    steps, filled = batches.index.shape
+    places = (np.arange(steps)[:, None] * slots + np.arange(filled)).astype(np.int32)
+    return np.asarray(in_text_order(places, batches.index, texts))
+
+
+@jax.jit
+def _in_text_order(
+    outputs: list[Float[Array, "points turn slots hidden"]], slot_of_text: Int[Array, " texts"]
+) -> Float[Array, "points texts hidden"]:
+    together = jnp.concatenate(outputs, axis=1)
+    return together.reshape(len(together), -1, together.shape[-1])[:, slot_of_text]
+
+
+@lru_cache(maxsize=32)
+def _encoder(model: Model, mesh: Mesh) -> jax.stages.Wrapped:
+    """One compiled program: parameters ``[points, ...]`` and a batch for each place along the texts."""
+
+    def encode(params: Params, batch: dict[str, Array]) -> Float[Array, "points 1 slots hidden"]:
+        """On one device: its points, its batch."""
+        own = jax.tree.map(lambda array: array[0], batch)
         if jax.tree.leaves(params)[0].shape[0] > 1:
-            return jax.vmap(partial(model.encode, batch=batch))(params)
+            return jax.vmap(partial(model.encode, batch=own))(params)[:, None]
         # A batch of one model costs time on a CPU: take the axis off and put it back.
-        return model.encode(jax.tree.map(lambda leaf: leaf[0], params), batch)[None]
+        return model.encode(jax.tree.map(lambda leaf: leaf[0], params), own)[None, None]
 
-    return jax.jit(encode)
+    points, texts = PartitionSpec("points"), PartitionSpec("texts")
+    # Devices do not talk to one another, and an architecture need not know that it runs on several.
+    cut = jax.shard_map(
+        encode, mesh=mesh, in_specs=(points, texts), out_specs=PartitionSpec("points", "texts"), check_vma=False
+    )
+    return jax.jit(cut)

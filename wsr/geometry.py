@@ -1,20 +1,17 @@
-"""Where coefficients meet weights, and what the Gram matrix of a population answers.
+"""Where coefficients meet weights, and what the Gram matrix of a population (``wsr.similarity``) answers.
 
 Everything here is about encoders; heads belong to datasets and have no place in weight space.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float64
 
-from wsr.trees import flatten
 from wsr.types import AnyArray, Params
-
-ReadLeaf = Callable[[int, str], np.ndarray]
-"""``read(member, path)`` gives one leaf of one member."""
 
 
 def combine(base: Params, members: Params, coefficients: Float[Array, "*points members"]) -> Params:
@@ -36,47 +33,57 @@ def combine(base: Params, members: Params, coefficients: Float[Array, "*points m
     def leaf(base_leaf: AnyArray, member_leaves: AnyArray) -> Array:
         # HIGHEST: TPUs and recent GPUs otherwise multiply float32 in bfloat16 or TF32.
         mixed = jnp.tensordot(coefficients, member_leaves, axes=1, precision=jax.lax.Precision.HIGHEST)
-        return mixed + rest.reshape(rest.shape + (1,) * base_leaf.ndim) * base_leaf
+        return mixed + _times(rest, base_leaf)
 
     return jax.tree.map(leaf, base, members)
+
+
+def combine_one_by_one(
+    base: Params,
+    members: Iterable[Params],
+    coefficients: Float[np.ndarray, "*points members"],
+    *,
+    sharding: jax.sharding.Sharding | None = None,
+) -> Params:
+    """Returns the points of ``combine`` from members that come one after another.
+
+    No member need be in memory longer than its turn takes, and one program serves any number of them.
+
+    Args:
+      base: the checkpoint the members were fine-tuned from.
+      members: as many as there are columns, in their order.
+      coefficients: one row for each point.
+      sharding: how points lie on devices, where base and members are on several.
+    """
+    mixed = _scaled(base, _placed(np.asarray(1.0 - coefficients.sum(axis=-1)), sharding))
+    for number, member in enumerate(members):
+        # Waits for each, or members would queue up on the device.
+        mixed = jax.block_until_ready(_added(mixed, member, _placed(coefficients[..., number], sharding)))
+        del member  # it is not to lie beside the next
+    return mixed
+
+
+@jax.jit
+def _scaled(params: Params, factors: Float[Array, "*points"]) -> Params:
+    return jax.tree.map(lambda leaf: _times(factors, leaf), params)
+
+
+@partial(jax.jit, donate_argnums=0)
+def _added(mixed: Params, params: Params, factors: Float[Array, "*points"]) -> Params:
+    return jax.tree.map(lambda total, leaf: total + _times(factors, leaf), mixed, params)
+
+
+def _times(factors: Float[Array, "*points"], leaf: AnyArray) -> Array:
+    return factors.reshape(factors.shape + (1,) * leaf.ndim) * leaf
+
+
+def _placed(factors: np.ndarray, sharding: jax.sharding.Sharding | None) -> Array:
+    return jax.device_put(np.asarray(factors, np.float32), sharding)
 
 
 def task_vector(params: Params, base: Params) -> Params:
     """Returns ``params - base``, leaf by leaf."""
     return jax.tree.map(jnp.subtract, params, base)
-
-
-def gram(
-    base: Params,
-    members: int,
-    read: ReadLeaf,
-    *,
-    block_bytes: int = 256 * 2**20,
-    advance: Callable[[int], None] = lambda leaves: None,
-) -> Float64[np.ndarray, "members members"]:
-    """Returns the inner products of the task vectors over the flattened encoder, ``G[i, j] = <t_i, t_j>``.
-
-    Works through the leaves in blocks of at most ``block_bytes`` over all members, so memory does not grow with the
-    number of models. A leaf that is too large for one block is read once for each of its blocks. Products are taken
-    in float32 within a block and added up in float64.
-
-    Args:
-      base: the common checkpoint.
-      members: how many there are.
-      read: gives one leaf of one member.
-      block_bytes: the working memory.
-      advance: called after each leaf, for progress.
-    """
-    total = np.zeros((members, members), np.float64)
-    for path, base_leaf in flatten(base).items():
-        origin = np.asarray(base_leaf, np.float32).ravel()
-        width = max(1, block_bytes // (4 * max(members, 1)))
-        for start in range(0, origin.size, width):
-            piece = slice(start, start + width)
-            block = np.stack([read(member, path).reshape(-1)[piece] - origin[piece] for member in range(members)])
-            total += block @ block.T
-        advance(1)
-    return total
 
 
 def cosine(gram_matrix: Float64[np.ndarray, "members members"]) -> Float64[np.ndarray, "members members"]:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from functools import cache, cached_property, partial
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Float64
 
@@ -13,8 +12,8 @@ from wsr import geometry, sampling
 from wsr.data.table import overlapping
 from wsr.errors import WsrError
 from wsr.models.model import Model
-from wsr.progress import progress
-from wsr.store import Store, hash_params
+from wsr.similarity import OpenLeaf, gram_matrix, in_memory
+from wsr.store import GramFile, Store, hash_params
 from wsr.trees import flatten, stack
 from wsr.types import Params
 
@@ -29,12 +28,8 @@ class Member:
     content_sha256: str
     """Identifies the weights: two members of equal content are the same point."""
     load: Callable[[], Params]
-    load_leaf: Callable[[str], np.ndarray] | None = None
-    """Reads one leaf by its path without the others; None where ``load`` hands over what is in memory."""
-
-    def leaf(self, path: str) -> np.ndarray:
-        """One leaf of the weights."""
-        return self.load_leaf(path) if self.load_leaf else np.asarray(flatten(self.load())[path])
+    open_task_vector: Callable[[], OpenLeaf] | None = None
+    """Reads the task vector from disk in pieces; None where ``load`` hands over what is in memory."""
 
 
 class Region:
@@ -45,10 +40,20 @@ class Region:
       base: the checkpoint all members were fine-tuned from.
       members: the population; a region may have no members (then its only point is the base).
       base_sha256: identifies the base.
+      gram_file: where inner products of the members are kept from one process to the next.
     """
 
-    def __init__(self, model: Model, base: Params, members: Iterable[Member], *, base_sha256: str):
+    def __init__(
+        self,
+        model: Model,
+        base: Params,
+        members: Iterable[Member],
+        *,
+        base_sha256: str,
+        gram_file: GramFile | None = None,
+    ):
         self.model, self.base, self.base_sha256 = model, base, base_sha256
+        self._gram_file = gram_file
         self.members = tuple(members)
         repeated = {name for name in self.names if self.names.count(name) > 1}
         if repeated:
@@ -68,18 +73,17 @@ class Region:
         for name in wanted:
             record = store.record(name)
             read = partial(_load_encoder, store, name)
-            kept = size_gib <= keep_gib
             members.append(
                 Member(
                     name,
                     record.dataset,
                     record.family,
                     record.content_sha256,
-                    cache(read) if kept else read,
-                    None if kept else partial(store.load_leaf, name),
+                    cache(read) if size_gib <= keep_gib else read,
+                    partial(store.open_task_vector, name),
                 )
             )
-        return cls(model, store.base(), members, base_sha256=store.base_sha256)
+        return cls(model, store.base(), members, base_sha256=store.base_sha256, gram_file=store.gram_file)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -102,7 +106,13 @@ class Region:
     def where(self, condition: Callable[[Member], bool]) -> "Region":
         """The members for which ``condition`` holds."""
         kept = [number for number, member in enumerate(self.members) if condition(member)]
-        part = Region(self.model, self.base, [self.members[k] for k in kept], base_sha256=self.base_sha256)
+        part = Region(
+            self.model,
+            self.base,
+            [self.members[k] for k in kept],
+            base_sha256=self.base_sha256,
+            gram_file=self._gram_file,
+        )
         if "gram" in self.__dict__:  # computed already: a part's Gram matrix is a part of it
             part.__dict__["gram"] = self.gram[np.ix_(kept, kept)]
         return part
@@ -134,27 +144,41 @@ class Region:
         return stack([member.load() for member in self.members])
 
     def params(self, coefficients: Float[np.ndarray, " members"]) -> Params:
-        """The weights of one point; only members with a coefficient other than 0 are read."""
+        """The weights of one point; only members with a coefficient other than 0 are read, one after another."""
         used = np.flatnonzero(coefficients)
-        chosen = Region(self.model, self.base, [self.members[k] for k in used], base_sha256=self.base_sha256)
-        mixed = geometry.combine(self.base, chosen.stacked(), jnp.asarray(coefficients[used], jnp.float32))
-        return jax.tree.map(np.asarray, mixed)
+        members = (self.members[k].load() for k in used)
+        return jax.tree.map(np.asarray, geometry.combine_one_by_one(self.base, members, coefficients[used]))
 
     @cached_property
     def gram(self) -> Float64[np.ndarray, "members members"]:
-        """Inner products of all task vectors; cosines, distances and radii follow from it."""
-        leaves = len(flatten(self.base))
-        with progress("similarity", leaves, "leaves") as counter:
-            return geometry.gram(
-                self.base,
-                len(self),
-                lambda member, path: self.members[member].leaf(path),
-                advance=counter.advance,
-            )
+        """Inner products of all task vectors; cosines, distances and radii follow from it.
+
+        Only products that the store does not know yet are worked out; it is told of them.
+        """
+        hashes = [member.content_sha256 for member in self.members]
+        known = self._gram_file.read(hashes) if self._gram_file else np.full((len(self), len(self)), np.nan)
+        if not np.isnan(known).any():
+            return known
+        found = gram_matrix(self.leaf_sizes, self.open_task_vectors(), known)
+        if self._gram_file:
+            self._gram_file.add(hashes, found)
+        return found
 
     def similarity(self) -> Float64[np.ndarray, "members members"]:
         """Cosines between task vectors."""
         return geometry.cosine(self.gram)
+
+    @property
+    def leaf_sizes(self) -> dict[str, int]:
+        """How many entries each leaf of the encoder has, by path."""
+        return {path: leaf.size for path, leaf in flatten(self.base).items()}
+
+    def open_task_vectors(self) -> list[OpenLeaf]:
+        """Opens the task vector of each member, to be read in pieces by ``wsr.similarity``."""
+        return [
+            member.open_task_vector() if member.open_task_vector else in_memory(member.load(), self.base)
+            for member in self.members
+        ]
 
     def centroid(self) -> Float[np.ndarray, " members"]:
         """Coefficients of the uniform average."""

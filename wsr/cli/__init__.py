@@ -16,7 +16,8 @@ VERBS = {
     "ls": "list the members of a store",
     "map": "similarity, clusters and a 2-D map of a store, or of a matrix of similarities",
     "evaluate": "score members, their centroid and points between them on a dataset",
-    "merge": "average members into one model and export it",
+    "compare": "which of two groups of models is better on a dataset, stopping when that is sure",
+    "merge": "merge members into one model and export it",
     "report": "render finished studies as one page",
 }
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from wsr.cli import dataset_flags
+from wsr.cli import dataset_flags, device_flags
 
 
 def define(values: flags.FlagValues) -> None:
@@ -21,13 +21,28 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_integer("test_size", 300, "Texts the loss is taken on; 0: all.", flag_values=values)
     flags.DEFINE_string("probe", "linear", "The classifier: linear or roberta_head.", flag_values=values)
     flags.DEFINE_float("inverse_l2", 1.0, "C of the linear probe.", lower_bound=0.0, flag_values=values)
-    flags.DEFINE_integer("chunk", None, "Points on the device together; by default chosen for it.", flag_values=values)
+    device_flags.define(values, "Points")
+    flags.DEFINE_enum(
+        "precision",
+        "float32",
+        ["float32", "bfloat16"],
+        "What the encoder computes in; bfloat16 is for accelerators.",
+        flag_values=values,
+    )
     flags.DEFINE_integer("seed", 0, "Of the points drawn.", flag_values=values)
+    flags.DEFINE_float(
+        "surrogate_tolerance",
+        None,
+        "Score points of the hull by a surrogate where its mean error is below this; the rows tell the error.",
+        lower_bound=0.0,
+        flag_values=values,
+    )
     flags.DEFINE_string("out", None, "A JSONL file for the rows.", flag_values=values)
 
 
 def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
     """Evaluates and prints a table, best first."""
+    from functools import partial
     from pathlib import Path
 
     import numpy as np
@@ -37,11 +52,12 @@ def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
     from wsr.cli.population import open_base, open_region
     from wsr.compilation import use_persistent_cache
     from wsr.evaluate import Protocol, evaluate
-    from wsr.features import chunk_for_device
     from wsr.probe import PROBES
     from wsr.progress import progress
+    from wsr.region_features import plan_features
     from wsr.results import Points, write_rows
     from wsr.sampling import centroid, convex_hull, corners
+    from wsr.surrogate import evaluate_hull
 
     refuse_positional(positional)
     required("--store", values.store)
@@ -50,7 +66,7 @@ def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
     use_persistent_cache()
     store, region = open_region(values.store)
     tokenizer = open_base(store).tokenizer
-    protocol = Protocol(probe=values.probe, inverse_l2=values.inverse_l2)
+    protocol = Protocol(probe=values.probe, inverse_l2=values.inverse_l2, precision=values.precision)
     points = Points.on_disk(Path(values.store) / "points")
     rows: list[dict] = []
     for name in values.on:
@@ -66,12 +82,28 @@ def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
         if len(others) > 1 and values.interior:
             groups.append(("interior", others, convex_hull(draw, values.interior, len(others))))
         total = sum(len(coefficients) for _, _, coefficients in groups)
-        chunk = values.chunk or chunk_for_device(total)
-        print(f"{dataset.name}: {total} points, {chunk} at a time on the device", flush=True)
+        plan = plan_features(
+            region,
+            np.tile(centroid(len(region)), (total, 1)),
+            {split: dataset.splits[split] for split in ("probe", "test")},
+            chunk=values.chunk,
+            memory_budget_gib=values.memory_budget_gib,
+            precision=values.precision,
+        )
+        print(f"{dataset.name}: {total} points, {plan}", flush=True)
         with progress(f"evaluating on {dataset.name}", total, "points") as counter:
             for group, part, coefficients in groups:
-                scored = evaluate(
-                    part, coefficients, dataset, protocol=protocol, points=points, chunk=chunk, counter=counter
+                by_surrogate = values.surrogate_tolerance is not None and group == "interior"
+                score = partial(evaluate_hull, tolerance=values.surrogate_tolerance) if by_surrogate else evaluate
+                scored = score(
+                    part,
+                    coefficients,
+                    dataset,
+                    protocol=protocol,
+                    points=points,
+                    chunk=plan.chunk,
+                    memory_budget_gib=plan.budget_gib,
+                    counter=counter,
                 )
                 rows += scored.rows(group)
         _show(dataset.name, dataset.metric, [row for row in rows if row["dataset"] == dataset.name])
@@ -89,5 +121,5 @@ def _show(dataset: str, metric: str, rows: list[dict]) -> None:
     for loss, score in sorted(zip(losses, scores, strict=True), key=lambda pair: pair[0]["value"]):
         members = loss["members"]
         name = members[0] if len(members) == 1 else f"{len(members)} members" if members else "base"
-        cells.append((name, loss["group"], loss["value"], score["value"]))
-    show_table(("point", "group", "generalised loss", metric), cells, title=dataset)
+        cells.append((name, loss["group"], loss["value"], score["value"], loss["how"]))
+    show_table(("point", "group", "generalised loss", metric, "how"), cells, title=dataset)

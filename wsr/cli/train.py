@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from wsr.cli import dataset_flags
+from wsr.cli import dataset_flags, device_flags
 
 
 def define(values: flags.FlagValues) -> None:
@@ -29,7 +29,7 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_bool("dropout", True, "Apply the architecture's dropout rates.", flag_values=values)
     number("patience", None, "Early stopping: checks of the validation loss without gain.", flag_values=values)
     number("check_every", 50, "Steps between two checks.", lower_bound=1, flag_values=values)
-    number("chunk", None, "Members trained together; by default chosen for the device.", flag_values=values)
+    device_flags.define(values, "Members")
     flags.DEFINE_enum(
         "keep", "float32", ["float32", "bfloat16_task_vector"], "How members are stored.", flag_values=values
     )
@@ -40,8 +40,8 @@ def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
     from wsr.cli import ls
     from wsr.cli.checks import refuse_positional, required
     from wsr.compilation import use_persistent_cache
-    from wsr.features import chunk_for_device
     from wsr.finetune import Job, Recipe
+    from wsr.finetune.memory import chunk_for_training
     from wsr.models import load
     from wsr.store import Store
     from wsr.studies.members import train_members
@@ -73,7 +73,9 @@ def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
         base_name=values.base,
         base_params=checkpoint.params,
     )
-    chunk = values.chunk or chunk_for_device(len(jobs))
+    chunk = chunk_for_training(
+        checkpoint.model, checkpoint.params, jobs, chunk=values.chunk, memory_budget_gib=values.memory_budget_gib
+    )
     print(f"{len(jobs)} members, {chunk} at a time on the device")
     train_members(checkpoint.model, store, jobs, chunk=chunk, dtype=values.keep)
     ls.show(store)

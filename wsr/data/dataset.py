@@ -1,7 +1,7 @@
 """What the rest of the package sees of a dataset: tokenised texts and labels in four disjoint splits."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,6 +46,18 @@ class Split:
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         source = np.repeat(self.offsets[:-1][indices] - offsets[:-1], lengths) + np.arange(offsets[-1])
         return Split(self.token_ids[source], self.token_types[source], offsets, self.labels[indices])
+
+
+def joined(splits: Sequence[Split]) -> Split:
+    """Returns the texts of all splits, one split after the other."""
+    starts = np.cumsum([0, *(len(split.token_ids) for split in splits)])
+    offsets = [split.offsets[1:] + start for split, start in zip(splits, starts[:-1], strict=True)]
+    return Split(
+        np.concatenate([split.token_ids for split in splits]),
+        np.concatenate([split.token_types for split in splits]),
+        np.concatenate([np.zeros(1, np.int64), *offsets]),
+        np.concatenate([split.labels for split in splits]),
+    )
 
 
 @dataclass(frozen=True, eq=False)

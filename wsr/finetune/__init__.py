@@ -3,6 +3,7 @@
 job.py             what a member is trained on and how
 population.py      members in, trained members out, chunk by chunk
 batches.py         the batches of a group, of one shape
+memory.py          how many members fit on the device together
 program.py         the compiled training loop
 early_stopping.py  the best weights by validation loss
 """

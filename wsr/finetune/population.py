@@ -47,7 +47,7 @@ def finetune(
       model: the architecture.
       start: encoder parameters all members start from.
       jobs: members to train; those of a chunk are padded to common shapes, so give neighbours similar sizes.
-      chunk: members trained together; see ``wsr.features.chunk_for_device``. The last chunk is padded by repeating its
+      chunk: members trained together; see ``wsr.finetune.memory``. The last chunk is padded by repeating its
         last member, so that "same seed, same bits" does not depend on how many members there are.
       counter: advanced by one for each optimiser step of each member.
     """

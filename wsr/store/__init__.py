@@ -1,7 +1,8 @@
 """A population on disk: one base, one immutable checkpoint per member, every leaf with its hash."""
 
+from wsr.store.gram_file import GramFile
 from wsr.store.leaves import hash_params
 from wsr.store.record import MemberRecord, Quarantined
 from wsr.store.store import DTypeOnDisk, Store
 
-__all__ = ["DTypeOnDisk", "MemberRecord", "Quarantined", "Store", "hash_params"]
+__all__ = ["DTypeOnDisk", "GramFile", "MemberRecord", "Quarantined", "Store", "hash_params"]

@@ -14,6 +14,7 @@ import numpy as np
 
 from wsr.errors import WsrError
 from wsr.store import checkpoint
+from wsr.store.gram_file import GramFile
 from wsr.store.leaves import (
     Leaves,
     Table,
@@ -43,6 +44,7 @@ class Store:
     base/                      the parameters all members started from
     members/<name>/            one immutable checkpoint per member
     quarantine/<name>.json     members that became non-finite
+    gram.json                  inner products of task vectors worked out so far
     writing/                   unfinished writes, each under its process's own name
     """
 
@@ -176,9 +178,32 @@ class Store:
             raise WsrError(
                 f"{self.path}: no such leaf: {', '.join(unknown)}; a path looks like {min(self._base_table)}"
             )
-        part = "params" if any(path.startswith("params/") for path in table) else "task_vector"
+        part = _encoder_part(table)
         leaves = _part(checkpoint.read(self._folder(name), [f"{part}/{path}" for path in paths]), part)
         return leaves if part == "params" else self._add_base(leaves)
+
+    def open_task_vector(self, name: str) -> Callable[[str], Callable[[int, np.ndarray], None]]:
+        """Opens a member's task vector, to be read in pieces: for models that need not be whole in memory.
+
+        Returns:
+            ``open(path)`` gives ``read(start, out)``, which fills the flat float32 ``out`` with the entries of that
+            leaf from ``start`` on. The pieces of a leaf are read in order; with the last one its hash is compared.
+        """
+        _, table = self._about(name)
+        part = _encoder_part(table)
+        open_leaf = checkpoint.open_leaves(self._folder(name))
+        base = flatten(self.base()) if part == "params" else {}
+
+        def open_one(path: str) -> Callable[[int, np.ndarray], None]:
+            fill = open_leaf(f"{part}/{path}")
+            return partial(_minus, fill, base[path].reshape(-1)) if base else partial(_widened, fill)
+
+        return open_one
+
+    @property
+    def gram_file(self) -> GramFile:
+        """Inner products of this store's task vectors that were worked out before."""
+        return GramFile(self.path / "gram.json", self.base_sha256, self._staging)
 
     def quarantine(self, record: MemberRecord, step: int, reason: str) -> None:
         """Notes that the member of ``record`` became non-finite at ``step``; its weights are not kept."""
@@ -296,7 +321,7 @@ def _absolute(path: str | Path) -> Path:
 
 
 def _refuse_foreign_folder(path: Path) -> None:
-    ours = {"base", "members", "quarantine", "writing", "store.json"}
+    ours = {"base", "members", "quarantine", "writing", "store.json", "gram.json"}
     if path.exists() and not path.is_dir():
         raise WsrError(f"{path} is a file; a store is a folder")
     foreign = sorted(entry.name for entry in path.iterdir() if entry.name not in ours) if path.exists() else []
@@ -328,6 +353,21 @@ def _problem_of(call: Callable[[], object]) -> str | None:
 def _bfloat16(leaf: Any) -> np.ndarray:
     # asarray: NumPy's arithmetic turns an array of no dimensions into a scalar.
     return np.asarray(leaf).astype(ml_dtypes.bfloat16)
+
+
+def _encoder_part(table: Table) -> str:
+    return "params" if any(path.startswith("params/") for path in table) else "task_vector"
+
+
+def _minus(fill: Callable[[np.ndarray], None], base_leaf: np.ndarray, start: int, out: np.ndarray) -> None:
+    fill(out)
+    np.subtract(out, base_leaf[start : start + out.size], out=out)
+
+
+def _widened(fill: Callable[[np.ndarray], None], start: int, out: np.ndarray) -> None:
+    piece = np.empty(out.size, ml_dtypes.bfloat16)
+    fill(piece)
+    out[:] = piece
 
 
 def _part(leaves: Leaves, part: str) -> Leaves:

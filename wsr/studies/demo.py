@@ -2,7 +2,6 @@
 into a better starting point, in minutes on two CPU cores."""
 
 import dataclasses
-import json
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -21,8 +20,8 @@ from wsr.data.dataset import Dataset
 from wsr.data.load import load_dataset
 from wsr.errors import WsrError
 from wsr.evaluate import Protocol
-from wsr.features import chunk_for_device
 from wsr.finetune import Job, Recipe
+from wsr.finetune.memory import chunk_for_training
 from wsr.models.load import load
 from wsr.region import Region
 from wsr.report.document import Document, Section
@@ -35,6 +34,7 @@ from wsr.studies.directions import random_directions
 from wsr.studies.groups import Sizes, groups
 from wsr.studies.lines import extrapolation, lines
 from wsr.studies.members import learned, members_section, train_members
+from wsr.studies.plan import same_plan_or_refuse
 from wsr.studies.start import FewShot, centroid_start
 
 
@@ -130,8 +130,7 @@ def run_demo(plan: DemoPlan, folder: Path, *, command: str) -> DemoRun:
     """
     from wsr.report.page import write_page
 
-    folder.mkdir(parents=True, exist_ok=True)
-    _same_plan_or_refuse(folder / "plan.json", plan)
+    same_plan_or_refuse(folder, plan)
     clock = _Clock()
     with clock.phase("loading the checkpoint and the datasets"):
         checkpoint = load(plan.base, pooling=plan.pooling)
@@ -149,7 +148,7 @@ def run_demo(plan: DemoPlan, folder: Path, *, command: str) -> DemoRun:
     )
     with clock.phase("fine-tuning"):
         jobs = [Job(dataset, seed, plan.recipe) for dataset in datasets.values() for seed in range(plan.seeds)]
-        records = train_members(model, store, jobs, chunk=chunk_for_device(len(jobs)))
+        records = train_members(model, store, jobs, chunk=chunk_for_training(model, checkpoint.params, jobs))
     region = Region.from_store(store, model, names=[record.name for record in records if learned(record)])
     if len(set(region.datasets)) < 3:
         raise WsrError(f"demo: only {len(region)} of {len(records)} members learned their dataset; nothing to compare")
@@ -251,20 +250,3 @@ class _Clock:
     def told(self) -> str:
         parts = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in self._seconds.items())
         return f"{sum(self._seconds.values()):.0f} s in this run ({parts})"
-
-
-def _same_plan_or_refuse(path: Path, plan: DemoPlan) -> None:
-    wanted = json.loads(json.dumps(dataclasses.asdict(plan)))
-    if not path.exists():
-        write_atomically(path, (json.dumps(wanted, indent=1) + "\n").encode())
-        return
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        raise WsrError(f"{path} is not JSON; remove {path.parent} or choose another folder with --out") from None
-    if not isinstance(found, dict) or found != wanted:
-        differing = [key for key in wanted if not isinstance(found, dict) or found.get(key) != wanted[key]]
-        raise WsrError(
-            f"{path.parent} holds a run of another plan (differing: {', '.join(differing)}); "
-            "choose another folder with --out, or remove that one"
-        )

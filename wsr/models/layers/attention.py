@@ -41,8 +41,10 @@ class SelfAttention(nnx.Module):
         rows, _, length, _ = mask.shape
         query, key, value = (self._by_head(part(hidden), rows, length) for part in (self.query, self.key, self.value))
         # Written out rather than jax.nn.dot_product_attention, which cannot drop weights.
-        scores = jnp.einsum("rhqd,rhkd->rhqk", query, key) / query.shape[-1] ** 0.5
-        weights = jax.nn.softmax(jnp.where(mask, scores, jnp.finfo(scores.dtype).min), axis=-1)
+        at_least_float32 = jnp.promote_types(hidden.dtype, jnp.float32)  # also where the layers are less
+        scores = jnp.einsum("rhqd,rhkd->rhqk", query, key, preferred_element_type=at_least_float32)
+        scores = jnp.where(mask, scores / query.shape[-1] ** 0.5, jnp.finfo(scores.dtype).min)
+        weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
         if rngs is not None:
             weights = self.weights_dropout(weights, rngs=rngs)
         mixed = jnp.einsum("rhqk,rhkd->rhqd", weights, value)

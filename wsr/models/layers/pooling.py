@@ -10,8 +10,10 @@ from jaxtyping import Array, Float, Int
 def pool(
     pooling: str, hidden: Float[Array, "rows length hidden"], batch: Mapping[str, Array]
 ) -> Float[Array, "batch hidden"]:
-    """Returns the features of each text of ``batch``; those of an absent text are finite and mean nothing."""
-    return POOLINGS[pooling](hidden, batch["text_ids"], batch["starts"])
+    """Returns the features of each text of ``batch``, at least float32; those of an absent text mean nothing."""
+    return POOLINGS[pooling](
+        hidden.astype(jnp.promote_types(hidden.dtype, jnp.float32)), batch["text_ids"], batch["starts"]
+    )
 
 
 def _first_token(

@@ -1,0 +1,75 @@
+"""A small evaluation in a process of its own, run by tests: prints what they compare as JSON.
+
+python tests/evaluation_in_a_process.py [MESH...]    where a MESH is devices by points and texts, such as 4x2
+"""
+
+import json
+import sys
+
+import jax
+import numpy as np
+from jax import monitoring
+
+from wsr.compilation import use_persistent_cache
+
+counted = {"compile_requests_use_cache": 0, "cache_hits": 0}
+
+
+def count(event: str, **_: object) -> None:
+    """Counts the events of JAX's compilation cache; what was asked for and not found was compiled."""
+    name = event.rsplit("/", 1)[-1]
+    if name in counted:
+        counted[name] += 1
+
+
+monitoring.register_event_listener(count)
+use_persistent_cache()
+
+from worlds import made_up  # noqa: E402
+
+from wsr import region_features, sampling  # noqa: E402
+from wsr.devices import mesh_for, mesh_of  # noqa: E402
+from wsr.evaluate import Protocol, evaluate  # noqa: E402
+from wsr.models import load  # noqa: E402
+from wsr.region import from_params  # noqa: E402
+
+tiny = load("tiny")
+dataset = made_up(tiny, "made_up_a1")
+generator = np.random.default_rng(0)
+
+
+def moved(leaf: np.ndarray) -> np.ndarray:
+    """Some other model."""
+    return (leaf + 0.05 * generator.normal(size=leaf.shape)).astype(np.float32)
+
+
+region = from_params(tiny.model, tiny.params, {f"m{n}": jax.tree.map(moved, tiny.params) for n in range(3)})
+rows = sampling.convex_hull(np.random.default_rng(1), 5, 3)
+losses, placed = [], {}
+encode = region_features.point_features
+
+
+def spied(model: object, points: dict, *more: object) -> jax.Array:
+    """Notes how points lie when they are encoded: in all, on one device, on how many devices."""
+    leaf = jax.tree.leaves(points)[0]
+    placed[name] = [len(leaf), len(leaf.addressable_shards[0].data), len(leaf.sharding.device_set)]
+    return encode(model, points, *more)
+
+
+region_features.point_features = spied
+for name in sys.argv[1:] or ["1x1"]:
+    mesh = mesh_of(*map(int, name.split("x")))
+    # Rows of 48 tokens, two at a time: several steps.
+    found = evaluate(region, rows, dataset, protocol=Protocol(rows=2, row_length=48), mesh=mesh, chunk=1)
+    losses.append(found.losses.tolist())
+print(
+    json.dumps(
+        {
+            "losses": losses,
+            "placed": placed,
+            "default": list(mesh_for(len(rows)).shape.values()),
+            "compiled": counted["compile_requests_use_cache"] - counted["cache_hits"],
+            "from_disk": counted["cache_hits"],
+        }
+    )
+)

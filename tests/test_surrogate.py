@@ -1,0 +1,215 @@
+"""The surrogate against exact evaluation, and its error bound against simulation."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from wsr import sampling
+from wsr.data.packing import evaluation_batches
+from wsr.errors import WsrError
+from wsr.evaluate import EXACT, Protocol, evaluate
+from wsr.features import split_features
+from wsr.models.model import Model
+from wsr.probe import fixed_head_loss
+from wsr.region import from_params
+from wsr.results import Points
+from wsr.surrogate import evaluate_hull, fixed_head, upper_bound
+
+
+def polynomial_model(power):
+    """Features are polynomials of a known degree in the parameters: powers of the first word's embedding."""
+
+    def encode(params, batch, dropout_key=None):
+        first = params["token"][batch["token_ids"].reshape(-1)[batch["starts"] + 1]]
+        return first + first**power
+
+    return Model(f"power {power}", {"power": power}, 6, 64, lambda key: {}, encode)
+
+
+def polynomial_region(power, members=3, seed=0):
+    generator = np.random.default_rng(seed)
+
+    def draw():
+        return {"token": generator.normal(size=(300, 6)).astype(np.float32)}
+
+    return from_params(polynomial_model(power), draw(), {f"m{k}": draw() for k in range(members)})
+
+
+@pytest.fixture(scope="module")
+def region(tiny):
+    """Four members around the tiny checkpoint."""
+
+    def moved(seed):
+        generator = np.random.default_rng(seed)
+        return jax.tree.map(
+            lambda leaf: (leaf + 0.03 * generator.normal(size=leaf.shape)).astype(np.float32), tiny.params
+        )
+
+    return from_params(tiny.model, tiny.params, {f"m{seed}": moved(seed) for seed in range(4)})
+
+
+def hull(points, members, seed=0):
+    return sampling.convex_hull(np.random.default_rng(seed), points, members)
+
+
+def surrogate_rows(found):
+    return np.array([how != EXACT for how in found.how])
+
+
+@pytest.mark.parametrize("power", [2, 3])
+def test_a_polynomial_encoder_is_met_exactly_and_its_degree_is_found(dataset, power):
+    region, rows = polynomial_region(power), hull(40, 3)
+    found = evaluate_hull(region, rows, dataset, tolerance=1e-5)
+    assert [check.degree for check in found.checks] == list(range(1, power + 1))
+    assert found.checks[-1].nodes == {2: 6, 3: 10}[power]
+    assert surrogate_rows(found).sum() == 40 - 6
+    exact = evaluate(region, rows, dataset)
+    np.testing.assert_allclose(found.losses, exact.losses, atol=1e-4)
+    np.testing.assert_array_equal(found.predictions, exact.predictions)
+
+
+@pytest.mark.parametrize("probe", ["linear", "roberta_head"])
+def test_the_reported_error_holds_for_the_points_that_were_not_held_out(dataset, region, probe):
+    protocol, rows = Protocol(probe=probe), hull(60, 4)
+    found = evaluate_hull(region, rows, dataset, protocol=protocol, tolerance=0.02)
+    own = surrogate_rows(found)
+    assert own.sum() == 54
+    exact = evaluate(region, rows, dataset, protocol=protocol).generalised_loss
+    errors = np.abs(found.generalised_loss - exact)
+    assert errors[own].mean() < found.checks[-1].bound < 0.02
+    np.testing.assert_allclose(errors[~own], 0, atol=1e-7)
+    assert np.ptp(exact) > 5 * errors[own].mean()
+
+
+def test_rows_say_how_they_were_obtained(dataset, region):
+    found = evaluate_hull(region, hull(60, 4), dataset, tolerance=0.02)
+    check = found.checks[-1]
+    wanted = f"surrogate(degree={check.degree}, error={check.error:.2g}, bound={check.bound:.2g}, held_out=6)"
+    assert {row["how"] for row in found.rows("interior")} == {EXACT, wanted}
+
+
+def test_a_tolerance_that_no_degree_meets_gets_exact_points(dataset, region):
+    rows = hull(30, 4)
+    found = evaluate_hull(region, rows, dataset, tolerance=1e-9)
+    assert set(found.how) == {EXACT}
+    assert found.checks
+    assert all(check.bound > 1e-9 for check in found.checks)
+    np.testing.assert_allclose(found.losses, evaluate(region, rows, dataset).losses, atol=1e-7)
+
+
+def test_few_points_are_evaluated_exactly_without_a_node(dataset, region):
+    found = evaluate_hull(region, hull(10, 4), dataset, tolerance=1.0)  # 6 held out, and 4 nodes for the other 4
+    assert set(found.how) == {EXACT}
+    assert found.checks == ()
+
+
+def test_points_outside_the_hull_are_exact(dataset, region):
+    outside = np.array([[0.0] * 4, [1.5, -0.5, 0, 0], [0.5, 0.4, 0, 0], [1.0, 1.0, 0, 0]])
+    rows = np.concatenate([outside[:2], hull(40, 4), outside[2:]])
+    found = evaluate_hull(region, rows, dataset, tolerance=0.1)
+    own = surrogate_rows(found)
+    assert own.sum() == 40 - 6
+    assert not own[[0, 1, -2, -1]].any()
+    np.testing.assert_allclose(found.losses[[0, 1, -2, -1]], evaluate(region, outside, dataset).losses, atol=1e-6)
+    assert set(evaluate_hull(region, outside, dataset).how) == {EXACT}
+
+
+def test_a_line_takes_few_nodes_and_members_that_are_not_used_none(dataset, region):
+    rows = sampling.line(np.linspace(0, 1, 40)) @ np.eye(4)[[1, 3]]
+    found = evaluate_hull(region, rows, dataset, tolerance=0.02)
+    assert found.checks[0].nodes == 2
+    assert surrogate_rows(found).sum() == 34
+
+
+def test_the_same_seed_gives_the_same_answer_and_another_holds_others_out(dataset, region):
+    rows = hull(40, 4)
+    first, again, other = (evaluate_hull(region, rows, dataset, tolerance=0.1, seed=seed) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(first.losses, again.losses)
+    assert first.checks == again.checks
+    assert first.how != other.how
+
+
+def test_exact_points_are_kept_and_those_of_the_surrogate_are_not(dataset, region, tmp_path):
+    points = Points.on_disk(tmp_path)
+    first = evaluate_hull(region, hull(40, 4), dataset, tolerance=0.1, points=points)
+    assert len(list(tmp_path.glob("*.npz"))) == 6
+    again = evaluate_hull(region, hull(40, 4), dataset, tolerance=0.1, points=Points.on_disk(tmp_path))
+    np.testing.assert_array_equal(first.losses, again.losses)
+
+
+@pytest.mark.parametrize("tolerance", [0.1, 1e-9])
+def test_a_head_that_is_fixed_takes_the_place_of_a_probe(tiny, dataset, region, tolerance):
+    generator = np.random.default_rng(0)
+    hidden = tiny.model.hidden
+    head = {"kernel": generator.normal(size=(hidden, 2)).astype(np.float32) / 8, "bias": np.array([0.1, 0], np.float32)}
+    rows = hull(30, 4)
+    found = evaluate_hull(region, rows, dataset, tolerance=tolerance, score=fixed_head(head))
+    assert surrogate_rows(found).any() == (tolerance > 1e-6)
+    split = dataset.splits["test"]
+    features = np.stack(
+        [split_features(tiny.model, region.params(row), evaluation_batches(split, rows=16), len(split)) for row in rows]
+    )
+    stacked = {name: jnp.broadcast_to(leaf, (len(rows), *leaf.shape)) for name, leaf in head.items()}
+    losses = np.asarray(fixed_head_loss(jnp.asarray(features), jnp.asarray(split.labels), stacked))
+    own = surrogate_rows(found)
+    np.testing.assert_allclose(found.losses[~own], losses[~own], atol=1e-4)
+    assert np.abs(found.losses.mean(axis=1) - losses.mean(axis=1)).mean() < max(found.checks[-1].bound, 1e-5)
+
+
+def test_polynomials_take_the_place_of_most_probes(dataset, region, monkeypatch):
+    from wsr import surrogate
+
+    scored = []
+    score = surrogate.probe_score(dataset, Protocol())
+
+    def counted(features):
+        scored.append(len(features["test"]))
+        return score(features)
+
+    monkeypatch.setattr(surrogate, "probe_score", lambda dataset, protocol: counted)
+    rows = hull(600, 4)
+    found = evaluate_hull(region, rows, dataset, tolerance=0.02)
+    assert sum(scored) < 200
+    some = np.flatnonzero(surrogate_rows(found))[::20]
+    exact = evaluate(region, rows[some], dataset)
+    assert np.abs(found.generalised_loss[some] - exact.generalised_loss).mean() < found.checks[-1].bound
+    assert (found.predictions[some] == exact.predictions).mean() > 0.95
+
+
+def test_regression_has_one_value_a_text(dataset):
+    def graded(split):
+        return dataclasses.replace(split, labels=split.lengths.astype(np.float32) / 10)
+
+    splits = {name: graded(split) for name, split in dataset.splits.items()}
+    data = dataclasses.replace(dataset, classes=1, metric="pearson", label_names=(), splits=splits)
+    region, rows = polynomial_region(2), hull(40, 3)
+    found = evaluate_hull(region, rows, data, tolerance=1e-4)
+    assert surrogate_rows(found).sum() == 34
+    exact = evaluate(region, rows, data)
+    np.testing.assert_allclose(found.losses, exact.losses, atol=1e-4)
+    np.testing.assert_allclose(found.predictions, exact.predictions, atol=1e-4)
+
+
+@pytest.mark.parametrize("law", ["exponential", "half normal", "shifted normal", "uniform"])
+@pytest.mark.parametrize("held", [4, 8, 16])
+def test_the_bound_covers_the_mean_as_often_as_it_says(law, held):
+    generator = np.random.default_rng(0)
+    draw = {
+        "exponential": lambda size: generator.exponential(size=size),
+        "half normal": lambda size: np.abs(generator.normal(size=size)),
+        "shifted normal": lambda size: np.abs(generator.normal(0.7, size=size)),
+        "uniform": lambda size: generator.uniform(size=size),
+    }[law]
+    truth = draw(1_000_000).mean()
+    covered = np.mean([upper_bound(errors) >= truth for errors in draw((4000, held))])
+    assert covered >= 0.95 - 3 * np.sqrt(0.05 * 0.95 / 4000)
+    if law == "exponential":
+        assert covered < 0.97
+
+
+def test_an_error_needs_points_to_be_measured_at(dataset, region):
+    with pytest.raises(WsrError, match="held_out must be at least 2"):
+        evaluate_hull(region, hull(30, 4), dataset, held_out=1)

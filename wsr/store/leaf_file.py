@@ -1,0 +1,59 @@
+"""A leaf of a checkpoint without compression: a file with the bytes of the array and nothing else."""
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes  # noqa: F401  # NumPy knows "bfloat16" by its name from here on.
+import numpy as np
+
+
+class LeafFile:
+    """A leaf that is read from its first entry to its last, whole or piece by piece.
+
+    Args:
+      folder: the checkpoint.
+      path: of the leaf, ``"params/layers/0/query/bias"``.
+      form: what the leaf must be, an entry of the checkpoint's table.
+    """
+
+    def __init__(self, folder: Path, path: str, form: dict[str, Any]):
+        self.path, self.form = path, form
+        self.dtype = np.dtype(form["dtype"])
+        # Zarr's name for the only chunk of an array; arrays without dimensions have one as well.
+        chunk = ".".join("0" for _ in form["shape"]) or "0"
+        self._file = str(folder / "state" / path.replace("/", ".") / chunk)
+        self._end = self.dtype.itemsize * int(np.prod(form["shape"]))
+        self._position = 0
+        self._hash = hashlib.sha256()
+
+    def whole(self) -> np.ndarray:
+        """Returns the leaf; its hash is not compared."""
+        leaf = np.empty(self.form["shape"], self.dtype)
+        self._read(leaf.reshape(-1).view(np.uint8))
+        return leaf
+
+    def next(self, out: np.ndarray) -> None:
+        """Fills the flat ``out`` with the next entries; with the last one the hash of the whole leaf is compared.
+
+        Raises:
+          OSError, ValueError: the file is not what was written.
+        """
+        piece = out.view(np.uint8)
+        self._read(piece)
+        self._hash.update(piece.data)
+        if self._position == self._end and self._hash.hexdigest() != self.form["sha256"]:
+            raise ValueError(f"sha256 expected {self.form['sha256']}, found {self._hash.hexdigest()}")
+
+    def _read(self, piece: np.ndarray) -> None:
+        # Opened for each piece: a process may hold fewer files open than there are members.
+        file = os.open(self._file, os.O_RDONLY)
+        try:
+            size, rest = os.fstat(file).st_size, piece
+            while rest.size and (count := os.preadv(file, [rest.data], self._position)):
+                rest, self._position = rest[count:], self._position + count
+        finally:
+            os.close(file)
+        if rest.size or size != self._end:
+            raise ValueError(f"the file has {size} bytes, expected {self._end}")
