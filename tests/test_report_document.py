@@ -25,6 +25,8 @@ def test_round_trip() -> None:
         "curves",
         "groups",
         "intervals",
+        "contours",
+        "triangle",
     }
 
 

@@ -160,6 +160,50 @@ def starts() -> Figure:
     )
 
 
+def plane() -> Figure:
+    x, y = np.linspace(-4.0, 7.0, 7), np.linspace(-4.0, 6.0, 6)
+    across, up = np.meshgrid(x, y)
+    corners = ((0.0, 0.0, "vader_movie/0"), (3.0, 0.0, "vader_movie/1"), (1.4, 2.5, "vader_movie/2"))
+    marks = [{"x": a, "y": b, "label": label, "group": "members"} for a, b, label in corners]
+    return Figure(
+        "contours",
+        "The plane through three members",
+        "Generalised loss on vader_movie; a dot for each point that was evaluated.",
+        {
+            "x": x,
+            "y": y,
+            "values": 0.48 + 0.004 * ((across - 1.5) ** 2 + (up - 0.8) ** 2),
+            "x_label": "towards the second member (L2 distance of weights)",
+            "y_label": "away from that line (L2 distance of weights)",
+            "value_label": "generalised loss (nats)",
+            "outlines": [{"x": [0.0, 3.0, 1.4, 0.0], "y": [0.0, 0.0, 2.5, 0.0]}],
+            "marks": [
+                *marks,
+                {"x": 1.47, "y": 0.83, "label": "centroid", "group": "centroid"},
+                {"x": 1.5, "y": 0.8, "label": "pretrained", "group": "base"},
+            ],
+        },
+    )
+
+
+def triangle() -> Figure:
+    steps = 4
+    rows = [[a, b, steps - a - b] for a in range(steps + 1) for b in range(steps + 1 - a)]
+    coefficients = np.array(rows) / steps
+    return Figure(
+        "triangle",
+        "Between three members",
+        "Generalised loss on vader_movie; a dot for each point that was evaluated.",
+        {
+            "corners": ["vader_movie/0", "vader_movie/1", "vader_movie/2"],
+            "coefficients": coefficients,
+            "values": 0.48 + 0.06 * np.square(coefficients - 1 / 3).sum(axis=1),
+            "value_label": "generalised loss (nats)",
+            "marks": [{"coefficients": [1 / 3, 1 / 3, 1 / 3], "label": "centroid"}],
+        },
+    )
+
+
 def accuracy_table() -> Table:
     noise = np.random.default_rng(5)
     rows = tuple(
@@ -237,7 +281,7 @@ def document() -> Document:
             "P_B(In' > In) 71 % [58, 82] in one dataset, 54 % [44, 64] in one family.",
             "does not hold",
             ("Members trained shortly stop before the rim of the basin: their distance still grew at the end.",),
-            (strips(),),
+            (strips(), triangle(), plane()),
             (),
             "wsr evaluate runs/demo --hull --levels=dataset,task,general",
         ),

@@ -7,11 +7,11 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from test_report_example import extrapolation, heatmap, lines, map_of_models, starts, strips
+from test_report_example import extrapolation, heatmap, lines, map_of_models, plane, starts, strips, triangle
 
 from wsr.errors import WsrError
-from wsr.report.document import Figure
-from wsr.report.figures import draw, missing, save
+from wsr.report.document import Document, Figure, Section
+from wsr.report.figures import draw, missing, save, save_all
 
 SVG = "{http://www.w3.org/2000/svg}"
 EXAMPLES = {
@@ -21,7 +21,10 @@ EXAMPLES = {
     "curves past the ends": extrapolation(),
     "groups": strips(),
     "intervals": starts(),
+    "contours": plane(),
+    "triangle": triangle(),
 }
+KINDS = ["heatmap", "map", "curves", "groups", "intervals", "contours", "triangle"]
 HOSTILE = ("<script>alert(1)</script>", "\"&'", "]]>", "$\\frac{1}{2}$", "_hidden", "\x00\x1b\u202e", "名前", "a" * 300)
 
 
@@ -39,6 +42,8 @@ def _marks(figure: Figure) -> int:
     if figure.kind == "curves":  # each line, its points, and the mean of each group
         named = {line.get("group") for line in data["series"]} - {None}
         return len(named) + sum(1 + len(line["x"]) for line in data["series"])
+    if figure.kind in ("contours", "triangle"):  # each evaluated point, and the marks
+        return np.size(data["values"]) + len(data["marks"])
     if figure.kind == "groups":
         return sum(len(group["values"]) + 1 for panel in data["panels"] for group in panel["groups"])
     return sum(len(entry["values"]) + 2 for row in data["rows"] for entry in row["series"])
@@ -113,12 +118,27 @@ def _hostile(name: str) -> Mapping[str, Figure]:
         },
         "groups": {"panels": [{"title": name, "groups": [group]}], "y_label": name},
         "intervals": {"rows": [{"name": name, "series": [entry]}], "x_label": name},
+        "contours": {
+            **point,
+            "values": np.eye(2),
+            "x_label": name,
+            "y_label": name,
+            "value_label": name,
+            "marks": [mark | {"group": name}],
+        },
+        "triangle": {
+            "corners": [name] * 3,
+            "coefficients": np.eye(3),
+            "values": [0.1, 0.2, 0.3],
+            "value_label": name,
+            "marks": [{"coefficients": [0.2, 0.3, 0.5], "label": name}],
+        },
     }
     return {kind: Figure(kind, name, name, values) for kind, values in data.items()}
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-@pytest.mark.parametrize("kind", ["heatmap", "map", "curves", "groups", "intervals"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_names_are_only_text(kind: str, name: str) -> None:
     svg = draw(_hostile(name)[kind])
     root = ElementTree.fromstring(svg)
@@ -145,11 +165,25 @@ def _empty(kind: str, value: float | None) -> Figure:
             "rows": [{"name": "a", "series": [{"name": "s", "mean": value}]}] if many else [],
             "x_label": "x",
         },
+        "contours": {
+            "x": many,
+            "y": many,
+            "values": [many for _ in many],
+            "x_label": "x",
+            "y_label": "y",
+            "value_label": "z",
+        },
+        "triangle": {
+            "corners": ["a", "b", "c"],
+            "coefficients": [[0.2, 0.3, 0.5] for _ in many],
+            "values": many,
+            "value_label": "z",
+        },
     }
     return Figure(kind, "t", "c", data[kind])
 
 
-@pytest.mark.parametrize("kind", ["heatmap", "map", "curves", "groups", "intervals"])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("value", "told"), [(None, "there are no values"), (float("nan"), "every value is missing")])
 def test_nothing_to_draw_is_said(kind: str, value: float | None, told: str) -> None:
     svg = draw(_empty(kind, value))
@@ -219,3 +253,38 @@ def test_save_refuses_what_it_cannot_write(tmp_path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(WsrError, match="cannot write"):
         save(EXAMPLES["intervals"], tmp_path / "file" / "figure.svg")
+
+
+@pytest.mark.parametrize("kind", ["contours", "triangle"])
+def test_a_surface_of_one_value_or_with_a_hole_is_drawn(kind: str) -> None:
+    data = dict(EXAMPLES[kind].data)
+    values = np.array(data["values"], float)
+    flat = Figure(kind, "t", "c", data | {"values": np.full_like(values, 0.5)})
+    assert "0.500" in " ".join(_titles(draw(flat)))
+    values.flat[4] = np.nan
+    holed = Figure(kind, "t", "c", data | {"values": values})
+    assert len(_titles(draw(holed))) == _marks(EXAMPLES[kind]) - 1
+    assert missing(holed) == "1 value is missing or not finite, and not drawn."
+
+
+def test_a_triangle_of_points_on_one_line_has_no_surface_but_its_points() -> None:
+    coefficients = [[1.0, 0.0, 0.0], [0.5, 0.5, 0.0], [0.0, 1.0, 0.0]]
+    data = {"corners": ["a", "b", "c"], "coefficients": coefficients, "values": [1.0, 2.0, 3.0], "value_label": "z"}
+    assert len(_titles(draw(Figure("triangle", "t", "c", data)))) == 3
+
+
+def test_every_figure_of_a_document_is_saved_twice(tmp_path) -> None:
+    first = Section("s", "q", "p", "m", "holds", figures=(EXAMPLES["map"], EXAMPLES["triangle"]))
+    second = Section("s", "q", "p", "m", "holds", figures=(EXAMPLES["map"],))
+    written = save_all(Document("d", (), {}, (first, second)), tmp_path / "figures")
+    assert sorted(tmp_path.glob("figures/*")) == sorted(written)
+    assert [path.name for path in written] == [
+        f"{place}-{title}.{suffix}"
+        for place, title in (
+            ("01-1", "map-of-the-members"),
+            ("01-2", "between-three-members"),
+            ("02-1", "map-of-the-members"),
+        )
+        for suffix in ("svg", "pdf")
+    ]
+    assert all(path.read_bytes()[:5] in (b"<?xml", b"%PDF-") for path in written)

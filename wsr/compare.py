@@ -172,7 +172,7 @@ def holm(p_values: Float[np.ndarray, " tests"] | Sequence[float]) -> Float[np.nd
 
 def barrier(alphas: Float[np.ndarray, " points"], losses: Float[np.ndarray, " points"]) -> float:
     """Returns the maximum over alpha in [0, 1] of ``L(alpha) - [(1 - alpha) L(0) + alpha L(1)]``; never negative."""
-    return float(_barriers(np.asarray(alphas), np.asarray(losses, np.float64)[:, None])[0])
+    return float(barriers(np.asarray(alphas), np.asarray(losses, np.float64)[:, None])[0])
 
 
 def barrier_interval(
@@ -188,7 +188,7 @@ def barrier_interval(
     A maximum is biased upwards by noise: a low end just above zero is weak evidence of a barrier.
     """
     values = _losses(losses, "on the line")
-    drawn = _barriers(np.asarray(alphas), values @ _draws(values.shape[1], resamples, generator).T / values.shape[1])
+    drawn = barriers(np.asarray(alphas), values @ _draws(values.shape[1], resamples, generator).T / values.shape[1])
     low, high = _percentiles(drawn, confidence)
     return Interval(barrier(alphas, values.mean(axis=1)), low, high)
 
@@ -260,9 +260,10 @@ def _probability(
     return total / (counts_a.sum(axis=1) * counts_b.sum(axis=1))
 
 
-def _barriers(
+def barriers(
     alphas: Float[np.ndarray, " points"], losses: Float[np.ndarray, "points draws"]
 ) -> Float[np.ndarray, " draws"]:
+    """Returns the barrier of each column of losses, see ``barrier``."""
     ends = []
     for end in (0.0, 1.0):
         at = np.flatnonzero(np.isclose(alphas, end, rtol=0, atol=1e-6))

@@ -1,4 +1,4 @@
-"""renders finished studies again as pages: wsr report RUN..."""
+"""renders finished studies again, several as one page, figures as files: wsr report RUN... [--figures=FOLDER]"""
 
 from collections.abc import Sequence
 
@@ -8,8 +8,12 @@ from absl import flags
 def define(values: flags.FlagValues) -> None:
     """Defines the verb's flags."""
     flags.DEFINE_string(
-        "out", None, "The page to write; by default report.html in the (first) run.", flag_values=values
+        "out",
+        None,
+        "The page to write; by default report.html in the run, or beside the first of several.",
+        flag_values=values,
     )
+    flags.DEFINE_string("figures", None, "Folder for each figure as SVG and as PDF.", flag_values=values)
 
 
 def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
@@ -18,6 +22,8 @@ def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
 
     from wsr.errors import WsrError
     from wsr.report.document import Document
+    from wsr.report.figures import save_all
+    from wsr.report.join import join
     from wsr.report.page import write_page
 
     if not positional:
@@ -29,16 +35,15 @@ def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
             raise WsrError(
                 f"{run_folder} holds no finished run: there is no {file.name}; run its command to the end first"
             )
-        documents.append(Document.from_json(file.read_text(encoding="utf-8")))
-    first = documents[0]
-    joined = Document(
-        first.title if len(documents) == 1 else "wsr report",
-        tuple(line for document in documents for line in document.summary),
-        first.facts
-        if len(documents) == 1
-        else {d.title: "; ".join(f"{k}: {v}" for k, v in d.facts.items()) for d in documents},
-        tuple(section for document in documents for section in document.sections),
-    )
-    page = Path(values.out) if values.out else Path(positional[0]) / "report.html"
-    write_page(joined, page)
+        try:
+            documents.append(Document.from_json(file.read_text(encoding="utf-8")))
+        except (WsrError, UnicodeDecodeError) as error:
+            raise WsrError(f"{file} is damaged or of another version: {error}") from None
+    document = join(documents)
+    first = Path(positional[0])
+    page = Path(values.out) if values.out else (first if len(documents) == 1 else first.parent) / "report.html"
+    write_page(document, page)
     print(f"report: {page}")
+    if values.figures:
+        written = save_all(document, Path(values.figures))
+        print(f"figures: {len(written)} files in {values.figures}")

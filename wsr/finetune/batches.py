@@ -26,7 +26,7 @@ def group_batches(model: Model, start: Params, jobs: Sequence[Job]) -> tuple[Mod
     row_length = row_length_for(jobs[0].recipe.row_length, *(job.split for job in jobs))
 
     def order(job: Job) -> np.random.Generator:
-        return seeds.generator(job.seed, job.dataset.name, "order")
+        return seeds.generator(job.seed, *job.stream, "order")
 
     shape: dict[str, Any] = {"steps": steps, "row_length": row_length, "packed": model.packed}
     needed = max(

@@ -48,6 +48,13 @@ class Job:
     recipe: Recipe
     size: int | None = None
     """Fine-tuning examples, drawn by the seed; None: all."""
+    shared_streams: bool = False
+    """Whether members of one seed share initial head, order and dropout across datasets: a mistake, to be studied."""
+
+    @property
+    def stream(self) -> tuple[str, ...]:
+        """What the names of this member's random streams begin with, beside its seed."""
+        return () if self.shared_streams else (self.dataset.name,)
 
     @property
     def split(self) -> Split:
@@ -59,7 +66,7 @@ class Job:
             raise WsrError(
                 f"dataset {self.dataset.name}: asked for {self.size} fine-tuning examples, it has {len(whole)}"
             )
-        chosen = seeds.generator(self.seed, self.dataset.name, "subset").permutation(len(whole))
+        chosen = seeds.generator(self.seed, *self.stream, "subset").permutation(len(whole))
         return whole.take(np.sort(chosen[: self.size]))
 
     @property
@@ -76,6 +83,6 @@ class Job:
 
 def initial_head(job: Job, hidden: int) -> dict[str, np.ndarray]:
     """The fresh head of a member, ``N(0, 0.02)`` as BERT's, from the stream (dataset, seed, "head")."""
-    generator = seeds.generator(job.seed, job.dataset.name, "head")
+    generator = seeds.generator(job.seed, *job.stream, "head")
     kernel = generator.normal(0.0, 0.02, (hidden, job.dataset.classes)).astype(np.float32)
     return {"kernel": kernel, "bias": np.zeros(job.dataset.classes, np.float32)}

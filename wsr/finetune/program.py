@@ -122,7 +122,7 @@ def hyperparameters(jobs: Sequence[Job], steps: int) -> dict[str, np.ndarray]:
     schedule = np.stack([job.learning_rates(steps) for job in jobs])
     encoder = np.array([job.recipe.learning_rate for job in jobs])
     head = np.array([job.recipe.head_learning_rate or job.recipe.learning_rate for job in jobs])
-    keys = jnp.stack([seeds.stream(job.seed, job.dataset.name, "dropout") for job in jobs])
+    keys = jnp.stack([seeds.stream(job.seed, *job.stream, "dropout") for job in jobs])
     return {
         "encoder_rate": (schedule * encoder[:, None]).astype(np.float32),
         "head_rate": (schedule * head[:, None]).astype(np.float32),

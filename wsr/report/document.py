@@ -8,6 +8,9 @@ A figure holds the numbers it shows, never a picture. Its ``data`` by ``kind`` (
                x_scale? "linear" | "log" | "symlog", marks? [{x, label}]: vertical lines
     groups     panels [{title, groups [{name, values, names?}]}], y_label
     intervals  rows [{name, series [{name, mean, low?, high?, values?}]}], x_label
+    contours   x [n], y [m], values [m, n], x_label, y_label, value_label,
+               outlines? [{x, y}], marks? [{x, y, label, group?}]: one shape for each group
+    triangle   corners [3], coefficients [n, 3], values [n], value_label, marks? [{coefficients, label, group?}]
 
 NaN and infinity become None (JSON has neither): a number that is missing, which a figure counts and says so.
 """
@@ -75,6 +78,26 @@ _SCHEMA: Mapping[str, Mapping[str, str]] = {
         "high?": "number",
         "values?": "numbers",
     },
+    "contours": {
+        "x": "numbers",
+        "y": "numbers",
+        "values": "matrix",
+        "x_label": "text",
+        "y_label": "text",
+        "value_label": "text",
+        "outlines?": "records",
+        "marks?": "records",
+    },
+    "contours.outlines": {"x": "numbers", "y": "numbers"},
+    "contours.marks": {"x": "number", "y": "number", "label": "text", "group?": "text"},
+    "triangle": {
+        "corners": "texts",
+        "coefficients": "matrix",
+        "values": "numbers",
+        "value_label": "text",
+        "marks?": "records",
+    },
+    "triangle.marks": {"coefficients": "numbers", "label": "text", "group?": "text"},
 }
 # Keys that hold one entry for each entry of another key of the same record.
 _PARALLEL: Mapping[str, tuple[str, ...]] = {
@@ -82,6 +105,15 @@ _PARALLEL: Mapping[str, tuple[str, ...]] = {
     "map": ("names", "x", "y", "groups", "families"),
     "curves.series": ("x", "y", "low", "high"),
     "groups.panels.groups": ("values", "names"),
+    "contours": ("y", "values"),
+    "contours.outlines": ("x", "y"),
+    "triangle": ("values", "coefficients"),
+}
+# The length of each row of a matrix: a number, or that of another key.
+_ROW_LENGTHS: Mapping[str, tuple[str, str | int]] = {
+    "heatmap": ("matrix", "names"),
+    "contours": ("values", "x"),
+    "triangle": ("coefficients", 3),
 }
 KINDS = tuple(kind for kind in _SCHEMA if "." not in kind)
 X_SCALES = ("linear", "log", "symlog")
@@ -101,8 +133,13 @@ class Figure:
             raise WsrError(f"figure {self.title!r}: unknown kind {self.kind!r}; expected one of {', '.join(KINDS)}")
         object.__setattr__(self, "data", _plain(self.data))
         _check_record(self.data, self.kind, f"figure {self.title!r}")
-        if self.kind == "heatmap" and any(len(row) != len(self.data["names"]) for row in self.data["matrix"]):
-            raise WsrError(f"figure {self.title!r}: matrix is not {len(self.data['names'])} values in each row")
+        if self.kind in _ROW_LENGTHS:
+            key, wanted = _ROW_LENGTHS[self.kind]
+            length = wanted if isinstance(wanted, int) else len(self.data[wanted])
+            if any(len(row) != length for row in self.data[key]):
+                raise WsrError(f"figure {self.title!r}: {key} is not {length} values in each row")
+        if self.kind == "triangle" and len(self.data["corners"]) != 3:
+            raise WsrError(f"figure {self.title!r}: a triangle has 3 corners, not {len(self.data['corners'])}")
         if (self.data.get("x_scale") or "linear") not in X_SCALES:
             raise WsrError(f"figure {self.title!r}: x_scale {self.data['x_scale']!r} is not one of {X_SCALES}")
 

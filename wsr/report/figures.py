@@ -1,6 +1,7 @@
 """Figures drawn: inline SVG for a page, or a file of their own."""
 
 import io
+import re
 import warnings
 import zlib
 from collections.abc import Iterator, Mapping
@@ -11,7 +12,7 @@ from typing import Any
 from wsr.atomic import write_atomically
 from wsr.errors import WsrError
 from wsr.report.canvas import RC, Canvas
-from wsr.report.document import Figure
+from wsr.report.document import Document, Figure
 from wsr.report.kinds import PLOTS
 from wsr.report.style import MUTED, WIDTH
 from wsr.report.svg import for_file, for_page
@@ -46,11 +47,26 @@ def save(figure: Figure, path: str | Path) -> None:
     write_atomically(path, content)
 
 
+def save_all(document: Document, folder: Path) -> list[Path]:
+    """Writes every figure of a document into ``folder`` as SVG and as PDF, named by section and figure; returns all."""
+    written = []
+    for place, section in enumerate(document.sections, start=1):
+        for number, figure in enumerate(section.figures, start=1):
+            for suffix in ("svg", "pdf"):
+                written.append(folder / f"{place:02d}-{number}-{_slug(figure.title)}.{suffix}")
+                save(figure, written[-1])
+    return written
+
+
 def missing(figure: Figure) -> str:
     """Returns a sentence on the values that are not drawn; empty where all are."""
     count = _count(figure.data)[1]
     values = "value is" if count == 1 else "values are"
     return f"{count} {values} missing or not finite, and not drawn." if count else ""
+
+
+def _slug(title: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")[:60].rstrip("-") or "figure"
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from wsr.report.tables import table_html
 
 # Styles stand in the file itself; nothing may be loaded, sent or run.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
+_UP = '<a class="up" href="#contents">Contents</a>'
 # A verdict is told by its shape and its words, and only then by its colour.
 _MARKS = {
     "holds": '<path d="M3.5 8.5l3 3 6-7" />',
@@ -68,12 +69,13 @@ def _facts(document: Document) -> str:
 def _findings(document: Document) -> str:
     lines = "".join(f"<li>{_text(line)}</li>" for line in document.summary)
     claims = "".join(
-        f'<li>{_verdict(section.verdict)}<a href="#s{number}">{_text(section.title)}</a>'
-        f"<span>{_text(section.measured)}</span></li>"
+        f'<li>{_verdict(section.verdict)}<a href="#s{number}">{number}. {_text(section.title)}</a>'
+        f'<span class="muted">{_text(section.paper)}</span><span>{_text(section.measured)}</span></li>'
         for number, section in enumerate(document.sections, start=1)
     )
+    head = '<li class="label" aria-hidden="true"><span></span><span></span><span>The paper</span><span>Here</span></li>'
     summary = f'<ul class="summary">{lines}</ul>' if lines else ""
-    claims = f'<ol class="claims">{claims}</ol>' if claims else ""
+    claims = f'<nav id="contents" aria-label="Contents"><ol class="claims">{head}{claims}</ol></nav>' if claims else ""
     return f'<div class="findings"><h2>What was found</h2>{summary}{claims}</div>'
 
 
@@ -83,7 +85,7 @@ def _section(section: Section, number: int) -> str:
     tables = "".join(table_html(table) for table in section.tables)
     command = f'<div class="command"><span class="label">To reproduce</span>{_code(section.command)}</div>'
     return f"""<section id="s{number}">
-<div class="heading"><h2>{number}. {_text(section.title)}</h2>{_verdict(section.verdict)}</div>
+<div class="heading"><h2>{number}. {_text(section.title)}</h2>{_verdict(section.verdict)}{_UP}</div>
 <p class="question">{_text(section.question)}</p>
 <dl class="beside">
 <div><dt class="label">The paper</dt><dd>{_text(section.paper)}</dd></div>

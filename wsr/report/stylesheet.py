@@ -56,11 +56,15 @@ a:hover { color: var(--accent); text-decoration-color: currentColor; }
 }
 .claims { list-style: none; margin: 0; padding: 0; border-top: 1px solid var(--line); }
 .claims li {
-  display: grid; grid-template-columns: 132px minmax(0, 5fr) minmax(0, 8fr); gap: 4px 20px; align-items: baseline;
+  display: grid; grid-template-columns: 130px minmax(0, 3fr) minmax(0, 4fr) minmax(0, 5fr); gap: 4px 20px;
+  align-items: baseline;
   padding: 11px 0; border-bottom: 1px solid var(--line);
 }
 .claims li:last-child { border-bottom: 0; padding-bottom: 0; }
 .claims a { font-weight: 600; }
+.claims .muted { font-size: 0.9rem; }
+.claims .label { padding: 6px 0; }
+.up { margin-left: auto; font-size: 0.86rem; color: var(--wsr-muted); }
 
 .verdict {
   font-size: 0.86rem; font-weight: 600; white-space: nowrap;
@@ -126,6 +130,8 @@ footer { padding-top: 36px; padding-bottom: 56px; }
   .facts { grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 12px 16px; }
   .summary li { font-size: 1.05rem; }
   .claims li { grid-template-columns: minmax(0, 1fr); padding: 12px 0 13px; }
+  .claims .label, .up { display: none; }
+  .claims .muted::before { content: "The paper: "; }
   .beside { grid-template-columns: minmax(0, 1fr); }
   .beside > div + div { border-left: 0; border-top: 1px solid var(--line); }
   .beside > div { padding: 12px 16px 13px; }
@@ -141,6 +147,7 @@ footer { padding-top: 36px; padding-bottom: 56px; }
   body { font-size: 10.5pt; }
   main, header, footer { max-width: none; padding-left: 0; padding-right: 0; }
   header { padding-top: 0; }
+  .up { display: none; }
   .scroll, details.table > .scroll { overflow: visible; max-height: none; }
   details::details-content { content-visibility: visible; height: auto; }
   th, td { white-space: normal; padding-right: 10px; }

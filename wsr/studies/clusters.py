@@ -1,20 +1,33 @@
 """Do models fine-tuned on the same dataset, and on the same family, lie together?"""
 
-import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Float
 
-from wsr.clustering import ClusterScores, average_linkage, scores, spectral, tsne
+from wsr import seeds
+from wsr.clustering import tsne
 from wsr.region import Region
-from wsr.report.document import Figure, Section, Table
+from wsr.report.document import Figure, Section
+from wsr.studies.clustered import (
+    Clustered,
+    Draws,
+    Pairs,
+    Related,
+    Similarity,
+    accuracy_told,
+    cluster,
+    cosine_rows,
+    cosine_table,
+    member_draws,
+    relate,
+    same,
+    score_rows,
+    score_table,
+)
 
-METHODS: Mapping[str, Callable] = {"spectral": spectral, "average linkage": average_linkage}
 HOLDS = {"dataset": 0.95, "family": 0.9, "label": 0.9}
 """One-to-one accuracy from which a level counts as clustered; the paper reports 0.98 by dataset and 0.90 by task."""
 
-Similarity = Float[np.ndarray, "models models"]
 Labels = Mapping[str, Sequence[str]]
 """Level ("dataset", "family") to the label of each model."""
 
@@ -22,90 +35,58 @@ Labels = Mapping[str, Sequence[str]]
 def clusters(region: Region, *, seed: int = 0, command: str = "") -> tuple[list[dict], Section]:
     """Returns the rows and the section of the similarity study of a region."""
     labels = {"dataset": region.datasets, "family": region.families}
-    return similarity_section(region.names, region.similarity(), labels, seed=seed, command=command)
+    draws = member_draws(region.datasets, seeds.generator(seed, "members drawn again"))
+    return similarity_section(region.names, region.similarity(), labels, seed=seed, command=command, draws=draws)
 
 
 def similarity_section(
-    names: Sequence[str], similarity: Similarity, labels: Labels, *, seed: int = 0, command: str = ""
+    names: Sequence[str],
+    similarity: Similarity,
+    labels: Labels,
+    *,
+    seed: int = 0,
+    command: str = "",
+    draws: Draws | None = None,
 ) -> tuple[list[dict], Section]:
     """Clusters models by their similarity and compares the clusters with each level of labels.
 
-    The levels come from fine to coarse: a model's label on the first determines its label on the next.
+    The levels come from fine to coarse: a model's label on the first determines its label on the next. Without
+    ``draws`` of the members there are no intervals.
     """
-    found = {level: cluster_scores(similarity, own) for level, own in labels.items()}
-    cosines = related_cosines(similarity, labels)
+    found = cluster(similarity, labels, draws)
+    cosines = relate(similarity, related(labels), draws)
     section = Section(
         "Where the members lie",
         "Do members of one dataset lie together in weight space, and members of one family more loosely?",
         "Spectral clustering of 280 RoBERTa-base models: 98 % accuracy by dataset; 90 % by task (F1 NLI 100, Topic 87, "
         "Sentiment 83)",
-        "; ".join(
-            f"by {level} {', '.join(f'{100 * own.one_to_one_accuracy:.0f} % ({method})' for method, own in of.items())}"
-            for level, of in found.items()
-        ),
+        "; ".join(f"by {level} {accuracy_told([own for own in found if own.level == level])}" for level in labels),
         _verdict(found),
         text=_reasons(similarity, labels, cosines, found),
-        figures=_figures(names, similarity, labels, seed),
-        tables=(_score_table(found), _cosine_table(cosines)),
+        figures=population_figures(names, similarity, labels, seed),
+        tables=(score_table(found), cosine_table(cosines)),
         command=command,
     )
-    return _rows(names, found, cosines), section
+    return [*score_rows("similarity", names, found), *cosine_rows("similarity", names, cosines)], section
 
 
-def cluster_scores(similarity: Similarity, labels: Sequence[str]) -> dict[str, ClusterScores]:
-    """Clusters into as many groups as there are labels, with each method."""
-    wanted = len(set(labels))
-    return {name: scores(labels, method(similarity, wanted)) for name, method in METHODS.items()}
+def related(labels: Labels) -> dict[str, Pairs]:
+    """Returns the pairs of models by the finest level on which their labels agree."""
+    relations = {}
+    left = np.ones((len(next(iter(labels.values()))),) * 2, bool)
+    for relation, own in zip(_finer(labels), labels.values(), strict=True):
+        relations[relation] = left & same(own)
+        left = left & ~same(own)
+    return relations | {"nothing in common": left}
 
 
-def related_cosines(similarity: Similarity, labels: Labels) -> dict[str, Float[np.ndarray, " pairs"]]:
-    """Cosines of pairs of models by the finest level on which their labels agree."""
-    values: dict[str, list[float]] = {relation: [] for relation in (*_finer(labels), "nothing in common")}
-    for first, second in itertools.combinations(range(len(similarity)), 2):
-        shared = [level for level, own in labels.items() if own[first] == own[second]]
-        relation = f"same {shared[0]}" if shared else "nothing in common"
-        values[relation].append(float(similarity[first, second]))
-    return {relation: np.array(own) for relation, own in values.items() if own}
-
-
-def _verdict(found: Mapping[str, Mapping[str, ClusterScores]]) -> str:
-    holding = [own.one_to_one_accuracy >= HOLDS[level] for level, of in found.items() for own in of.values()]
+def _verdict(found: Sequence[Clustered]) -> str:
+    holding = [own.scores.one_to_one_accuracy >= HOLDS[own.level] for own in found]
     return "holds" if all(holding) else "partly" if any(holding) else "does not hold"
 
 
-def _score_table(found: Mapping[str, Mapping[str, ClusterScores]]) -> Table:
-    return Table(
-        "Clustering",
-        ("by", "method", "one-to-one accuracy", "majority accuracy", "adjusted Rand", "F1 of each label"),
-        tuple(
-            (
-                level,
-                method,
-                own.one_to_one_accuracy,
-                own.majority_accuracy,
-                own.adjusted_rand,
-                ", ".join(f"{label} {value:.2f}" for label, value in sorted(own.f1.items())),
-            )
-            for level, of in found.items()
-            for method, own in of.items()
-        ),
-        "Spectral: the paper's recipe. One-to-one: each cluster stands for one label (Hungarian assignment). Majority: "
-        "each cluster takes its most frequent label, as in the authors' released code.",
-    )
-
-
-def _cosine_table(cosines: Mapping[str, np.ndarray]) -> Table:
-    return Table(
-        "Cosine similarity of task vectors",
-        ("pairs of models", "pairs", "mean", "smallest", "largest"),
-        tuple(
-            (relation, len(own), float(own.mean()), float(own.min()), float(own.max()))
-            for relation, own in cosines.items()
-        ),
-    )
-
-
-def _figures(names: Sequence[str], similarity: Similarity, labels: Labels, seed: int) -> tuple[Figure, ...]:
+def population_figures(names: Sequence[str], similarity: Similarity, labels: Labels, seed: int) -> tuple[Figure, ...]:
+    """Returns a heat map of the similarity and a map of the population, grouped by the finest and coarsest level."""
     finest, coarsest = next(iter(labels.values())), list(labels.values())[-1]
     order = sorted(range(len(names)), key=lambda k: (coarsest[k], finest[k], names[k]))
     heatmap = Figure(
@@ -135,22 +116,20 @@ def _figures(names: Sequence[str], similarity: Similarity, labels: Labels, seed:
 
 
 def _reasons(
-    similarity: Similarity,
-    labels: Labels,
-    cosines: Mapping[str, np.ndarray],
-    found: Mapping[str, Mapping[str, ClusterScores]],
+    similarity: Similarity, labels: Labels, cosines: Sequence[Related], found: Sequence[Clustered]
 ) -> tuple[str, ...]:
     """Says, where a level is not clustered, which pairs lie too close and whether lone labels are to blame."""
-    means = ", ".join(f"{relation} {own.mean():.3f}" for relation, own in cosines.items())
+    means = ", ".join(f"{own.relation} {own.mean.value:.3f}" for own in cosines)
+    by_relation = {own.relation: own.cosines for own in cosines}
     text = [f"Mean cosine of two models: {means}."]
-    for level, methods in found.items():
-        failing = [name for name, own in methods.items() if own.one_to_one_accuracy < HOLDS[level]]
+    for level in labels:
+        failing = [own.method for own in found if own.level == level and own.scores.one_to_one_accuracy < HOLDS[level]]
         if not failing:
             continue
         text.append(f"By {level}, {' and '.join(failing)} stays under {HOLDS[level]}.")
-        within = cosines.get(f"same {level}", np.array([]))
+        within = by_relation.get(f"same {level}", np.array([]))
         others = np.concatenate(
-            [[-1.0], *(own for relation, own in cosines.items() if relation not in _finer(labels, level))]
+            [[-1.0], *(own for relation, own in by_relation.items() if relation not in _finer(labels, level))]
         )
         if len(within) and others.max() > within.min():
             text.append(
@@ -177,33 +156,7 @@ def _without_lone_labels(similarity: Similarity, labels: Labels, level: str, fai
     kept = [own[k] for k in keep]
     if len(keep) == len(own) or len(set(kept)) < 2:
         return []
-    again = cluster_scores(similarity[np.ix_(keep, keep)], kept)
-    told = ", ".join(f"{100 * again[name].one_to_one_accuracy:.0f} % ({name})" for name in failing)
+    again = cluster(similarity[np.ix_(keep, keep)], {level: kept})
+    told = accuracy_told([found for found in again if found.method in failing])
     lone = sorted(label for label in parts if len(parts[label]) == 1)
     return [f"Without {', '.join(lone)}, which has a single dataset, the accuracy by {level} is {told}."]
-
-
-def _rows(
-    names: Sequence[str], found: Mapping[str, Mapping[str, ClusterScores]], cosines: Mapping[str, np.ndarray]
-) -> list[dict]:
-    values = [
-        (f"by {level}", f"{metric}, {method}", getattr(own, metric))
-        for level, of in found.items()
-        for method, own in of.items()
-        for metric in ("one_to_one_accuracy", "majority_accuracy", "adjusted_rand")
-    ]
-    values += [(relation, "mean cosine", float(own.mean())) for relation, own in cosines.items()]
-    return [
-        {
-            "study": "similarity",
-            "group": group,
-            "members": list(names),
-            "coefficients": [],
-            "dataset": "",
-            "metric": metric,
-            "value": float(value),
-            "n": len(names),
-            "how": "exact",
-        }
-        for group, metric, value in values
-    ]

@@ -1,23 +1,33 @@
 """What lies around the centroid: random directions get worse, the way back to the pretrained model does not."""
 
+from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
+from jaxtyping import Float
 
-from wsr.compare import mean_interval
+from wsr.compare import Interval
+from wsr.evaluate import Evaluation
 from wsr.report.document import Figure, Section, Table
 from wsr.studies.context import Context, Request, score_all
+from wsr.studies.intervals import bootstrap_mean
 from wsr.trees import flatten
 from wsr.types import Params
 
+HOMEWARD_STEPS = 4
+"""Points on the way from the centroid to the pretrained model, the latter among them."""
 
-def random_directions(context: Context, *, radii: tuple[float, ...], directions: int) -> tuple[list[dict], Section]:
+
+def random_directions(
+    context: Context, *, radii: tuple[float, ...], directions: int, targets: int = 1
+) -> tuple[list[dict], Section]:
     """Walks away from the centroid of all members in random directions and towards the pretrained model.
 
     Args:
       context: the population; the first target is scored.
       radii: distances from the centroid, in units of the members' mean distance from it.
       directions: random directions to walk.
+      targets: how many are asked the same question: all their intervals hold together.
     """
     region, target = context.region, context.targets[0]
     unit, centre = region.radius(), region.centroid()
@@ -34,7 +44,7 @@ def random_directions(context: Context, *, radii: tuple[float, ...], directions:
         )
         requests.append(Request("random direction", walk, np.eye(len(radii)), target))
     # The pretrained model is where the centroid's own coefficients have shrunk to nothing.
-    shrink = np.linspace(0.75, 0.0, 4)
+    shrink = np.linspace(0.75, 0.0, HOMEWARD_STEPS)
     requests.append(Request("towards the pretrained model", region, shrink[:, None] * centre, target))
     requests.append(Request("member", region, np.eye(len(region)), target))
     middle, *walks, homewards, members = score_all(context, "directions", requests)
@@ -46,12 +56,30 @@ def random_directions(context: Context, *, radii: tuple[float, ...], directions:
     ]
     start = float(middle.generalised_loss[0])
     losses = np.stack([walk.generalised_loss for walk in walks])
-    # Paired over the test texts: what a random step of each length adds to the loss.
-    added = np.mean([walk.losses for walk in walks], axis=0) - middle.losses[0]
-    rises = [mean_interval(of_radius) for of_radius in added]
+    # Bonferroni: a step of each length and the way home, on each target.
+    confidence = 1 - 0.05 / (targets * (len(radii) + 1))
+    rises = [
+        bootstrap_mean(
+            [np.stack([walk.losses[step], middle.losses[0]]) for walk in walks],
+            [target] * directions,
+            _added,
+            generator=context.generator("rise", target, repr(radius)),
+            confidence=confidence,
+            resamples=10_000,
+        )
+        for step, radius in enumerate(radii)
+    ]
     risen = [radius for radius, rise in zip(radii, rises, strict=True) if rise.low > 0]
     home = homewards.generalised_loss
-    homeward_rise = mean_interval(homewards.losses[:-1].mean(axis=0) - middle.losses[0])
+    homeward_rise = bootstrap_mean(
+        [np.stack([homewards.losses[:-1].mean(axis=0), middle.losses[0]])],
+        [target],
+        _added,
+        generator=context.generator("rise", target, "home"),
+        confidence=confidence,
+        resamples=10_000,
+    )
+    rows += _interval_rows(target, region.names, radii, rises, homeward_rise, middle)
     flat = homeward_rise.low <= 0
     weights = float(np.linalg.norm([np.linalg.norm(leaf) for leaf in flatten(region.base).values()]))
     distances = (1 - shrink) * to_origin / unit
@@ -84,19 +112,21 @@ def random_directions(context: Context, *, radii: tuple[float, ...], directions:
     )
     table = Table(
         "What a random step from the centroid adds to the loss",
-        ("length (radii)", "mean over directions (nats)", "95 % low", "95 % high"),
+        ("length (radii)", "mean over directions (nats)", "low", "high"),
         tuple((radius, rise.value, rise.low, rise.high) for radius, rise in zip(radii, rises, strict=True)),
         f"Loss at the centroid {start:.3f}; at the pretrained model {float(home[-1]):.3f}; at the members "
-        f"{float(members.generalised_loss.mean()):.3f} on average. Intervals: Student's t over the test texts, paired.",
+        f"{float(members.generalised_loss.mean()):.3f} on average. Intervals: bootstrap over directions and "
+        f"test texts, paired over the texts; 95 % for all {targets * (len(radii) + 1)} intervals of {targets} "
+        f"{'target' if targets == 1 else 'targets'} together (Bonferroni).",
     )
     onset = f"from {risen[0]:g} radii on" if risen else f"at no length up to {radii[-1]:g} radii"
     measured = (
         f"random steps add to the loss {onset} ({rises[0].value:+.3f} nats at {radii[0]:g}, {rises[-1].value:+.3f} at "
-        f"{radii[-1]:g}); the way to the pretrained model adds {homeward_rise.value:+.3f}, 95 % interval "
+        f"{radii[-1]:g}); the way to the pretrained model adds {homeward_rise.value:+.3f}, interval "
         f"{homeward_rise.low:+.3f} to {homeward_rise.high:+.3f}"
     )
     section = Section(
-        "Random directions",
+        f"Random directions, scored on {target}",
         "Does a random step from the centroid, as long as the members are away from it, make the model worse?",
         "A random direction of the same length from the centroid degrades past the fine-tuned radius; the direction "
         "towards the origin does not.",
@@ -114,6 +144,39 @@ def random_directions(context: Context, *, radii: tuple[float, ...], directions:
         command=context.command,
     )
     return rows, section
+
+
+def _added(losses: Float[np.ndarray, "points draws"]) -> Float[np.ndarray, " draws"]:
+    """What the first point has above the second."""
+    return losses[0] - losses[1]
+
+
+def _interval_rows(
+    target: str,
+    names: Sequence[str],
+    radii: Sequence[float],
+    rises: Sequence[Interval],
+    homeward: Interval,
+    middle: Evaluation,
+) -> list[dict]:
+    found = [("random direction", f"rise at {radius:g} radii", rise) for radius, rise in zip(radii, rises, strict=True)]
+    found.append(("towards the pretrained model", "mean rise on the way", homeward))
+    return [
+        {
+            "study": "directions",
+            "group": group,
+            "members": list(names),
+            "coefficients": [],
+            "dataset": target,
+            "metric": metric,
+            "value": rise.value,
+            "low": rise.low,
+            "high": rise.high,
+            "n": middle.losses.shape[1],
+            "how": middle.how[0],
+        }
+        for group, metric, rise in found
+    ]
 
 
 def _verdict(radii: tuple[float, ...], risen: list[float], flat: bool) -> str:

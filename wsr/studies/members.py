@@ -21,7 +21,8 @@ from wsr.store import DTypeOnDisk, MemberRecord, Store
 def member_name(job: Job) -> str:
     """What a member is called: everything in which members of one store usually differ."""
     size = "" if job.size is None else f"-n{job.size}"
-    return f"{job.dataset.name}-{job.recipe.mode}{size}-s{job.seed}"
+    shared = "-shared" if job.shared_streams else ""
+    return f"{job.dataset.name}-{job.recipe.mode}{size}{shared}-s{job.seed}"
 
 
 def train_members(

@@ -4,11 +4,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from wsr.report.canvas import Canvas
+from wsr.report.kinds.contours import plot_contours
 from wsr.report.kinds.curves import plot_curves
 from wsr.report.kinds.groups import plot_groups
 from wsr.report.kinds.heatmap import plot_heatmap
 from wsr.report.kinds.intervals import plot_intervals
 from wsr.report.kinds.map import plot_map
+from wsr.report.kinds.triangle import plot_triangle
 
 PLOTS: Mapping[str, Callable[[Mapping[str, Any]], Canvas]] = {
     "heatmap": plot_heatmap,
@@ -16,4 +18,6 @@ PLOTS: Mapping[str, Callable[[Mapping[str, Any]], Canvas]] = {
     "curves": plot_curves,
     "groups": plot_groups,
     "intervals": plot_intervals,
+    "contours": plot_contours,
+    "triangle": plot_triangle,
 }

@@ -1,0 +1,45 @@
+"""Are points in the hull of fine-tuned models better than those models, and both better than models outside? (claim 6)
+
+Command:  python -m experiments.convex_hull --preset=packaged
+Cost:     40 members and 304 points; see README.md beside this file
+Expect:   P_B(In' > Ex) 100 % at all levels; P_B(In' > In) 88 % (dataset), 96.7 % (task), 90 % (general);
+          P_B(In > Ex) 75.3 % (task)
+"""
+
+from dataclasses import dataclass
+
+from experiments.launcher import Found, launch
+from wsr.studies.groups import LEVELS, Sizes, groups
+from wsr.studies.lab import Lab
+from wsr.studies.preset import Preset
+from wsr.studies.work import Work
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Values of this experiment."""
+
+    seeds: int
+    interior: int
+    """In' points of a level; 0: as many as there are members, as in the paper (not counted by --dry_run)."""
+    random_directions: int
+
+
+SETTINGS = {"smoke": Settings(2, 2, 1), "packaged": Settings(5, 10, 5), "paper": Settings(5, 0, 10)}
+
+
+def main(lab: Lab, settings: Settings) -> Found:
+    """Draws In, In' and Ex at three levels and compares them on every target."""
+    context = lab.context(lab.population(lab.jobs(seeds=settings.seeds)))
+    return [groups(context, Sizes(settings.interior, settings.random_directions))]
+
+
+def work(preset: Preset, settings: Settings) -> Work:
+    """What it would train and evaluate: each member once on each target, and what is drawn."""
+    members = settings.seeds * len(preset.datasets)
+    drawn = len(LEVELS) * settings.interior + 1 + settings.random_directions
+    return Work(members=members, points=len(preset.targets) * (members + drawn))
+
+
+if __name__ == "__main__":
+    launch(main, SETTINGS, work)

@@ -1,0 +1,62 @@
+"""Does a domain, such as Twitter, cluster as a task does? (claim 3)
+
+Command:  python -m experiments.domain_clusters --preset=packaged
+Cost:     40 members, those of same_dataset_clusters; see README.md beside this file
+Expect:   no: in the paper, with a Twitter group added, F1 is NLI 100, Topic 61, Sentiment 71, Twitter 30
+"""
+
+from dataclasses import dataclass
+
+from experiments.launcher import Found, launch
+from wsr.data.table import find
+from wsr.studies.lab import Lab
+from wsr.studies.preset import Preset
+from wsr.studies.tasks import domain_clusters
+from wsr.studies.work import Work
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Values of this experiment."""
+
+    seeds: int
+    families: tuple[str, ...]
+    """Families of the preset's datasets that take part, that of the domain included."""
+    domain: str
+    domain_datasets: tuple[str, ...]
+    domain_tasks: tuple[str, ...]
+    """The task of each dataset of the domain; the task of any other dataset is its family."""
+
+
+TWEETS = ("emoji", "emotion", "hate", "irony", "offensive", "sentiment")
+SETTINGS = {
+    # Made-up texts have no domain: whether the study runs.
+    "smoke": Settings(2, ("made_up_a", "made_up_b"), "odd", ("made_up_a2", "made_up_b2"), ("made_up_a", "made_up_b")),
+    "packaged": Settings(
+        5, ("sentiment", "topic", "author"), "twitter", ("vader_tweets", "election_tweets"), ("sentiment", "author")
+    ),
+    "paper": Settings(
+        5, ("nli", "sentiment", "topic", "twitter"), "twitter", tuple(f"tweet_{task}" for task in TWEETS), TWEETS
+    ),
+}
+
+
+def main(lab: Lab, settings: Settings) -> Found:
+    """Trains the members and clusters them with the domain as a group of its own."""
+    region = lab.population(lab.jobs(seeds=settings.seeds, datasets=datasets(lab.preset, settings)))
+    tasks = dict(zip(settings.domain_datasets, settings.domain_tasks, strict=True))
+    return [domain_clusters(region, settings.domain, tasks, seed=lab.preset.seed, command=lab.command)]
+
+
+def work(preset: Preset, settings: Settings) -> Work:
+    """What it would train and evaluate."""
+    return Work(members=settings.seeds * len(datasets(preset, settings)), points=0)
+
+
+def datasets(preset: Preset, settings: Settings) -> list[str]:
+    """The preset's datasets of these families."""
+    return [name for name in preset.datasets if find(name).family in settings.families]
+
+
+if __name__ == "__main__":
+    launch(main, SETTINGS, work)

@@ -1,0 +1,50 @@
+"""Does the loss rise past the members, as it would if they sat on the rim of a basin? (claim 7)
+
+Command:  python -m experiments.extrapolation --preset=packaged
+Cost:     40 members and at most 244 points; see README.md beside this file
+Expect:   beyond the members the loss rises fast, in 10 logarithmic steps to alpha 32 and -31
+"""
+
+from dataclasses import dataclass
+
+from experiments.launcher import Found, launch
+from wsr.sampling import extrapolation_alphas
+from wsr.studies.lab import Lab
+from wsr.studies.lines import KINDS, extrapolation
+from wsr.studies.preset import Preset
+from wsr.studies.work import Work
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Values of this experiment."""
+
+    seeds: int
+    pairs_a_kind: int
+    steps: int
+    """Logarithmic steps on each side; the first of them is the member."""
+    furthest: float
+    """Largest alpha; the smallest is 1 minus this."""
+
+
+SETTINGS = {"smoke": Settings(2, 2, 3, 8.0), "packaged": Settings(5, 4, 10, 32.0), "paper": Settings(5, 10, 10, 32.0)}
+
+
+def main(lab: Lab, settings: Settings) -> Found:
+    """Draws pairs of the three kinds and walks past their ends."""
+    context = lab.context(lab.population(lab.jobs(seeds=settings.seeds)))
+    alphas = extrapolation_alphas(settings.steps, settings.furthest)
+    return [extrapolation(context, alphas=alphas, pairs_a_kind=settings.pairs_a_kind, kinds=KINDS)]
+
+
+def work(preset: Preset, settings: Settings) -> Work:
+    """What it would train and evaluate, at most: lines share some of their ends."""
+    pairs = settings.pairs_a_kind
+    ends = len(preset.targets) * settings.seeds + (len(KINDS) - 1) * pairs
+    return Work(
+        members=settings.seeds * len(preset.datasets), points=len(KINDS) * pairs * 2 * (settings.steps - 1) + ends
+    )
+
+
+if __name__ == "__main__":
+    launch(main, SETTINGS, work)

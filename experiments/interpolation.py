@@ -1,0 +1,47 @@
+"""Is the loss on the line between two members as low as at its ends? (claim 5)
+
+Command:  python -m experiments.interpolation --preset=packaged
+Cost:     40 members and at most 252 points; see README.md beside this file
+Expect:   no barrier between MNLI and MNLI, ESNLI or SST2, and the lowest loss often strictly between
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from experiments.launcher import Found, launch
+from wsr.studies.lab import Lab
+from wsr.studies.lines import KINDS, lines
+from wsr.studies.preset import Preset
+from wsr.studies.work import Work
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Values of this experiment."""
+
+    seeds: int
+    pairs_a_kind: int
+    alphas: int
+    """Points on a line, both ends among them; 11 are steps of 0.1."""
+
+
+SETTINGS = {"smoke": Settings(2, 2, 3), "packaged": Settings(5, 8, 11), "paper": Settings(5, 25, 11)}
+
+
+def main(lab: Lab, settings: Settings) -> Found:
+    """Draws pairs of the three kinds and scores the lines between them."""
+    context = lab.context(lab.population(lab.jobs(seeds=settings.seeds)))
+    alphas = np.round(np.linspace(0, 1, settings.alphas), 10)
+    return [lines(context, alphas=alphas, pairs_a_kind=settings.pairs_a_kind)]
+
+
+def work(preset: Preset, settings: Settings) -> Work:
+    """What it would train and evaluate, at most: lines share some of their ends."""
+    pairs = settings.pairs_a_kind
+    ends = len(preset.targets) * settings.seeds + (len(KINDS) - 1) * pairs
+    return Work(members=settings.seeds * len(preset.datasets), points=len(KINDS) * pairs * (settings.alphas - 2) + ends)
+
+
+if __name__ == "__main__":
+    launch(main, SETTINGS, work)

@@ -1,0 +1,57 @@
+"""Does a random step from the centroid, as long as the members are away from it, make the model worse? (claim 8)
+
+Command:  python -m experiments.random_directions --preset=packaged
+Cost:     40 members and 219 points; see README.md beside this file
+Expect:   a random direction degrades past the radius of the members, the one towards the origin does not
+"""
+
+from dataclasses import dataclass
+
+from experiments.launcher import Found, launch
+from wsr.studies.directions import HOMEWARD_STEPS, random_directions
+from wsr.studies.lab import Lab
+from wsr.studies.preset import Preset
+from wsr.studies.work import Work
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Values of this experiment."""
+
+    seeds: int
+    directions: int
+    radii: tuple[float, ...]
+    """Lengths of a step, in units of the members' mean distance from the centroid."""
+    scored_on: int
+    """So many of the preset's targets, from the first on."""
+
+
+RADII = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+SETTINGS = {
+    "smoke": Settings(2, 2, (1.0, 8.0), 2),
+    "packaged": Settings(5, 4, RADII, 3),
+    "paper": Settings(5, 10, RADII, 4),
+}
+
+
+def main(lab: Lab, settings: Settings) -> Found:
+    """Walks away from the centroid, once for each target."""
+    region = lab.population(lab.jobs(seeds=settings.seeds))
+    targets = lab.preset.targets[: settings.scored_on]
+    return [
+        random_directions(
+            lab.context(region, [target]), radii=settings.radii, directions=settings.directions, targets=len(targets)
+        )
+        for target in targets
+    ]
+
+
+def work(preset: Preset, settings: Settings) -> Work:
+    """What it would train and evaluate: a target has its members, the centroid, the way home and the walks."""
+    members = settings.seeds * len(preset.datasets)
+    points = members + 1 + HOMEWARD_STEPS + settings.directions * len(settings.radii)
+    return Work(members=members, points=len(preset.targets[: settings.scored_on]) * points)
+
+
+if __name__ == "__main__":
+    launch(main, SETTINGS, work)

@@ -1,0 +1,39 @@
+"""Do models fine-tuned on one dataset lie together, wherever their data and seeds led them? (claim 1)
+
+Command:  python -m experiments.same_dataset_clusters --preset=packaged
+Cost:     40 members; see README.md beside this file
+Expect:   the paper's 280 models cluster by dataset with 98 % accuracy
+"""
+
+from dataclasses import dataclass
+
+from experiments.launcher import Found, launch
+from wsr.studies.clusters import clusters
+from wsr.studies.lab import Lab
+from wsr.studies.preset import Preset
+from wsr.studies.work import Work
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Values of this experiment."""
+
+    seeds: int
+
+
+SETTINGS = {"smoke": Settings(2), "packaged": Settings(5), "paper": Settings(20)}
+
+
+def main(lab: Lab, settings: Settings) -> Found:
+    """Trains the population and clusters it."""
+    region = lab.population(lab.jobs(seeds=settings.seeds))
+    return [clusters(region, seed=lab.preset.seed, command=lab.command)]
+
+
+def work(preset: Preset, settings: Settings) -> Work:
+    """What it would train and evaluate."""
+    return Work(members=settings.seeds * len(preset.datasets), points=0)
+
+
+if __name__ == "__main__":
+    launch(main, SETTINGS, work)

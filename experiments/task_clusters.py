@@ -1,0 +1,51 @@
+"""Do members of different datasets of one task lie together? (claim 2)
+
+Command:  python -m experiments.task_clusters --preset=packaged
+Cost:     40 members, those of same_dataset_clusters; see README.md beside this file
+Expect:   the paper's tasks cluster with 90 % accuracy: F1 NLI 100, Topic 87, Sentiment 83
+"""
+
+from dataclasses import dataclass
+
+from experiments.launcher import Found, launch
+from wsr.data.table import find
+from wsr.studies.lab import Lab
+from wsr.studies.preset import Preset
+from wsr.studies.tasks import task_clusters
+from wsr.studies.work import Work
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Values of this experiment."""
+
+    seeds: int
+    families: tuple[str, ...]
+    """The tasks: families of the preset's datasets."""
+
+
+SETTINGS = {
+    "smoke": Settings(2, ("made_up_a", "made_up_b")),
+    "packaged": Settings(5, ("sentiment", "topic", "author")),
+    "paper": Settings(5, ("nli", "sentiment", "topic")),
+}
+
+
+def main(lab: Lab, settings: Settings) -> Found:
+    """Trains the members of these tasks and clusters them."""
+    region = lab.population(lab.jobs(seeds=settings.seeds, datasets=datasets(lab.preset, settings)))
+    return [task_clusters(region, seed=lab.preset.seed, command=lab.command)]
+
+
+def work(preset: Preset, settings: Settings) -> Work:
+    """What it would train and evaluate."""
+    return Work(members=settings.seeds * len(datasets(preset, settings)), points=0)
+
+
+def datasets(preset: Preset, settings: Settings) -> list[str]:
+    """The preset's datasets of these tasks."""
+    return [name for name in preset.datasets if find(name).family in settings.families]
+
+
+if __name__ == "__main__":
+    launch(main, SETTINGS, work)

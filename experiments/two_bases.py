@@ -1,0 +1,76 @@
+"""Do members fine-tuned from two pretrainings of one architecture cluster by checkpoint? (claim 11)
+
+Command:  python -m experiments.two_bases --preset=packaged
+Cost:     two small pretrainings (experiments/pretrain.py) and 48 members of theirs; see README.md beside this file
+Expect:   yes: in the paper, models from two RoBERTa-base pretrainings cluster by checkpoint
+"""
+
+import dataclasses
+from dataclasses import dataclass
+
+from experiments.launcher import Found, launch
+from wsr.studies.bases import two_bases
+from wsr.studies.lab import Lab
+from wsr.studies.preset import Preset
+from wsr.studies.pretrained import PLANS, pretrained, said_of
+from wsr.studies.work import Work
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Values of this experiment."""
+
+    seeds: int
+    bases: tuple[str, ...]
+    """Two checkpoints; none: two are pretrained here, from seeds 0 and 1."""
+    pretraining: str
+    """Which plan of pretraining."""
+    examples: int
+    """That a member is fine-tuned on, in place of the preset's: a weak encoder needs more; 0: the preset's."""
+    passes: float
+    """Over these; 0: the preset's."""
+    rate: float
+    """Learning rate of the encoder; 0: the preset's."""
+
+
+SETTINGS = {
+    "smoke": Settings(2, (), "smoke", 0, 0.0, 0.0),
+    "packaged": Settings(3, (), "packaged", 1024, 6.0, 1e-3),
+    "paper": Settings(5, ("roberta-base", "nyu-mll/roberta-base-1B-1"), "", 0, 0.0, 0.0),
+}
+
+
+def main(lab: Lab, settings: Settings) -> Found:
+    """Trains a population from each checkpoint and clusters them together."""
+    bases = settings.bases
+    what: list[str] = []
+    if not bases:
+        corpus, plan = PLANS[settings.pretraining]
+        folders = [lab.shelf / f"pretrained-{settings.pretraining}-{seed}" for seed in (0, 1)]
+        bases = tuple(str(pretrained(folder, corpus, plan, seed=seed)) for seed, folder in enumerate(folders))
+        what = [said_of(corpus, plan)]
+    regions = {}
+    for number, base in enumerate(bases, start=1):
+        own = lab.with_preset(base=base, **changes(lab.preset, settings))
+        regions[f"checkpoint {number}"] = own.population(own.jobs(seeds=settings.seeds))
+    return [two_bases(regions, what, seed=lab.preset.seed, command=lab.command)]
+
+
+def work(preset: Preset, settings: Settings) -> Work:
+    """What it would train and evaluate."""
+    return Work(members=2 * settings.seeds * len(preset.datasets), points=0)
+
+
+def changes(preset: Preset, settings: Settings) -> dict[str, int | float]:
+    """What members of these checkpoints are trained with instead of the preset's values."""
+    wanted = {
+        "finetune_texts": settings.examples,
+        "epochs": settings.passes,
+        "learning_rate": settings.rate,
+    }
+    known = dataclasses.asdict(preset)
+    return {name: value or known[name] for name, value in wanted.items()}
+
+
+if __name__ == "__main__":
+    launch(main, SETTINGS, work)

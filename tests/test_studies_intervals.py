@@ -1,0 +1,112 @@
+"""Intervals over models and texts, and what studies of lines, groups and planes ask of losses, against NumPy."""
+
+import numpy as np
+import pytest
+from scipy.stats import mannwhitneyu
+from worlds import made_up
+
+from wsr.compare import probability_better
+from wsr.errors import WsrError
+from wsr.lattice import lattice
+from wsr.studies.groups import mann_whitney
+from wsr.studies.intervals import bootstrap_mean
+from wsr.studies.landscape import Plane, _height
+from wsr.studies.lines import _middle, _rise
+from wsr.studies.probe_texts import with_seen_probe
+
+
+def first(losses):
+    """The mean loss of a unit's first point."""
+    return losses[0]
+
+
+def test_an_interval_over_texts_is_as_wide_as_the_standard_error():
+    values = np.random.default_rng(0).normal(size=400)
+    found = bootstrap_mean([values[None]], ["a"], first, generator=np.random.default_rng(1), resamples=4000)
+    error = values.std() / np.sqrt(400)
+    assert found.value == pytest.approx(values.mean())
+    assert found.low == pytest.approx(values.mean() - 1.96 * error, abs=0.1 * error)
+    assert found.high == pytest.approx(values.mean() + 1.96 * error, abs=0.1 * error)
+
+
+def test_texts_of_one_dataset_are_drawn_together_and_others_apart():
+    texts = np.random.default_rng(0).normal(size=(1, 300))
+
+    def width(datasets):
+        found = bootstrap_mean([texts] * 4, datasets, first, generator=np.random.default_rng(1))
+        return found.high - found.low
+
+    # Four equal units on the same texts are no more than one of them; on texts of their own they average.
+    assert width("aaaa") == pytest.approx(2 * 1.96 * texts.std() / np.sqrt(300), rel=0.1)
+    assert width("abcd") < 0.8 * width("aaaa")
+
+
+def test_units_are_drawn_too():
+    units = [np.full((1, 5), value) for value in (0.0, 1.0)]
+    found = bootstrap_mean(units, ["a", "a"], first, generator=np.random.default_rng(0))
+    assert (found.value, found.low, found.high) == (0.5, 0.0, 1.0)
+
+
+def test_an_interval_needs_finite_losses():
+    with pytest.raises(WsrError, match="at least one unit"):
+        bootstrap_mean([], [], first, generator=np.random.default_rng(0))
+    with pytest.raises(WsrError, match="finite"):
+        bootstrap_mean([np.array([[np.nan]])], ["a"], first, generator=np.random.default_rng(0))
+
+
+def test_a_line_is_compared_with_its_ends():
+    alphas = np.array([-3.0, 0.0, 0.4, 1.0])
+    losses = np.array([[9.0], [1.0], [1.5], [2.0]])
+    assert _middle(alphas, losses) == pytest.approx(1.5 - 1.4)
+    assert _rise(alphas, -3.0, losses) == pytest.approx(9.0 - 1.0)
+    assert _rise(np.array([0.0, 1.0, 2.0]), 2.0, losses[1:]) == pytest.approx(2.0 - 1.5)
+
+
+def test_mann_whitney_is_the_test_of_p_b():
+    noise = np.random.default_rng(0)
+    a, b = noise.normal(size=(6, 3)), noise.normal(1.0, size=(5, 3))
+    statistic = mannwhitneyu(b.mean(axis=1), a.mean(axis=1)).statistic
+    found = probability_better(a, b, generator=noise)
+    assert found.probability == pytest.approx(statistic / 30)
+    assert mann_whitney(np.arange(3.0), np.arange(3.0) + 10) == pytest.approx(2 / 20)  # of 6 choose 3 orders, two ends
+    assert mann_whitney(np.ones(3), np.ones(4)) == 1.0
+
+
+def test_a_plane_keeps_distances_and_finds_the_foot_of_the_base():
+    members = np.random.default_rng(0).normal(size=(3, 10))  # task vectors: the base is the origin
+    plane = Plane(members @ members.T)
+    x, y = np.linspace(-2, 3, 4), np.linspace(-1, 2, 3)
+    rows = plane.coefficients(x, y)
+    assert rows.sum(axis=1) == pytest.approx(1)
+    grid = np.stack([axis.ravel() for axis in np.meshgrid(x, y)], axis=1)
+    assert plane.positions(rows) == pytest.approx(grid)
+    points = rows @ members
+    between = np.linalg.norm(points[:, None] - points, axis=-1)
+    assert between == pytest.approx(np.linalg.norm(grid[:, None] - grid, axis=-1))
+    foot, off = plane.base()
+    steps = members[1:] - members[0]
+    share, *_ = np.linalg.lstsq(steps.T, -members[0], rcond=None)
+    assert foot[0] == pytest.approx(plane.positions(np.array([[1 - share.sum(), *share]]))[0])
+    assert off == pytest.approx(np.linalg.norm(members[0] + share @ steps))
+
+
+def test_a_triangle_rises_over_the_plane_through_its_corners():
+    triangle = lattice(3, 2)
+    plane = triangle @ np.array([1.0, 2.0, 4.0])
+    assert _height(triangle, plane[:, None]) == pytest.approx(0)
+    middle = np.flatnonzero((triangle == [0, 0.5, 0.5]).all(axis=1))[0]
+    plane[middle] += 0.25
+    assert _height(triangle, plane[:, None]) == pytest.approx(0.25)
+
+
+def test_a_probe_on_seen_texts_has_as_many_texts_and_all_of_them_seen(tiny):
+    dataset = made_up(tiny, "made_up_a1")
+    seen = with_seen_probe(dataset)
+
+    def texts(split):
+        return [tuple(split.token_ids[a:b]) for a, b in zip(split.offsets[:-1], split.offsets[1:], strict=True)]
+
+    assert len(seen.splits["probe"]) == len(dataset.splits["probe"])
+    assert set(texts(seen.splits["probe"])) <= set(texts(dataset.splits["finetune"]))
+    assert seen.splits["test"] is dataset.splits["test"]
+    assert seen.content_hash != dataset.content_hash

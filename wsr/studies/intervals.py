@@ -1,0 +1,53 @@
+"""Intervals over models and texts at once: both are drawn again, and texts that models share are drawn together."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+from wsr.compare import Interval
+from wsr.errors import WsrError
+
+Statistic = Callable[[Float[np.ndarray, "points draws"]], Float[np.ndarray, " draws"]]
+"""From mean losses of a unit's points, one column a draw of texts, to what is asked about the unit."""
+
+
+def bootstrap_mean(
+    units: Sequence[Float[np.ndarray, "_ _"]],
+    datasets: Sequence[str],
+    statistic: Statistic,
+    *,
+    generator: np.random.Generator,
+    confidence: float = 0.95,
+    resamples: int = 2000,
+) -> Interval:
+    """Returns the mean of a statistic over units (pairs, directions, models) and its percentile bootstrap interval.
+
+    Units are drawn again, and the texts of each dataset; a draw of texts serves all units that are scored on it, so
+    differences within and between them stay paired. One unit alone leaves the texts.
+
+    Args:
+      units: losses [points, texts] of each unit.
+      datasets: what each unit is scored on.
+      statistic: of the mean losses of a unit's points.
+      generator: of the draws.
+      confidence: of the interval.
+      resamples: number of draws.
+
+    Raises:
+      WsrError: where there is no unit, or a loss is not finite.
+    """
+    if not units or not all(np.isfinite(unit).all() for unit in units):
+        raise WsrError(f"interval: needs finite losses of at least one unit, found {len(units)} units")
+    shares: dict[str, np.ndarray] = {}  # how much of a draw each text is
+    for unit, dataset in zip(units, datasets, strict=True):
+        texts = unit.shape[1]
+        if dataset not in shares:
+            drawn_texts = generator.multinomial(texts, np.full(texts, 1 / texts), size=resamples)
+            shares[dataset] = np.concatenate([np.full((1, texts), 1 / texts), drawn_texts / texts]).T
+    # The first column is what was observed.
+    each = np.stack([statistic(unit @ shares[name]) for unit, name in zip(units, datasets, strict=True)])
+    counts = generator.multinomial(len(units), np.full(len(units), 1 / len(units)), size=resamples)
+    drawn = (counts.T * each[:, 1:]).sum(axis=0) / len(units)
+    low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Interval(float(each[:, 0].mean()), float(low), float(high))
