@@ -21,13 +21,13 @@ test: .venv/.installed-dev lint  ## lint, then the tests (at most 15 minutes on 
 	@$(BIN)/python -m pytest -n 2
 
 bench: torch  ## wsr against what people use today, side by side (at most 20 minutes on two cores)
-	@$(BIN)/python -m benchmarks --out=benchmarks/results/cpu.json $(BENCH_FLAGS)
+	@$(BIN)/python -m benchmarks --out=benchmarks/results/cpu $(BENCH_FLAGS)
 
 bench-gpu: torch  ## the same on a GPU; offline: make bench-gpu PIP_FLAGS="--no-index --find-links=FOLDER_OF_WHEELS"
-	@$(BIN)/python -m benchmarks --only=evaluation,surrogate,probes,finetuning --out=benchmarks/results/gpu.json $(BENCH_FLAGS)
+	@$(BIN)/python -m benchmarks --only=evaluation,surrogate,probes,finetuning --out=benchmarks/results/gpu $(BENCH_FLAGS)
 
 bench-choices: torch  ## why the project is written as it is: packing or buckets, ways to write an encoder
-	@$(BIN)/python -m benchmarks --only=encoder,packing --out=benchmarks/results/choices.json $(BENCH_FLAGS)
+	@$(BIN)/python -m benchmarks --only=encoder,packing --out=benchmarks/results/cpu $(BENCH_FLAGS)
 
 results-tables: .venv/.installed  ## whether docs/results.md is what the committed rows say
 	@$(BIN)/python -m experiments.results

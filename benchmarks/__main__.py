@@ -1,12 +1,11 @@
-"""Runs benchmarks, prints one table and writes everything as JSON.
+"""Runs benchmarks, prints a table each and writes everything as JSON.
 
-python -m benchmarks [--only=evaluation,probes] [--out=FILE.json]
+python -m benchmarks [--only=evaluation,probes] [--out=FOLDER]
 """
 
 import importlib
 import json
 import subprocess
-import sys
 import time
 from pathlib import Path
 from statistics import median
@@ -24,7 +23,7 @@ BENCHMARKS = ("evaluation", "surrogate", "probes", "similarity", "finetuning", "
 CHOICES = ("encoder", "packing")  # why the project is written as it is; not part of a plain run
 
 _ONLY = flags.DEFINE_list("only", list(BENCHMARKS), f"Which of {', '.join(BENCHMARKS + CHOICES)}.")
-_OUT = flags.DEFINE_string("out", None, "A JSON file for the results.")
+_OUT = flags.DEFINE_string("out", None, "A folder for the results, a JSON file each.")
 
 
 def main(arguments: list[str]) -> None:
@@ -36,23 +35,26 @@ def main(arguments: list[str]) -> None:
         )
     logging.set_verbosity(logging.WARNING)
     use_persistent_cache()
-    began = time.perf_counter()
-    results: list[Result] = []
     for name in _ONLY.value:
         print(f"{name} ...", flush=True)
-        found = importlib.import_module(f"benchmarks.{name}").run()
-        show(found)
-        results += found
-    if _OUT.value:
-        content = {
-            "command": f"python -m benchmarks {' '.join(sys.argv[1:])}",
-            "commit": _commit(),
-            "minutes": round((time.perf_counter() - began) / 60, 1),
-            "machine": machine(),
-            "results": [result.to_json() for result in results],
-        }
-        Path(_OUT.value).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        print(f"written: {_OUT.value}")
+        began = time.perf_counter()
+        results = importlib.import_module(f"benchmarks.{name}").run()
+        show(results)
+        if _OUT.value:
+            _write(Path(_OUT.value) / f"{name}.json", name, results, (time.perf_counter() - began) / 60)
+
+
+def _write(path: Path, name: str, results: list[Result], minutes: float) -> None:
+    content = {
+        "command": f"python -m benchmarks --only={name}",
+        "commit": _commit(),
+        "minutes": round(minutes, 1),
+        "machine": machine(),
+        "results": [result.to_json() for result in results],
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    print(f"written: {path}", flush=True)
 
 
 def show(results: list[Result]) -> None:

@@ -1,21 +1,32 @@
 """The machine's measured rate of matrix products: the ceiling that an encoder is compared with."""
 
-import time
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
 
-def matmul_rate(dtype: str = "float32", *, size: int | None = None, repeats: int = 8) -> float:
-    """Returns operations a second of the fastest of several square products, as XLA runs them."""
+def matmul_work(dtype: str = "float32") -> tuple[Callable[[], object], float]:
+    """Returns a call that multiplies large square matrices for about a second, and the operations it makes."""
     accelerator = jax.default_backend() != "cpu"
-    size = size or (8192 if accelerator else 2048)
+    size, products = (8192, 400) if accelerator else (2048, 12)
     left = jax.random.normal(jax.random.key(0), (size, size), jnp.dtype(dtype))
     product = jax.jit(jnp.matmul)
-    product(left, left).block_until_ready()
-    seconds = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        product(left, left).block_until_ready()
-        seconds.append(time.perf_counter() - start)
-    return 2 * size**3 / min(seconds)
+
+    def multiply() -> None:
+        for _ in range(products):
+            last = product(left, left)
+        last.block_until_ready()
+
+    return multiply, products * 2.0 * size**3
+
+
+def matmul_rate(dtype: str = "float32") -> float:
+    """Returns operations a second, once."""
+    import time
+
+    multiply, operations = matmul_work(dtype)
+    multiply()
+    start = time.perf_counter()
+    multiply()
+    return operations / (time.perf_counter() - start)

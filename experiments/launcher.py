@@ -45,8 +45,12 @@ def launch(main: Main, settings: Mapping[str, Any], work: Callable[[Preset, Any]
     flags.DEFINE_bool("debug", False, "Show the traceback of an error.")
     for record in (Preset, type(settings["smoke"])):
         _define(record)
-    arguments = sys.argv
-    app.run(lambda positional: _run(name, positional, arguments[1:], main, settings, work))
+    words = sys.argv[1:]
+    if {"--help", "-help", "-h"} & set(words):
+        # Not absl's own, to which a percent sign in the text is a place to fill in.
+        print(f"{(module.__doc__ or '').strip()}\n\nFlags:{flags.FLAGS.module_help(__name__)}")
+        return
+    app.run(lambda positional: _run(name, positional, words, main, settings, work))
 
 
 def _run(

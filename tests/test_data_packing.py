@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wsr.data.dataset import Split, joined
-from wsr.data.packing import evaluation_batches, in_text_order, rows_needed, training_batches
+from wsr.data.packing import evaluation_batches, in_text_order, rows_a_step, rows_needed, training_batches
 from wsr.errors import WsrError
 
 ROW = 16
@@ -177,6 +177,15 @@ def test_take_picks_texts_in_order(lengths, random):
         own = split.token_ids[split.offsets[text] : split.offsets[text + 1]]
         assert taken.token_ids[taken.offsets[at] : taken.offsets[at + 1]].tolist() == own.tolist()
         assert taken.labels[at] == split.labels[text]
+
+
+@pytest.mark.parametrize(("texts", "expected"), [(258, 20), (256, 16), (33, 12), (17, 20), (1, 12)])
+def test_rows_a_step_leave_few_rows_empty(texts, expected):
+    split = make_split([64] * texts)
+    rows = rows_a_step(split, 16, row_length=64)
+    assert rows == expected
+    steps = {size: len(evaluation_batches(split, rows=size, row_length=64).index) for size in (12, 16, 20)}
+    assert steps[rows] * rows == min(size * count for size, count in steps.items())
 
 
 def test_joined_splits_hold_the_texts_of_each_in_turn():

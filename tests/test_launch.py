@@ -23,11 +23,12 @@ def test_an_unknown_experiment_is_refused():
     assert done.stderr == "launch: no experiments/nothing.py\n"
 
 
-def test_every_experiment_tells_its_flags():
-    for file in (ROOT / "experiments").glob("*.py"):
-        if file.name != "__init__.py":
-            done = subprocess.run(
-                [sys.executable, "-m", f"experiments.{file.stem}", "--help"], cwd=ROOT, capture_output=True, text=True
-            )
-            # absl's own help ends with status 1
-            assert "--out" in done.stdout, done.stderr
+def test_experiments_tell_their_flags():
+    for name in ("demo", "same_dataset_clusters"):
+        done = subprocess.run(
+            [sys.executable, "-m", f"experiments.{name}", "--help"], cwd=ROOT, capture_output=True, text=True
+        )
+        # absl's own help ends with status 1
+        assert "--out" in done.stdout, done.stderr
+        assert f"python -m experiments.{name}" in done.stdout
+    assert "98 % accuracy" in done.stdout  # absl takes a percent sign for a place to fill in

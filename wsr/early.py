@@ -15,7 +15,7 @@ from jaxtyping import Float
 
 from wsr.data.dataset import Dataset, hash_splits
 from wsr.errors import WsrError
-from wsr.evaluate import Protocol, _key
+from wsr.evaluate import Protocol, point_key
 from wsr.probe import PROBES, fixed_head_loss
 from wsr.region import Region
 from wsr.region_features import region_features
@@ -325,8 +325,8 @@ def _kept(group: Group, parts: list[Dataset], protocol: Protocol, points: Points
 
 
 def _loss_key(group: Group, row: np.ndarray, part: Dataset, protocol: Protocol) -> str:
-    return f"{_key(group.region, row, part, protocol)}-losses"
+    return f"{point_key(group.region, row, part, protocol)}-losses"
 
 
 def _head_key(group: Group, row: np.ndarray, dataset: Dataset, protocol: Protocol) -> str:
-    return f"{_key(group.region, row, dataset, protocol)}-head"
+    return f"{point_key(group.region, row, dataset, protocol)}-head"

@@ -15,7 +15,7 @@ from jaxtyping import Float, Shaped
 
 from wsr.data.dataset import Dataset
 from wsr.data.metrics import score
-from wsr.probe import PROBES
+from wsr.probe import PROBES, ProbeResult
 from wsr.progress import Counter
 from wsr.region import Region
 from wsr.region_features import Precision, region_features
@@ -34,7 +34,7 @@ class Protocol:
     inverse_l2: float = 1.0
     """scikit-learn's ``C`` of the linear probe."""
     rows: int = 16
-    """Packed rows a forward pass reads; more on an accelerator that few points leave idle."""
+    """Packed rows a forward pass reads, about; more on an accelerator that few points leave idle."""
     row_length: int = 64
     """Tokens in a row; longer texts make longer rows."""
     precision: Precision = "float32"
@@ -112,7 +112,7 @@ def evaluate(
       counter: advanced by one a point.
     """
     points = points or Points.in_memory()
-    keys = [_key(region, row, dataset, protocol) for row in coefficients]
+    keys = [point_key(region, row, dataset, protocol) for row in coefficients]
     missing = [number for number, key in enumerate(keys) if key not in points]
     if counter:
         counter.advance(len(keys) - len(missing))
@@ -148,7 +148,15 @@ def score_features(
     features: Mapping[str, Float[AnyArray, "points _ hidden"]], dataset: Dataset, protocol: Protocol
 ) -> tuple[Float[np.ndarray, "points texts"], Shaped[np.ndarray, "points texts"]]:
     """Returns test losses and predictions of points whose features of the probe and test split are known."""
-    result = PROBES[protocol.probe](
+    result = fit_on(features, dataset, protocol)
+    return np.asarray(result.losses), np.asarray(result.predictions)
+
+
+def fit_on(
+    features: Mapping[str, Float[AnyArray, "points _ hidden"]], dataset: Dataset, protocol: Protocol
+) -> ProbeResult:
+    """Fits the protocol's probe to each point whose features of the probe and test split are known."""
+    return PROBES[protocol.probe](
         features["probe"],
         dataset.splits["probe"].labels,
         features["test"],
@@ -156,10 +164,9 @@ def score_features(
         classes=dataset.classes,
         **({"inverse_l2": protocol.inverse_l2} if protocol.probe == "linear" else {}),
     )
-    return np.asarray(result.losses), np.asarray(result.predictions)
 
 
-def _key(region: Region, row: Float[np.ndarray, " members"], dataset: Dataset, protocol: Protocol) -> str:
+def point_key(region: Region, row: Float[np.ndarray, " members"], dataset: Dataset, protocol: Protocol) -> str:
     """Names a result by all that determines it: two requests for the same point share it."""
     point = sorted(
         (member.content_sha256, float(coefficient).hex())

@@ -104,12 +104,20 @@ def fit_probe(features: Features, labels: Labels, *, classes: int, inverse_l2: f
 @jax.jit
 def fixed_head_loss(features: Features, labels: Labels, heads: Heads) -> Float[Array, "points texts"]:
     """Returns the loss of each text under given heads: cross-entropy in nats, or squared error for one output."""
-    logits = _logits(features, heads)
+    logits = head_logits(features, heads)
     points, _, classes = logits.shape
     if classes == 1:
         return jnp.square(logits[..., 0] - labels.astype(jnp.float32)[None])
     target = jnp.broadcast_to(labels[None, :, None], (points, labels.shape[0], 1))
     return jax.nn.logsumexp(logits, axis=-1) - jnp.take_along_axis(logits, target, axis=-1)[..., 0]
+
+
+def head_logits(features: Features, heads: Heads) -> Float[Array, "points texts classes"]:
+    """Returns the logits of each text under given heads, without the loss."""
+    inputs: Any = features
+    if "dense_kernel" in heads:
+        inputs = jnp.tanh(_dot("pth,phi->pti", inputs, heads["dense_kernel"]) + heads["dense_bias"][:, None])
+    return _dot("pth,phk->ptk", inputs, heads["kernel"]) + heads["bias"][:, None]
 
 
 def _result(features: Features, labels: Labels, heads: Heads) -> ProbeResult:
@@ -120,15 +128,8 @@ def _result(features: Features, labels: Labels, heads: Heads) -> ProbeResult:
 
 @jax.jit
 def _predict(features: Features, heads: Heads) -> Int[Array, "points texts"] | Float[Array, "points texts"]:
-    logits = _logits(features, heads)
+    logits = head_logits(features, heads)
     return logits[..., 0] if logits.shape[-1] == 1 else jnp.argmax(logits, axis=-1)
-
-
-def _logits(features: Features, heads: Heads) -> Float[Array, "points texts classes"]:
-    inputs: Any = features
-    if "dense_kernel" in heads:
-        inputs = jnp.tanh(_dot("pth,phi->pti", inputs, heads["dense_kernel"]) + heads["dense_bias"][:, None])
-    return _dot("pth,phk->ptk", inputs, heads["kernel"]) + heads["bias"][:, None]
 
 
 def _check_labels(labels: Labels, classes: int) -> None:

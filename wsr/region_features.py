@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
 from wsr.data.dataset import Split, joined
-from wsr.data.packing import Batches, evaluation_batches, row_length_for
+from wsr.data.packing import Batches, evaluation_batches, row_length_for, rows_a_step
 from wsr.devices import Plan, chunk_for_device, mesh_for, plan, rows_for_device
 from wsr.features import encoding_bytes, point_features
 from wsr.geometry import combine_one_by_one
@@ -42,7 +42,7 @@ def region_features(
       region: the population.
       coefficients: the points, over the region's members.
       splits: the texts, by name.
-      rows: packed rows a forward pass reads; more on an accelerator that few points leave idle.
+      rows: packed rows a forward pass reads, about; more on an accelerator that few points leave idle.
       row_length: tokens in a row; longer texts make longer rows.
       chunk: points on each device at the same time; None: chosen for the device.
       memory_budget_gib: of each device; None: most of what it has.
@@ -122,8 +122,9 @@ def _planned(
     most = chunk or chunk_for_device(-(-len(coefficients) // axis), device=device)
     texts = joined(list(splits.values()))
     length = row_length_for(row_length, texts)
-    read = rows_for_device(rows, most, length, device=device)
-    packed = evaluation_batches(texts, rows=read, row_length=length, packed=region.model.packed)
+    fitting = rows_for_device(rows, most, length, device=device)
+    together = rows_a_step(texts, fitting, row_length=length, packed=region.model.packed)
+    packed = evaluation_batches(texts, rows=together, row_length=length, packed=region.model.packed)
     layout = plan(
         len(coefficients),
         params_bytes=sum(4 * leaf.size for leaf in jax.tree.leaves(region.base)),

@@ -19,8 +19,8 @@ from jaxtyping import Array, Bool, Float, Int, Shaped
 from wsr import lattice, seeds
 from wsr.data.dataset import Dataset
 from wsr.errors import WsrError
-from wsr.evaluate import EXACT, Evaluation, Protocol, evaluate
-from wsr.probe import PROBES, _logits
+from wsr.evaluate import EXACT, Evaluation, Protocol, evaluate, fit_on
+from wsr.probe import head_logits
 from wsr.progress import Counter
 from wsr.region import Region
 from wsr.region_features import region_features
@@ -173,15 +173,8 @@ def probe_score(dataset: Dataset, protocol: Protocol) -> Score:
     """Returns the score by a fresh probe, as ``wsr.evaluate.score_features`` fits it."""
 
     def score(features: Features) -> Float[Array, "points texts classes"]:
-        result = PROBES[protocol.probe](
-            features["probe"],
-            dataset.splits["probe"].labels,
-            features["test"],
-            dataset.splits["test"].labels,
-            classes=dataset.classes,
-            **({"inverse_l2": protocol.inverse_l2} if protocol.probe == "linear" else {}),
-        )
-        return _logits(jnp.asarray(features["test"]), result.heads)
+        heads = fit_on(features, dataset, protocol).heads
+        return head_logits(jnp.asarray(features["test"]), heads)
 
     return score
 
@@ -192,7 +185,7 @@ def fixed_head(head: Head) -> Score:
 
     def score(features: Features) -> Float[Array, "points texts classes"]:
         own = {name: jnp.repeat(leaf, len(features["test"]), axis=0) for name, leaf in heads.items()}
-        return _logits(jnp.asarray(features["test"]), own)
+        return head_logits(jnp.asarray(features["test"]), own)
 
     return score
 

@@ -82,6 +82,17 @@ def evaluation_batches(split: Split, *, rows: int, row_length: int = 128, packed
     return _fill(split, _Plan(texts, step, row, column, slot), steps, rows, int(per_step.max()), row_length)
 
 
+def rows_a_step(split: Split, wanted: int, *, row_length: int = 128, packed: bool = True) -> int:
+    """Returns about ``wanted`` rows, so many that ``evaluation_batches`` leaves the fewest rows of its last step empty.
+
+    One of three sizes: each is a program of its own.
+    """
+    lengths = _checked_lengths(split, row_length)
+    needed = int((_pack(lengths, row_length) if packed else _one_a_row(len(split)))[0].max(initial=0)) + 1
+    sizes = (wanted, max(1, 3 * wanted // 4), -(-5 * wanted // 4))
+    return min(sizes, key=lambda rows: -(-needed // rows) * rows)
+
+
 def row_length_for(wanted: int, *splits: Split) -> int:
     """Returns the length of rows that hold every text: ``wanted``, or the longest text rounded up to 16 tokens."""
     longest = max((int(split.lengths.max()) for split in splits if len(split)), default=1)
