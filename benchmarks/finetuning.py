@@ -1,5 +1,7 @@
 """Fine-tuning members of a population against a plain PyTorch loop, a model at a time, on the same texts and steps."""
 
+from dataclasses import replace
+
 import jax
 import numpy as np
 import torch
@@ -60,7 +62,7 @@ def run() -> list[Result]:
     )
     wanted = 3.0 if accelerator else 1.0
     mark = Mark("times as fast as the PyTorch loop, a member", result.ratio("PyTorch"), wanted)
-    return [Result(**{**result.__dict__, "marks": (mark,)})]
+    return [replace(result, marks=(mark,))]
 
 
 class PlainLoop:

@@ -3,7 +3,7 @@
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 
 import jax
@@ -119,7 +119,7 @@ def _marked(result: Result) -> Result:
         Mark(f"times as fast as {rival.name}", result.ratio(rival.name), wanted)
         for rival in (AS_IT_COMES, CONVERGED, NEWTON_CG)
     )
-    return Result(**{**result.__dict__, "marks": marks})
+    return replace(result, marks=marks)
 
 
 def _work(name: str, texts: int) -> Work:

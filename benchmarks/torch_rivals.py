@@ -16,6 +16,7 @@ from jaxtyping import Float
 from safetensors.torch import load_file, save_file
 from sklearn.linear_model import LogisticRegression
 from transformers import AutoConfig, AutoModel
+from transformers.utils import logging
 
 from wsr.data.dataset import Dataset, Split
 from wsr.models.huggingface import export
@@ -23,6 +24,8 @@ from wsr.models.model import Checkpoint
 from wsr.types import Params
 
 BATCH = 32
+
+logging.disable_progress_bar()
 
 
 class Rivals:

@@ -14,6 +14,7 @@ from typing import Any, get_type_hints
 
 from absl import app, flags, logging
 
+from wsr.compilation import use_persistent_cache
 from wsr.errors import WsrError
 from wsr.report.document import Document, Section
 from wsr.studies.lab import Lab
@@ -45,18 +46,16 @@ def launch(main: Main, settings: Mapping[str, Any], work: Callable[[Preset, Any]
     flags.DEFINE_bool("debug", False, "Show the traceback of an error.")
     for record in (Preset, type(settings["smoke"])):
         _define(record)
-    words = sys.argv[1:]
-    if {"--help", "-help", "-h"} & set(words):
+    if {"--help", "-help", "-h"} & set(sys.argv):
         # Not absl's own, to which a percent sign in the text is a place to fill in.
         print(f"{(module.__doc__ or '').strip()}\n\nFlags:{flags.FLAGS.module_help(__name__)}")
         return
-    app.run(lambda positional: _run(name, positional, words, main, settings, work))
+    app.run(lambda positional: _run(name, positional, main, settings, work))
 
 
 def _run(
     name: str,
     positional: Sequence[str],
-    words: Sequence[str],
     main: Main,
     settings: Mapping[str, Any],
     work: Callable[[Preset, Any], Work],
@@ -75,7 +74,8 @@ def _run(
             print(work(preset, own).told(preset))
             return
         folder = Path(values.out or f"runs/{values.preset}/{name}")
-        command = shlex.join(["python", "-m", f"experiments.{name}", *(w for w in words if "--out" not in w)])
+        use_persistent_cache()
+        command = shlex.join(["python", "-m", f"experiments.{name}", *_given()])
         lab = Lab(preset, folder, Path(values.shelf or f"runs/{values.preset}/shelf"), command=command)
         same_plan_or_refuse(folder, {"experiment": name, "preset": preset, "settings": own})
         _write(name, lab, main(lab, own))
@@ -103,6 +103,12 @@ def _write(name: str, lab: Lab, found: Found) -> None:
     for line in summary:
         print(f"- {line}")
     print(f"\nreport:  {lab.folder / 'report.html'}\nresults: {lab.folder / 'results.jsonl'}")
+
+
+def _given() -> list[str]:
+    """The flags that were given, but for where results go: what reproduces the run anywhere."""
+    own = flags.FLAGS.flags_by_module_dict()[__name__]
+    return [flag.serialize() for flag in own if flag.present and flag.name not in ("out", "shelf", "debug")]
 
 
 def _define(record: type) -> None:

@@ -6,17 +6,17 @@ texts are read in rounds, a few of each at first, until its interval excludes on
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
 
-from wsr.data.dataset import Dataset, hash_splits
+from wsr.data.dataset import Dataset
 from wsr.errors import WsrError
-from wsr.evaluate import Protocol, point_key
-from wsr.probe import PROBES, fixed_head_loss
+from wsr.evaluate import Protocol, fit_on, point_key
+from wsr.probe import fixed_head_loss
 from wsr.region import Region
 from wsr.region_features import region_features
 from wsr.results import Points
@@ -110,7 +110,8 @@ def early_answer(
     sizes = schedule(full, confidence)
     order = generator.permutation(full.texts)
     ends = [0, *sorted({size.texts for size in sizes})]
-    parts = {end: _tested_on(dataset, order[first:end]) for first, end in pairwise(ends)}
+    test = dataset.splits["test"]
+    parts = {end: dataset.with_split("test", test.take(order[first:end])) for first, end in pairwise(ends)}
     shuffled = [Group(group.region, generator.permutation(group.coefficients)) for group in (a, b)]
     read = 0
     began = time.perf_counter()
@@ -259,11 +260,6 @@ def _placements(
     return above.mean(axis=1), above.mean(axis=0)
 
 
-def _tested_on(dataset: Dataset, texts: np.ndarray) -> Dataset:
-    splits = {**dataset.splits, "test": dataset.splits["test"].take(texts)}
-    return replace(dataset, splits=splits, content_hash=hash_splits(splits))
-
-
 def _read(group: Group, dataset: Dataset, parts: list[Dataset], protocol: Protocol, points: Points) -> int:
     """Evaluates what is not among the points yet: heads, and losses on parts of the test split; returns texts read."""
     missing: dict[tuple[str, ...], list[int]] = {}
@@ -302,9 +298,10 @@ def _score(
 ) -> None:
     keys = [_head_key(group, row, dataset, protocol) for row in rows]
     if "probe" in features:
-        known, labels = features["probe"][: len(rows)], dataset.splits["probe"].labels
-        more = {"inverse_l2": protocol.inverse_l2} if protocol.probe == "linear" else {}
-        fitted = PROBES[protocol.probe](known, labels, known, labels, classes=dataset.classes, **more).heads
+        # Of the fit only the heads are wanted: any texts do for the test split.
+        known = features["probe"][: len(rows)]
+        tested = dataset.with_split("test", dataset.splits["probe"])
+        fitted = fit_on({"probe": known, "test": known}, tested, protocol).heads
         for number, key in enumerate(keys):
             points.put(key, **{name: np.asarray(leaf[number]) for name, leaf in fitted.items()})
     heads = {name: np.stack([points.get(key)[name] for key in keys]) for name in points.get(keys[0])}

@@ -14,7 +14,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float
 
-from wsr.data.dataset import Dataset, Split
+from wsr.data.dataset import Dataset, joined
 from wsr.data.packing import evaluation_batches, row_length_for
 from wsr.errors import WsrError
 from wsr.evaluate import Protocol
@@ -109,7 +109,7 @@ def validation_loss(
         )
     model = region.model
     probe, validation = dataset.splits["probe"], dataset.splits["validation"]
-    texts = _joined(probe, validation)
+    texts = joined([probe, validation])
     row_length = row_length_for(protocol.row_length, texts)
     batches = evaluation_batches(texts, rows=protocol.rows, row_length=row_length, packed=model.packed)
     base, members = jax.device_put(region.base), jax.device_put(region.stacked())
@@ -132,15 +132,6 @@ def validation_loss(
         return loss, gradient
 
     return judge
-
-
-def _joined(first: Split, second: Split) -> Split:
-    return Split(
-        np.concatenate([first.token_ids, second.token_ids]),
-        np.concatenate([first.token_types, second.token_types]),
-        np.concatenate([first.offsets, first.offsets[-1] + second.offsets[1:]]),
-        np.concatenate([first.labels, second.labels]),
-    )
 
 
 @lru_cache(maxsize=8)

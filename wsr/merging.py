@@ -1,12 +1,11 @@
 """A population in, one model out."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Float
 
-from wsr.data.dataset import Dataset, hash_splits
+from wsr.data.dataset import Dataset
 from wsr.evaluate import Protocol, evaluate
 from wsr.learned_coefficients import STEPS, Space, learn_coefficients
 from wsr.progress import progress
@@ -73,8 +72,7 @@ CHOICES: Mapping[str, Callable[..., Row]] = {
 
 def on_validation(dataset: Dataset) -> Dataset:
     """The dataset with its validation split in the place of the test split: what a choice may be judged on."""
-    splits = {**dataset.splits, "test": dataset.splits["validation"]}
-    return replace(dataset, splits=splits, content_hash=hash_splits(splits))
+    return dataset.with_split("test", dataset.splits["validation"])
 
 
 def _learned(region: Region, dataset: Dataset, protocol: Protocol, space: Space) -> Row:

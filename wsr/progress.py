@@ -31,7 +31,7 @@ class Counter:
         left = f"{_clock((self.total - self.done) / rate)} left" if rate else "? left"
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=self.done, rate=f"{pace}, {left} {note}")
-        elif self.done >= self.total or now - self._printed >= PLAIN_INTERVAL_SECONDS:
+        elif (units and self.done >= self.total > 0) or now - self._printed >= PLAIN_INTERVAL_SECONDS:
             self._printed = now
             print(f"{self.what}: {self.done}/{self.total} {self.unit}, {pace}, {left} {note}".rstrip(), flush=True)
 

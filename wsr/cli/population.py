@@ -1,23 +1,16 @@
 """Opens a store as a region, and the checkpoint that its members started from: shared by several verbs."""
 
-from wsr.errors import WsrError
 from wsr.models import Checkpoint, build, load
 from wsr.region import Region
 from wsr.store import Store
-from wsr.studies.members import learned
+from wsr.studies.members import learned_region
 
 
 def open_region(path: str) -> tuple[Store, Region]:
     """Returns the store and the region of its members that learned their dataset; says who was left out."""
     store = Store.open(path)
-    records = store.records()
-    out = [record.name for record in records if not learned(record)]
-    if out:
-        print(f"left out, not better than chance: {', '.join(out)}", flush=True)
-    if len(out) == len(records):
-        raise WsrError(f"{path}: none of {len(records)} members did better than chance; there is no region")
     model = build(store.model_name, store.model_config)
-    return store, Region.from_store(store, model, names=[record.name for record in records if learned(record)])
+    return store, learned_region(model, store, store.records())
 
 
 def open_base(store: Store) -> Checkpoint:

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float32, Int32, Int64, Integer
@@ -78,6 +78,11 @@ class Dataset:
     def regression(self) -> bool:
         """Whether labels are real numbers."""
         return self.classes == 1
+
+    def with_split(self, name: str, split: Split) -> "Dataset":
+        """The dataset with another split in the place of one of its own; a content of its own."""
+        splits = {**self.splits, name: split}
+        return replace(self, splits=splits, content_hash=hash_splits(splits))
 
 
 def hash_splits(splits: Mapping[str, Split]) -> str:

@@ -23,7 +23,6 @@ from wsr.evaluate import Protocol
 from wsr.finetune import Job, Recipe
 from wsr.finetune.memory import chunk_for_training
 from wsr.models.load import load
-from wsr.region import Region
 from wsr.report.document import Document, Section
 from wsr.results import Points, write_rows
 from wsr.sampling import extrapolation_alphas
@@ -33,7 +32,7 @@ from wsr.studies.context import Context
 from wsr.studies.directions import random_directions
 from wsr.studies.groups import Sizes, groups
 from wsr.studies.lines import extrapolation, lines
-from wsr.studies.members import learned, members_section, train_members
+from wsr.studies.members import learned_region, members_section, train_members
 from wsr.studies.plan import same_plan_or_refuse
 from wsr.studies.start import FewShot, centroid_start
 
@@ -149,7 +148,7 @@ def run_demo(plan: DemoPlan, folder: Path, *, command: str) -> DemoRun:
     with clock.phase("fine-tuning"):
         jobs = [Job(dataset, seed, plan.recipe) for dataset in datasets.values() for seed in range(plan.seeds)]
         records = train_members(model, store, jobs, chunk=chunk_for_training(model, checkpoint.params, jobs))
-    region = Region.from_store(store, model, names=[record.name for record in records if learned(record)])
+    region = learned_region(model, store, records)
     if len(set(region.datasets)) < 3:
         raise WsrError(f"demo: only {len(region)} of {len(records)} members learned their dataset; nothing to compare")
     context = Context(

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from wsr.data.dataset import Dataset
 from wsr.data.load import load_dataset
-from wsr.errors import WsrError
 from wsr.finetune import Job
 from wsr.finetune.memory import chunk_for_training
 from wsr.models import Checkpoint, load
@@ -17,7 +16,7 @@ from wsr.region import Region
 from wsr.results import Points
 from wsr.store import MemberRecord, Store
 from wsr.studies.context import Context
-from wsr.studies.members import learned, train_members
+from wsr.studies.members import learned_region, train_members
 from wsr.studies.preset import Preset
 
 
@@ -26,8 +25,8 @@ class Lab:
 
     Args:
       preset: the population and the protocol.
-      folder: of this study: its results and its finished points.
-      shelf: shared by studies: a store for each recipe, so that members are trained once for all of them.
+      folder: of this study's results.
+      shelf: shared by studies: a store for each recipe, and finished points; members are trained once for all studies.
       command: what reproduces the study.
     """
 
@@ -83,15 +82,7 @@ class Lab:
         model, store = self.checkpoint.model, self._store(jobs)
         chunk = chunk_for_training(model, self.checkpoint.params, jobs)
         records = train_members(model, store, jobs, chunk=chunk)
-        names = [record.name for record in records if learned(record)]
-        out = [record.name for record in records if not learned(record)]
-        if out:
-            print(f"left out, not better than chance: {', '.join(out)}", flush=True)
-        if not names:
-            raise WsrError(
-                f"study: none of {len(jobs)} members did better than chance; train longer or with more texts"
-            )
-        return Region.from_store(store, model, names=names), records
+        return learned_region(model, store, records), records
 
     def context(self, region: Region, targets: Sequence[str] | None = None) -> Context:
         """Returns what the studies of ``wsr.studies`` are given; targets (None: the preset's) need no member."""

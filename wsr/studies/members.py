@@ -14,6 +14,7 @@ from wsr.errors import WsrError
 from wsr.finetune import Finetuned, Job, finetune, score_member
 from wsr.models.model import Model
 from wsr.progress import progress
+from wsr.region import Region
 from wsr.report.document import Figure, Section, Table
 from wsr.store import DTypeOnDisk, MemberRecord, Store
 
@@ -61,6 +62,24 @@ def learned(record: MemberRecord) -> bool:
     # Of a share the standard error is that of coin tosses; of a correlation, whose chance is 0, it is 1 / sqrt(texts).
     spread = np.sqrt(chance * (1 - chance)) if chance > 0 else 1.0
     return bool(record.metrics["test_score"] > chance + 2 * spread / np.sqrt(texts))
+
+
+def learned_region(model: Model, store: Store, records: Sequence[MemberRecord]) -> Region:
+    """Returns the region of the members that learned their dataset; says who was left out.
+
+    Raises:
+      WsrError: where nobody learned.
+    """
+    names = [record.name for record in records if learned(record)]
+    out = [record.name for record in records if not learned(record)]
+    if out:
+        print(f"left out, not better than chance: {', '.join(out)}", flush=True)
+    if records and not names:
+        raise WsrError(
+            f"{store.path}: none of {len(records)} members did better than chance; there is no region: train longer or "
+            "with more texts"
+        )
+    return Region.from_store(store, model, names=names)
 
 
 def members_section(

@@ -12,7 +12,7 @@ import numpy as np
 
 from wsr import sampling
 from wsr.compare import Difference, holm, mean_difference
-from wsr.data.dataset import Dataset, hash_splits
+from wsr.data.dataset import Dataset
 from wsr.evaluate import Evaluation
 from wsr.region import Region
 from wsr.report.document import Figure, Section, Table
@@ -89,8 +89,7 @@ def with_seen_probe(dataset: Dataset) -> Dataset:
     """The dataset with a probe split of as many of the texts that its members are fine-tuned on, spread evenly."""
     finetune, probe = dataset.splits["finetune"], dataset.splits["probe"]
     chosen = np.linspace(0, len(finetune) - 1, min(len(probe), len(finetune))).round().astype(int)
-    splits = {**dataset.splits, "probe": finetune.take(chosen)}
-    return dataclasses.replace(dataset, splits=splits, content_hash=hash_splits(splits))
+    return dataset.with_split("probe", finetune.take(chosen))
 
 
 def _score(context: Context, targets: Sequence[str], interior: int) -> dict[tuple[str, str, str], Evaluation]:

@@ -46,13 +46,13 @@ class Work:
         hours = operations / (_SHARE * _matmul_rate()) / 3600
         return [
             f"time:                 at most about {hours:.1f} hours at {100 * _SHARE:.0f} % of this machine's rate of "
-            "matrix products, if no text is shorter than the longest",
+            "matrix products (assumed), if no text is shorter than the longest",
             f"memory:               {6 * 4 * parameters / 2**30:.1f} GiB for the weights of a member in training",
             f"disk:                 {self.members * 4 * parameters / 2**30:.1f} GiB for the members",
         ]
 
 
-_SHARE = 0.4  # of the rate of matrix products that training reached on two CPU cores, see benchmarks/results
+_SHARE = 0.4  # of the rate of matrix products: assumed, not measured
 
 
 def _parameters(preset: Preset) -> int:
