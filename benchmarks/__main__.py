@@ -35,19 +35,20 @@ def main(arguments: list[str]) -> None:
         )
     logging.set_verbosity(logging.WARNING)
     use_persistent_cache()
+    commit = _commit()  # before results are written, which may be files that git tracks
     for name in _ONLY.value:
         print(f"{name} ...", flush=True)
         began = time.perf_counter()
         results = importlib.import_module(f"benchmarks.{name}").run()
         show(results)
         if _OUT.value:
-            _write(Path(_OUT.value) / f"{name}.json", name, results, (time.perf_counter() - began) / 60)
+            _write(Path(_OUT.value) / f"{name}.json", name, results, commit, (time.perf_counter() - began) / 60)
 
 
-def _write(path: Path, name: str, results: list[Result], minutes: float) -> None:
+def _write(path: Path, name: str, results: list[Result], commit: str, minutes: float) -> None:
     content = {
         "command": f"python -m benchmarks --only={name}",
-        "commit": _commit(),
+        "commit": commit,
         "minutes": round(minutes, 1),
         "machine": machine(),
         "results": [result.to_json() for result in results],
