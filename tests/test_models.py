@@ -13,12 +13,14 @@ from models_support import every_token, in_rows, one_a_row, random_params, rando
 from wsr import models
 from wsr.errors import WsrError
 from wsr.models.bert import EXAMPLE
-from wsr.models.layers.pooling import pool
+from wsr.models.layers.pooling import POOLINGS, pool
 
 LENGTHS = [5, 9, 3, 7]
 LENGTH = 11
 PACKED = [[0, 2], [1], [3], []]  # as many rows as one text a row, so that one program serves both
 NAMES = sorted(models.architectures())
+# The poolings are shared by all: each with one architecture, and each architecture with its own.
+POOLED = [(name, None) for name in NAMES] + [("bert", pooling) for pooling in POOLINGS]
 
 
 @functools.cache
@@ -61,19 +63,17 @@ def test_name_and_config_give_the_same_model_again(name):
     np.testing.assert_array_equal(again.encode(params, batch), encode(params, batch))
 
 
-@pytest.mark.parametrize("pooling", ["mean", "cls"])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("name", "pooling"), POOLED)
 def test_packed_rows_equal_one_text_a_row(name, pooling):
-    model, encode, params, texts = _setup(name, pooling=pooling)
+    model, encode, params, texts = _setup(name, **({"pooling": pooling} if pooling else {}))
     alone = encode(params, one_a_row(texts, LENGTH))
     assert alone.shape == (4, model.hidden)
     np.testing.assert_allclose(encode(params, in_rows(texts, PACKED, LENGTH)), alone, atol=1e-5)
 
 
-@pytest.mark.parametrize("pooling", ["mean", "cls"])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("name", "pooling"), POOLED)
 def test_changing_a_text_changes_its_own_features_only(name, pooling):
-    _, encode, params, texts = _setup(name, pooling=pooling)
+    _, encode, params, texts = _setup(name, **({"pooling": pooling} if pooling else {}))
     before = encode(params, in_rows(texts, PACKED, LENGTH))
     changed = [(texts[0][0][::-1], texts[0][1]), *texts[1:]]
     after = encode(params, in_rows(changed, PACKED, LENGTH))
@@ -81,10 +81,9 @@ def test_changing_a_text_changes_its_own_features_only(name, pooling):
     assert np.abs(after[0] - before[0]).max() > 1e-4
 
 
-@pytest.mark.parametrize("pooling", ["mean", "cls"])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("name", "pooling"), POOLED)
 def test_absent_texts_and_empty_rows_are_finite(name, pooling):
-    _, encode, params, texts = _setup(name, pooling=pooling)
+    _, encode, params, texts = _setup(name, **({"pooling": pooling} if pooling else {}))
     features = encode(params, in_rows(texts[:2], [[0], [1], [], []], LENGTH, slots=4))
     assert features.shape[0] == 4
     assert np.isfinite(features).all()
@@ -157,17 +156,13 @@ def test_attention_with_dropout_at_a_vanishing_rate_equals_attention_without():
     np.testing.assert_allclose(encode(params, batch, jax.random.key(0)), encode(params, batch), atol=1e-5)
 
 
-@pytest.mark.parametrize("pooling", ["mean", "cls"])
+@pytest.mark.parametrize("pooling", POOLINGS)
 def test_pooling_agrees_with_numpy(pooling):
     texts = random_texts(0, LENGTHS, 40)
     batch = in_rows(texts, [[1, 0], [3, 2]], 14)
     hidden = np.random.default_rng(0).normal(size=(2, 14, 6)).astype(np.float32)
-    expected = [
-        hidden[0, 9:14] if pooling == "mean" else hidden[0, 9:10],
-        hidden[0, 0:9] if pooling == "mean" else hidden[0, 0:1],
-        hidden[1, 7:10] if pooling == "mean" else hidden[1, 7:8],
-        hidden[1, 0:7] if pooling == "mean" else hidden[1, 0:1],
-    ]
+    part = {"mean": slice(None), "cls": slice(1), "last": slice(-1, None)}[pooling]
+    expected = [tokens[part] for tokens in (hidden[0, 9:14], hidden[0, 0:9], hidden[1, 7:10], hidden[1, 0:7])]
     found = pool(pooling, jnp.asarray(hidden), batch)
     np.testing.assert_allclose(found, [part.mean(axis=0) for part in expected], atol=1e-6)
 

@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 from wsr import models
 from wsr.errors import WsrError
 from wsr.models import huggingface
-from wsr.models.huggingface_weights import from_huggingface, to_huggingface
+from wsr.models.huggingface.weights import from_huggingface, to_huggingface
 
 TEXTS = random_texts(0, [7, 3, 5], 100)
 

@@ -6,8 +6,8 @@ import pytest
 from models_support import every_token, in_rows, one_a_row, random_texts
 
 from wsr import models
-from wsr.models.huggingface_config import TAKEN
-from wsr.models.huggingface_weights import from_huggingface
+from wsr.models.encoder_config import TAKEN
+from wsr.models.huggingface.weights import from_huggingface
 
 pytestmark = pytest.mark.torch
 LENGTHS = [9, 4, 13, 1]

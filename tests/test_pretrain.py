@@ -39,7 +39,7 @@ def test_loss_and_gradient_are_those_of_bert_for_masked_lm():
     torch = pytest.importorskip("torch")
     from transformers import BertConfig, BertForMaskedLM
 
-    from wsr.models.huggingface_weights import to_huggingface
+    from wsr.models.huggingface.weights import to_huggingface
 
     config = dict(EXAMPLE) | {"pooling": "cls", "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     model = build("bert", config)

@@ -14,7 +14,7 @@ def define(values: flags.FlagValues) -> None:
     text, number, real = flags.DEFINE_string, flags.DEFINE_integer, flags.DEFINE_float
     text("store", None, "Where the members go; created if it is not there.", flag_values=values)
     text("base", "minilm", "Checkpoint all start from: a name, a Hugging Face folder or hub name.", flag_values=values)
-    text("pooling", None, "mean or cls; by default the checkpoint's own.", flag_values=values)
+    text("pooling", None, "mean, cls or last; by default the checkpoint's own.", flag_values=values)
     flags.DEFINE_list("datasets", [], "Names, files, folders or hub names, comma-separated.", flag_values=values)
     number("seeds", 3, "Members of each dataset.", lower_bound=1, flag_values=values)
     number("first_seed", 0, "Seed of the first of them.", lower_bound=0, flag_values=values)

@@ -9,9 +9,9 @@ from wsr.models.huggingface import export
 from wsr.models.model import Checkpoint, Model
 from wsr.models.registry import architectures, build, register, register_checkpoint
 
-register("bert", _bert.bert, example=_bert.EXAMPLE)
-register("roberta", _roberta.roberta, example=_roberta.EXAMPLE)
-register("tiny", _tiny.tiny, example=_tiny.EXAMPLE, checkpoint=_tiny.checkpoint)
+register("bert", _bert.bert, example=_bert.EXAMPLE, counterpart=_bert.COUNTERPART)
+register("roberta", _roberta.roberta, example=_roberta.EXAMPLE, counterpart=_roberta.COUNTERPART)
+register("tiny", _tiny.tiny, example=_tiny.EXAMPLE, counterpart=_bert.COUNTERPART, checkpoint=_tiny.checkpoint)
 register_checkpoint("minilm", _load.minilm)
 
 load = _load.load

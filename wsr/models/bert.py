@@ -1,13 +1,14 @@
 """BERT (and MiniLM, which is a small BERT) in Flax NNX."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from flax import nnx
 from jaxtyping import Array, Float
 
 from wsr.models.adapters import from_nnx
-from wsr.models.encoder_config import EncoderConfig
+from wsr.models.counterpart import Counterpart, Module
+from wsr.models.encoder_config import TAKEN, EncoderConfig
 from wsr.models.layers.attention import same_text
 from wsr.models.layers.block import Block
 from wsr.models.layers.embeddings import Embeddings
@@ -72,3 +73,39 @@ class Bert(nnx.Module):
     def embed(self, batch: Mapping[str, Array], rngs: nnx.Rngs | None) -> Float[Array, "rows length hidden"]:
         """Returns the input of the first layer."""
         return self.embeddings(batch["token_ids"], batch["positions"], batch["token_types"], rngs)
+
+
+def modules(config: Mapping[str, Any]) -> Iterator[Module]:
+    """Yields where BERT's modules are in ``transformers`` and here, and their kinds."""
+    yield "embeddings.word_embeddings", "embeddings/token", "embedding"
+    yield "embeddings.position_embeddings", "embeddings/position", "embedding"
+    yield "embeddings.token_type_embeddings", "embeddings/token_type", "embedding"
+    yield "embeddings.LayerNorm", "embeddings/norm", "norm"
+    for layer in range(config["num_hidden_layers"]):
+        theirs, ours = f"encoder.layer.{layer}", f"layers/{layer}"
+        for part in ("query", "key", "value"):
+            yield f"{theirs}.attention.self.{part}", f"{ours}/attention/{part}", "dense"
+        yield f"{theirs}.attention.output.dense", f"{ours}/attention/output", "dense"
+        yield f"{theirs}.attention.output.LayerNorm", f"{ours}/attention/norm", "norm"
+        yield f"{theirs}.intermediate.dense", f"{ours}/feed_forward/intermediate", "dense"
+        yield f"{theirs}.output.dense", f"{ours}/feed_forward/output", "dense"
+        yield f"{theirs}.output.LayerNorm", f"{ours}/feed_forward/norm", "norm"
+
+
+COUNTERPART = Counterpart(
+    model_type="bert",
+    model_class="BertModel",
+    prefix="bert.",
+    taken=TAKEN,
+    modules=modules,
+    dropped=r"pooler\.dense\.(weight|bias)|embeddings\.(position_ids|token_type_ids)|(cls|lm_head|classifier)\..+",
+    # Attributes of older files that newer config classes lost.
+    only={"position_embedding_type": "absolute", "directionality": "bidi"},
+    harmless=frozenset(
+        (
+            *("pooler_fc_size", "pooler_num_attention_heads", "pooler_num_fc_layers", "pooler_size_per_head"),
+            *("pooler_type", "tie_word_embeddings"),
+        )
+    ),
+)
+"""BERT in ``transformers``."""

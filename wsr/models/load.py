@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from wsr.errors import WsrError
-from wsr.models.hub import download, is_name
 from wsr.models.huggingface import import_folder
+from wsr.models.huggingface.hub import download, is_name
 from wsr.models.model import Checkpoint
 from wsr.models.registry import build, checkpoints
 
@@ -12,7 +12,7 @@ from wsr.models.registry import build, checkpoints
 def load(name_or_path: str, *, pooling: str | None = None) -> Checkpoint:
     """Returns a checkpoint: a registered name ("minilm", "tiny"), a Hugging Face folder or hub name.
 
-    ``pooling`` ("mean" or "cls") replaces the checkpoint's own.
+    ``pooling`` ("mean", "cls" or "last") replaces the checkpoint's own.
 
     Raises:
         WsrError: there is no such checkpoint, or it is not understood.

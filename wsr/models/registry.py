@@ -5,15 +5,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from wsr.errors import WsrError
+from wsr.models.counterpart import Counterpart
 from wsr.models.model import Checkpoint, Model
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """How to build a model from its config; ``example`` is a small config that the common tests use."""
+    """How to build a model from its config."""
 
     build: Callable[[Mapping[str, Any]], Model]
     example: Mapping[str, Any]
+    """A small config that the common tests use."""
+    counterpart: Counterpart | None
+    """What makes Hugging Face folders of it readable and writable."""
 
 
 _architectures: dict[str, Architecture] = {}
@@ -25,12 +29,16 @@ def register(
     build: Callable[[Mapping[str, Any]], Model],
     *,
     example: Mapping[str, Any],
+    counterpart: Counterpart | None = None,
     checkpoint: Callable[[], Checkpoint] | None = None,
 ) -> None:
-    """Makes ``build(config) -> Model`` known as ``name``; with ``checkpoint``, ``load(name)`` works."""
+    """Makes ``build(config) -> Model`` known as ``name``.
+
+    With ``counterpart`` its Hugging Face folders are read and written; with ``checkpoint``, ``load(name)`` works.
+    """
     if name in _architectures:
         raise WsrError(f"the architecture {name!r} is registered already; choose another name")
-    _architectures[name] = Architecture(build, example)
+    _architectures[name] = Architecture(build, example, counterpart)
     if checkpoint is not None:
         register_checkpoint(name, checkpoint)
 

@@ -1,6 +1,7 @@
 """RoBERTa: BERT's layers with another count of positions and no token types."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import jax.numpy as jnp
@@ -8,6 +9,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from wsr.models.adapters import from_nnx
+from wsr.models.bert import COUNTERPART as BERT_COUNTERPART
 from wsr.models.bert import EXAMPLE as BERT_EXAMPLE
 from wsr.models.bert import Bert
 from wsr.models.encoder_config import EncoderConfig
@@ -47,3 +49,7 @@ class Roberta(Bert):
 def _first_position(config: EncoderConfig) -> int:
     # The position table keeps the row of the padding token, as the original's does.
     return config.pad_token_id + 1
+
+
+COUNTERPART = replace(BERT_COUNTERPART, model_type="roberta", model_class="RobertaModel", prefix="roberta.")
+"""RoBERTa in ``transformers``: BERT's names."""

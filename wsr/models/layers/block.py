@@ -30,9 +30,10 @@ class FeedForward(nnx.Module):
 
     def __init__(self, config: EncoderConfig, rngs: nnx.Rngs):
         self.activation = ACTIVATIONS[config.hidden_act]
-        self.intermediate = dense(config, config.hidden_size, config.intermediate_size, rngs)
-        self.output = dense(config, config.intermediate_size, config.hidden_size, rngs)
-        self.norm = layer_norm(config, rngs)
+        hidden, wide, spread = config.hidden_size, config.intermediate_size, config.initializer_range
+        self.intermediate = dense(hidden, wide, rngs, spread=spread)
+        self.output = dense(wide, hidden, rngs, spread=spread)
+        self.norm = layer_norm(hidden, rngs, epsilon=config.layer_norm_eps)
         self.dropout = nnx.Dropout(config.hidden_dropout_prob)
 
     def __call__(

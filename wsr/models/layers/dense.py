@@ -1,23 +1,20 @@
-"""Dense layers and normalisation as BERT-like encoders set them up."""
+"""Dense layers and normalisation as transformers set them up."""
 
 from flax import nnx
-from jax.nn.initializers import Initializer
-from jax.nn.initializers import normal as normal_initializer
-
-from wsr.models.encoder_config import EncoderConfig
+from jax.nn.initializers import normal
 
 
-def dense(config: EncoderConfig, inputs: int, outputs: int, rngs: nnx.Rngs) -> nnx.Linear:
-    """Returns a dense layer: ``kernel [inputs, outputs]`` and ``bias [outputs]``."""
-    return nnx.Linear(inputs, outputs, kernel_init=normal(config), rngs=rngs)
+def dense(inputs: int, outputs: int, rngs: nnx.Rngs, *, spread: float, bias: bool = True) -> nnx.Linear:
+    """Returns a dense layer: ``kernel [inputs, outputs]`` from N(0, spread) and ``bias [outputs]``."""
+    return nnx.Linear(inputs, outputs, use_bias=bias, kernel_init=normal(spread), rngs=rngs)
 
 
-def layer_norm(config: EncoderConfig, rngs: nnx.Rngs) -> nnx.LayerNorm:
-    """Returns a layer normalisation over the hidden dimension."""
+def table(entries: int, features: int, rngs: nnx.Rngs, *, spread: float) -> nnx.Embed:
+    """Returns an embedding table: ``embedding [entries, features]`` from N(0, spread)."""
+    return nnx.Embed(entries, features, embedding_init=normal(spread), rngs=rngs)
+
+
+def layer_norm(features: int, rngs: nnx.Rngs, *, epsilon: float, bias: bool = True) -> nnx.LayerNorm:
+    """Returns a layer normalisation over ``features``."""
     # The fast variance, E[x^2] - E[x]^2, loses digits where the mean is large.
-    return nnx.LayerNorm(config.hidden_size, epsilon=config.layer_norm_eps, use_fast_variance=False, rngs=rngs)
-
-
-def normal(config: EncoderConfig) -> Initializer:
-    """Returns the initialiser of kernels and embeddings."""
-    return normal_initializer(config.initializer_range)
+    return nnx.LayerNorm(features, epsilon=epsilon, use_bias=bias, use_fast_variance=False, rngs=rngs)

@@ -4,20 +4,18 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from wsr.models.encoder_config import EncoderConfig
-from wsr.models.layers.dense import layer_norm, normal
+from wsr.models.layers.dense import layer_norm, table
 
 
 class Embeddings(nnx.Module):
     """The input of the first layer."""
 
     def __init__(self, config: EncoderConfig, rngs: nnx.Rngs):
-        def table(entries: int) -> nnx.Embed:
-            return nnx.Embed(entries, config.hidden_size, embedding_init=normal(config), rngs=rngs)
-
-        self.token = table(config.vocab_size)
-        self.position = table(config.max_position_embeddings)
-        self.token_type = table(config.type_vocab_size)
-        self.norm = layer_norm(config, rngs)
+        hidden, spread = config.hidden_size, config.initializer_range
+        self.token = table(config.vocab_size, hidden, rngs, spread=spread)
+        self.position = table(config.max_position_embeddings, hidden, rngs, spread=spread)
+        self.token_type = table(config.type_vocab_size, hidden, rngs, spread=spread)
+        self.norm = layer_norm(hidden, rngs, epsilon=config.layer_norm_eps)
         self.dropout = nnx.Dropout(config.hidden_dropout_prob)
 
     def __call__(

@@ -36,7 +36,18 @@ def _mean_of_tokens(
     return jnp.matmul(members / tokens, hidden.reshape(-1, hidden.shape[-1]), precision=jax.lax.Precision.HIGHEST)
 
 
+def _last_token(
+    hidden: Float[Array, "rows length hidden"],
+    text_ids: Int[Array, "rows length"],
+    starts: Int[Array, " batch"],
+) -> Float[Array, "batch hidden"]:
+    texts = jnp.arange(starts.shape[0], dtype=text_ids.dtype)
+    tokens = (texts[:, None] == text_ids.reshape(1, -1)).sum(axis=1)
+    return hidden.reshape(-1, hidden.shape[-1])[starts + jnp.maximum(tokens - 1, 0)]
+
+
 POOLINGS: Mapping[str, Callable[..., Float[Array, "batch hidden"]]] = {
     "mean": _mean_of_tokens,
     "cls": _first_token,
+    "last": _last_token,
 }

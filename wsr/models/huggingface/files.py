@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from wsr.errors import WsrError
-from wsr.models.huggingface_config import read_json
+from wsr.models.huggingface.config import read_json
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"

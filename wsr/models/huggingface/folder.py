@@ -6,16 +6,20 @@ from pathlib import Path
 from typing import Any
 
 from wsr.errors import WsrError
-from wsr.models.huggingface_config import read_config, read_json, to_config
-from wsr.models.huggingface_weights import from_huggingface, to_huggingface
+from wsr.models.huggingface.config import read_config, read_json, to_config
+from wsr.models.huggingface.files import SINGLE, read_tensors
+from wsr.models.huggingface.weights import from_huggingface, to_huggingface
 from wsr.models.model import Checkpoint
-from wsr.models.registry import build
-from wsr.models.safetensors_files import SINGLE, read_tensors
+from wsr.models.registry import architectures, build
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json")
 # Where sentence-transformers says how tokens become a sentence.
 POOLING_FILE = Path("1_Pooling") / "config.json"
-_POOLING_FLAGS = {"pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "mean"}
+_POOLING_FLAGS = {
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_lasttoken": "last",
+}
 
 _log = logging.getLogger(__name__)
 
@@ -23,14 +27,16 @@ _log = logging.getLogger(__name__)
 def import_folder(folder: Path, *, pooling: str | None = None) -> Checkpoint:
     """Returns the checkpoint in a Hugging Face folder (config, safetensors, fast tokenizer).
 
-    Without ``pooling`` the folder's own is taken (a sentence-transformers file), else "cls", which is what
-    the classification heads of the Hugging Face models read.
+    Without ``pooling`` the folder's own is taken (a sentence-transformers file), else what the classification
+    heads of its Hugging Face models read.
 
     Raises:
         WsrError: anything in the folder that is missing, broken or not understood.
     """
     name, config = read_config(folder)
-    model = build(name, {**config, "pooling": pooling or _folder_pooling(folder) or "cls"})
+    counterpart = architectures()[name].counterpart
+    assert counterpart is not None
+    model = build(name, {**config, "pooling": pooling or _folder_pooling(folder) or counterpart.pooling})
     tokenizer = _tokenizer(folder, model.config["vocab_size"])
     params, dropped = from_huggingface(model, read_tensors(folder))
     if dropped:
@@ -68,7 +74,7 @@ def _folder_pooling(folder: Path) -> str | None:
         return None
     modes = [mode for mode, on in read_json(path).items() if mode.startswith("pooling_mode_") and on is True]
     if len(modes) != 1 or modes[0] not in _POOLING_FLAGS:
-        raise WsrError(f"{path}: poolings {modes} are not supported; pass pooling='mean' or pooling='cls'")
+        raise WsrError(f"{path}: poolings {modes} are not supported; pass pooling='mean', 'cls' or 'last'")
     return _POOLING_FLAGS[modes[0]]
 
 

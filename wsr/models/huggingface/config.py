@@ -6,27 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from wsr.errors import WsrError
+from wsr.models.counterpart import Counterpart
 from wsr.models.model import Model
-
-MODEL_TYPES: Mapping[str, str] = {"bert": "bert", "tiny": "bert", "roberta": "roberta"}
-"""Architecture -> ``model_type`` of its Hugging Face config."""
-
-TAKEN = (
-    "vocab_size",
-    "hidden_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "intermediate_size",
-    "max_position_embeddings",
-    "type_vocab_size",
-    "pad_token_id",
-    "hidden_act",
-    "layer_norm_eps",
-    "hidden_dropout_prob",
-    "attention_probs_dropout_prob",
-    "initializer_range",
-)
-"""Attributes that shape the computation and that the encoder follows."""
+from wsr.models.registry import architectures
 
 HARMLESS = frozenset(
     (
@@ -34,18 +16,23 @@ HARMLESS = frozenset(
         *("_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version", "model_type"),
         # about a head, which is dropped
         *("classifier_dropout", "finetuning_task", "id2label", "label2id", "num_labels", "problem_type"),
-        *("pooler_fc_size", "pooler_num_attention_heads", "pooler_num_fc_layers", "pooler_size_per_head"),
-        *("pooler_type", "tie_word_embeddings"),
         # about the tokenizer, which knows them itself
         *("bos_token_id", "cls_token_id", "eos_token_id", "mask_token_id", "sep_token_id"),
         # about how it is run, with the same result
         *("gradient_checkpointing", "output_attentions", "output_hidden_states", "return_dict", "use_cache"),
     )
 )
-"""Attributes that change nothing in the hidden states."""
+"""Attributes that change nothing in the hidden states of any architecture."""
 
-ONLY = {"position_embedding_type": "absolute", "directionality": "bidi"}
-"""Attributes of older files that newer config classes lost, with the only value that is understood."""
+
+def counterpart_of(model: Model) -> Counterpart:
+    """Returns what the model's architecture declares; raises ``WsrError`` where it has no counterpart."""
+    known = architectures()
+    counterpart = known[model.name].counterpart if model.name in known else None
+    if counterpart is None:
+        having = ", ".join(name for name, own in known.items() if own.counterpart)
+        raise WsrError(f"{model.name} has no Hugging Face counterpart; known: {having}")
+    return counterpart
 
 
 def read_config(folder: Path) -> tuple[str, dict[str, Any]]:
@@ -59,25 +46,23 @@ def read_config(folder: Path) -> tuple[str, dict[str, Any]]:
     path = folder / "config.json"
     raw = read_json(path)
     model_type = str(raw.get("model_type"))
-    if model_type not in MODEL_TYPES.values():
-        known = ", ".join(sorted(set(MODEL_TYPES.values())))
-        raise WsrError(f"{path}: model_type = {model_type!r} is not supported; known: {known}")
+    name, counterpart = _architecture(path, model_type)
     try:
         config = AutoConfig.for_model(**raw).to_dict()
     except Exception as error:  # The config classes check types with exceptions of their own.
         raise WsrError(f"{path}: not a valid {model_type} config: {_one_line(error)}") from error
-    _refuse_unknown(path, config, AutoConfig.for_model(model_type).to_dict())
-    return model_type, {name: config[name] for name in TAKEN}
+    _refuse_unknown(path, counterpart, config, AutoConfig.for_model(model_type).to_dict())
+    return name, {attribute: config[attribute] for attribute in counterpart.taken}
 
 
 def to_config(model: Model) -> Any:
     """Returns the Hugging Face config object of ``model``."""
     from transformers import AutoConfig
 
-    if model.name not in MODEL_TYPES:
-        raise WsrError(f"{model.name} has no Hugging Face counterpart; known: {', '.join(MODEL_TYPES)}")
-    config = AutoConfig.for_model(MODEL_TYPES[model.name], **{name: model.config[name] for name in TAKEN})
-    config.architectures = [{"bert": "BertModel", "roberta": "RobertaModel"}[MODEL_TYPES[model.name]]]
+    counterpart = counterpart_of(model)
+    values = {name: model.config[name] for name in counterpart.taken} | dict(counterpart.only)
+    config = AutoConfig.for_model(counterpart.model_type, **values)
+    config.architectures = [counterpart.model_class]
     return config
 
 
@@ -94,15 +79,28 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _refuse_unknown(path: Path, config: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+def _architecture(path: Path, model_type: str) -> tuple[str, Counterpart]:
+    # The first that was registered: "tiny" shares BERT's.
+    found: dict[str, tuple[str, Counterpart]] = {}
+    for name, architecture in architectures().items():
+        if architecture.counterpart:
+            found.setdefault(architecture.counterpart.model_type, (name, architecture.counterpart))
+    if model_type not in found:
+        raise WsrError(f"{path}: model_type = {model_type!r} is not supported; known: {', '.join(sorted(found))}")
+    return found[model_type]
+
+
+def _refuse_unknown(
+    path: Path, counterpart: Counterpart, config: Mapping[str, Any], defaults: Mapping[str, Any]
+) -> None:
     refused = [
         f"{name} = {value!r}"
         for name, value in sorted(config.items())
-        if name not in TAKEN
-        and name not in HARMLESS
+        if name not in counterpart.taken
+        and name not in HARMLESS | counterpart.harmless
         # None is how a config says "not set".
         and value is not None
-        and value != ONLY.get(name, defaults.get(name))
+        and value != counterpart.only.get(name, defaults.get(name))
     ]
     if refused:
         raise WsrError(f"{path}: not understood: {', '.join(refused)}; the hidden states would not be the original's")

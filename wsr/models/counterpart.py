@@ -1,0 +1,68 @@
+"""What an architecture declares about its counterpart in Hugging Face's transformers: config and names of weights."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+
+Module: TypeAlias = tuple[str, str, str]
+"""Their module ("encoder.layer.0.output.dense"), ours ("layers/0/feed_forward/output"), its kind in ``KINDS``."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a tensor of theirs becomes a leaf of ours, and back."""
+
+    into: Callable[[np.ndarray], np.ndarray]
+    back: Callable[[np.ndarray], np.ndarray]
+
+
+SAME = Layout(lambda theirs: theirs, lambda ours: ours)
+TRANSPOSED = Layout(lambda theirs: theirs.T, lambda ours: ours.T)
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """One tensor of a module."""
+
+    theirs: str
+    """Its name below their module; empty where the module is itself a tensor."""
+    ours: str
+    layout: Layout = SAME
+
+
+KINDS: Mapping[str, tuple[Leaf, ...]] = {
+    "embedding": (Leaf("weight", "embedding"),),
+    "norm": (Leaf("weight", "scale"), Leaf("bias", "bias")),
+    "scale": (Leaf("weight", "scale"),),
+    "dense": (Leaf("weight", "kernel", TRANSPOSED), Leaf("bias", "bias")),
+    "matrix": (Leaf("weight", "kernel", TRANSPOSED),),
+    "conv1d": (Leaf("weight", "kernel"), Leaf("bias", "bias")),
+    "bias": (Leaf("", "bias"),),
+}
+"""Kinds of modules: layer norm with and without bias ("scale"), dense layers with and without ("matrix"), ..."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counterpart:
+    """An architecture's Hugging Face side. A config attribute neither taken nor known to be harmless is refused."""
+
+    model_type: str
+    """``model_type`` of the config class."""
+    model_class: str
+    """The bare encoder's class, which ``AutoModel`` makes."""
+    prefix: str
+    """What the names of the encoder's tensors begin with in a model with a head: ``"bert."``."""
+    taken: tuple[str, ...]
+    """Config attributes that shape the computation; our config has them under the same names."""
+    modules: Callable[[Mapping[str, Any]], Iterable[Module]]
+    """The encoder's modules under a config of ours."""
+    dropped: str
+    """A regular expression of tensors, without the prefix, that belong to a head or hold constants."""
+    only: Mapping[str, Any] = {}
+    """Attributes with the only value that is understood, where that is not the config class's default."""
+    harmless: frozenset[str] = frozenset()
+    """Attributes of this architecture that change nothing in the hidden states."""
+    pooling: str = "cls"
+    """What the classification heads of the Hugging Face models read."""

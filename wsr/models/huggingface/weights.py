@@ -1,0 +1,85 @@
+"""The weight map between Hugging Face's encoders and ours, as the counterpart declares it, in both directions."""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+
+import jax
+import numpy as np
+
+from wsr.errors import WsrError
+from wsr.models.counterpart import KINDS, Counterpart, Layout
+from wsr.models.huggingface.config import counterpart_of
+from wsr.models.model import Model
+from wsr.trees import flatten, nest
+from wsr.types import Params
+
+_OLD_NAMES = {"gamma": "weight", "beta": "bias"}
+
+
+def from_huggingface(model: Model, tensors: Mapping[str, np.ndarray]) -> tuple[Params, tuple[str, ...]]:
+    """Returns the float32 parameters of ``model``, and the names of the tensors dropped by rule.
+
+    Names may carry the base model's prefix ("bert.") or not, and the old gamma and beta for weight and bias.
+
+    Raises:
+        WsrError: tensors that are missing, unexpected, doubled, or of a wrong shape or dtype; all at once.
+    """
+    counterpart = counterpart_of(model)
+    shapes = flatten(jax.eval_shape(model.init, jax.random.key(0)))
+    found, dropped, problems = _canonical(counterpart, tensors)
+    leaves: dict[str, jax.Array] = {}
+    for theirs, ours, layout in _table(model, counterpart):
+        # Shape only: no memory is taken.
+        expected = layout.back(np.broadcast_to(np.float32(0), shapes[ours].shape)).shape
+        if theirs not in found:
+            problems.append(f"missing {theirs}")
+            continue
+        name = found.pop(theirs)
+        tensor = tensors[name]
+        if tensor.shape != expected:
+            problems.append(f"shape of {name} is {tensor.shape}, expected {expected}")
+        elif not jax.numpy.issubdtype(tensor.dtype, np.floating):
+            problems.append(f"dtype of {name} is {tensor.dtype}, expected a float")
+        else:
+            leaves[ours] = jax.numpy.asarray(np.ascontiguousarray(layout.into(tensor), np.float32))
+    problems += [f"unexpected {name}" for name in sorted(found.values())]
+    if problems:
+        raise WsrError(f"weights do not fit {model.name}: {'; '.join(problems)}")
+    return nest(leaves), tuple(sorted(dropped))
+
+
+def to_huggingface(model: Model, params: Params) -> dict[str, np.ndarray]:
+    """Returns ``params`` under their Hugging Face names, without prefix, as float32 arrays."""
+    leaves = flatten(params)
+    return {
+        theirs: np.ascontiguousarray(layout.back(np.asarray(leaves[ours], np.float32)))
+        for theirs, ours, layout in _table(model, counterpart_of(model))
+    }
+
+
+def is_dropped(counterpart: Counterpart, name: str) -> bool:
+    """Whether the tensor called ``name`` is known not to belong to the encoder."""
+    return re.fullmatch(counterpart.dropped, name.removeprefix(counterpart.prefix)) is not None
+
+
+def _canonical(counterpart: Counterpart, names: Iterable[str]) -> tuple[dict[str, str], list[str], list[str]]:
+    """Returns today's name of each tensor -> its name in the file; the dropped names; problems."""
+    found: dict[str, str] = {}
+    dropped, problems = [], []
+    for name in sorted(names):
+        if is_dropped(counterpart, name):
+            dropped.append(name)
+            continue
+        *module, leaf = name.removeprefix(counterpart.prefix).split(".")
+        today = ".".join((*module, _OLD_NAMES.get(leaf, leaf)))
+        if today in found:
+            problems.append(f"doubled {today} ({found[today]} and {name})")
+        found[today] = name
+    return found, dropped, problems
+
+
+def _table(model: Model, counterpart: Counterpart) -> Iterator[tuple[str, str, Layout]]:
+    for theirs, ours, kind in counterpart.modules(model.config):
+        for leaf in KINDS[kind]:
+            their_name = f"{theirs}.{leaf.theirs}" if leaf.theirs else theirs
+            yield their_name, f"{ours}/{leaf.ours}", leaf.layout
