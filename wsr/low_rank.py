@@ -61,11 +61,6 @@ class OpenLowRank:
         return partial(_fill, self.factors(path))
 
 
-def in_memory(task_vector: LowRank) -> OpenLowRank:
-    """The task vector of a model whose factors are in memory."""
-    return OpenLowRank(task_vector.get)
-
-
 def _product(factors: Factors) -> Float[np.ndarray, "inputs outputs"]:
     return np.asarray(factors.a) @ np.asarray(factors.b)
 
