@@ -20,7 +20,7 @@ def read_tensors(folder: Path) -> dict[str, np.ndarray]:
         WsrError: no safetensors, only pickles, an index that leaves the folder, or a file that is broken.
     """
     if (folder / SINGLE).exists():
-        return _read_file(folder / SINGLE)
+        return read_file(folder / SINGLE)
     if (folder / INDEX).exists():
         return _read_shards(folder)
     pickled = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLED)
@@ -58,7 +58,7 @@ def _read_shards(folder: Path) -> dict[str, np.ndarray]:
     outside = sorted({name for name in where.values() if not _is_plain(name)})
     if outside:
         raise WsrError(f"{index}: expected plain file names of the same folder, found {', '.join(outside)}")
-    shards = {name: _read_file(folder / name) for name in sorted(set(where.values()))}
+    shards = {name: read_file(folder / name) for name in sorted(set(where.values()))}
     absent = [f"{tensor} in {name}" for tensor, name in sorted(where.items()) if tensor not in shards[name]]
     if absent:
         raise WsrError(f"{index}: tensors that their files do not hold: {', '.join(absent)}")
@@ -69,7 +69,8 @@ def _is_plain(name: str) -> bool:
     return name.endswith(".safetensors") and not set(name) & set("/\\")
 
 
-def _read_file(path: Path) -> dict[str, np.ndarray]:
+def read_file(path: Path) -> dict[str, np.ndarray]:
+    """Returns the tensors of one safetensors file; raises ``WsrError`` where it is broken."""
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
