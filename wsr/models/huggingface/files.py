@@ -10,7 +10,7 @@ from wsr.models.huggingface.config import read_json
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-PICKLED = (".bin", ".pt", ".pth", ".ckpt")
+PICKLED = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 
 
 def read_tensors(folder: Path) -> dict[str, np.ndarray]:
@@ -30,6 +30,24 @@ def read_tensors(folder: Path) -> dict[str, np.ndarray]:
             "is never read: convert it with transformers' save_pretrained"
         )
     raise WsrError(f"{folder}: expected {SINGLE} or {INDEX}, found neither")
+
+
+def refuse_links(folder: Path) -> None:
+    """Raises where a link of ``folder`` leads out of it, but for the hub's cache, where every file is such a link.
+
+    A folder comes from others: what is read as its content is to be its own.
+    """
+    inside = [folder.resolve()]
+    if inside[0].parent.name == "snapshots":  # the cache keeps files by their content in blobs/, beside snapshots/
+        inside.append(inside[0].parent.parent / "blobs")
+    entries = [*folder.iterdir(), *folder.glob("*/*.json")] if folder.is_dir() else []
+    outside = sorted(
+        str(entry.relative_to(folder))
+        for entry in entries
+        if not any(entry.resolve().is_relative_to(place) for place in inside)
+    )
+    if outside:
+        raise WsrError(f"{folder}: links that leave the folder are not followed: {', '.join(outside)}; copy the files")
 
 
 def _read_shards(folder: Path) -> dict[str, np.ndarray]:
