@@ -6,7 +6,7 @@ from typing import Any
 
 from jaxtyping import Array, Float
 
-from wsr.types import Params
+from wsr.types import Batch, Params
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +27,8 @@ class Model:
     encode: Callable[..., Float[Array, "batch hidden"]]
     packed: bool = True
     """False where the architecture wants one text a row."""
+    kernel_inputs: Callable[[Params, Batch], Mapping[str, list[Array]]] | None = None
+    """What each dense layer reads, by the path of its kernel, one array a call; None where nobody can tell."""
 
 
 @dataclass(frozen=True)
