@@ -29,19 +29,22 @@ class Choices:
     fused_projection: bool = False
     """Query, key and value in one product, their kernels side by side."""
     attention: str = "heads first"
-    """"heads first" (two einsums on [rows, heads, length, ...]), "heads last" or "jax.nn" (dot_product_attention)."""
+    """"heads first" (two einsums on [rows, heads, length, ...], weights divided by their sum after the second),
+    "softmax first" (before it), "heads last" or "jax.nn" (dot_product_attention)."""
     flat: bool = True
     """Whether layers run on [tokens, hidden] rather than [rows, length, hidden]."""
     gelu: str = "erf"
-    """"erf", or "tanh" and "none", which are other functions: what the exact one costs."""
+    """"erf", "erfc" (jax.nn.gelu), or "tanh" and "none", which are other functions: what the exact one costs."""
 
 
 VARIANTS = {
     "the project's, written out": Choices(),
     "fused query, key, value": Choices(fused_projection=True),
+    "softmax before the second product": Choices(attention="softmax first"),
     "heads last": Choices(attention="heads last"),
     "jax.nn.dot_product_attention": Choices(attention="jax.nn"),
     "[rows, length, hidden]": Choices(flat=False),
+    "GELU by erfc (jax.nn.gelu)": Choices(gelu="erfc"),
     "tanh GELU (another function)": Choices(gelu="tanh"),
     "no GELU (another function)": Choices(gelu="none"),
 }
@@ -132,8 +135,7 @@ def encode(
         mixed = _attend(query, key, value, mask, choices.attention).reshape(hidden.shape)
         hidden = normalise(hidden + _dense(mixed, attention["output"]), attention["norm"])
         inner = _dense(hidden, feed_forward["intermediate"])
-        if choices.gelu != "none":
-            inner = jax.nn.gelu(inner, approximate=choices.gelu == "tanh")
+        inner = _GELU[choices.gelu](inner)
         hidden = normalise(hidden + _dense(inner, feed_forward["output"]), feed_forward["norm"])
     texts = jnp.arange(batch["starts"].shape[0])
     members = (texts[:, None] == text_ids.reshape(1, -1)).astype(hidden.dtype)
@@ -149,9 +151,22 @@ def _attend(query: Array, key: Array, value: Array, mask: Array, how: str) -> Fl
         chances = jax.nn.softmax(jnp.where(mask, scores, jnp.finfo(scores.dtype).min), axis=-1)
         return jnp.einsum("rhqk,rkhd->rqhd", chances, value)
     query, key, value = (part.transpose(0, 2, 1, 3) for part in (query, key, value))
-    scores = jnp.einsum("rhqd,rhkd->rhqk", query, key) * scale
-    chances = jax.nn.softmax(jnp.where(mask, scores, jnp.finfo(scores.dtype).min), axis=-1)
-    return jnp.einsum("rhqk,rhkd->rhqd", chances, value).transpose(0, 2, 1, 3)
+    if how == "softmax first":
+        scores = jnp.einsum("rhqd,rhkd->rhqk", query, key) * scale
+        chances = jax.nn.softmax(jnp.where(mask, scores, jnp.finfo(scores.dtype).min), axis=-1)
+        return jnp.einsum("rhqk,rhkd->rhqd", chances, value).transpose(0, 2, 1, 3)
+    scores = jnp.einsum("rhqd,rhkd->rhqk", query * scale, key) + jnp.where(mask, 0.0, -1e30)
+    chances = jnp.exp(scores - jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True)))
+    mixed = jnp.einsum("rhqk,rhkd->rhqd", chances, value) / chances.sum(axis=-1, keepdims=True)
+    return mixed.transpose(0, 2, 1, 3)
+
+
+_GELU: Mapping[str, Callable[[Array], Array]] = {
+    "erf": lambda inputs: 0.5 * inputs * (1 + jax.lax.erf(inputs * 0.5**0.5)),
+    "erfc": partial(jax.nn.gelu, approximate=False),
+    "tanh": partial(jax.nn.gelu, approximate=True),
+    "none": lambda inputs: inputs,
+}
 
 
 def _dense(inputs: Array, part: Mapping[str, Array]) -> Array:

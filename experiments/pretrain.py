@@ -39,7 +39,7 @@ def main(argv: list[str]) -> None:
     except WsrError as error:
         sys.exit(f"pretrain: error: {' '.join(str(error).split())}")
     except KeyboardInterrupt:
-        sys.exit("interrupted; a pretraining starts again from the beginning")
+        sys.exit("interrupted; the same command goes on from where the state was last kept")
 
 
 if __name__ == "__main__":

@@ -106,3 +106,30 @@ def test_the_loss_falls_and_the_folder_opens(tmp_path, capsys):
     with pytest.raises(WsrError, match=r"another plan \(differing: pretraining.steps\)"):
         pretrained(folder, corpus, dataclasses.replace(plan, steps=5), seed=0)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a"]
+
+
+def test_an_interrupted_pretraining_goes_on_to_the_same_bits(tmp_path, monkeypatch):
+    from wsr import pretrain as module
+    from wsr.studies.pretrained import _texts
+
+    corpus, plan = PLANS["smoke"]
+    plan = dataclasses.replace(plan, steps=7)
+    monkeypatch.setattr(module, "_KEPT_EVERY", 3)
+    tokenizer = load(corpus.tokenizer_of).tokenizer
+    texts = _texts(corpus, tokenizer, plan.max_length)
+    whole, losses = module.pretrain(texts, tokenizer, plan, seed=0)
+    kept = tmp_path / "state.npz"
+
+    def interrupted(*state):
+        write(*state)
+        raise KeyboardInterrupt
+
+    write = module._keep
+    for _ in range(2):  # after 3 steps, and after 6
+        monkeypatch.setattr(module, "_keep", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            module.pretrain(texts, tokenizer, plan, seed=0, keep=kept)
+    monkeypatch.setattr(module, "_keep", write)
+    resumed, again = module.pretrain(texts, tokenizer, plan, seed=0, keep=kept)
+    np.testing.assert_array_equal(again, losses)
+    assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), resumed.params, whole.params))

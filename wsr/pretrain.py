@@ -5,9 +5,11 @@ Of each batch 15 % of the tokens are to be guessed; of these 80 % are replaced b
 it (Devlin et al. 2019). It is thrown away afterwards.
 """
 
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -17,14 +19,17 @@ import optax
 from jaxtyping import Array, Bool, Float, Int32
 
 from wsr import seeds
+from wsr.atomic import write_atomically
 from wsr.data.dataset import Split
 from wsr.data.packing import row_length_for, training_batches
 from wsr.models import Checkpoint, build
+from wsr.models.layers.activations import exact_gelu
 from wsr.progress import progress
 from wsr.types import Params
 
 MASKED_SHARE = 0.15
 _SHOWN_EVERY = 10
+_KEPT_EVERY = 200  # steps
 
 
 @dataclass(frozen=True)
@@ -55,9 +60,12 @@ class Masked:
 
 
 def pretrain(
-    texts: Split, tokenizer: Any, plan: Pretraining, *, seed: int, pooling: str = "mean"
+    texts: Split, tokenizer: Any, plan: Pretraining, *, seed: int, pooling: str = "mean", keep: Path | None = None
 ) -> tuple[Checkpoint, Float[np.ndarray, " steps"]]:
-    """Returns a checkpoint pretrained on ``texts`` from random parameters, and the loss of each step."""
+    """Returns a checkpoint pretrained on ``texts`` from random parameters, and the loss of each step.
+
+    ``keep`` is a file that the state is written to now and then: where it is there, the same call goes on from it.
+    """
     config = _config(tokenizer, plan)
     # With "cls" pooling the features are the hidden states at ``starts``: here, at the tokens to be guessed.
     model = build("bert", config | {"pooling": "cls"})
@@ -88,11 +96,15 @@ def pretrain(
         updates, state = optimiser.update(gradient, state, weights)
         return optax.apply_updates(weights, updates), state, loss
 
-    draw = seeds.generator(seed, "pretrain", "masks")
     special = np.array(sorted(set(tokenizer.all_special_ids)), np.int32)
-    losses = []
+    losses: list[Any] = []
+    if keep is not None and keep.is_file():
+        (weights, state), losses = _kept(keep, (weights, state))
     with progress(f"pretraining, seed {seed}", plan.steps, "steps") as counter:
-        for number in range(plan.steps):
+        counter.advance(len(losses))
+        for number in range(len(losses), plan.steps):
+            # A stream for each step: one that goes on draws what it would have drawn.
+            draw = seeds.generator(seed, "pretrain", "masks", number)
             inputs = {name: array[number] for name, array in batches.inputs.items()}
             masked = mask_tokens(
                 inputs["token_ids"], inputs["text_ids"], special, tokenizer.mask_token_id, len(tokenizer), slots, draw
@@ -103,6 +115,8 @@ def pretrain(
             if (number + 1) % _SHOWN_EVERY == 0 or number + 1 == plan.steps:
                 jax.block_until_ready(loss)
                 counter.advance(number + 1 - counter.done, note=f"loss {float(loss):.2f}")
+            if keep is not None and (number + 1) % _KEPT_EVERY == 0:
+                _keep(keep, (weights, state), losses)
     params = jax.tree.map(np.asarray, weights["encoder"])
     return Checkpoint(build("bert", config | {"pooling": pooling}), params, tokenizer), np.array(losses, np.float32)
 
@@ -113,7 +127,7 @@ def masked_loss(
     """Returns the mean cross-entropy, in nats, of the tokens at ``batch["starts"]``."""
     head, table = weights["head"], weights["encoder"]["embeddings"]["token"]["embedding"]
     hidden = encode(weights["encoder"], batch)
-    hidden = jax.nn.gelu(hidden @ head["kernel"] + head["bias"], approximate=False)
+    hidden = exact_gelu(hidden @ head["kernel"] + head["bias"])
     centred = hidden - hidden.mean(axis=-1, keepdims=True)
     normed = centred / jnp.sqrt(jnp.square(centred).mean(axis=-1, keepdims=True) + epsilon)
     logits = (normed * head["scale"] + head["norm_bias"]) @ table.T + head["output_bias"]
@@ -153,6 +167,19 @@ def mask_tokens(
     random_tokens = generator.integers(0, vocabulary, count)
     flat[chosen] = np.where(fate < 0.8, mask_id, np.where(fate < 0.9, random_tokens, flat[chosen]))
     return Masked(flat.reshape(token_ids.shape), places, targets, np.arange(slots) < count)
+
+
+def _keep(file: Path, tree: Any, losses: list[Any]) -> None:
+    content = io.BytesIO()
+    leaves = {str(place): np.asarray(leaf) for place, leaf in enumerate(jax.tree.leaves(tree))}
+    np.savez(content, allow_pickle=False, losses=np.array(losses, np.float32), **leaves)
+    write_atomically(file, content.getvalue())
+
+
+def _kept(file: Path, tree: Any) -> tuple[Any, list[Any]]:
+    with np.load(file, allow_pickle=False) as archive:
+        leaves = [archive[str(place)] for place in range(len(jax.tree.leaves(tree)))]
+        return jax.tree.unflatten(jax.tree.structure(tree), map(jnp.asarray, leaves)), list(archive["losses"])
 
 
 def _config(tokenizer: Any, plan: Pretraining) -> dict[str, Any]:

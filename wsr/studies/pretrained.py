@@ -3,6 +3,7 @@
 import dataclasses
 import shutil
 import tempfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +47,8 @@ PLANS: Mapping[str, tuple[Corpus, Pretraining]] = {
 def pretrained(folder: Path, corpus: Corpus, plan: Pretraining, *, seed: int) -> Path:
     """Returns ``folder`` with a checkpoint pretrained there; one that is there is not made again.
 
+    One that was interrupted goes on from where its state was last kept, beside the folder.
+
     Raises:
       WsrError: where the folder holds a checkpoint of another plan.
     """
@@ -55,7 +58,9 @@ def pretrained(folder: Path, corpus: Corpus, plan: Pretraining, *, seed: int) ->
         return folder
     tokenizer = load(corpus.tokenizer_of).tokenizer
     texts = _texts(corpus, tokenizer, plan.max_length)
-    checkpoint, losses = pretrain(texts, tokenizer, plan, seed=seed)
+    # Named by the plan: what another plan left unfinished is not gone on with.
+    unfinished = folder.parent / f".{folder.name}-{zlib.crc32(repr(about).encode()):08x}.npz"
+    checkpoint, losses = pretrain(texts, tokenizer, plan, seed=seed, keep=unfinished)
     tenth = max(1, len(losses) // 10)
     print(
         f"{folder}: {len(texts)} texts of {len(corpus.datasets)} datasets, {plan.steps} steps; loss of the masked "
@@ -70,6 +75,7 @@ def pretrained(folder: Path, corpus: Corpus, plan: Pretraining, *, seed: int) ->
         (work / "model").rename(folder)  # whole or not at all
     finally:
         shutil.rmtree(work, ignore_errors=True)
+    unfinished.unlink(missing_ok=True)
     return folder
 
 

@@ -8,6 +8,8 @@ from jaxtyping import Array, Bool, Float, Int
 from wsr.models.encoder_config import EncoderConfig
 from wsr.models.layers.dense import dense, layer_norm
 
+_NOWHERE = -1e30  # added to the score of a place that may not be looked at: its exponential is 0
+
 
 def same_text(text_ids: Int[Array, "rows length"]) -> Bool[Array, "rows 1 length length"]:
     """Returns which tokens may look at which: those of their own text.
@@ -56,15 +58,17 @@ def attend(
         key, value = (jnp.repeat(part, heads // key_heads, axis=1) for part in (key, value))
     # Written out rather than jax.nn.dot_product_attention, which cannot drop weights.
     at_least_float32 = jnp.promote_types(query.dtype, jnp.float32)  # also where the layers are less
+    # A length of scores costs more than a head's width of queries, here and below: scale and divide the latter.
+    query = query / query.shape[-1] ** 0.5 if scale is None else query * scale
     scores = jnp.einsum("rhqd,rhkd->rhqk", query, key, preferred_element_type=at_least_float32)
-    scores = scores / query.shape[-1] ** 0.5 if scale is None else scores * scale
-    if bias is not None:
-        scores = scores + bias
-    scores = jnp.where(mask, scores, jnp.finfo(scores.dtype).min)
-    weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
+    allowed = jnp.where(mask, jnp.zeros((), scores.dtype), jnp.asarray(_NOWHERE, scores.dtype))
+    scores = scores + (allowed if bias is None else allowed + bias)
+    weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True)))
+    total = weights.sum(axis=-1, keepdims=True)
+    weights = weights.astype(value.dtype)
     if dropout is not None and rngs is not None:
         weights = dropout(weights, rngs=rngs)
-    mixed = jnp.einsum("rhqk,rhkd->rhqd", weights, value)
+    mixed = jnp.einsum("rhqk,rhkd->rhqd", weights, value) / total.astype(value.dtype)
     return mixed.transpose(0, 2, 1, 3).reshape(rows * length, -1)
 
 
