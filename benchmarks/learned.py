@@ -18,7 +18,7 @@ from wsr.data.dataset import Dataset
 from wsr.data.load import load_dataset
 from wsr.evaluate import Evaluation, Protocol, evaluate
 from wsr.learned_coefficients import Space, learn_coefficients
-from wsr.merging import greedy_soup, on_validation
+from wsr.merging.soups import greedy_soup, on_validation
 from wsr.region import Region
 from wsr.results import Points
 from wsr.sampling import corners

@@ -14,7 +14,7 @@ from wsr.data.packing import evaluation_batches, in_text_order
 from wsr.errors import WsrError
 from wsr.evaluate import Protocol, evaluate
 from wsr.learned_coefficients import learn_coefficients, validation_loss
-from wsr.merging import greedy_soup, on_validation
+from wsr.merging.soups import greedy_soup, on_validation
 from wsr.region import from_params
 from wsr.results import Points
 from wsr.sampling import centroid

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from wsr.errors import WsrError
-from wsr.merging import METHODS, uniform_soup
+from wsr.merging.method import made
+from wsr.merging.run import merge
 from wsr.region import Member, Region, from_params
 from wsr.trees import flatten
 
@@ -37,19 +38,7 @@ def flat(params):
 def test_centroid_is_the_mean_of_the_members(region):
     found = flat(region.params(region.centroid()))
     np.testing.assert_allclose(found, np.mean([flat(m.load()) for m in region.members], axis=0), atol=1e-6)
-    np.testing.assert_allclose(flat(uniform_soup(region)), found, atol=0)
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_merging_identical_members_gives_the_member(tiny, method):
-    same = member(tiny, "x", "d", "f", 0)
-    twins = Region(
-        tiny.model,
-        tiny.params,
-        [Member(name, "d", "f", "h", same.load) for name in ("x", "y", "z")],
-        base_sha256="base",
-    )
-    np.testing.assert_allclose(flat(METHODS[method](twins)), flat(same.load()), atol=1e-6)
+    np.testing.assert_allclose(flat(merge(region, made("uniform", {}))), found, atol=1e-6)
 
 
 def test_radius_and_similarity_against_flattened_weights(region):

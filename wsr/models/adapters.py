@@ -64,7 +64,27 @@ def from_nnx(
         module.eval()
         return module.token_losses(_as_jax(batch))
 
-    return Model(name, config, hidden, max_length, init, encode, packed, token_losses if language_model else None)
+    def kernel_inputs(params: Params, batch: Batch) -> dict[str, list[Array]]:
+        module = filled(params)
+        found: dict[str, list[Array]] = {}
+        for path, part in nnx.iter_modules(module):
+            if isinstance(part, nnx.Linear):
+                part.dot_general = _recording(found.setdefault(_path((*path, "kernel")), []), part.dot_general)
+        module.eval()
+        module(_as_jax(batch))
+        return found
+
+    return Model(
+        name,
+        config,
+        hidden,
+        max_length,
+        init,
+        encode,
+        packed,
+        token_losses=token_losses if language_model else None,
+        kernel_inputs=kernel_inputs,
+    )
 
 
 def from_linen(
@@ -98,7 +118,31 @@ def from_linen(
         rngs = None if dropout_key is None else {"dropout": dropout_key}
         return module.apply({"params": params}, _as_jax(batch), deterministic=dropout_key is None, rngs=rngs)
 
-    return Model(name, config, hidden, max_length, init, encode, packed)
+    def kernel_inputs(params: Params, batch: Batch) -> dict[str, list[Array]]:
+        found: dict[str, list[Array]] = {}
+
+        def record(
+            call: Callable[..., Any], args: tuple, kwargs: dict, context: linen.module.InterceptorContext
+        ) -> Any:
+            if isinstance(context.module, linen.Dense) and context.method_name == "__call__":
+                found.setdefault(_path((*context.module.path, "kernel")), []).append(args[0])
+            return call(*args, **kwargs)
+
+        with linen.intercept_methods(record):
+            encode(params, batch)
+        return found
+
+    return Model(name, config, hidden, max_length, init, encode, packed, kernel_inputs=kernel_inputs)
+
+
+def _recording(inputs: list[Array], dot_general: Callable[..., Array]) -> Callable[..., Array]:
+    """The product of a dense layer, which also notes what it was given."""
+
+    def product(left: Array, *rest: Any, **options: Any) -> Array:
+        inputs.append(left)
+        return dot_general(left, *rest, **options)
+
+    return product
 
 
 def _refuse_state(name: str, state: Mapping[str, str]) -> None:

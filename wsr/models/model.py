@@ -30,6 +30,8 @@ class Model:
     token_losses: Callable[[Params, Batch], Float[Array, "rows length"]] | None = None
     """Of a language model: ``token_losses(params, batch)`` is at each token the cross-entropy, in nats, of the token
     that follows it in its text, and 0 where none does."""
+    kernel_inputs: Callable[[Params, Batch], Mapping[str, list[Array]]] | None = None
+    """What each dense layer reads, by the path of its kernel, one array a call; None where nobody can tell."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,270 @@
+"""Methods that draw on texts, against references that take their gradients and their least squares another way."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from models_support import random_params
+from worlds import made_up
+
+from wsr.data.packing import evaluation_batches
+from wsr.errors import WsrError
+from wsr.merging.fisher import diagonal_fisher
+from wsr.merging.method import Given, made
+from wsr.merging.regmean import input_grams
+from wsr.merging.run import merge
+from wsr.merging.soups import on_validation
+from wsr.models import architectures, build, from_linen
+from wsr.region import Region, from_params
+from wsr.trees import flatten
+
+
+@pytest.fixture(scope="module")
+def own(tiny):
+    return {name: made_up(tiny, name, finetune=12, validation=16) for name in ("made_up_a1", "made_up_b1")}
+
+
+@pytest.fixture(scope="module")
+def region(tiny, own):
+    def moved(seed):
+        generator = np.random.default_rng(seed)
+        return jax.tree.map(
+            lambda leaf: (leaf + 0.05 * generator.standard_normal(leaf.shape)).astype(np.float32), tiny.params
+        )
+
+    whole = from_params(tiny.model, tiny.params, {name: moved(seed) for seed, name in enumerate(own)})
+    members = [dataclasses.replace(member, dataset=member.name) for member in whole.members]
+    return Region(tiny.model, tiny.params, members, base_sha256=whole.base_sha256)
+
+
+@pytest.fixture(scope="module")
+def given(region, own):
+    generator = np.random.default_rng(7)
+    heads = {
+        name: {
+            "kernel": generator.standard_normal((16, data.classes)).astype(np.float32),
+            "bias": generator.standard_normal(data.classes).astype(np.float32),
+        }
+        for name, data in own.items()
+    }
+    return Given(own=own, heads=heads)
+
+
+def one_text(split, text):
+    """A batch of one text, made by hand."""
+    tokens = split.token_ids[split.offsets[text] : split.offsets[text + 1]]
+    count = len(tokens)
+    return {
+        "token_ids": tokens[None],
+        "token_types": split.token_types[split.offsets[text] : split.offsets[text + 1]][None],
+        "positions": np.arange(count, dtype=np.int32)[None],
+        "text_ids": np.zeros((1, count), np.int32),
+        "starts": np.zeros(1, np.int32),
+    }
+
+
+def test_fisher_is_the_expected_square_of_the_gradient(region, given, own):
+    """Gradients of log-probabilities one label at a time, by ``jax.grad``, text by text without padding."""
+    name = "made_up_a1"
+    params, head = region.members[0].load(), given.heads[name]
+    split = own[name].splits["finetune"].take(np.arange(3))
+
+    def log_chance(params, batch, label):
+        features = region.model.encode(params, batch)[0]
+        return jax.nn.log_softmax(features @ head["kernel"] + head["bias"])[label]
+
+    expected = jax.tree.map(np.zeros_like, params)
+    for text in range(3):
+        batch = one_text(split, text)
+        for label in range(own[name].classes):
+            value, gradient = jax.value_and_grad(log_chance)(params, batch, label)
+            expected = jax.tree.map(lambda e, g, v=value: e + np.exp(v) * np.asarray(g) ** 2 / 3, expected, gradient)
+    found = diagonal_fisher(region.model, params, head, split)
+    for path, leaf in flatten(expected).items():
+        np.testing.assert_allclose(flatten(found)[path], leaf, rtol=1e-3, atol=1e-5, err_msg=path)
+    drawn = [
+        diagonal_fisher(region.model, params, head, split, labels="drawn", seed=seed, name="m") for seed in range(60)
+    ]
+    path = "layers/1/feed_forward/output/kernel"
+    mean = np.mean([flatten(one)[path] for one in drawn], axis=0)
+    assert np.abs(mean - flatten(expected)[path]).sum() < 0.35 * flatten(expected)[path].sum()
+
+
+def test_fisher_weighs_each_entry(region, given):
+    fishers = [
+        diagonal_fisher(
+            region.model, member.load(), given.heads[member.name], given.own[member.name].splits["finetune"]
+        )
+        for member in region.members
+    ]
+    found = flatten(merge(region, made("fisher", {"labels": "all", "texts": 0, "weights": (1.0, 3.0)}), given))
+    for path in ("layers/0/attention/query/kernel", "embeddings/token/embedding"):
+        first, second = (np.asarray(flatten(own)[path], np.float64) + 1e-12 for own in fishers)
+        left, right = (flatten(member.load())[path] for member in region.members)
+        np.testing.assert_allclose(found[path], (first * left + 3 * second * right) / (first + 3 * second), atol=1e-5)
+
+
+def test_regmean_is_the_least_squares_of_the_paper(region, given):
+    """Where nothing shrinks: ordinary least squares over the stacked inputs and answers of both members."""
+    found = flatten(merge(region, made("regmean", {"texts": 0, "shrink": 1.0}), given))
+    grams, products = 0, 0
+    path = "layers/0/attention/value"
+    for member in region.members:
+        params, split = member.load(), given.own[member.name].splits["finetune"]
+        inputs = np.concatenate([embedded(region.model, params, one_text(split, t)) for t in range(len(split))])
+        grams = grams + inputs.T @ inputs / len(inputs)
+        products = products + inputs.T @ (inputs @ np.asarray(flatten(params)[f"{path}/kernel"])) / len(inputs)
+    np.testing.assert_allclose(found[f"{path}/kernel"], np.linalg.solve(grams, products), atol=1e-4)
+    for other in (f"{path}/bias", "embeddings/token/embedding", "layers/1/feed_forward/norm/scale"):
+        mean = np.mean([flatten(member.load())[other] for member in region.members], axis=0)
+        np.testing.assert_allclose(found[other], mean, atol=1e-6)
+
+
+def embedded(model, params, batch):
+    """What the first layer of a BERT reads, in float64 and by hand."""
+    tables = params["embeddings"]
+    summed = sum(
+        np.asarray(tables[name]["embedding"], np.float64)[batch[array][0]]
+        for name, array in (("token", "token_ids"), ("token_type", "token_types"), ("position", "positions"))
+    )
+    centred = summed - summed.mean(axis=1, keepdims=True)
+    scaled = centred / np.sqrt((centred**2).mean(axis=1, keepdims=True) + model.config["layer_norm_eps"])
+    return scaled * np.asarray(tables["norm"]["scale"]) + np.asarray(tables["norm"]["bias"])
+
+
+def test_with_all_shrunk_regmean_weighs_each_input(region, given):
+    found = flatten(merge(region, made("regmean", {"texts": 0, "shrink": 0.0}), given))
+    path = "layers/1/feed_forward/intermediate/kernel"
+    diagonals, kernels = [], []
+    for member in region.members:
+        params = member.load()
+        diagonals.append(np.diag(input_grams(region.model, params, given.own[member.name].splits["finetune"])[path]))
+        kernels.append(np.asarray(flatten(params)[path], np.float64))
+    weighed = sum(d[:, None] * k for d, k in zip(diagonals, kernels, strict=True)) / sum(diagonals)[:, None]
+    np.testing.assert_allclose(found[path], weighed, atol=1e-5)
+
+
+def test_padding_has_no_part_in_the_grams(region, own):
+    split = own["made_up_a1"].splits["finetune"]
+    params = region.members[0].load()
+    packed = input_grams(region.model, params, split)
+    alone = input_grams(dataclasses.replace(region.model, packed=False), params, split)
+    for path, gram in packed.items():
+        np.testing.assert_allclose(gram, alone[path], atol=1e-4, err_msg=path)
+
+
+@pytest.mark.parametrize("name", [name for name, own in architectures().items() if own.counterpart])
+def test_every_architecture_tells_what_its_dense_layers_read(name):
+    """Every dense kernel is there, with inputs as wide as it reads."""
+    model = build(name, architectures()[name].example)
+    params = random_params(model)
+    batch = {
+        "token_ids": np.full((2, 8), 7, np.int32),
+        "token_types": np.zeros((2, 8), np.int32),
+        "positions": np.tile(np.arange(8, dtype=np.int32), (2, 1)),
+        "text_ids": np.repeat(np.arange(2, dtype=np.int32)[:, None], 8, axis=1),
+        "starts": np.array([0, 8], np.int32),
+    }
+    read = model.kernel_inputs(params, batch)
+    leaves = flatten(params)
+    kernels = {path for path, leaf in leaves.items() if path.endswith("/kernel") and leaf.ndim == 2}
+    assert read.keys() == kernels
+    for path, calls in read.items():
+        assert calls
+        assert all(inputs.shape[-1] == leaves[path].shape[0] for inputs in calls)
+
+
+def test_linen_modules_tell_it_too():
+    from flax import linen
+
+    class Two(linen.Module):
+        @linen.compact
+        def __call__(self, batch):
+            return linen.Dense(3, name="second")(jnp.tanh(linen.Dense(5, name="first")(batch["x"])))
+
+    model = from_linen(Two(), name="two", config={}, hidden=3, max_length=1, example={"x": np.ones((4, 2), np.float32)})
+    params = model.init(jax.random.key(0))
+    x = np.random.default_rng(0).standard_normal((4, 2)).astype(np.float32)
+    read = model.kernel_inputs(params, {"x": x})
+    np.testing.assert_array_equal(read["first/kernel"][0], x)
+    hidden = np.tanh(x @ params["first"]["kernel"] + params["first"]["bias"])
+    np.testing.assert_allclose(read["second/kernel"][0], hidden, atol=1e-6)
+
+
+def entropy(region, given, params):
+    """Mean over members of the mean entropy on their validation texts, with NumPy after the encoder."""
+    found = []
+    for member in region.members:
+        split, head = given.own[member.name].splits["validation"], given.heads[member.name]
+        batches = evaluation_batches(split, rows=64, row_length=64)
+        features = region.model.encode(params, {what: array[0] for what, array in batches.inputs.items()})
+        scores = np.asarray(features, np.float64)[batches.index[0] >= 0] @ head["kernel"] + head["bias"]
+        chances = np.exp(scores - scores.max(axis=1, keepdims=True))
+        chances /= chances.sum(axis=1, keepdims=True)
+        found.append(-(chances * np.log(chances)).sum(axis=1).mean())
+    return np.mean(found)
+
+
+@pytest.mark.parametrize("by", ["task", "layer"])
+def test_adamerging_lowers_the_entropy_and_its_model_is_that_of_its_coefficients(region, given, by):
+    method = made("adamerging", {"by": by, "steps": 4, "texts": 0, "learning_rate": 0.1})
+    leaves, rows, entropies = method.found(region, given)
+    assert entropies[0] == pytest.approx(entropy(region, given, region.params(region.centroid())), abs=1e-5)
+    assert entropies[-1] < entropies[0]
+    for (path, leaf), row in zip(flatten(region.base).items(), rows, strict=True):
+        vectors = [flatten(member.load())[path] - leaf for member in region.members]
+        np.testing.assert_allclose(leaves[path], leaf + np.tensordot(row, vectors, axes=1), atol=1e-5)
+    if by == "task":
+        np.testing.assert_allclose(rows, np.broadcast_to(rows[0], rows.shape), atol=1e-6)
+    else:
+        assert np.ptp(rows, axis=0).max() > 0.01
+
+
+def test_adamergings_first_step_goes_down_the_gradient_of_finite_differences(region, given):
+    steps = made("adamerging", {"by": "task", "steps": 1, "texts": 0, "learning_rate": 0.1}).found(region, given)[1]
+    signs = np.sign(steps[0] - 0.5)
+    for member, sign in enumerate(signs):
+        shift = np.zeros(2)
+        shift[member] = 0.02
+        centre = region.centroid()
+        slope = entropy(region, given, region.params(centre + shift)) - entropy(
+            region, given, region.params(centre - shift)
+        )
+        assert np.sign(slope) == -sign
+
+
+@pytest.mark.parametrize("name", ["fisher", "regmean", "adamerging", "greedy", "learned"])
+def test_identical_members_return_themselves(tiny, region, given, own, name):
+    member = region.members[0]
+    twins = [dataclasses.replace(member, name=twin) for twin in ("x", "y")]
+    both = Region(tiny.model, tiny.params, twins, base_sha256=region.base_sha256)
+    options = {"steps": 0} if name == "adamerging" else {"steps": 1} if name == "learned" else {}
+    target = own["made_up_a1"]
+    found = merge(both, made(name, options), dataclasses.replace(given, dataset=target))
+    for path, leaf in flatten(member.load()).items():
+        np.testing.assert_allclose(flatten(found)[path], leaf, atol=1e-5, err_msg=path)
+
+
+def test_methods_that_choose_on_a_dataset_do_not_read_its_test_split(region, own):
+    dataset = own["made_up_a1"]
+    blind = dataclasses.replace(dataset, splits={k: v for k, v in dataset.splits.items() if k != "test"})
+    merge(region, made("learned", {"steps": 1}), Given(dataset=blind))
+    assert on_validation(dataset).splits["test"] is dataset.splits["validation"]
+
+
+def test_what_is_missing_is_said(region, own, given):
+    with pytest.raises(WsrError, match="fisher needs the members' own datasets"):
+        merge(region, made("fisher", {}))
+    with pytest.raises(WsrError, match=r"greedy needs a dataset to choose on \(--on\)"):
+        merge(region, made("greedy", {}))
+    with pytest.raises(WsrError, match="member made_up_b1 needs its own dataset, made_up_b1; given: made_up_a1"):
+        merge(region, made("regmean", {}), Given(own={"made_up_a1": own["made_up_a1"]}))
+    with pytest.raises(WsrError, match="is no linear head"):
+        merge(region, made("fisher", {}), dataclasses.replace(given, heads={"made_up_a1": {"kernel": np.ones((3, 2))}}))
+    mute = Region(dataclasses.replace(region.model, kernel_inputs=None), region.base, region.members, base_sha256="b")
+    with pytest.raises(WsrError, match="tiny does not tell what its dense layers read"):
+        merge(mute, made("regmean", {}), given)
+    with pytest.raises(WsrError, match="groups are for methods of weights alone"):
+        merge(region, made("regmean", {}), given, groups=[("kernel", made("uniform", {}))])

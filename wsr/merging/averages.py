@@ -1,0 +1,92 @@
+"""Averages and sums of task vectors: one row of coefficients for all leaves."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from wsr.merging.method import OfWeights, option, weights
+from wsr.merging.population import Leaf, Population
+
+Row = Float[np.ndarray, " members"]
+
+
+@dataclass(frozen=True)
+class Uniform(OfWeights):
+    """The uniform average of all members, the region's centroid: ``theta = (1 / n) sum_k theta_k``.
+
+    Source: Wortsman et al., Model soups, 2022.
+    """
+
+    def prepared(self, population: Population) -> Callable[[Leaf, np.ndarray], None]:
+        """The same coefficients for every leaf."""
+        return mixing(np.full(len(population.names), 1 / len(population.names)))
+
+
+@dataclass(frozen=True)
+class Weighted(OfWeights):
+    """A weighted average: ``theta = sum_k w_k theta_k / sum_k w_k``, or without normalising ``sum_k w_k theta_k``.
+
+    Source: Wortsman et al., Model soups, 2022; "linear" of mergekit.
+    """
+
+    weights: tuple[float, ...] | None = weights()
+    normalise: bool = option(True, "Divide by the sum of the weights.")
+
+    def prepared(self, population: Population) -> Callable[[Leaf, np.ndarray], None]:
+        """The same coefficients for every leaf; without normalising the base has a share of its own, which is 0."""
+        given = members_weights(self.weights, population)
+        if self.normalise:
+            return mixing(normalised(given))
+        fill = mixing(given)
+        return lambda leaf, out: fill(leaf.within(around="zero"), out)
+
+
+@dataclass(frozen=True)
+class TaskArithmetic(OfWeights):
+    """Task arithmetic: ``theta = base + scale sum_k w_k (theta_k - base)``; negative weights forget a task.
+
+    Source: Ilharco et al., Editing models with task arithmetic, 2023.
+    """
+
+    weights: tuple[float, ...] | None = weights()
+    scale: float | None = option(None, "Of the sum; by default 1 / members, which is the average.")
+    normalise: bool = option(False, "Divide by the sum of the weights.")
+
+    def prepared(self, population: Population) -> Callable[[Leaf, np.ndarray], None]:
+        """The same coefficients for every leaf."""
+        given = members_weights(self.weights, population)
+        scale = default_scale(self.scale, population, normalise=self.normalise)
+        return mixing(scale * (normalised(given) if self.normalise else given))
+
+
+def members_weights(given: tuple[float, ...] | None, population: Population) -> Row:
+    """The weights given, or 1 each."""
+    return np.ones(len(population.names)) if given is None else np.asarray(given, np.float64)
+
+
+def normalised(given: Row) -> Row:
+    """Weights that sum to 1; where they sum to 0 there is nothing to divide by, and they stay as they are."""
+    total = given.sum()
+    return given / total if abs(total) >= 1e-8 else given
+
+
+def default_scale(scale: float | None, population: Population, *, normalise: bool) -> float:
+    """Of a sum of task vectors where none is given: what makes it an average."""
+    if scale is not None:
+        return scale
+    return 1.0 if normalise else 1 / len(population.names)
+
+
+def mixing(row: Row) -> Callable[[Leaf, np.ndarray], None]:
+    """Fills a leaf with ``base + sum_k row_k task_vector_k``: ``wsr.geometry.combine``, out of core.
+
+    Sums are taken in float64.
+    """
+
+    def fill(leaf: Leaf, out: np.ndarray) -> None:
+        for block in leaf.blocks():
+            block.put(out, block.base + np.tensordot(row, block.vectors, axes=1))
+
+    return fill

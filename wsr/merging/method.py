@@ -1,0 +1,201 @@
+"""What a way to merge is: a frozen dataclass whose fields are its options, documented and checked."""
+
+import difflib
+import importlib
+import types
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields
+from typing import TYPE_CHECKING, Any, ClassVar, get_args, get_type_hints
+
+import numpy as np
+
+from wsr.errors import WsrError
+
+if TYPE_CHECKING:
+    from wsr.merging.population import Leaf, Population
+    from wsr.region import Region
+
+METHODS: Mapping[str, str] = {
+    "uniform": "wsr.merging.averages.Uniform",
+    "weighted": "wsr.merging.averages.Weighted",
+    "linear": "wsr.merging.averages.Weighted",
+    "task_arithmetic": "wsr.merging.averages.TaskArithmetic",
+    "slerp": "wsr.merging.spheres.Slerp",
+    "multislerp": "wsr.merging.spheres.MultiSlerp",
+    "karcher": "wsr.merging.spheres.Karcher",
+    "model_stock": "wsr.merging.spheres.ModelStock",
+    "ties": "wsr.merging.sparse.Ties",
+    "dare_linear": "wsr.merging.sparse.DareLinear",
+    "dare_ties": "wsr.merging.sparse.DareTies",
+    "della": "wsr.merging.sparse.Della",
+    "della_linear": "wsr.merging.sparse.DellaLinear",
+    "breadcrumbs": "wsr.merging.sparse.Breadcrumbs",
+    "breadcrumbs_ties": "wsr.merging.sparse.BreadcrumbsTies",
+    "sce": "wsr.merging.sce.Sce",
+    "greedy": "wsr.merging.soups.GreedySoup",
+    "learned": "wsr.merging.soups.Learned",
+    "learned_free": "wsr.merging.soups.LearnedFree",
+    "fisher": "wsr.merging.fisher.Fisher",
+    "regmean": "wsr.merging.regmean.RegMean",
+    "adamerging": "wsr.merging.adamerging.AdaMerging",
+}
+"""Every method: where its class is. Families are imported when they are used."""
+
+Check = Callable[[Any], bool]
+
+
+def option(default: Any, what: str, allowed: str = "", check: Check = lambda value: True) -> Any:
+    """A field that is an option: what it does, and what its values may be (in words, and as a function)."""
+    return field(default=default, metadata={"what": what, "allowed": allowed, "check": check})
+
+
+def share(default: float, what: str) -> Any:
+    """An option in [0, 1], or some of them."""
+    return option(
+        default, what, "from 0 to 1", lambda value: bool(((np.array(value) >= 0) & (np.array(value) <= 1)).all())
+    )
+
+
+def positive(default: float, what: str) -> Any:
+    """An option above 0."""
+    return option(default, what, "above 0", lambda value: value > 0)
+
+
+def one_of(default: str, what: str, *names: str) -> Any:
+    """An option that is one of some words."""
+    return option(default, what, f"one of {', '.join(names)}", lambda value: value in names)
+
+
+def weights() -> Any:
+    """The option that weighs members."""
+    return option(None, "One number a member, in their order; by default 1 each.")
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a merge may draw on beside the weights."""
+
+    dataset: Any = None
+    """What coefficients are chosen on: its probe and validation splits."""
+    own: Mapping[str, Any] = field(default_factory=dict)
+    """The datasets that members were fine-tuned on, by name."""
+    heads: Mapping[str, Any] = field(default_factory=dict)
+    """Members' own heads, by the member's name; where there is none, a probe is fitted."""
+    protocol: Any = None
+    """How points are scored; None: as ``evaluate`` does."""
+    points: Any = None
+    """Where finished points are kept; None: in memory."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to merge. Its options are checked when it is made; ``needs`` says what it draws on."""
+
+    needs: ClassVar[tuple[str, ...]] = ()
+    """Of ``Given``: "dataset", "own"; nothing: the weights do."""
+    members: ClassVar[tuple[int, int | None]] = (1, None)
+    """Fewest and most members."""
+
+    def __post_init__(self) -> None:
+        """Raises WsrError where an option has a value that is not allowed."""
+        for own in fields(self):
+            value = getattr(self, own.name)
+            if value is not None and not own.metadata["check"](value):
+                raise WsrError(
+                    f"{name_of(type(self))}: {own.name} = {value!r}; expected a value {own.metadata['allowed']}"
+                )
+
+    def refuse_members(self, names: Sequence[str]) -> None:
+        """Raises where there are too few or too many members for the method, or for its weights."""
+        name, (fewest, most) = name_of(type(self)), self.members
+        if len(names) < fewest or (most is not None and len(names) > most):
+            wanted = f"exactly {fewest}" if most == fewest else f"at least {fewest}"
+            raise WsrError(f"{name} merges {wanted} members; found {len(names)}: {', '.join(names)}")
+        for own in ("weights", "density"):
+            given = getattr(self, own, None)
+            if isinstance(given, tuple) and len(given) != len(names):
+                raise WsrError(f"{name}: {len(given)} numbers of {own} for {len(names)} members: {', '.join(names)}")
+
+
+class OfWeights(Method):
+    """A method that needs nothing but weights, which it reads leaf by leaf."""
+
+    def prepared(self, population: "Population") -> Callable[["Leaf", np.ndarray], None]:
+        """Returns ``fill(leaf, out)``, which writes the merged leaf into the flat ``out``.
+
+        What takes more than one leaf is worked out here, in passes of its own over the population.
+        """
+        raise NotImplementedError
+
+
+class OfData(Method):
+    """A method that draws on texts; it works on a region, in memory."""
+
+    def merge(self, region: "Region", given: Given) -> Mapping[str, Any]:
+        """Returns the merged encoder's parameters."""
+        raise NotImplementedError
+
+
+def find(name: str) -> type[Method]:
+    """Returns the class of a method; raises with the nearest names where there is none."""
+    if name not in METHODS:
+        nearest = difflib.get_close_matches(name, METHODS, n=3) or list(METHODS)
+        raise WsrError(f"no merge method is called {name!r}; nearest: {', '.join(nearest)}")
+    module, _, kind = METHODS[name].rpartition(".")
+    return getattr(importlib.import_module(module), kind)
+
+
+def name_of(kind: type[Method]) -> str:
+    """The first name under which the method is known."""
+    place = f"{kind.__module__}.{kind.__name__}"
+    return next((name for name, own in METHODS.items() if own == place), kind.__name__)
+
+
+def options_of(kind: type[Method]) -> dict[str, tuple[Any, Any, str]]:
+    """Returns each option's type, default and meaning."""
+    hints = get_type_hints(kind)
+    return {
+        own.name: (
+            hints[own.name],
+            None if own.default is MISSING else own.default,
+            " ".join(
+                filter(None, (own.metadata["what"], f"({own.metadata['allowed']})" * bool(own.metadata["allowed"])))
+            ),
+        )
+        for own in fields(kind)
+    }
+
+
+def made(name: str, given: Mapping[str, Any]) -> Method:
+    """Returns the method with the options given; raises naming those that it does not have, or of the wrong kind."""
+    kind = find(name)
+    known = options_of(kind)
+    unknown = [option for option in given if option not in known]
+    if unknown:
+        raise WsrError(f"{name} has no option {', '.join(unknown)}; it has {', '.join(known) or 'none'}")
+    for option, value in given.items():
+        if not _fits(value, known[option][0]):
+            raise WsrError(f"{name}: {option} = {value!r}; expected {kind_of(known[option][0])}")
+    return kind(**given)
+
+
+def kind_of(hint: Any) -> str:
+    """The type of an option in words."""
+    told = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}
+    return " or ".join(told.get(kind, "numbers, one a member") for kind in _kinds(hint) if kind is not type(None))
+
+
+def _kinds(hint: Any) -> tuple[Any, ...]:
+    return get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    return any(_is(value, kind) for kind in _kinds(hint))
+
+
+def _is(value: Any, kind: Any) -> bool:
+    if kind is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and bool(np.isfinite(value))
+    if isinstance(kind, type) and not issubclass(kind, tuple):
+        return type(value) is kind
+    return isinstance(value, tuple) and len(value) > 0 and all(_is(entry, float) for entry in value)

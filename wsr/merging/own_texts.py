@@ -1,0 +1,67 @@
+"""Members' own datasets and heads, as methods that draw on them need both. Imported by such methods when they run."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from wsr.data.dataset import Dataset, Split
+from wsr.data.packing import Batches, evaluation_batches, row_length_for
+from wsr.errors import WsrError
+from wsr.features import all_features
+from wsr.merging.method import Given
+from wsr.models.model import Model
+from wsr.probe import fit_probe
+from wsr.region import Member, Region
+from wsr.types import Head, Params
+
+
+def own_dataset(member: Member, given: Given) -> Dataset:
+    """Returns what the member was fine-tuned on.
+
+    Raises:
+      WsrError: where it was not given.
+    """
+    if member.dataset not in given.own:
+        known = ", ".join(given.own) or "none"
+        raise WsrError(f"merge: member {member.name} needs its own dataset, {member.dataset}; given: {known}")
+    return given.own[member.dataset]
+
+
+def own_head(region: Region, member: Member, params: Params, given: Given) -> Head:
+    """Returns the member's head: its own, or where it has none a linear probe on its dataset's probe split.
+
+    Raises:
+      WsrError: where the head is not one of the dataset's.
+    """
+    dataset = own_dataset(member, given)
+    head = given.heads.get(member.name)
+    if not head:
+        split = dataset.splits["probe"]
+        features = all_features(region.model, params, split)
+        fitted = fit_probe(features[None], split.labels, classes=dataset.classes)
+        head = {name: leaf[0] for name, leaf in fitted.items()}
+    expected = (region.model.hidden, dataset.classes)
+    if set(head) != {"kernel", "bias"} or head["kernel"].shape != expected:
+        raise WsrError(
+            f"merge: the head of {member.name} is no linear head [hidden, classes] {expected} of {dataset.name}"
+        )
+    return {name: jnp.asarray(leaf, jnp.float32) for name, leaf in head.items()}
+
+
+def first_texts(split: Split, texts: int) -> Split:
+    """Returns so many texts, spread evenly over the split; 0: all."""
+    if not texts or texts >= len(split):
+        return split
+    return split.take(np.linspace(0, len(split) - 1, texts).round().astype(int))
+
+
+def batches_of(model: Model, split: Split, *, rows: int = 16, row_length: int = 64, packed: bool = True) -> Batches:
+    """Returns the texts in rows, as long as the longest needs."""
+    length = row_length_for(row_length, split)
+    return evaluation_batches(split, rows=rows, row_length=length, packed=packed and model.packed)
+
+
+def logits(features: Float[Array, "batch hidden"], head: Head) -> Float[Array, "batch classes"]:
+    """Returns what the head answers."""
+    return jnp.matmul(features, head["kernel"], precision=jax.lax.Precision.HIGHEST) + head["bias"]

@@ -1,0 +1,196 @@
+"""Base and members as leaves that are read in pieces: blocks ``[members, piece]``, never a whole model of each.
+
+A leaf of a member comes as ``wsr.similarity`` reads it, from its first entry to its last.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from jaxtyping import Float32, Float64
+
+if TYPE_CHECKING:
+    from wsr.region import Region
+
+PIECE = 2**16
+"""Entries of a leaf that are read of each member at a time: a block of some members stays in the core's cache."""
+
+STRIPE = 2**22
+"""Entries of all members together that a stripe of nodes has at most, where nodes do not lie side by side."""
+
+ReadPiece = Callable[[int, np.ndarray], None]
+OpenLeaf = Callable[[str], ReadPiece]
+
+
+@dataclass(frozen=True)
+class Block:
+    """A piece of a leaf under all members. The arrays are overwritten by the next block."""
+
+    base: Float32[np.ndarray, " piece"]
+    """What the vectors begin at: the base, or zero."""
+    vectors: Float32[np.ndarray, "members piece"]
+    put: Callable[[np.ndarray, np.ndarray], None]
+    """``put(out, merged)`` writes the merged piece to its place in the flat leaf."""
+
+
+@dataclass(frozen=True)
+class Population:
+    """What is merged.
+
+    Args:
+      names: of the members.
+      shapes: of the leaves, by path.
+      base: opens a leaf of the base; None: there is none, or none is needed.
+      members: open a leaf of each member.
+      stored: what the members' leaves are, weights or task vectors.
+      around: where the vectors of a block begin: at the base, so that they are task vectors, or at zero.
+      inputs_first: whether kernels are ``[inputs, outputs]``, as Flax has them, and not the other way round.
+      piece: entries that are read of each member at a time.
+    """
+
+    names: tuple[str, ...]
+    shapes: Mapping[str, tuple[int, ...]]
+    base: OpenLeaf | None
+    members: tuple[OpenLeaf, ...]
+    stored: Literal["weights", "task_vectors"] = "task_vectors"
+    around: Literal["base", "zero"] = "base"
+    inputs_first: bool = True
+    piece: int = PIECE
+
+    def leaves(self) -> "list[Leaf]":
+        """The leaves, largest first: whoever works on the last has not much left to do."""
+        ordered = sorted(self.shapes, key=lambda path: (-_size(self.shapes[path]), path))
+        return [Leaf(path, tuple(self.shapes[path]), self) for path in ordered]
+
+    def part(self, paths: Sequence[str]) -> "Population":
+        """The same members with some of their leaves."""
+        return replace(self, shapes={path: self.shapes[path] for path in paths})
+
+    def alone(self, member: int) -> "Population":
+        """One member."""
+        return replace(self, names=(self.names[member],), members=(self.members[member],))
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """One leaf of base and members."""
+
+    path: str
+    shape: tuple[int, ...]
+    population: Population
+
+    @property
+    def size(self) -> int:
+        """Entries."""
+        return _size(self.shape)
+
+    def within(self, **changes: Any) -> "Leaf":
+        """The same leaf of a population that is read otherwise."""
+        return replace(self, population=replace(self.population, **changes))
+
+    def blocks(self) -> Iterator[Block]:
+        """Yields the leaf from its first entry to its last."""
+        own = self.population
+        width = max(1, min(own.piece, self.size))
+        base, zero = np.zeros((2, width), np.float32)
+        vectors = np.empty((len(own.members), width), np.float32)
+        read_base = own.base(self.path) if own.base else None
+        readers = [open_leaf(self.path) for open_leaf in own.members]
+        for start in range(0, self.size, width):
+            stop = min(start + width, self.size)
+            here = slice(0, stop - start)
+            if read_base:
+                read_base(start, base[here])
+            for reader, row in zip(readers, vectors, strict=True):
+                reader(start, row[here])
+            if (own.stored, own.around) == ("weights", "base"):
+                vectors[:, here] -= base[here]
+            elif (own.stored, own.around) == ("task_vectors", "zero"):
+                vectors[:, here] += base[here]
+            origin = base if own.around == "base" else zero
+            yield Block(origin[here], vectors[:, here], partial(_put, slice(start, stop)))
+
+    def node_blocks(self) -> Iterator[tuple[Block, int]]:
+        """Yields blocks of whole nodes, one after the other, and the entries of a node.
+
+        A node is an output unit with the weights of its inputs, a row of a table, or a vector. Where its weights do not
+        lie side by side, each block reads the whole leaf.
+        """
+        if len(self.shape) < 2:
+            yield from ((block, self.size) for block in self.within(piece=max(self.size, 1)).blocks())
+            return
+        if not (self.population.inputs_first and self.path.rpartition("/")[2] == "kernel"):
+            row = self.shape[-1]
+            rows = self.within(piece=_rows(self.population.piece, row))
+            yield from ((block, row) for block in rows.blocks())
+            return
+        inputs = self.shape[0]
+        nodes, members = self.size // inputs, len(self.population.members)
+        width = max(1, min(nodes, max(self.population.piece, STRIPE // members) // inputs))
+        whole_rows = self.within(piece=_rows(self.population.piece, nodes))
+        for first in range(0, nodes, width):
+            last = min(first + width, nodes)
+            base, vectors = (
+                np.empty((last - first, inputs), np.float32),
+                np.empty((members, last - first, inputs), np.float32),
+            )
+            row = 0
+            for block in whole_rows.blocks():
+                count = block.base.size // nodes
+                base[:, row : row + count] = block.base.reshape(count, nodes)[:, first:last].T
+                vectors[:, :, row : row + count] = np.moveaxis(
+                    block.vectors.reshape(members, count, nodes)[:, :, first:last], 1, 2
+                )
+                row += count
+            put = partial(_put_columns, inputs, slice(first, last))
+            yield Block(base.reshape(-1), vectors.reshape(members, -1), put), inputs
+
+    def gram(self) -> Float64[np.ndarray, "members members"]:
+        """Inner products of the leaf's task vectors, in float64."""
+        members = len(self.population.members)
+        total = np.zeros((members, members))
+        for block in self.blocks():
+            wide = block.vectors.astype(np.float64)
+            total += wide @ wide.T
+        return total
+
+
+def of_region(region: "Region", *, piece: int = PIECE) -> Population:
+    """The members of a region and their base."""
+    from wsr.trees import flatten
+
+    leaves = {path: np.asarray(leaf, np.float32) for path, leaf in flatten(region.base).items()}
+    return Population(
+        region.names,
+        {path: leaf.shape for path, leaf in leaves.items()},
+        partial(_in_memory, leaves),
+        tuple(region.open_task_vectors()),
+        piece=piece,
+    )
+
+
+def _in_memory(leaves: Mapping[str, Any], path: str) -> ReadPiece:
+    flat = leaves[path].reshape(-1)
+
+    def read(start: int, out: np.ndarray) -> None:
+        out[:] = flat[start : start + out.size]
+
+    return read
+
+
+def _put(where: slice, out: np.ndarray, merged: np.ndarray) -> None:
+    out[where] = merged
+
+
+def _put_columns(inputs: int, columns: slice, out: np.ndarray, merged: np.ndarray) -> None:
+    out.reshape(inputs, -1)[:, columns] = merged.reshape(-1, inputs).T
+
+
+def _rows(piece: int, row: int) -> int:
+    return max(1, piece // row) * row
+
+
+def _size(shape: tuple[int, ...]) -> int:
+    return int(np.prod(shape, dtype=np.int64))

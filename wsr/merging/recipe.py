@@ -1,0 +1,257 @@
+"""YAML recipes as mergekit users write them, for the methods that both have.
+
+Where mergekit 0.1.5 and a paper differ, a recipe means what mergekit does: TIES trims leaf by leaf, DARE and
+DELLA restore the sum of magnitudes that they dropped from, SLERP is a straight line above a cosine of 0.9995;
+``_METHODS`` has it all. Sums are taken in float32 or better, whatever ``dtype`` says: the result is stored as that.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from wsr.errors import WsrError
+from wsr.merging.method import Method, made
+
+KEYS = ("merge_method", "base_model", "models", "parameters", "dtype", "out_dtype")
+DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "float64": "F64"}
+_REQUIRED = object()
+
+
+@dataclass(frozen=True)
+class _Translation:
+    """How a method of mergekit's is one of ours."""
+
+    base: str
+    """What mergekit does with ``base_model``: "required", "optional", or "member", where it is one of the models."""
+    options: Callable[[dict[str, Any]], dict[str, Any]]
+    """Our options from the shared parameters and the lists, one entry a member, of the others."""
+    shared: Mapping[str, tuple[type, Any]]
+    """Parameters of the merge: type and default."""
+    each: Mapping[str, tuple[type, Any]]
+    """Parameters of a member."""
+    method: str = ""
+    """Ours, where the name differs."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a file asks for."""
+
+    path: Path
+    merge_method: str
+    base_model: str | None
+    """The base, where the method has one."""
+    members: tuple[str, ...]
+    dtype: str | None
+    """What the result is stored as, as safetensors calls it; None: as it came."""
+    shared: Mapping[str, Any]
+    each: tuple[Mapping[str, Any], ...]
+    """Settings of each member."""
+
+    def method(self, leaf: str) -> Method:
+        """Returns how the tensor of that name is merged."""
+        translation = _METHODS[self.merge_method]
+        values: dict[str, Any] = {
+            name: self._value(name, leaf, kind, default, (self.shared,))
+            for name, (kind, default) in translation.shared.items()
+        }
+        for name, (kind, default) in translation.each.items():
+            values[name] = tuple(
+                self._value(name, leaf, kind, default, (own, self.shared), member)
+                for member, own in zip(self.members, self.each, strict=True)
+            )
+        return made(translation.method or self.merge_method, translation.options(values))
+
+    def _value(
+        self, name: str, leaf: str, kind: type, default: Any, scopes: Sequence[Mapping[str, Any]], member: str = ""
+    ) -> Any:
+        for scope in scopes:
+            if name in scope:
+                found = self._setting(name, scope[name], leaf)
+                if found is not None:
+                    return self._typed(name, found, kind)
+        if default is _REQUIRED:
+            raise WsrError(f"{self.path}: {self.merge_method} needs {name}{f' of {member}' if member else ''} ({leaf})")
+        return default
+
+    def _setting(self, name: str, setting: Any, leaf: str) -> Any:
+        """A value, or the first of some ``{filter, value}`` whose filter is a part of the tensor's name."""
+        for entry in setting if isinstance(setting, list) else [setting]:
+            if not isinstance(entry, Mapping):
+                if isinstance(setting, list):
+                    raise WsrError(
+                        f"{self.path}: {name}: {setting}: a gradient over layers is not supported; use filters"
+                    )
+                return entry
+            unknown = set(entry) - {"filter", "value"}
+            if unknown or "value" not in entry:
+                raise WsrError(
+                    f"{self.path}: {name}: {dict(entry)}: expected value, and filter where it is not for all"
+                )
+            if isinstance(entry["value"], list):
+                raise WsrError(f"{self.path}: {name}: {entry['value']}: a gradient over layers is not supported")
+            if entry.get("filter") in (None, "*") or str(entry["filter"]) in leaf:
+                return entry["value"]
+        return None
+
+    def _typed(self, name: str, value: Any, kind: type) -> Any:
+        try:
+            if kind is bool:
+                if not isinstance(value, bool):
+                    raise ValueError
+                return value
+            if isinstance(value, bool):
+                raise ValueError
+            return kind(value)  # YAML reads 1e-5 as a text
+        except (TypeError, ValueError):
+            raise WsrError(f"{self.path}: {name} = {value!r}; expected {kind.__name__}") from None
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Reads a recipe.
+
+    Raises:
+      WsrError: not YAML, a key or method that is not supported, members that are missing or doubled.
+    """
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise WsrError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise WsrError(f"{path}: expected a recipe with {', '.join(KEYS)}")
+    unknown = [str(key) for key in content if key not in KEYS]
+    if unknown:
+        raise WsrError(f"{path}: {', '.join(unknown)}: not supported; a recipe has {', '.join(KEYS)}")
+    name = content.get("merge_method")
+    if name not in _METHODS:
+        import difflib
+
+        nearest = difflib.get_close_matches(str(name), _METHODS, n=3) or sorted(_METHODS)
+        raise WsrError(f"{path}: merge_method: {name}: not supported in recipes; nearest: {', '.join(nearest)}")
+    models = _models(path, content.get("models"))
+    return _with_base(path, name, content, models)
+
+
+def _models(path: Path, listed: Any) -> dict[str, Mapping[str, Any]]:
+    if not isinstance(listed, list) or not listed:
+        raise WsrError(f"{path}: expected models, a list of {{model: NAME, parameters: ...}}")
+    models: dict[str, Mapping[str, Any]] = {}
+    for entry in listed:
+        if not isinstance(entry, dict) or not isinstance(entry.get("model"), str):
+            raise WsrError(f"{path}: models: {entry}: expected model, a name or a path, and parameters")
+        unknown = set(entry) - {"model", "parameters"}
+        if unknown or not isinstance(entry.get("parameters") or {}, dict):
+            raise WsrError(f"{path}: models: {entry}: expected model and parameters, nothing else")
+        if entry["model"] in models:
+            raise WsrError(f"{path}: models: {entry['model']} is there twice")
+        models[entry["model"]] = entry.get("parameters") or {}
+    return models
+
+
+def _with_base(path: Path, name: str, content: Mapping[str, Any], models: dict[str, Mapping[str, Any]]) -> Recipe:
+    translation, base = _METHODS[name], content.get("base_model")
+    shared = content.get("parameters") or {}
+    if translation.base == "required" and not isinstance(base, str):
+        raise WsrError(f"{path}: {name} needs base_model")
+    if base is not None and translation.base == "member":
+        models.setdefault(base, {})
+        base = None
+    elif name == "slerp":  # of two models, one of which is called the base
+        own = models.pop(base, {})
+        models, base = {base: own, **models}, None
+    else:
+        models.pop(base, None)
+    known = {*translation.shared, *translation.each, "int8_mask"}
+    given = {key for scope in (shared, *models.values()) for key in scope}
+    if given - known:
+        strange = ", ".join(sorted(map(str, given - known)))
+        raise WsrError(f"{path}: {strange}: no parameter of {name}; it has {', '.join(sorted(known))}")
+    dtype = content.get("out_dtype") or content.get("dtype")
+    if dtype is not None and dtype not in DTYPES:
+        raise WsrError(f"{path}: dtype: {dtype}: expected one of {', '.join(DTYPES)}")
+    return Recipe(path, name, base, tuple(models), DTYPES.get(dtype), shared, tuple(models.values()))
+
+
+def _sparse(values: dict[str, Any]) -> dict[str, Any]:
+    """Options of task vectors of which a part is kept."""
+    return {
+        "weights": values["weight"],
+        "density": tuple(min(density, 1.0) for density in values["density"]),
+        "normalise": values["normalize"],
+        "scale": values["lambda"],
+        "rescale": "norm" if values["rescale"] else "none",
+    }
+
+
+def _same(name: str, values: tuple[float, ...]) -> float:
+    """The value that all members share."""
+    if len(set(values)) > 1:
+        raise WsrError(
+            f"recipe: {name} {', '.join(map(str, values))}: members of one merge share it here; give one value"
+        )
+    return values[0]
+
+
+def _generalised(
+    normalize: bool, rescale: bool, more: Callable[[dict[str, Any]], dict[str, Any]] = lambda values: {}, **each: Any
+) -> _Translation:
+    """A method of mergekit's family of sums of task vectors."""
+    return _Translation(
+        "required",
+        lambda values: {**_sparse(values), **more(values)},
+        {"normalize": (bool, normalize), "rescale": (bool, rescale), "lambda": (float, 1.0)},
+        {"weight": (float, _REQUIRED), "density": (float, 1.0), **each},
+    )
+
+
+def _della(values: dict[str, Any]) -> dict[str, Any]:
+    return {"epsilon": 2 * _same("epsilon", values["epsilon"])}
+
+
+def _gamma(values: dict[str, Any]) -> dict[str, Any]:
+    return {"gamma": _same("gamma", values["gamma"])}
+
+
+_METHODS: Mapping[str, _Translation] = {
+    "linear": _Translation(
+        "member",
+        lambda values: {"weights": values["weight"], "normalise": values["normalize"]},
+        {"normalize": (bool, True)},
+        {"weight": (float, _REQUIRED)},
+    ),
+    "task_arithmetic": _Translation(
+        "required",
+        lambda values: {"weights": values["weight"], "normalise": values["normalize"], "scale": values["lambda"]},
+        {"normalize": (bool, False), "lambda": (float, 1.0), "rescale": (bool, False)},
+        {"weight": (float, _REQUIRED), "density": (float, 1.0)},
+    ),
+    "slerp": _Translation(
+        "required", lambda values: {"t": values["t"], "linear_above": 0.9995}, {"t": (float, _REQUIRED)}, {}
+    ),
+    "multislerp": _Translation(
+        "optional",
+        lambda values: {"weights": values["weight"], "normalise": values["normalize_weights"]},
+        {"normalize_weights": (bool, True), "eps": (float, 1e-8)},
+        {"weight": (float, _REQUIRED)},
+    ),
+    "karcher": _Translation(
+        "member",
+        lambda values: {"steps": values["max_iter"], "tolerance": values["tol"]},
+        {"max_iter": (int, 10), "tol": (float, 1e-5)},
+        {},
+    ),
+    "model_stock": _Translation("required", lambda values: {"least_product": 1e-6}, {}, {}),
+    "sce": _Translation(
+        "required", lambda values: {"density": values["select_topk"], "floor": 1e-6}, {"select_topk": (float, 1.0)}, {}
+    ),
+    "ties": _generalised(True, False, lambda values: {"scope": "leaf"}),
+    "dare_ties": _generalised(False, True),
+    "dare_linear": _generalised(False, True),
+    "breadcrumbs": _generalised(False, False, _gamma, gamma=(float, 0.01)),
+    "breadcrumbs_ties": _generalised(False, False, _gamma, gamma=(float, 0.01)),
+    "della": _generalised(True, True, _della, epsilon=(float, 0.15)),
+    "della_linear": _generalised(False, True, _della, epsilon=(float, 0.15)),
+}

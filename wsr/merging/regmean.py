@@ -1,0 +1,114 @@
+"""RegMean: each dense layer becomes the one that answers most like the members' do on their own texts."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from wsr.errors import WsrError
+from wsr.merging.method import Given, OfData, option, share
+
+if TYPE_CHECKING:
+    from wsr.data.dataset import Split
+    from wsr.models.model import Model
+    from wsr.region import Region
+    from wsr.types import Params
+
+
+@dataclass(frozen=True)
+class RegMean(OfData):
+    """RegMean: ``W = (sum_k G_k)^-1 sum_k G_k W_k`` for every dense kernel ``[inputs, outputs]``; the rest is averaged.
+
+    ``G_k = X_k^T X_k`` of the layer's inputs in member ``k`` on texts of its own fine-tuning split, a mean over tokens,
+    with its entries off the diagonal multiplied by ``shrink``: ``W`` minimises ``sum_k |X_k W - X_k W_k|^2``, but for
+    that. Source: Jin et al., Dataless knowledge fusion by merging weights of language models, 2023.
+    """
+
+    needs: ClassVar = ("own",)
+
+    texts: int = option(
+        128, "Texts of each member's dataset that are looked at; 0: all.", "at least 0", lambda n: n >= 0
+    )
+    shrink: float = share(0.9, "What entries off the diagonal of a Gram matrix are multiplied with.")
+
+    def merge(self, region: "Region", given: Given) -> Mapping[str, Any]:
+        """Memory holds a member, and a Gram matrix and a kernel for each dense layer."""
+        from wsr.merging.own_texts import first_texts, own_dataset
+        from wsr.progress import progress
+        from wsr.trees import flatten, nest
+
+        grams: dict[str, np.ndarray] = {}
+        products: dict[str, np.ndarray] = {}
+        sums = {path: np.zeros(np.shape(leaf)) for path, leaf in flatten(region.base).items()}
+        with progress("Gram matrices", len(region), "members") as counter:
+            for member in region.members:
+                params = member.load()
+                leaves = {path: np.asarray(leaf, np.float64) for path, leaf in flatten(params).items()}
+                split = first_texts(own_dataset(member, given).splits["finetune"], self.texts)
+                for path, gram in input_grams(region.model, params, split).items():
+                    shrunk = self.shrink * gram + (1 - self.shrink) * np.diag(np.diag(gram))
+                    grams[path] = grams.get(path, 0) + shrunk
+                    products[path] = products.get(path, 0) + shrunk @ leaves[path]
+                for path, leaf in leaves.items():
+                    sums[path] += leaf
+                counter.advance(note=member.name)
+        means = {path: total / len(region) for path, total in sums.items()}
+        solved = {path: _solved(gram, products[path], means[path]) for path, gram in grams.items()}
+        return nest({path: (solved.get(path, mean)).astype(np.float32) for path, mean in means.items()})
+
+
+def input_grams(model: "Model", params: "Params", split: "Split") -> dict[str, np.ndarray]:
+    """Returns ``X^T X`` of what each dense layer reads, a mean over tokens, by the path of its kernel.
+
+    Raises:
+      WsrError: where the architecture cannot tell what its dense layers read.
+    """
+    from wsr.merging.own_texts import batches_of
+
+    if model.kernel_inputs is None:
+        raise WsrError(f"regmean: {model.name} does not tell what its dense layers read; from_nnx and from_linen do")
+    batches = batches_of(model, split)
+    totals: dict[str, np.ndarray] = {}
+    counts: dict[str, float] = {}
+    for step, index in enumerate(batches.index):
+        batch = {what: array[step] for what, array in batches.inputs.items()}
+        for path, (gram, count) in _program(model)(params, batch, index >= 0).items():
+            totals[path] = totals.get(path, 0) + np.asarray(gram, np.float64)
+            counts[path] = counts.get(path, 0) + float(count)
+    return {path: total / counts[path] for path, total in totals.items()}
+
+
+@lru_cache(maxsize=8)
+def _program(model: "Model") -> Callable[..., Any]:
+    import jax
+    import jax.numpy as jnp
+
+    inputs_of = model.kernel_inputs
+    assert inputs_of is not None
+
+    def grams(params: Any, batch: Any, there: Any) -> Any:
+        masks = {there.size: there.reshape(-1)}
+        if "text_ids" in batch:  # places without a text say nothing
+            masks[batch["text_ids"].size] = batch["text_ids"].reshape(-1) >= 0
+
+        def of_layer(calls: Any) -> Any:
+            gram, count = 0.0, 0.0
+            for inputs in calls:
+                flat = inputs.reshape(-1, inputs.shape[-1]).astype(jnp.float32)
+                mask = masks.get(len(flat), jnp.ones(len(flat), bool))
+                flat = jnp.where(mask[:, None], flat, 0.0)
+                gram += jnp.matmul(flat.T, flat, precision=jax.lax.Precision.HIGHEST)
+                count += mask.sum()
+            return gram, count
+
+        return {path: of_layer(calls) for path, calls in inputs_of(params, batch).items() if calls}
+
+    return jax.jit(grams)
+
+
+def _solved(gram: np.ndarray, product: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    """The kernel; along directions that no text has it is the mean."""
+    ridge = 1e-8 * max(float(np.trace(gram)) / len(gram), np.finfo(float).tiny) * np.eye(len(gram))
+    return np.linalg.solve(gram + ridge, product + ridge @ mean)

@@ -1,0 +1,72 @@
+"""SCE: select, calculate, erase."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from wsr.merging.method import OfWeights, option, share
+from wsr.merging.order_statistics import order_statistics
+from wsr.merging.population import Leaf, Population
+
+
+@dataclass(frozen=True)
+class Sce(OfWeights):
+    """SCE: select the entries in which members differ most, weigh members by what is left, erase minority signs.
+
+    In each leaf: the entries with the largest variance over members are kept; ``w_k`` is the share of member ``k`` in
+    the sum of squares of what was kept; ``theta = base + sum_k w_k tau_k / sum_k w_k``, sums over the members whose
+    entry has the sign of ``sum_k tau_k``. Source: Wan et al., FuseChat, 2024.
+    """
+
+    density: float = share(1.0, "Share of the entries with a variance that is selected; 1: all entries.")
+    floor: float = option(
+        0.0,
+        "Mean squares of the members whose sum is below this give equal weights, and a sum of weights below it counts "
+        "as this (mergekit: 1e-6).",
+        "at least 0",
+        lambda value: value >= 0,
+    )
+
+    def prepared(self, population: Population) -> Callable[[Leaf, np.ndarray], None]:
+        """Up to five passes over a leaf: two for the rank of a variance, one to count them, one for the weights."""
+
+        def fill(leaf: Leaf, out: np.ndarray) -> None:
+            bound = self._bound(leaf)
+            squares = np.zeros(len(population.names))
+            for block in leaf.blocks():
+                squares += np.square(_selected(block.vectors, bound), dtype=np.float64).sum(axis=1)
+            squares /= leaf.size
+            equal = squares.sum() < self.floor or not squares.any()
+            given = np.full(len(squares), 1 / len(squares)) if equal else squares / squares.sum()
+            for block in leaf.blocks():
+                kept = _selected(block.vectors, bound)
+                # Signs are those of the plain sum, before any weight.
+                sign = np.where(kept.sum(axis=0) >= 0, np.float32(1), np.float32(-1))
+                agrees = (kept * sign > 0).astype(np.float32)
+                weight = given.astype(np.float32) @ agrees
+                merged = given.astype(np.float32) @ (kept * agrees)
+                merged /= np.where(weight > 0, np.maximum(weight, np.float32(self.floor)), np.float32(1))
+                block.put(out, block.base + merged)
+
+        return fill
+
+    def _bound(self, leaf: Leaf) -> float:
+        """The smallest variance that is selected."""
+        if self.density >= 1:
+            return 0.0
+        varying = sum(int(np.count_nonzero(_variance(block.vectors))) for block in leaf.blocks())
+        selected = int(varying * self.density)
+        if not selected:
+            return np.inf
+        return order_statistics(lambda: (_variance(block.vectors) for block in leaf.blocks()), [leaf.size - selected])[
+            0
+        ]
+
+
+def _variance(vectors: np.ndarray) -> np.ndarray:
+    return vectors.var(axis=0)
+
+
+def _selected(vectors: np.ndarray, bound: float) -> np.ndarray:
+    return vectors if bound <= 0 else np.where(_variance(vectors) >= np.float32(bound), vectors, np.float32(0))

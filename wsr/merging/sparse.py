@@ -1,0 +1,315 @@
+"""Sums of task vectors of which a part is kept: by magnitude, at random, or both; with or without an election of signs.
+
+``theta = base + scale merge_k(w_k keep_k(tau_k))``. ``merge`` is a sum, or, where signs are elected, the sum of the
+entries that have the sign of ``sum_k w_k keep_k(tau_k)`` at their place (a sum of 0 counts as positive); both are
+divided by the weights that took part where ``normalise`` is on.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from jaxtyping import Float
+
+from wsr.errors import WsrError
+from wsr.merging.averages import default_scale, members_weights
+from wsr.merging.method import OfWeights, one_of, option, share, weights
+from wsr.merging.order_statistics import order_statistics
+from wsr.merging.population import Block, Leaf, Population
+from wsr.merging.run import on_all_cores
+
+Factors = Float[np.ndarray, " members"]
+Keep = Callable[[np.ndarray, int], np.ndarray]
+"""``keep(vectors, node)`` returns what each entry of ``vectors [members, piece]`` is multiplied with, in float32;
+``node`` is how many entries belong together. Its calls follow the blocks of a leaf."""
+
+
+@dataclass(frozen=True)
+class _Sparse(OfWeights):
+    """What the methods of this file share."""
+
+    elects: ClassVar[bool] = False
+    by_nodes: ClassVar[bool] = False
+
+    density: float | tuple[float, ...] = share(
+        0.2, "Share of each task vector's entries that is kept; one number, or one a member."
+    )
+    weights: tuple[float, ...] | None = weights()
+    scale: float | None = option(None, "Of what is added to the base; by default 1, or 1 / members for a plain sum.")
+    normalise: bool = option(False, "Divide by the sum of the weights that took part.")
+    rescale: str = one_of(
+        "none",
+        "What makes up for dropped entries: one over the chance that an entry is kept, the leaf's sum of magnitudes "
+        "before, or nothing.",
+        "chance",
+        "norm",
+        "none",
+    )
+
+    def keeping(self, population: Population) -> Callable[[Leaf], Keep]:
+        """Returns ``open(leaf)``, which gives the leaf's ``keep``; it may read the population beforehand."""
+        raise NotImplementedError
+
+    def densities(self, population: Population) -> Factors:
+        """The density of each member."""
+        return np.broadcast_to(np.asarray(self.density, np.float64), len(population.names))
+
+    def prepared(self, population: Population) -> Callable[[Leaf, np.ndarray], None]:
+        """A further pass over each leaf where norms are restored."""
+        given = members_weights(self.weights, population)
+        # A sum over members becomes an average by dividing by how many there are, unless that is done already.
+        scale = default_scale(self.scale, population, normalise=self.normalise)
+        open_leaf = self.keeping(population)
+
+        def fill(leaf: Leaf, out: np.ndarray) -> None:
+            factors = _norm_factors(leaf, open_leaf(leaf), self.by_nodes) if self.rescale == "norm" else None
+            keep = open_leaf(leaf)
+            for block, node in _blocks(leaf, self.by_nodes):
+                kept = keep(block.vectors, node)
+                kept *= block.vectors
+                kept *= (given if factors is None else given * factors).astype(np.float32)[:, None]
+                merged = elected(kept, given, normalise=self.normalise) if self.elects else kept.sum(axis=0)
+                if self.normalise and not self.elects and abs(given.sum()) >= 1e-8:
+                    merged /= np.float32(given.sum())
+                merged *= np.float32(scale)
+                merged += block.base
+                block.put(out, merged)
+
+        return fill
+
+
+@dataclass(frozen=True)
+class Ties(_Sparse):
+    """TIES: trim each task vector to its largest entries, elect a sign for each place, average those that have it.
+
+    Source: Yadav et al., TIES-merging, 2023, which trims over the whole task vector; mergekit trims leaf by leaf
+    (``scope``).
+    """
+
+    elects: ClassVar = True
+    scale: float | None = option(1.0, "Of what is added to the base.")
+    normalise: bool = option(True, "Divide by the sum of the weights that took part.")
+    scope: str = one_of(
+        "whole", "Magnitudes are compared over the whole task vector, or within a leaf.", "whole", "leaf"
+    )
+    rescale: str = one_of("none", "Restore each leaf's sum of magnitudes after trimming, or do not.", "norm", "none")
+
+    def keeping(self, population: Population) -> Callable[[Leaf], Keep]:
+        """The smallest magnitude that is kept, in two passes; all entries of that very magnitude are kept."""
+
+        def lowest(leaves: list[Leaf]) -> Factors:
+            size = sum(leaf.size for leaf in leaves)
+            kept = [max(1, int(density * size)) if density > 0 else 0 for density in densities]
+            found = _magnitudes(leaves, [[size - own] if 0 < own < size else [] for own in kept])
+            return np.array([own[0] if own else 0.0 if kept[k] else np.inf for k, own in enumerate(found)])
+
+        densities = self.densities(population)
+        whole = lowest(population.leaves()) if self.scope == "whole" else None
+
+        def open_leaf(leaf: Leaf) -> Keep:
+            bounds = (lowest([leaf]) if whole is None else whole).astype(np.float32)[:, None]
+            return lambda vectors, node: (np.abs(vectors) >= bounds).astype(np.float32)
+
+        return open_leaf
+
+
+@dataclass(frozen=True)
+class _Random(_Sparse):
+    """What methods that drop at random share. A draw is named by (seed, leaf, member), so pieces do not matter."""
+
+    seed: int = option(0, "Of the draws.", "at least 0", lambda value: value >= 0)
+    rescale: str = one_of(
+        "chance",
+        "What makes up for dropped entries: one over the chance that an entry is kept (the paper), the leaf's sum of "
+        "magnitudes before (mergekit), or nothing.",
+        "chance",
+        "norm",
+        "none",
+    )
+
+    def chances(self, vectors: np.ndarray, node: int, densities: np.ndarray) -> np.ndarray:
+        """How likely each entry is to be kept; ``densities [members, 1]``."""
+        return densities
+
+    def keeping(self, population: Population) -> Callable[[Leaf], Keep]:
+        """One stream of uniform numbers for each leaf of each member."""
+        from wsr import seeds
+
+        densities = self.densities(population).astype(np.float32)[:, None]
+
+        def open_leaf(leaf: Leaf) -> Keep:
+            streams = [seeds.generator(self.seed, "merge", leaf.path, name) for name in population.names]
+
+            def keep(vectors: np.ndarray, node: int) -> np.ndarray:
+                chances = self.chances(vectors, node, densities)
+                kept = np.empty_like(vectors)
+                for stream, row in zip(streams, kept, strict=True):
+                    stream.random(dtype=np.float32, out=row)
+                np.less(kept, chances, out=kept)
+                if self.rescale == "chance":
+                    kept /= np.maximum(chances, np.finfo(np.float32).tiny)
+                return kept
+
+            return keep
+
+        return open_leaf
+
+
+@dataclass(frozen=True)
+class DareLinear(_Random):
+    """DARE: drop entries of each task vector at random, divide the others by their share, add up.
+
+    Source: Yu et al., Language models are super Mario, 2024. mergekit 0.1.5 restores the sum of magnitudes instead
+    (``rescale``).
+    """
+
+
+@dataclass(frozen=True)
+class DareTies(_Random):
+    """DARE before TIES' election: entries are dropped at random in place of the smallest.
+
+    Source: Yu et al., Language models are super Mario, 2024, with TIES as the method it goes before.
+    """
+
+    elects: ClassVar = True
+    scale: float | None = option(1.0, "Of what is added to the base.")
+    normalise: bool = option(True, "Divide by the sum of the weights that took part (mergekit does not).")
+
+
+@dataclass(frozen=True)
+class _Ranked(_Random):
+    """What DELLA's two forms share."""
+
+    by_nodes: ClassVar = True
+    density: float | tuple[float, ...] = share(0.5, "Mean share of each task vector's entries that is kept.")
+    epsilon: float = share(
+        0.2, "How much likelier the largest of a node is kept than the smallest (mergekit gives half)."
+    )
+
+    def __post_init__(self) -> None:
+        """Raises WsrError where a chance would not be one."""
+        super().__post_init__()
+        for density in np.atleast_1d(self.density).tolist():
+            if 0 < density < 1 and not self.epsilon / 2 < density < 1 - self.epsilon / 2:
+                raise WsrError(f"della: density {density} +- epsilon / 2 = {self.epsilon / 2:g} leaves (0, 1)")
+
+    def chances(self, vectors: np.ndarray, node: int, densities: np.ndarray) -> np.ndarray:
+        """Rises with the rank of the magnitude among the entries of the node, from the smallest to the largest."""
+        if node == 1:
+            return np.broadcast_to(densities, vectors.shape)
+        nodes = np.abs(vectors).reshape(len(vectors), -1, node)
+        order = np.argsort(nodes, axis=-1, kind="stable")
+        rises = np.linspace(-self.epsilon / 2, self.epsilon / 2, node, dtype=np.float32)
+        chances = np.empty_like(nodes)
+        np.put_along_axis(chances, order, rises[None, None], axis=-1)
+        chances = chances.reshape(vectors.shape)
+        chances += densities
+        return np.where((densities == 0) | (densities == 1), densities, chances)
+
+
+@dataclass(frozen=True)
+class Della(_Ranked):
+    """DELLA: drop at random, the smaller within its node the likelier; rescale, elect signs, average those that agree.
+
+    Chances rise by rank from ``density - epsilon / 2`` to ``density + epsilon / 2``; entries are divided by theirs.
+    Source: Deep et al., DELLA-merging, 2024. mergekit 0.1.5 restores the sum of magnitudes instead (``rescale``).
+    """
+
+    elects: ClassVar = True
+    scale: float | None = option(1.0, "Of what is added to the base.")
+    normalise: bool = option(True, "Divide by the sum of the weights that took part.")
+
+
+@dataclass(frozen=True)
+class DellaLinear(_Ranked):
+    """DELLA's drop by rank with a plain sum. Source: Deep et al., DELLA-merging, 2024, without the election."""
+
+
+@dataclass(frozen=True)
+class Breadcrumbs(_Sparse):
+    """Breadcrumbs: leave out the largest entries of each leaf and the smallest, add up the rest.
+
+    Source: Davari and Belilovsky, Model breadcrumbs, 2024.
+    """
+
+    density: float | tuple[float, ...] = share(0.15, "Share of each leaf's entries that is kept.")
+    gamma: float = share(0.01, "Share of each leaf's entries that is left out as too large.")
+    rescale: str = one_of("none", "Restore each leaf's sum of magnitudes, or do not.", "norm", "none")
+
+    def keeping(self, population: Population) -> Callable[[Leaf], Keep]:
+        """Two bounds for each leaf and member, in two passes; fewer large entries go where the density asks for it."""
+
+        densities = self.densities(population)
+
+        def bounds(leaf: Leaf) -> Float[np.ndarray, "members 2"]:
+            kept = [int(density * leaf.size) if density < 1 else leaf.size for density in densities]
+            first = [max(0, leaf.size - own - int(self.gamma * leaf.size)) for own in kept]
+            # Both ends are kept: that of rank `first` and that of rank `first + kept - 1`.
+            ranks = [[at, at + own - 1] if 0 < own < leaf.size else [] for at, own in zip(first, kept, strict=True)]
+            everything, nothing = (0.0, np.inf), (np.inf, 0.0)
+            found = _magnitudes([leaf], ranks)
+            return np.array([own or (everything if kept[k] else nothing) for k, own in enumerate(found)])
+
+        def open_leaf(leaf: Leaf) -> Keep:
+            low, high = bounds(leaf).astype(np.float32).T[..., None]
+
+            def keep(vectors: np.ndarray, node: int) -> np.ndarray:
+                sizes = np.abs(vectors)
+                return ((sizes >= low) & (sizes <= high)).astype(np.float32)
+
+            return keep
+
+        return open_leaf
+
+
+@dataclass(frozen=True)
+class BreadcrumbsTies(Breadcrumbs):
+    """Breadcrumbs with TIES' election of signs. Source: mergekit, after Davari and Belilovsky and Yadav et al."""
+
+    elects: ClassVar = True
+    scale: float | None = option(1.0, "Of what is added to the base.")
+    normalise: bool = option(True, "Divide by the sum of the weights that took part (mergekit does not).")
+
+
+def elected(
+    vectors: Float[np.ndarray, "members piece"], given: Factors, *, normalise: bool
+) -> Float[np.ndarray, " piece"]:
+    """Returns the sum, or weighted mean, of the entries that have the sign of their sum; overwrites ``vectors``."""
+    positive = vectors.sum(axis=0) >= 0
+    agrees = np.where(positive, vectors > 0, vectors < 0)
+    vectors *= agrees
+    merged = vectors.sum(axis=0)
+    if normalise:
+        took_part = given.astype(np.float32) @ agrees.astype(np.float32)
+        merged /= np.where(took_part == 0, np.float32(1), took_part)
+    return merged
+
+
+def _magnitudes(leaves: list[Leaf], ranks: list[list[int]]) -> list[list[float]]:
+    """The magnitudes of some ranks, each member's own, in its task vector over all leaves together."""
+    ordered = sorted(leaves, key=lambda leaf: leaf.path)
+
+    def of_member(member: int) -> list[float]:
+        own = [Leaf(leaf.path, leaf.shape, leaf.population.alone(member)) for leaf in ordered]
+        pieces = lambda: (block.vectors[0] for leaf in own for block in leaf.blocks())  # noqa: E731
+        return order_statistics(pieces, ranks[member]) if ranks[member] else []
+
+    members = range(len(ranks))
+    # Where there is one leaf, the others have threads of their own.
+    return list(map(of_member, members)) if len(leaves) == 1 else on_all_cores(of_member, members)
+
+
+def _norm_factors(leaf: Leaf, keep: Keep, by_nodes: bool) -> Factors:
+    """What restores the sum of magnitudes of each member's leaf."""
+    before, after = np.zeros((2, len(leaf.population.names)))
+    for block, node in _blocks(leaf, by_nodes):
+        kept = keep(block.vectors, node)
+        before += np.abs(block.vectors).sum(axis=1, dtype=np.float64)
+        after += np.abs(kept * block.vectors).sum(axis=1, dtype=np.float64)
+    known = (before >= 1e-7) & (after >= 1e-7)
+    return np.where(known, before / np.where(known, after, 1.0), 1.0)
+
+
+def _blocks(leaf: Leaf, by_nodes: bool) -> Iterator[tuple[Block, int]]:
+    return leaf.node_blocks() if by_nodes else ((block, 1) for block in leaf.blocks())

@@ -1,0 +1,178 @@
+"""Interpolation along spheres: a result lies in the span of the vectors, so their Gram matrix gives its coefficients.
+
+No vector is normalised, turned or stepped along: what would be done to vectors is done to rows of coefficients, which
+are then mixed as any other row. Leaves are taken one by one, or all together as one vector (``scope``).
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from jaxtyping import Float, Float64
+
+from wsr.errors import WsrError
+from wsr.merging.averages import Row, mixing, normalised
+from wsr.merging.method import OfWeights, one_of, option, positive, weights
+from wsr.merging.population import Leaf, Population
+from wsr.merging.run import on_all_cores
+
+Gram = Float64[np.ndarray, "members members"]
+
+SMALLEST_ANGLE = 1e-5
+"""Radians: below, a step along the sphere and one along its chord are the same number."""
+
+
+@dataclass(frozen=True)
+class _OnSphere(OfWeights):
+    """What the methods of this file share."""
+
+    scope: str = one_of("leaf", "Each leaf is a vector of its own, or the whole model is one.", "leaf", "whole")
+    around: str = one_of("zero", "Vectors are the weights themselves, or task vectors.", "zero", "base")
+
+    def row(self, gram: Gram) -> Row:
+        """Coefficients over the vectors with this Gram matrix."""
+        raise NotImplementedError
+
+    def prepared(self, population: Population) -> Callable[[Leaf, np.ndarray], None]:
+        """One pass for the Gram matrices of all leaves."""
+        leaves = [leaf.within(around=self.around) for leaf in population.leaves()]
+        grams = dict(zip((leaf.path for leaf in leaves), on_all_cores(Leaf.gram, leaves), strict=True))
+        if self.scope == "whole":
+            # In the order of the paths, whatever the order of the threads.
+            whole = np.sum([grams[path] for path in sorted(grams)], axis=0)
+            grams = dict.fromkeys(grams, whole)
+        rows: Mapping[str, Row] = {path: self.row(gram) for path, gram in grams.items()}
+        return lambda leaf, out: mixing(rows[leaf.path])(leaf.within(around=self.around), out)
+
+
+@dataclass(frozen=True)
+class Slerp(_OnSphere):
+    """Spherical linear interpolation of two: ``(sin((1 - t) a) v_1 + sin(t a) v_2) / sin(a)``, ``a`` their angle.
+
+    The vectors keep their lengths. Where they are parallel it is the straight line between them.
+    Source: Shoemake, Animating rotation with quaternion curves, 1985.
+    """
+
+    members: ClassVar = (2, 2)
+    t: float = option(0.5, "0 is the first member, 1 the second.")
+    linear_above: float = option(
+        1 - 1e-9,
+        "Cosine from which the straight line is taken (mergekit: 0.9995).",
+        "from 0 to 1",
+        lambda value: 0 <= value <= 1,
+    )
+
+    def row(self, gram: Gram) -> Row:
+        """Of two vectors."""
+        cosine = float(_units(gram)[1][0, 1])
+        if abs(cosine) > self.linear_above:
+            return np.array([1 - self.t, self.t])
+        angle = np.arccos(cosine)
+        return np.sin(np.array([1 - self.t, self.t]) * angle) / np.sin(angle)
+
+
+@dataclass(frozen=True)
+class MultiSlerp(_OnSphere):
+    """SLERP of many: the direction of the weighted mean of unit vectors, with the weighted mean of their lengths.
+
+    ``v = (sum_k w_k |v_k|) u / |u|`` with ``u = sum_k w_k v_k / |v_k|``. Source: mergekit's multislerp; its step in the
+    tangent space at ``u / |u|`` has length 0, because the tangent parts of the units cancel there.
+    """
+
+    weights: tuple[float, ...] | None = weights()
+    around: str = one_of("base", "Vectors are the weights themselves, or task vectors.", "zero", "base")
+    normalise: bool = option(True, "Divide the weights by their sum.")
+
+    def row(self, gram: Gram) -> Row:
+        """Raises WsrError where the units cancel."""
+        lengths, cosines = _units(gram)
+        given = np.ones(len(gram)) if self.weights is None else np.asarray(self.weights, np.float64)
+        given = normalised(given) if self.normalise else given
+        if not lengths.any():
+            return given
+        square = given @ cosines @ given
+        if square < 1e-14:
+            if len(gram) == 2:
+                return given
+            raise WsrError(
+                "multislerp: the weighted unit vectors cancel, so there is no direction; choose other weights"
+            )
+        return _over(given / np.sqrt(square), lengths) * (given @ lengths)
+
+
+@dataclass(frozen=True)
+class Karcher(_OnSphere):
+    """The Karcher mean of the directions, with the mean length: the point with the least sum of squared angles.
+
+    Fixed-point steps ``m <- exp_m(sum_k a_k log_m(u_k))`` from the mean of the units, with
+    ``log_m(u) = (x / sin x) (u - m cos x)``, ``x`` the angle of ``u`` and ``m``, and
+    ``exp_m(d) = m cos|d| + d sin|d| / |d|``.
+    Source: Karcher, Riemannian center of mass and mollifier smoothing, 1977.
+    """
+
+    weights: tuple[float, ...] | None = weights()
+    steps: int = option(100, "Most steps (mergekit: 10).", "at least 1", lambda value: value >= 1)
+    tolerance: float = positive(1e-10, "Length of a step at which it is done, and of a vector that has a direction.")
+
+    def row(self, gram: Gram) -> Row:
+        """Vectors without a length have no part in the direction, and one in the mean length."""
+        lengths, cosines = _units(gram)
+        shares = normalised(np.ones(len(gram)) if self.weights is None else np.asarray(self.weights, np.float64))
+        there = lengths > self.tolerance
+        if not there.any():
+            return shares
+        given = normalised(np.where(there, shares, 0.0))
+        square = given @ cosines @ given
+        mean = np.eye(len(gram))[np.flatnonzero(there)[0]] if square < self.tolerance**2 else given / np.sqrt(square)
+        for _ in range(self.steps):
+            towards = np.clip(cosines @ mean, -1, 1)
+            angles = np.arccos(towards)
+            stretch = np.where(angles < SMALLEST_ANGLE, 0.0, given * angles / np.where(angles > 0, np.sin(angles), 1.0))
+            step = stretch - (stretch @ towards) * mean
+            length = np.sqrt(max(step @ cosines @ step, 0.0))
+            if length < self.tolerance:
+                break
+            mean = np.cos(length) * mean + np.sin(length) * step / length
+            mean = mean / np.sqrt(mean @ cosines @ mean)
+        return _over(mean, lengths) * (shares @ lengths)
+
+
+@dataclass(frozen=True)
+class ModelStock(_OnSphere):
+    """Model Stock: ``theta = t mean_k theta_k + (1 - t) base`` with ``t = n c / (1 + (n - 1) c)``.
+
+    ``c`` is the mean cosine of two task vectors. Source: Jang et al., Model Stock: all we need is just a few fine-tuned
+    models, 2024, which takes each layer on its own.
+    """
+
+    members: ClassVar = (2, None)
+    around: str = one_of("base", "Cosines are those of task vectors.", "base")
+    least_product: float = option(
+        0.0,
+        "Products of two lengths below this count as this (mergekit: 1e-6).",
+        "at least 0",
+        lambda value: value >= 0,
+    )
+
+    def row(self, gram: Gram) -> Row:
+        """Where the task vectors cancel there is no estimate, and the base stays."""
+        count = len(gram)
+        lengths = np.sqrt(np.maximum(np.diag(gram), 0.0))
+        products = np.maximum(np.outer(lengths, lengths), max(self.least_product, np.finfo(float).tiny))
+        cosine = float(np.clip(gram / products, -1, 1)[np.triu_indices(count, 1)].mean())
+        denominator = 1 + (count - 1) * cosine
+        share = 0.0 if abs(denominator) < 1e-6 else count * cosine / denominator
+        return np.full(count, share / count)
+
+
+def _units(gram: Gram) -> tuple[Float[np.ndarray, " members"], Gram]:
+    """Lengths, and the Gram matrix of the unit vectors; a vector of length 0 has no direction."""
+    lengths = np.sqrt(np.maximum(np.diag(gram), 0.0))
+    inverse = np.where(lengths > 0, 1 / np.where(lengths > 0, lengths, 1.0), 0.0)
+    return lengths, np.clip(gram * np.outer(inverse, inverse), -1, 1)
+
+
+def _over(row: Row, lengths: Float[np.ndarray, " members"]) -> Row:
+    """Coefficients over vectors in place of those over their units."""
+    return np.where(lengths > 0, row / np.where(lengths > 0, lengths, 1.0), 0.0)
