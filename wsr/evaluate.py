@@ -6,14 +6,14 @@ of the target dataset, and the loss is taken on the test split. Neither split wa
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Float, Shaped
 
-from wsr.data.dataset import Dataset
+from wsr.data.dataset import Dataset, Split
 from wsr.data.metrics import score
 from wsr.probe import PROBES, ProbeResult
 from wsr.progress import Counter
@@ -23,6 +23,8 @@ from wsr.results import Points
 from wsr.types import AnyArray
 
 EXACT = "exact"
+KEPT = ("losses", "predictions")
+"""Arrays that are kept of a point that was probed."""
 
 
 @dataclass(frozen=True)
@@ -111,16 +113,52 @@ def evaluate(
       mesh: devices by points and texts, see ``wsr.devices``; None: all accelerators, or one CPU.
       counter: advanced by one a point.
     """
+    kept = score_points(
+        region,
+        coefficients,
+        [point_key(region, row, dataset, protocol) for row in coefficients],
+        {split: dataset.splits[split] for split in ("probe", "test")},
+        lambda features: dict(zip(KEPT, score_features(features, dataset, protocol), strict=True)),
+        protocol=protocol,
+        points=points,
+        chunk=chunk,
+        memory_budget_gib=memory_budget_gib,
+        mesh=mesh,
+        counter=counter,
+        note=dataset.name,
+    )
+    losses, predictions = (kept[name] for name in KEPT)
+    return Evaluation(region, np.asarray(coefficients), dataset, losses, predictions, (EXACT,) * len(losses))
+
+
+def score_points(
+    region: Region,
+    coefficients: Float[np.ndarray, "points members"],
+    keys: Sequence[str],
+    splits: Mapping[str, Split],
+    score: Callable[[Mapping[str, Float[AnyArray, "chunk _ _"]]], Mapping[str, Shaped[np.ndarray, "chunk texts"]]],
+    *,
+    protocol: Protocol,
+    points: Points | None,
+    chunk: int | None,
+    memory_budget_gib: float | None,
+    mesh: Mesh | None,
+    counter: Counter | None,
+    note: str,
+) -> dict[str, Shaped[np.ndarray, "points texts"]]:
+    """Returns what ``score`` makes of the features of each point's texts; it is kept in ``points`` under ``keys``.
+
+    Only points that are not kept already are encoded. The other arguments are those of ``evaluate``; ``note`` is for
+    the counter.
+    """
     points = points or Points.in_memory()
-    keys = [point_key(region, row, dataset, protocol) for row in coefficients]
     missing = [number for number, key in enumerate(keys) if key not in points]
     if counter:
         counter.advance(len(keys) - len(missing))
-    texts = {split: dataset.splits[split] for split in ("probe", "test")}
     for numbers, features in region_features(
         region,
         coefficients[missing],
-        texts,
+        splits,
         rows=protocol.rows,
         row_length=protocol.row_length,
         chunk=chunk,
@@ -128,20 +166,13 @@ def evaluate(
         mesh=mesh,
         precision=protocol.precision,
     ):
-        losses, predictions = score_features(features, dataset, protocol)
+        scores = score(features)
         for at, number in enumerate(numbers):
-            points.put(keys[missing[number]], losses=losses[at], predictions=predictions[at])
+            points.put(keys[missing[number]], **{name: values[at] for name, values in scores.items()})
         if counter:
-            counter.advance(len(numbers), note=dataset.name)
+            counter.advance(len(numbers), note=note)
     kept = [points.get(key) for key in keys]
-    return Evaluation(
-        region,
-        np.asarray(coefficients),
-        dataset,
-        np.stack([point["losses"] for point in kept]),
-        np.stack([point["predictions"] for point in kept]),
-        (EXACT,) * len(keys),
-    )
+    return {name: np.stack([point[name] for point in kept]) for name in kept[0]}
 
 
 def score_features(
@@ -168,18 +199,23 @@ def fit_on(
 
 def point_key(region: Region, row: Float[np.ndarray, " members"], dataset: Dataset, protocol: Protocol) -> str:
     """Names a result by all that determines it: two requests for the same point share it."""
+    what: dict[str, object] = {"dataset": dataset.content_hash, "probe": [protocol.probe, protocol.inverse_l2]}
+    return key_of(region, row, what, protocol.precision)
+
+
+def key_of(region: Region, row: Float[np.ndarray, " members"], what: Mapping[str, object], precision: Precision) -> str:
+    """Names what is kept of a point: ``what`` says which of its results that is."""
     point = sorted(
         (member.content_sha256, float(coefficient).hex())
         for member, coefficient in zip(region.members, row, strict=True)
         if coefficient
     )
-    what: dict[str, object] = {
+    whole: dict[str, object] = {
         "model": [region.model.name, dict(region.model.config)],
         "base": region.base_sha256,
         "point": point,
-        "dataset": dataset.content_hash,
-        "probe": [protocol.probe, protocol.inverse_l2],
+        **what,
     }
-    if protocol.precision != "float32":
-        what["precision"] = protocol.precision
-    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
+    if precision != "float32":
+        whole["precision"] = precision
+    return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()

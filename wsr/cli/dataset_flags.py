@@ -6,6 +6,8 @@ from absl import flags
 
 if TYPE_CHECKING:
     from wsr.data.dataset import Dataset
+    from wsr.data.examples import Columns
+    from wsr.data.texts import Texts
 
 
 def define(values: flags.FlagValues) -> None:
@@ -21,17 +23,29 @@ def define(values: flags.FlagValues) -> None:
 
 def load(values: flags.FlagValues, name: str, tokenizer: Any, *, sizes: dict[str, int] | None = None) -> "Dataset":
     """Returns the dataset ``name`` as the flags say."""
-    from wsr.data.examples import Columns
     from wsr.data.load import load_dataset
 
-    named = {"text": values.text_column, "text_pair": values.pair_column, "label": values.label_column}
-    given = {field: column for field, column in named.items() if column}
     return load_dataset(
         name,
         tokenizer,
         max_length=values.max_length,
         sizes=sizes,
-        columns=Columns(**given) if given else None,
+        columns=_columns(values),
         family=values.family,
         classes=1 if values.regression else None,
     )
+
+
+def load_texts(values: flags.FlagValues, name: str, tokenizer: Any, *, size: int | None = None) -> "Texts":
+    """Returns the texts of ``name`` as the flags say; they need no labels."""
+    from wsr.data.texts import load_texts
+
+    return load_texts(name, tokenizer, max_length=values.max_length, size=size, columns=_columns(values))
+
+
+def _columns(values: flags.FlagValues) -> "Columns | None":
+    from wsr.data.examples import Columns
+
+    named = {"text": values.text_column, "text_pair": values.pair_column, "label": values.label_column}
+    given = {field: column for field, column in named.items() if column}
+    return Columns(**given) if given else None

@@ -1,11 +1,31 @@
 """scores members of a store, their centroid and points between them on a dataset: the generalised loss (a fresh linear
-probe on the frozen encoder) and the dataset's own metric. Finished points are kept in the store's folder."""
+probe on the frozen encoder) and the dataset's own metric. Finished points are kept in the store's folder.
 
-from collections.abc import Sequence
+--loss=language_model takes a decoder's own loss instead, and its perplexity. No labels are needed: a .txt file holds a
+text a line, a folder of them a text a file. A text of more than --max_length tokens goes on in another window."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from absl import flags
 
 from wsr.cli import dataset_flags, device_flags
+
+if TYPE_CHECKING:
+    from wsr.data.dataset import Split
+    from wsr.region import Region
+
+
+class Target(NamedTuple):
+    """What points are scored on, and how."""
+
+    dataset: Any
+    splits: "Mapping[str, Split]"
+    """What is read."""
+    planned: "Region"
+    """What reads it."""
+    evaluate: Callable[..., Any]
+    metrics: tuple[str, str]
 
 
 def define(values: flags.FlagValues) -> None:
@@ -13,6 +33,7 @@ def define(values: flags.FlagValues) -> None:
     dataset_flags.define(values)
     flags.DEFINE_string("store", None, "The store.", flag_values=values)
     flags.DEFINE_list("on", [], "Datasets to score on: names, files, folders.", flag_values=values)
+    flags.DEFINE_enum("loss", "generalised", list(TARGETS), "What points are scored by.", flag_values=values)
     flags.DEFINE_integer("interior", 4, "Points drawn from the convex hull.", lower_bound=0, flag_values=values)
     flags.DEFINE_bool(
         "leave_out", True, "Leave members of the scored dataset out of hull and centroid.", flag_values=values
@@ -51,7 +72,8 @@ def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
     from wsr.cli.checks import one_of, refuse_positional, required
     from wsr.cli.population import open_base, open_region
     from wsr.compilation import use_persistent_cache
-    from wsr.evaluate import Protocol, evaluate
+    from wsr.errors import WsrError
+    from wsr.evaluate import Protocol
     from wsr.probe import PROBES
     from wsr.progress import progress
     from wsr.region_features import plan_features
@@ -63,6 +85,8 @@ def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
     required("--store", values.store)
     required("--on", values.on)
     one_of("--probe", values.probe, PROBES)
+    if values.loss != "generalised" and values.surrogate_tolerance is not None:
+        raise WsrError("--surrogate_tolerance is for --loss=generalised: the surrogate is of a probe's features")
     use_persistent_cache()
     store, region = open_region(values.store)
     tokenizer = open_base(store).tokenizer
@@ -70,8 +94,8 @@ def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
     points = Points.on_disk(Path(values.store) / "points")
     rows: list[dict] = []
     for name in values.on:
-        sizes = {split: size for split, size in (("probe", values.probe_size), ("test", values.test_size)) if size}
-        dataset = dataset_flags.load(values, name, tokenizer, sizes=sizes)
+        target = TARGETS[values.loss](values, name, tokenizer, region)
+        dataset = target.dataset
         others = region.without_dataset(dataset.name) if values.leave_out else region
         draw = seeds.generator(values.seed, "hull", dataset.name)
         groups = [
@@ -83,9 +107,9 @@ def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
             groups.append(("interior", others, convex_hull(draw, values.interior, len(others))))
         total = sum(len(coefficients) for _, _, coefficients in groups)
         plan = plan_features(
-            region,
+            target.planned,
             np.tile(centroid(len(region)), (total, 1)),
-            {split: dataset.splits[split] for split in ("probe", "test")},
+            target.splits,
             chunk=values.chunk,
             memory_budget_gib=values.memory_budget_gib,
             precision=values.precision,
@@ -94,7 +118,9 @@ def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
         with progress(f"evaluating on {dataset.name}", total, "points") as counter:
             for group, part, coefficients in groups:
                 by_surrogate = values.surrogate_tolerance is not None and group == "interior"
-                score = partial(evaluate_hull, tolerance=values.surrogate_tolerance) if by_surrogate else evaluate
+                score = (
+                    partial(evaluate_hull, tolerance=values.surrogate_tolerance) if by_surrogate else target.evaluate
+                )
                 scored = score(
                     part,
                     coefficients,
@@ -106,20 +132,40 @@ def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
                     counter=counter,
                 )
                 rows += scored.rows(group)
-        _show(dataset.name, dataset.metric, [row for row in rows if row["dataset"] == dataset.name])
+        _show(dataset.name, target.metrics, [row for row in rows if row["dataset"] == dataset.name])
     if values.out:
         write_rows(Path(values.out), rows)
         print(f"rows: {values.out}")
 
 
-def _show(dataset: str, metric: str, rows: list[dict]) -> None:
+def _generalised(values: flags.FlagValues, name: str, tokenizer: Any, region: "Region") -> Target:
+    from wsr.evaluate import evaluate
+
+    sizes = {split: size for split, size in (("probe", values.probe_size), ("test", values.test_size)) if size}
+    dataset = dataset_flags.load(values, name, tokenizer, sizes=sizes)
+    splits = {split: dataset.splits[split] for split in ("probe", "test")}
+    return Target(dataset, splits, region, evaluate, ("generalised_loss", dataset.metric))
+
+
+def _language_model(values: flags.FlagValues, name: str, tokenizer: Any, region: "Region") -> Target:
+    from wsr.language_model import METRICS, evaluate_language_model, with_losses
+
+    texts = dataset_flags.load_texts(values, name, tokenizer, size=values.test_size or None)
+    for note in texts.notes:
+        print(note)
+    return Target(texts, {"texts": texts.windows}, with_losses(region), evaluate_language_model, METRICS)
+
+
+TARGETS = {"generalised": _generalised, "language_model": _language_model}
+
+
+def _show(dataset: str, metrics: tuple[str, str], rows: list[dict]) -> None:
     from wsr.cli.tables import show_table
 
-    losses = [row for row in rows if row["metric"] == "generalised_loss"]
-    scores = [row for row in rows if row["metric"] == metric]
+    losses, scores = ([row for row in rows if row["metric"] == metric] for metric in metrics)
     cells = []
     for loss, score in sorted(zip(losses, scores, strict=True), key=lambda pair: pair[0]["value"]):
         members = loss["members"]
         name = members[0] if len(members) == 1 else f"{len(members)} members" if members else "base"
         cells.append((name, loss["group"], loss["value"], score["value"], loss["how"]))
-    show_table(("point", "group", "generalised loss", metric, "how"), cells, title=dataset)
+    show_table(("point", "group", *(metric.replace("_", " ") for metric in metrics), "how"), cells, title=dataset)

@@ -24,6 +24,11 @@ class Columns:
     text_pair: str | tuple[str, ...] | None = None
     label: str = "label"
 
+    @property
+    def of_texts(self) -> tuple[str, ...]:
+        """Names of all columns that hold text."""
+        return (*_parts(self.text), *_parts(self.text_pair or ()))
+
 
 @dataclass(frozen=True, eq=False)
 class Examples:
@@ -53,22 +58,13 @@ def read_examples(
     Raises: ``WsrError`` naming file, row and column.
     """
     for table in records.values():
-        _check_columns(table, columns)
-        if not len(table):
-            raise WsrError(f"{table.origin}: no examples")
+        _check_columns(table, (*columns.of_texts, columns.label))
     train = records["train"]
     names = () if classes == 1 else _class_names(train, columns.label, label_names, classes)
     out = {}
     for role, table in records.items():
-        kept, empty = _kept(table, columns, drop_empty)
         labels = _numbers(table, columns.label) if classes == 1 else _classes(table, columns.label, names)
-        texts = _texts(table, columns.text)
-        pairs = None if columns.text_pair is None else _texts(table, columns.text_pair)
-        if empty:
-            texts, pairs = [texts[i] for i in kept], None if pairs is None else [pairs[i] for i in kept]
-            labels = labels[kept]
-        notes = (*table.notes, f"{table.origin}: {empty} rows without text left out") if empty else table.notes
-        out[role] = Examples(texts, pairs, labels, notes)
+        out[role] = _examples(table, columns, labels, drop_empty)
     distinct = np.unique(out["train"].labels)
     if len(distinct) < 2:
         found = names[int(distinct[0])] if names else float(distinct[0])
@@ -76,14 +72,44 @@ def read_examples(
     return out, names
 
 
-def _check_columns(table: Records, columns: Columns) -> None:
-    wanted = (*_parts(columns.text), *_parts(columns.text_pair or ()), columns.label)
+def read_unlabelled(records: Mapping[str, Records], columns: Columns) -> dict[str, Examples]:
+    """Returns the examples of each role, all labelled 0; rows without text are left out, with a note of how many.
+
+    Raises: ``WsrError`` naming file, row and column.
+    """
+    for table in records.values():
+        _check_columns(table, columns.of_texts)
+    return {
+        role: _examples(table, columns, np.zeros(len(table), np.int32), drop_empty=True)
+        for role, table in records.items()
+    }
+
+
+def _examples(
+    table: Records,
+    columns: Columns,
+    labels: Int32[np.ndarray, " texts"] | Float32[np.ndarray, " texts"],
+    drop_empty: bool,
+) -> Examples:
+    kept, empty = _kept(table, columns, drop_empty)
+    texts = _texts(table, columns.text)
+    pairs = None if columns.text_pair is None else _texts(table, columns.text_pair)
+    if empty:
+        texts, pairs = [texts[i] for i in kept], None if pairs is None else [pairs[i] for i in kept]
+        labels = labels[kept]
+    notes = (*table.notes, f"{table.origin}: {empty} rows without text left out") if empty else table.notes
+    return Examples(texts, pairs, labels, notes)
+
+
+def _check_columns(table: Records, wanted: Sequence[str]) -> None:
     missing = [column for column in wanted if column not in table.columns]
     if missing:
         raise WsrError(
             f"{table.origin}: no column {', '.join(map(repr, missing))}; "
             f"found {_listed(tuple(table.columns))}; name the columns of text and label"
         )
+    if not len(table):
+        raise WsrError(f"{table.origin}: no examples")
 
 
 def _parts(column: str | tuple[str, ...]) -> tuple[str, ...]:

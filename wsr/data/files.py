@@ -1,4 +1,4 @@
-"""CSV, TSV, JSONL and Parquet files by path."""
+"""CSV, TSV, JSONL, Parquet and text files by path."""
 
 import csv
 import io
@@ -11,12 +11,15 @@ from typing import Any
 from wsr.data.records import ROLES, Records
 from wsr.errors import WsrError
 
-SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
+SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet", ".txt")
 
 
 @dataclass(frozen=True)
 class Files:
-    """One file a role; the first row of CSV and TSV names the columns, double quotes may enclose cells."""
+    """One file a role; the first row of CSV and TSV names the columns, double quotes may enclose cells.
+
+    A ``.txt`` file is one column, ``text``, of its lines that are not empty.
+    """
 
     train: str | Path
     validation: str | Path | None = None
@@ -26,6 +29,19 @@ class Files:
         """Returns the records of each file. Raises: ``WsrError`` naming file and line."""
         paths = {role: getattr(self, role) for role in ROLES}
         return {role: read_file(Path(path)) for role, path in paths.items() if path is not None}
+
+
+@dataclass(frozen=True)
+class Documents:
+    """A folder of ``.txt`` files, each of them one text without a label."""
+
+    folder: str | Path
+
+    def read(self) -> Mapping[str, Records]:
+        """Returns the texts in the order of their names. Raises: ``WsrError`` naming a file that is not UTF-8."""
+        paths = sorted(Path(self.folder).glob("*.txt"))
+        texts = [read_text(path) for path in paths]
+        return {"train": Records(str(self.folder), {"text": texts}, range(1, len(texts) + 1), unit="file")}
 
 
 def find_files(path: Path) -> Files | None:
@@ -44,7 +60,13 @@ def find_files(path: Path) -> Files | None:
 
 def read_file(path: Path) -> Records:
     """Returns the records of one file, by its suffix."""
-    readers = {".csv": _read_csv, ".tsv": _read_csv, ".jsonl": _read_jsonl, ".parquet": _read_parquet}
+    readers = {
+        ".csv": _read_csv,
+        ".tsv": _read_csv,
+        ".jsonl": _read_jsonl,
+        ".parquet": _read_parquet,
+        ".txt": _read_lines,
+    }
     if path.suffix not in readers:
         raise WsrError(f"{path}: expected a file that ends in {', '.join(SUFFIXES)}")
     try:
@@ -117,6 +139,11 @@ def _read_jsonl(path: Path) -> Records:
         rows.append(number)
     names = dict.fromkeys(name for value in objects for name in value)
     return Records(str(path), {name: [value.get(name) for value in objects] for name in names}, rows)
+
+
+def _read_lines(path: Path) -> Records:
+    lines = [(number, line) for number, line in enumerate(read_text(path).split("\n"), start=1) if line.strip()]
+    return Records(str(path), {"text": [line for _, line in lines]}, [number for number, _ in lines])
 
 
 def _read_parquet(path: Path) -> Records:

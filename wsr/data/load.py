@@ -9,7 +9,7 @@ import numpy as np
 
 from wsr.data.dataset import Dataset, hash_splits
 from wsr.data.examples import Columns, Examples, read_examples
-from wsr.data.files import SUFFIXES, find_files
+from wsr.data.files import SUFFIXES, Documents, find_files
 from wsr.data.hub import Hub
 from wsr.data.records import Records
 from wsr.data.splits import Place, choose_splits
@@ -49,7 +49,7 @@ def load_dataset(
 
     Raises: ``WsrError`` naming file, row and column for whatever is wrong with the data.
     """
-    spec = _spec(str(name_or_path))
+    spec = spec_of(str(name_or_path))
     overrides: dict[str, Any] = {
         "columns": columns,
         "family": family,
@@ -63,7 +63,7 @@ def load_dataset(
     spec = replace(spec, **given)
     records = spec.source.read()
     if columns is None and str(name_or_path) not in registered():
-        spec = replace(spec, columns=_pair_if_there(records))
+        spec = replace(spec, columns=pair_if_there(records))
     roles, names = read_examples(
         records, spec.columns, label_names=spec.label_names, classes=spec.classes, drop_empty=spec.drop_empty
     )
@@ -85,7 +85,8 @@ def load_dataset(
     )
 
 
-def _spec(name: str) -> DatasetSpec:
+def spec_of(name: str) -> DatasetSpec:
+    """Returns the table's line for ``name``, or one for a path or a name of a hub; see ``load_dataset``."""
     if name in registered():
         return find(name)
     if name.startswith("tfds:"):
@@ -116,10 +117,13 @@ def _local(path: Path) -> DatasetSpec:
     if (path / "features.json").is_file():
         # The catalogue's folders are name/version or name/config/version.
         return DatasetSpec(path.parent.name, "general", Tfds(str(path)))
+    if any(path.glob("*.txt")):
+        return DatasetSpec(path.name, "general", Documents(path))
     return DatasetSpec(path.name, "general", Hub(str(path)))
 
 
-def _pair_if_there(records: Mapping[str, Records]) -> Columns:
+def pair_if_there(records: Mapping[str, Records]) -> Columns:
+    """Returns the usual columns, with that of a pair where there is one."""
     return Columns(text_pair="text_pair" if "text_pair" in records["train"].columns else None)
 
 

@@ -1,8 +1,14 @@
 """Architectures: the registry, adapters for Flax modules, Hugging Face import and export."""
 
 from wsr.models import bert as _bert
+from wsr.models import gpt2 as _gpt2
+from wsr.models import llama as _llama
 from wsr.models import load as _load
+from wsr.models import modernbert as _modernbert
+from wsr.models import qwen2 as _qwen2
+from wsr.models import qwen3 as _qwen3
 from wsr.models import roberta as _roberta
+from wsr.models import t5 as _t5
 from wsr.models import tiny as _tiny
 from wsr.models.adapters import from_linen, from_nnx
 from wsr.models.huggingface import export
@@ -12,6 +18,12 @@ from wsr.models.registry import architectures, build, register, register_checkpo
 register("bert", _bert.bert, example=_bert.EXAMPLE, counterpart=_bert.COUNTERPART)
 register("roberta", _roberta.roberta, example=_roberta.EXAMPLE, counterpart=_roberta.COUNTERPART)
 register("tiny", _tiny.tiny, example=_tiny.EXAMPLE, counterpart=_bert.COUNTERPART, checkpoint=_tiny.checkpoint)
+register("modernbert", _modernbert.modernbert, example=_modernbert.EXAMPLE, counterpart=_modernbert.COUNTERPART)
+register("t5", _t5.t5, example=_t5.EXAMPLE, counterpart=_t5.COUNTERPART)
+register("gpt2", _gpt2.gpt2, example=_gpt2.EXAMPLE, counterpart=_gpt2.COUNTERPART)
+register("llama", _llama.llama, example=_llama.EXAMPLE, counterpart=_llama.COUNTERPART)
+register("qwen2", _qwen2.qwen2, example=_qwen2.EXAMPLE, counterpart=_qwen2.COUNTERPART)
+register("qwen3", _qwen3.qwen3, example=_qwen3.EXAMPLE, counterpart=_qwen3.COUNTERPART)
 register_checkpoint("minilm", _load.minilm)
 
 load = _load.load

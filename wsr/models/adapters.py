@@ -26,11 +26,13 @@ def from_nnx(
     hidden: int,
     max_length: int,
     packed: bool = True,
+    language_model: bool = False,
 ) -> Model:
     """Returns the model of an NNX module.
 
     ``build(rngs)`` makes the module; ``module(batch)`` gives features [batch, hidden]. A module with dropout
     takes ``module(batch, rngs=...)`` and hands ``rngs`` to its ``nnx.Dropout`` layers, which store no keys.
+    That of a language model has ``module.token_losses(batch)`` [rows, length], see ``Model.token_losses``.
 
     Raises:
         WsrError: the module holds state besides its parameters.
@@ -45,16 +47,24 @@ def from_nnx(
         params = nnx.state(build(nnx.Rngs(key)), nnx.Param)
         return _nest({path: value.get_value() for path, value in nnx.to_flat_state(params)})
 
-    def encode(params: Params, batch: Batch, dropout_key: Array | None = None) -> Float[Array, "batch hidden"]:
+    def filled(params: Params) -> Any:
         flat = [(path, old.replace(_leaf(params, path))) for path, old in nnx.to_flat_state(abstract)]
-        module = nnx.merge(graph, nnx.from_flat_state(flat))
+        return nnx.merge(graph, nnx.from_flat_state(flat))
+
+    def encode(params: Params, batch: Batch, dropout_key: Array | None = None) -> Float[Array, "batch hidden"]:
+        module = filled(params)
         if dropout_key is None or not takes_rngs:
             module.eval()
             return module(_as_jax(batch))
         module.train()
         return module(_as_jax(batch), rngs=nnx.Rngs(dropout=dropout_key))
 
-    return Model(name, config, hidden, max_length, init, encode, packed)
+    def token_losses(params: Params, batch: Batch) -> Float[Array, "rows length"]:
+        module = filled(params)
+        module.eval()
+        return module.token_losses(_as_jax(batch))
+
+    return Model(name, config, hidden, max_length, init, encode, packed, token_losses if language_model else None)
 
 
 def from_linen(

@@ -64,5 +64,9 @@ class Counterpart:
     """Attributes with the only value that is understood, where that is not the config class's default."""
     harmless: frozenset[str] = frozenset()
     """Attributes of this architecture that change nothing in the hidden states."""
+    language_model_class: str | None = None
+    """The class with the language model's head, which a model with ``token_losses`` is exported as."""
+    present: Mapping[str, str] = field(default_factory=dict)
+    """Attributes of our config that say whether a checkpoint holds a tensor: an untied head, for example."""
     pooling: str = "cls"
     """What the classification heads of the Hugging Face models read."""

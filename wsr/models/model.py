@@ -6,7 +6,7 @@ from typing import Any
 
 from jaxtyping import Array, Float
 
-from wsr.types import Params
+from wsr.types import Batch, Params
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +27,9 @@ class Model:
     encode: Callable[..., Float[Array, "batch hidden"]]
     packed: bool = True
     """False where the architecture wants one text a row."""
+    token_losses: Callable[[Params, Batch], Float[Array, "rows length"]] | None = None
+    """Of a language model: ``token_losses(params, batch)`` is at each token the cross-entropy, in nats, of the token
+    that follows it in its text, and 0 where none does."""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +52,10 @@ def read_config(folder: Path) -> tuple[str, dict[str, Any]]:
         config = AutoConfig.for_model(**raw).to_dict()
     except Exception as error:  # The config classes check types with exceptions of their own.
         raise WsrError(f"{path}: not a valid {model_type} config: {_one_line(error)}") from error
-    _refuse_unknown(path, counterpart, config, AutoConfig.for_model(model_type).to_dict())
-    return name, {attribute: config[attribute] for attribute in counterpart.taken}
+    taken = {attribute: config[attribute] for attribute in counterpart.taken}
+    # Attributes that the config class derives from others are as they would be without the file.
+    _refuse_unknown(path, counterpart, config, AutoConfig.for_model(model_type, **deepcopy(taken)).to_dict())
+    return name, taken
 
 
 def to_config(model: Model) -> Any:
@@ -61,8 +64,10 @@ def to_config(model: Model) -> Any:
 
     counterpart = counterpart_of(model)
     values = {name: model.config[name] for name in counterpart.taken} | dict(counterpart.only)
-    config = AutoConfig.for_model(counterpart.model_type, **values)
-    config.architectures = [counterpart.model_class]
+    # A copy: config classes write into the dicts they are given.
+    config = AutoConfig.for_model(counterpart.model_type, **deepcopy(values))
+    language_model = counterpart.language_model_class if model.token_losses else None
+    config.architectures = [language_model or counterpart.model_class]
     return config
 
 

@@ -36,9 +36,12 @@ def import_folder(folder: Path, *, pooling: str | None = None) -> Checkpoint:
     name, config = read_config(folder)
     counterpart = architectures()[name].counterpart
     assert counterpart is not None
-    model = build(name, {**config, "pooling": pooling or _folder_pooling(folder) or counterpart.pooling})
+    tensors = read_tensors(folder)
+    present = {attribute: tensor in tensors for attribute, tensor in counterpart.present.items()}
+    pooling = pooling or _folder_pooling(folder) or counterpart.pooling
+    model = build(name, {**config, **present, "pooling": pooling})
     tokenizer = _tokenizer(folder, model.config["vocab_size"])
-    params, dropped = from_huggingface(model, read_tensors(folder))
+    params, dropped = from_huggingface(model, tensors)
     if dropped:
         _log.info("%s: not part of the encoder, dropped: %s", folder, ", ".join(dropped))
     return Checkpoint(model, params, tokenizer)

@@ -23,6 +23,11 @@ def not_later(positions: Int[Array, "rows length"]) -> Bool[Array, "rows 1 lengt
     return positions[:, None, :, None] >= positions[:, None, None, :]
 
 
+def near(positions: Int[Array, "rows length"], furthest: int) -> Bool[Array, "rows 1 length length"]:
+    """Returns which tokens are at most ``furthest`` places apart: with ``same_text``, the mask of local attention."""
+    return jnp.abs(positions[:, None, :, None] - positions[:, None, None, :]) <= furthest
+
+
 def attend(
     query: Float[Array, "tokens query_features"],
     key: Float[Array, "tokens key_features"],

@@ -18,3 +18,8 @@ def layer_norm(features: int, rngs: nnx.Rngs, *, epsilon: float, bias: bool = Tr
     """Returns a layer normalisation over ``features``."""
     # The fast variance, E[x^2] - E[x]^2, loses digits where the mean is large.
     return nnx.LayerNorm(features, epsilon=epsilon, use_bias=bias, use_fast_variance=False, rngs=rngs)
+
+
+def rms_norm(features: int, rngs: nnx.Rngs, *, epsilon: float) -> nnx.RMSNorm:
+    """Returns a normalisation by the root mean square over ``features``, without a bias (Zhang and Sennrich 2019)."""
+    return nnx.RMSNorm(features, epsilon=epsilon, rngs=rngs)

@@ -1,0 +1,118 @@
+"""Texts without labels: what the loss of a language model is taken on."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int64
+
+from wsr.data.dataset import Split
+from wsr.data.examples import Columns, Examples, read_unlabelled
+from wsr.data.load import pair_if_there, spec_of
+from wsr.data.splits import Place, choose_splits
+from wsr.data.table import registered
+from wsr.data.tokenise import hash_tokenizer, tokenise
+from wsr.errors import WsrError
+from wsr.seeds import generator
+
+_WHOLE = 2**30  # tokens; no text is cut
+
+
+@dataclass(frozen=True, eq=False)
+class Texts:
+    """Tokenised texts in windows that lie end to end: a long text goes on in the next window."""
+
+    name: str
+    windows: Split
+    """Its labels mean nothing."""
+    first_window: Int64[np.ndarray, " texts"]
+    content_hash: str
+    notes: tuple[str, ...] = ()
+    """What was left out on the way here, with counts."""
+
+    def __len__(self) -> int:
+        return len(self.first_window)
+
+    @property
+    def predicted(self) -> Int64[np.ndarray, " texts"]:
+        """Tokens of each text that follow another in their window: those whose loss is taken."""
+        return np.add.reduceat(self.windows.lengths - 1, self.first_window)
+
+    def mean_losses(self, of_windows: Float[np.ndarray, "points windows"]) -> Float[np.ndarray, "points texts"]:
+        """Returns the mean loss of each text's predicted tokens from the mean over all tokens of each window."""
+        sums = of_windows.astype(np.float64) * self.windows.lengths
+        return np.add.reduceat(sums, self.first_window, axis=1) / self.predicted
+
+
+def load_texts(
+    name_or_path: str | Path,
+    tokenizer: Any,
+    *,
+    max_length: int = 64,
+    size: int | None = None,
+    columns: Columns | None = None,
+) -> Texts:
+    """Returns texts of anything that ``load_dataset`` reads, and of files without labels.
+
+    A ``.txt`` file holds a text a line, a folder of them a text a file. What holds nothing but text cannot have trained
+    a member here and is taken whole; of anything else only the test split is, which no member saw.
+
+    Args:
+        name_or_path: see ``load_dataset``.
+        tokenizer: a Hugging Face fast tokenizer.
+        max_length: tokens of a window.
+        size: texts at most, drawn as ``load_dataset`` draws them.
+        columns: of text, pair and label, where they have other names.
+
+    Raises: ``WsrError`` naming file, row and column, or where no text has two tokens.
+    """
+    spec = spec_of(str(name_or_path))
+    records = spec.source.read()
+    if columns is None:
+        columns = spec.columns if str(name_or_path) in registered() else pair_if_there(records)
+    roles = read_unlabelled(records, columns)
+    if set(roles) == {"train"} and set(records["train"].columns) == set(columns.of_texts):
+        places, notes = [("train", number) for number in range(len(roles["train"]))], roles["train"].notes
+    else:
+        chosen, notes = choose_splits(spec.name, roles)
+        places = chosen["test"]
+    if size is not None and size < len(places):
+        order = generator(0, spec.name, "subsample", "test").permutation(len(places))
+        places = [places[at] for at in order[:size]]
+    whole = _tokenised(places, roles, tokenizer)
+    long_enough = np.flatnonzero(whole.lengths >= 2)
+    if not len(long_enough):
+        raise WsrError(f"{spec.name}: no text has two tokens, so none has a token to predict")
+    if len(long_enough) < len(whole):
+        notes = (*notes, f"{spec.name}: {len(whole) - len(long_enough)} texts of less than two tokens left out")
+    windows, first_window = _cut(whole.take(long_enough), max_length)
+    return Texts(spec.name, windows, first_window, _hash(windows, first_window), notes)
+
+
+def _tokenised(places: list[Place], roles: dict[str, Examples], tokenizer: Any) -> Split:
+    examples, numbers = roles[places[0][0]], [number for _, number in places]  # all of one role
+    pairs = None if examples.pairs is None else [examples.pairs[number] for number in numbers]
+    texts = [examples.texts[number] for number in numbers]
+    return tokenise(texts, pairs, examples.labels[numbers], tokenizer, _WHOLE, hash_tokenizer(tokenizer))
+
+
+def _cut(whole: Split, max_length: int) -> tuple[Split, Int64[np.ndarray, " texts"]]:
+    """Returns windows of at most ``max_length`` tokens, and the first of each text."""
+    if max_length < 2:
+        raise WsrError(f"max_length={max_length}: a window needs two tokens")
+    windows = -(-whole.lengths // max_length)
+    first_window = np.cumsum(windows) - windows
+    within = np.arange(windows.sum()) - np.repeat(first_window, windows)
+    starts = np.repeat(whole.offsets[:-1], windows) + within * max_length
+    offsets = np.append(starts, whole.offsets[-1])
+    return Split(whole.token_ids, whole.token_types, offsets, np.zeros(len(starts), np.int32)), first_window
+
+
+def _hash(windows: Split, first_window: Int64[np.ndarray, " texts"]) -> str:
+    digest = hashlib.sha256()
+    for array in (windows.token_ids, windows.offsets, first_window):
+        digest.update(f"{array.dtype.name} {len(array)}\n".encode())
+        digest.update(array.astype(array.dtype.newbyteorder("<")).tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,49 @@
+"""The loss of a causal language model, token by token, in pieces: at 150,000 entries the logits are never whole."""
+
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+LOGITS_TOGETHER = 2**24
+"""Logits in memory at the same time; 64 MiB."""
+
+
+def next_token_losses(
+    hidden: Float[Array, "rows length hidden"],
+    head: Float[Array, "hidden vocabulary"],
+    batch: Mapping[str, Array],
+) -> Float[Array, "rows length"]:
+    """Returns at each token the cross-entropy, in nats, of the token that follows it in its text; 0 where none does.
+
+    Args:
+      hidden: of the last layer, normalised.
+      head: the matrix that makes logits.
+      batch: see ``wsr.types.Batch``.
+    """
+    shape, vocabulary = batch["token_ids"].shape, head.shape[1]
+    following = jnp.roll(batch["token_ids"], -1, axis=1).reshape(-1)
+    tokens = len(following)
+    together = min(tokens, max(1, LOGITS_TOGETHER // vocabulary))
+    pieces = -(-tokens // together)
+    missing = pieces * together - tokens
+
+    @jax.checkpoint  # a gradient would otherwise keep the logits of every piece
+    def losses_of(piece: tuple[Array, Array]) -> Array:
+        states, targets = piece
+        at_least_float32 = jnp.promote_types(states.dtype, jnp.float32)
+        logits = jnp.matmul(states, head, preferred_element_type=at_least_float32)
+        chosen = jnp.take_along_axis(logits, targets[:, None], axis=1)[:, 0]
+        return jax.nn.logsumexp(logits, axis=1) - chosen
+
+    states = jnp.pad(hidden.reshape(tokens, -1), ((0, missing), (0, 0))).reshape(pieces, together, -1)
+    targets = jnp.pad(following, (0, missing)).reshape(pieces, together)
+    losses = jax.lax.map(losses_of, (states, targets)).reshape(-1)[:tokens].reshape(shape)
+    return jnp.where(_has_next(batch["text_ids"]), losses, 0.0)
+
+
+def _has_next(text_ids: Array) -> Array:
+    """Whether the next place of the row holds a token of the same text."""
+    same = (text_ids[:, :-1] == text_ids[:, 1:]) & (text_ids[:, :-1] >= 0)
+    return jnp.pad(same, ((0, 0), (0, 1)))

@@ -1,0 +1,40 @@
+"""Qwen2: Llama with biases of queries, keys and values."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from wsr.models.llama import COMMON_EXAMPLE, DecoderConfig, Switches, decoder, modules, taken
+from wsr.models.llama import COUNTERPART as LLAMA_COUNTERPART
+from wsr.models.model import Model
+
+EXAMPLE: Mapping[str, Any] = COMMON_EXAMPLE
+"""A config small enough for a test."""
+
+
+def qwen2(config: Mapping[str, Any]) -> Model:
+    """Returns the Qwen2 decoder of ``config`` (see ``DecoderConfig``)."""
+    return decoder("qwen2", Qwen2Config.from_mapping("qwen2", config))
+
+
+@dataclass(frozen=True)
+class Qwen2Config(DecoderConfig):
+    """What is common to all, and nothing more."""
+
+    @property
+    def switches(self) -> Switches:
+        """Biases of queries, keys and values, always."""
+        return Switches(self.hidden_size // self.num_attention_heads, query_key_value_bias=True)
+
+
+COUNTERPART = replace(
+    LLAMA_COUNTERPART,
+    model_type="qwen2",
+    model_class="Qwen2Model",
+    language_model_class="Qwen2ForCausalLM",
+    taken=taken(Qwen2Config),
+    modules=lambda config: modules(Qwen2Config.from_mapping("qwen2", config)),
+    # Layers with a sliding window are refused by name: use_sliding_window, sliding_window, layer_types.
+    harmless=frozenset(("pad_token_id", "max_window_layers")),
+)
+"""Qwen2 in ``transformers``."""

@@ -1,0 +1,214 @@
+"""The encoder of T5 in Flax NNX: relative positions, root-mean-square norms before each part, no biases."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from flax import nnx
+from jaxtyping import Array, Bool, Float
+
+from wsr.models import config as configs
+from wsr.models.adapters import from_nnx
+from wsr.models.counterpart import Counterpart, Module
+from wsr.models.layers.activations import ACTIVATIONS
+from wsr.models.layers.attention import attend, same_text
+from wsr.models.layers.dense import dense, rms_norm, table
+from wsr.models.layers.feed_forward import BareFeedForward
+from wsr.models.layers.pooling import POOLINGS, pool
+from wsr.models.layers.relative_buckets import RelativeBias
+from wsr.models.model import Model
+
+PRETRAINED_LENGTH = 512
+"""Tokens of a text in T5's pretraining; the architecture has no limit of its own."""
+
+EXAMPLE: Mapping[str, Any] = {
+    "vocab_size": 40,
+    "d_model": 16,
+    "d_kv": 6,
+    "d_ff": 24,
+    "num_layers": 2,
+    "num_heads": 2,
+    "relative_attention_num_buckets": 8,
+    "relative_attention_max_distance": 12,
+    "dropout_rate": 0.1,
+    "layer_norm_epsilon": 1e-6,
+    "initializer_factor": 1.0,
+    "feed_forward_proj": "gated-gelu",
+    "pooling": "mean",
+}
+"""A config small enough for a test."""
+
+
+@dataclass(frozen=True)
+class T5Config:
+    """The numbers that shape T5's encoder, under their Hugging Face names."""
+
+    vocab_size: int
+    d_model: int
+    d_kv: int
+    d_ff: int
+    num_layers: int
+    num_heads: int
+    relative_attention_num_buckets: int
+    relative_attention_max_distance: int
+    dropout_rate: float
+    layer_norm_epsilon: float
+    initializer_factor: float
+    feed_forward_proj: str
+    pooling: str
+
+    @classmethod
+    def from_mapping(cls, config: Mapping[str, Any]) -> "T5Config":
+        """Checks ``config`` and returns it typed; raises ``WsrError`` naming every bad key."""
+        typed = configs.read(cls, config, "t5")
+        positive = ("vocab_size", "d_model", "d_kv", "d_ff", "num_layers", "num_heads")
+        configs.require("t5", typed, **dict.fromkeys(positive, 1), pooling=POOLINGS)
+        # Fewer have no bucket of several distances.
+        configs.require("t5", typed, relative_attention_num_buckets=4)
+        configs.require("t5", typed, relative_attention_max_distance=typed.relative_attention_num_buckets // 4 + 1)
+        configs.require("t5", typed, feed_forward_proj=(*ACTIVATIONS, *(f"gated-{name}" for name in ACTIVATIONS)))
+        configs.require_share("t5", typed, "dropout_rate")
+        return typed
+
+    @property
+    def gated(self) -> bool:
+        """Whether the feed-forward network has a gate, as in T5 1.1 and Flan-T5."""
+        return self.feed_forward_proj.startswith("gated-")
+
+    @property
+    def activation(self) -> str:
+        """Name of the feed-forward network's activation; the gated GELU is the one by tanh."""
+        name = self.feed_forward_proj.removeprefix("gated-")
+        return "gelu_new" if self.feed_forward_proj == "gated-gelu" else name
+
+
+def t5(config: Mapping[str, Any]) -> Model:
+    """Returns the T5 encoder of ``config`` (see ``T5Config``)."""
+    typed = T5Config.from_mapping(config)
+    return from_nnx(
+        lambda rngs: T5(typed, rngs),
+        name="t5",
+        config=asdict(typed),
+        hidden=typed.d_model,
+        max_length=PRETRAINED_LENGTH,
+    )
+
+
+class T5(nnx.Module):
+    """Tokens, layers that share one bias by distance, a last norm, pooling."""
+
+    def __init__(self, config: T5Config, rngs: nnx.Rngs):
+        factor, hidden = config.initializer_factor, config.d_model
+        self.pooling = config.pooling
+        self.token = table(config.vocab_size, hidden, rngs, spread=factor)
+        self.relative = RelativeBias(
+            config.relative_attention_num_buckets,
+            config.relative_attention_max_distance,
+            config.num_heads,
+            rngs,
+            spread=factor * hidden**-0.5,
+        )
+        self.layers = nnx.List([Layer(config, rngs) for _ in range(config.num_layers)])
+        self.norm = rms_norm(hidden, rngs, epsilon=config.layer_norm_epsilon)
+        self.dropout = nnx.Dropout(config.dropout_rate)
+
+    def __call__(self, batch: Mapping[str, Array], rngs: nnx.Rngs | None = None) -> Float[Array, "batch hidden"]:
+        return pool(self.pooling, self.hidden_states(batch, rngs), batch)
+
+    def hidden_states(
+        self, batch: Mapping[str, Array], rngs: nnx.Rngs | None = None
+    ) -> Float[Array, "rows length hidden"]:
+        """Returns the normalised output of the last layer for every token."""
+        embedded = self.token(batch["token_ids"])
+        mask, bias = same_text(batch["text_ids"]), self.relative(batch["positions"])
+        hidden = self.dropout(embedded.reshape(-1, embedded.shape[-1]), rngs=rngs)
+        for layer in self.layers:
+            hidden = layer(hidden, mask, bias, rngs)
+        return self.dropout(self.norm(hidden), rngs=rngs).reshape(embedded.shape)
+
+
+class Layer(nnx.Module):
+    """Self-attention and a feed-forward network, each after its norm and beside its residual."""
+
+    def __init__(self, config: T5Config, rngs: nnx.Rngs):
+        factor, hidden, inner = config.initializer_factor, config.d_model, config.num_heads * config.d_kv
+        self.heads = config.num_heads
+        self.attention_norm = rms_norm(hidden, rngs, epsilon=config.layer_norm_epsilon)
+        self.query = dense(hidden, inner, rngs, spread=factor * (hidden * config.d_kv) ** -0.5, bias=False)
+        self.key = dense(hidden, inner, rngs, spread=factor * hidden**-0.5, bias=False)
+        self.value = dense(hidden, inner, rngs, spread=factor * hidden**-0.5, bias=False)
+        self.output = dense(inner, hidden, rngs, spread=factor * inner**-0.5, bias=False)
+        self.feed_forward_norm = rms_norm(hidden, rngs, epsilon=config.layer_norm_epsilon)
+        self.feed_forward = BareFeedForward(
+            hidden,
+            config.d_ff,
+            rngs,
+            activation=config.activation,
+            gated=config.gated,
+            bias=False,
+            spread=factor * hidden**-0.5,
+            last_spread=factor * config.d_ff**-0.5,
+            dropout=config.dropout_rate,
+        )
+        self.dropout = nnx.Dropout(config.dropout_rate)
+
+    def __call__(
+        self,
+        hidden: Float[Array, "tokens hidden"],
+        mask: Bool[Array, "rows 1 length length"],
+        bias: Float[Array, "rows heads length length"],
+        rngs: nnx.Rngs | None = None,
+    ) -> Float[Array, "tokens hidden"]:
+        normed = self.attention_norm(hidden)
+        mixed = attend(
+            self.query(normed),
+            self.key(normed),
+            self.value(normed),
+            mask,
+            heads=self.heads,
+            scale=1.0,
+            bias=bias,
+            dropout=self.dropout,
+            rngs=rngs,
+        )
+        hidden = hidden + self.dropout(self.output(mixed), rngs=rngs)
+        return hidden + self.dropout(self.feed_forward(self.feed_forward_norm(hidden), rngs), rngs=rngs)
+
+
+def modules(config: Mapping[str, Any]) -> Iterator[Module]:
+    """Yields where the modules of T5's encoder are in ``transformers`` and here, and their kinds."""
+    gated = T5Config.from_mapping(config).gated
+    first = "encoder.block.0.layer.0.SelfAttention.relative_attention_bias"
+    yield "shared", "token", "embedding"
+    yield first, "relative/bucket", "embedding"
+    for layer in range(config["num_layers"]):
+        theirs, ours = f"encoder.block.{layer}", f"layers/{layer}"
+        yield f"{theirs}.layer.0.layer_norm", f"{ours}/attention_norm", "scale"
+        for part, name in (("q", "query"), ("k", "key"), ("v", "value"), ("o", "output")):
+            yield f"{theirs}.layer.0.SelfAttention.{part}", f"{ours}/{name}", "matrix"
+        yield f"{theirs}.layer.1.layer_norm", f"{ours}/feed_forward_norm", "scale"
+        for part, name in (("wi_0", "gate"), ("wi_1", "up")) if gated else (("wi", "up"),):
+            yield f"{theirs}.layer.1.DenseReluDense.{part}", f"{ours}/feed_forward/{name}", "matrix"
+        yield f"{theirs}.layer.1.DenseReluDense.wo", f"{ours}/feed_forward/down", "matrix"
+    yield "encoder.final_layer_norm", "norm", "scale"
+
+
+COUNTERPART = Counterpart(
+    model_type="t5",
+    model_class="T5EncoderModel",
+    prefix="transformer.",
+    taken=tuple(name for name in T5Config.__dataclass_fields__ if name != "pooling"),
+    modules=modules,
+    # The encoder's own name for the shared table is an alias.
+    dropped=r"decoder\..+|encoder\.embed_tokens\.weight|(lm_head|classification_head|classifier|qa_outputs)\..+",
+    only={"is_encoder_decoder": False},
+    harmless=frozenset(
+        (
+            *("decoder_start_token_id", "is_encoder_decoder", "num_decoder_layers", "scale_decoder_outputs"),
+            *("tie_word_embeddings", "pad_token_id", "n_positions", "output_past", "task_specific_params"),
+        )
+    ),
+    pooling="mean",
+)
+"""T5's encoder in ``transformers``. ``AutoModel`` makes an encoder-decoder of an export, whose decoder is random:
+``T5EncoderModel`` or ``AutoModelForTextEncoding`` load it."""
