@@ -58,8 +58,8 @@ def read_config(folder: Path) -> tuple[str, dict[str, Any]]:
     return name, taken
 
 
-def to_config(model: Model) -> Any:
-    """Returns the Hugging Face config object of ``model``."""
+def to_config(model: Model, **more: Any) -> Any:
+    """Returns the Hugging Face config object of ``model``, with ``more`` attributes, about a head for example."""
     from transformers import AutoConfig
 
     counterpart = counterpart_of(model)
@@ -68,6 +68,8 @@ def to_config(model: Model) -> Any:
     config = AutoConfig.for_model(counterpart.model_type, **deepcopy(values))
     language_model = counterpart.language_model_class if model.token_losses else None
     config.architectures = [language_model or counterpart.model_class]
+    for name, value in more.items():
+        setattr(config, name, value)
     return config
 
 
