@@ -161,10 +161,8 @@ def test_orbax_reads_what_is_stored(store: Store, base: dict[str, Any]) -> None:
 
 
 def test_a_format_of_the_future_is_refused(store: Store, base: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wsr.store.checkpoint.FORMAT", 3)
-    with pytest.raises(
-        WsrError, match=r"members/m: format 3 of another version of wsr; this one reads formats 1 and 2"
-    ):
+    monkeypatch.setattr("wsr.store.checkpoint.FORMAT", 4)
+    with pytest.raises(WsrError, match=r"members/m: format 4 of another version of wsr; this one reads formats 1 to 3"):
         store.save(record_of("m"), base, {})
 
 

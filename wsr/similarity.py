@@ -2,17 +2,20 @@
 
 Blocks of one leaf, a row for each member, are filled and multiplied by a few threads. While one thread multiplies a
 block the others read, hash and subtract the next, so work hides behind waiting for the disk and the other way round.
+
+Two task vectors of low rank are multiplied as the factors they are kept as; beside others their blocks are filled too.
 """
 
 import os
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 
 import numpy as np
 from jaxtyping import Bool, Float32, Float64
 
+from wsr.low_rank import OpenLowRank, inner_products
 from wsr.progress import Counter, progress
 from wsr.trees import flatten
 from wsr.types import Params
@@ -47,7 +50,8 @@ def gram_matrix(
 
     Args:
       sizes: how many entries each leaf has, by path.
-      members: their task vectors; every leaf of every member is read exactly once, unless all products are known.
+      members: their task vectors; every leaf of every member is read exactly once, unless all products are known, and
+        factors once more where there are members without.
       known: products from before, NaN where there are none.
       memory_bytes: of all blocks together; there is one more than there are threads.
       counter: of megabytes read, where this is a part of longer work.
@@ -58,9 +62,16 @@ def gram_matrix(
     if not new:
         return found
     order = [*new, *old]
-    rows = _rows(sizes, [members[member] for member in order], len(new), memory_bytes, counter)
-    found[np.ix_(new, order)] = rows
-    found[np.ix_(order, new)] = rows.T
+    factored = {number: member for number, member in enumerate(members) if isinstance(member, OpenLowRank)}
+    if len(factored) < len(members):
+        rows = _rows(sizes, [members[member] for member in order], len(new), memory_bytes, counter)
+        found[np.ix_(new, order)] = rows
+        found[np.ix_(order, new)] = rows.T
+    new, order = ([member for member in those if member in factored] for those in (new, order))
+    if new:
+        rows = _rows_of_factors(sizes, [factored[member] for member in order], len(new))
+        found[np.ix_(new, order)] = rows
+        found[np.ix_(order, new)] = rows.T
     return found
 
 
@@ -137,6 +148,23 @@ def _rows(
                 counter.advance(before + megabytes(entries, members) - counter.done)
         while pending:
             collect()
+    return total
+
+
+def _rows_of_factors(
+    paths: Iterable[str], members: Sequence[OpenLowRank], new: int
+) -> Float64[np.ndarray, "new members"]:
+    """Inner products of the first ``new`` members with all, from the factors of one leaf at a time."""
+    total = np.zeros((new, len(members)))
+    for path in paths:
+        found = ((number, member.factors(path)) for number, member in enumerate(members))
+        factors = {number: own for number, own in found if own is not None}
+        fresh = [number for number in factors if number < new]
+        if fresh:
+            products = inner_products([factors[number] for number in fresh], [*factors.values()])
+            total[np.ix_(fresh, [*factors])] += products
+    # Rounding in another order would leave the last bit to whether a member came first or second.
+    total[:, :new] = (total[:, :new] + total[:, :new].T) / 2
     return total
 
 

@@ -36,7 +36,7 @@ def show(store: "Store") -> None:
     rows, damaged = [], []
     for name in store.names():
         try:
-            record = store.record(name)
+            record, (kept, size) = store.record(name), store.kept_as(name)
         except WsrError as error:
             damaged.append(str(error))
             continue
@@ -51,10 +51,13 @@ def show(store: "Store") -> None:
                 record.metrics["test_score"],
                 record.metrics["chance"],
                 "yes" if learned(record) else "no",
+                kept,
+                f"{size / 1e6:.1f}",
                 f"{record.device_kind}, {record.threads} threads, jaxlib {record.jaxlib}, group of {record.group_size}",
             )
         )
-    columns = ("member", "dataset", "family", "mode", "seed", "examples", "score", "chance", "learned", "made on")
+    made = ("member", "dataset", "family", "mode", "seed", "examples", "score", "chance", "learned")
+    columns = (*made, "kept as", "MB", "made on")
     show_table(columns, rows)
     for entry in store.quarantined():
         print(f"quarantined: {entry.record.name} at step {entry.step}: {entry.reason}")

@@ -63,7 +63,7 @@ def _is(value: Any, hint: Any) -> bool:
     origin = get_origin(hint) or hint
     if origin in (Union, types.UnionType):
         return any(_is(value, own) for own in get_args(hint))
-    accepted = {float: (int, float), tuple: (list, tuple), Mapping: Mapping}.get(origin, origin)
+    accepted: Any = {float: (int, float), tuple: (list, tuple), Mapping: Mapping}.get(origin, origin)
     return isinstance(value, accepted) and (origin is bool or not isinstance(value, bool))
 
 

@@ -1,7 +1,7 @@
 """What an architecture declares about its counterpart in Hugging Face's transformers: config and names of weights."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -60,7 +60,7 @@ class Counterpart:
     """The encoder's modules under a config of ours."""
     dropped: str
     """A regular expression of tensors, without the prefix, that belong to a head or hold constants."""
-    only: Mapping[str, Any] = {}
+    only: Mapping[str, Any] = field(default_factory=dict)
     """Attributes with the only value that is understood, where that is not the config class's default."""
     harmless: frozenset[str] = frozenset()
     """Attributes of this architecture that change nothing in the hidden states."""

@@ -1,9 +1,11 @@
 """A checkpoint by name, by folder or from the Hugging Face hub."""
 
 from pathlib import Path
+from typing import Any
 
 from wsr.errors import WsrError
 from wsr.models.huggingface import import_folder
+from wsr.models.huggingface.folder import read_tokenizer
 from wsr.models.huggingface.hub import download, is_name
 from wsr.models.model import Checkpoint
 from wsr.models.registry import build, checkpoints
@@ -18,18 +20,35 @@ def load(name_or_path: str, *, pooling: str | None = None) -> Checkpoint:
         WsrError: there is no such checkpoint, or it is not understood.
     """
     named = checkpoints()
-    if name_or_path in named:
-        checkpoint = named[name_or_path]()
-    elif Path(name_or_path).is_dir():
-        return import_folder(Path(name_or_path), pooling=pooling)
-    elif is_name(name_or_path):
-        return import_folder(download(name_or_path), pooling=pooling)
-    else:
-        raise WsrError(f"{name_or_path!r}: no such folder, and not a name; known names: {', '.join(sorted(named))}")
+    if name_or_path not in named:
+        return import_folder(find_folder(name_or_path), pooling=pooling)
+    checkpoint = named[name_or_path]()
     if pooling is None or pooling == checkpoint.model.config["pooling"]:
         return checkpoint
     model = build(checkpoint.model.name, {**checkpoint.model.config, "pooling": pooling})
     return Checkpoint(model, checkpoint.params, checkpoint.tokenizer)
+
+
+def load_tokenizer(name_or_path: str, vocab_size: int) -> Any:
+    """Returns the tokenizer of a checkpoint whose table of tokens has ``vocab_size`` rows; no weights are read."""
+    named = checkpoints()
+    if name_or_path in named:
+        return named[name_or_path]().tokenizer
+    return read_tokenizer(find_folder(name_or_path), vocab_size)
+
+
+def find_folder(name_or_path: str) -> Path:
+    """Returns the Hugging Face folder at a path, or of a name of the hub.
+
+    Raises:
+        WsrError: there is none.
+    """
+    if Path(name_or_path).is_dir():
+        return Path(name_or_path)
+    if is_name(name_or_path):
+        return download(name_or_path)
+    known = ", ".join(sorted(checkpoints()))
+    raise WsrError(f"{name_or_path!r}: no such folder, and not a name; known names: {known}")
 
 
 def minilm() -> Checkpoint:

@@ -4,7 +4,8 @@ Orbax keeps no checksum of its payload: nearly every flipped bit loads silently 
 hashes lie in the checkpoint's ``custom_metadata``, with a hash of that metadata, and reading compares them.
 
 Format 2 has Orbax write each leaf as a file of its own, uncompressed: weights hardly compress, and such a file can
-be read in pieces, by many threads and without Orbax. Format 1 was Orbax's default, a compressed database.
+be read in pieces, by many threads and without Orbax. Format 1 was Orbax's default, a compressed database. Format 3 is
+format 2 of a member kept as factors: who knows only the others would take it for an empty encoder.
 """
 
 import json
@@ -27,18 +28,24 @@ from wsr.store.leaves import Leaves, Table, differences, json_sha256
 from wsr.trees import nest
 
 FORMAT = 2
-READABLE = (1, 2)
+FORMAT_OF_FACTORS = 3
+READABLE = (1, 2, 3)
 ABANDONED_SECONDS = 24 * 3600.0
 METADATA_FILE = "_CHECKPOINT_METADATA"
 
 
-def publish(folder: Path, leaves: Leaves, table: Table, about: dict[str, Any], staging: Path) -> bool:
+def publish(
+    folder: Path, leaves: Leaves, table: Table, about: dict[str, Any], staging: Path, *, version: int | None = None
+) -> bool:
     """Writes a checkpoint under a name of its own in ``staging``, then renames it to ``folder``.
+
+    Args:
+        version: of the format; None: ``FORMAT``.
 
     Returns:
         False if ``folder`` was there first, which is then left as it is.
     """
-    metadata = {"format": FORMAT, "about": about, "leaves": table}
+    metadata = {"format": version or FORMAT, "about": about, "leaves": table}
     unfinished = _own_name(staging)
     try:
         staging.mkdir(parents=True, exist_ok=True)
@@ -161,7 +168,7 @@ def _read_metadata(folder: Path) -> dict[str, Any]:
     if found != digest:
         raise WsrError(f"{folder}: metadata was changed on disk: sha256 expected {digest}, found {found}; {_REMEDY}")
     if version not in READABLE:
-        raise WsrError(f"{folder}: format {version} of another version of wsr; this one reads formats 1 and 2")
+        raise WsrError(f"{folder}: format {version} of another version of wsr; this one reads formats 1 to 3")
     return metadata
 
 

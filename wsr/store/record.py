@@ -21,7 +21,7 @@ class MemberRecord:
     dataset: str
     family: str
     seed: int
-    mode: str  # full, bitfit or head
+    mode: str  # full, bitfit, lora or head
     size: int  # fine-tuning examples
     hyperparameters: Mapping[str, Any]
     metrics: Mapping[str, float]

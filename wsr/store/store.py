@@ -7,13 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import ml_dtypes
 import numpy as np
 
 from wsr.errors import WsrError
-from wsr.store import checkpoint
+from wsr.low_rank import LowRank
+from wsr.store import checkpoint, encoder_part
+from wsr.store.encoder_part import DTypeOnDisk
 from wsr.store.gram_file import GramFile
 from wsr.store.leaves import (
     Leaves,
@@ -31,10 +32,8 @@ from wsr.store.record import (
     record_to_json,
     to_plain_json,
 )
-from wsr.trees import flatten, nest
+from wsr.trees import nest
 from wsr.types import Params
-
-DTypeOnDisk = Literal["float32", "bfloat16_task_vector"]
 
 
 class Store:
@@ -135,15 +134,21 @@ class Store:
                 base's form; the record names another base.
         """
         check_name(record.name)
-        leaves = self._member_leaves(record.name, params, head, dtype)
-        table = table_of(leaves)
-        record = self._complete(record, json_sha256(table))
-        folder = self._folder(record.name)
-        checkpoint.sweep(self._staging)
-        about = {"record": record_to_json(record)}
-        if folder.exists() or not checkpoint.publish(folder, leaves, table, about, self._staging):
-            self._refuse_other_member(record)
-        return self.record(record.name)
+        encoder = float32_leaves(params, f"member {record.name!r}")
+        form = {path: {"dtype": "float32", "shape": list(leaf.shape)} for path, leaf in encoder.items()}
+        self._refuse_other_form(record.name, table_differences(form, self._base_table))
+        return self._save(record, encoder_part.whole_on_disk(encoder, self.base, dtype), head)
+
+    def save_low_rank(self, record: MemberRecord, task_vector: LowRank, head: Params) -> MemberRecord:
+        """Stores a member as the factors of its task vector; see ``save``.
+
+        Raises:
+            WsrError: as ``save`` does; a leaf is not a matrix of the base that the factors' product fits.
+        """
+        check_name(record.name)
+        leaves = float32_leaves(nest(encoder_part.factors_on_disk(task_vector)), f"member {record.name!r}")
+        self._refuse_other_form(record.name, self._misfits(task_vector))
+        return self._save(record, leaves, head, version=checkpoint.FORMAT_OF_FACTORS)
 
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and name in self.names()
@@ -162,9 +167,10 @@ class Store:
 
     def load(self, name: str, *, verify: bool = True) -> tuple[Params, Params]:
         """Returns encoder and head of a member as float32 NumPy arrays; ``verify`` compares all hashes."""
-        leaves = self._read(name, verify=verify)
-        encoder = _part(leaves, "params") or self._add_base(_part(leaves, "task_vector"))
-        return nest(encoder), nest(_part(leaves, "head"))
+        _, table = self._about(name)
+        leaves = checkpoint.read(self._folder(name), verify=verify)
+        encoder = encoder_part.dense(leaves, table, self.base, self._base_table)
+        return nest(encoder), nest(encoder_part.of_part(leaves, "head"))
 
     def load_leaf(self, name: str, path: str) -> np.ndarray:
         """Returns one leaf of a member's encoder ("layers/0/query/bias"), verified; reads no other."""
@@ -178,9 +184,8 @@ class Store:
             raise WsrError(
                 f"{self.path}: no such leaf: {', '.join(unknown)}; a path looks like {min(self._base_table)}"
             )
-        part = _encoder_part(table)
-        leaves = _part(checkpoint.read(self._folder(name), [f"{part}/{path}" for path in paths]), part)
-        return leaves if part == "params" else self._add_base(leaves)
+        leaves = checkpoint.read(self._folder(name), encoder_part.names_on_disk(table, paths))
+        return encoder_part.dense(leaves, table, self.base, paths)
 
     def open_task_vector(self, name: str) -> Callable[[str], Callable[[int, np.ndarray], None]]:
         """Opens a member's task vector, to be read in pieces: for models that need not be whole in memory.
@@ -188,17 +193,13 @@ class Store:
         Returns:
             ``open(path)`` gives ``read(start, out)``, which fills the flat float32 ``out`` with the entries of that
             leaf from ``start`` on. The pieces of a leaf are read in order; with the last one its hash is compared.
+            Of a member kept as factors ``open`` is an ``OpenLowRank``, which compares them when it reads them.
         """
-        _, table = self._about(name)
-        part = _encoder_part(table)
-        open_leaf = checkpoint.open_leaves(self._folder(name))
-        base = flatten(self.base()) if part == "params" else {}
+        return encoder_part.open_in_pieces(self._folder(name), self._about(name)[1], self.base)
 
-        def open_one(path: str) -> Callable[[int, np.ndarray], None]:
-            fill = open_leaf(f"{part}/{path}")
-            return partial(_minus, fill, base[path].reshape(-1)) if base else partial(_widened, fill)
-
-        return open_one
+    def kept_as(self, name: str) -> tuple[str, int]:
+        """Returns how the member's encoder is kept ("float32", "bfloat16_task_vector", "rank 8") and its bytes."""
+        return encoder_part.kept_as(self._about(name)[1])
 
     @property
     def gram_file(self) -> GramFile:
@@ -218,7 +219,7 @@ class Store:
     def verify(self) -> list[str]:
         """Reads everything on disk and returns what is wrong, one line each."""
         reads: list[Callable[[], object]] = [lambda: checkpoint.read(self.path / "base")]
-        reads += [partial(self._read, name, verify=True) for name in self.names()]
+        reads += [partial(self._read, name) for name in self.names()]
         reads += [partial(_read_quarantined, path) for path in sorted((self.path / "quarantine").glob("*.json"))]
         return [problem for read in reads if (problem := _problem_of(read))]
 
@@ -243,27 +244,36 @@ class Store:
             raise WsrError(f"{folder}: name, base and content expected {expected}, found {found}; remove it")
         return record, table
 
-    def _read(self, name: str, *, verify: bool) -> Leaves:
+    def _read(self, name: str) -> Leaves:
         self._about(name)
-        return checkpoint.read(self._folder(name), verify=verify)
+        return checkpoint.read(self._folder(name))
 
-    def _member_leaves(self, name: str, params: Params, head: Params, dtype: DTypeOnDisk) -> Leaves:
-        encoder = float32_leaves(params, f"member {name!r}")
-        form = {path: {"dtype": "float32", "shape": list(leaf.shape)} for path, leaf in encoder.items()}
-        problems = table_differences(form, self._base_table)
+    def _save(self, record: MemberRecord, encoder: Leaves, head: Params, *, version: int | None = None) -> MemberRecord:
+        heads = float32_leaves(head, f"head of member {record.name!r}")
+        leaves = encoder | {f"head/{path}": leaf for path, leaf in heads.items()}
+        table = table_of(leaves)
+        record = self._complete(record, json_sha256(table))
+        folder = self._folder(record.name)
+        checkpoint.sweep(self._staging)
+        about = {"record": record_to_json(record)}
+        if folder.exists() or not checkpoint.publish(folder, leaves, table, about, self._staging, version=version):
+            self._refuse_other_member(record)
+        return self.record(record.name)
+
+    def _misfits(self, task_vector: LowRank) -> list[str]:
+        problems = [] if task_vector else ["no leaf has factors"]
+        for path, (a, b) in task_vector.items():
+            if path not in self._base_table:
+                problems.append(f"leaf {path} is unexpected")
+                continue
+            shape = self._base_table[path]["shape"]
+            if not (a.ndim == b.ndim == 2 and a.shape[1] == b.shape[0] and [a.shape[0], b.shape[1]] == shape):
+                problems.append(f"leaf {path}: factors of {shape} expected, found {[*a.shape]} and {[*b.shape]}")
+        return problems
+
+    def _refuse_other_form(self, name: str, problems: Sequence[str]) -> None:
         if problems:
             raise WsrError(f"member {name!r} is not of the form of the base of {self.path}: {'; '.join(problems)}")
-        if dtype == "bfloat16_task_vector":
-            base = flatten(self.base())
-            encoder = {path: _bfloat16(leaf - base[path]) for path, leaf in encoder.items()}
-        part = "params" if dtype == "float32" else "task_vector"
-        leaves = {f"{part}/{path}": leaf for path, leaf in encoder.items()}
-        heads = float32_leaves(head, f"head of member {name!r}")
-        return leaves | {f"head/{path}": leaf for path, leaf in heads.items()}
-
-    def _add_base(self, task_vector: Leaves) -> Leaves:
-        base = flatten(self.base())
-        return {path: np.asarray(base[path] + leaf.astype(np.float32)) for path, leaf in task_vector.items()}
 
     def _complete(self, record: MemberRecord, content_sha256: str = "") -> MemberRecord:
         completed = replace(
@@ -348,31 +358,6 @@ def _problem_of(call: Callable[[], object]) -> str | None:
     except WsrError as error:
         return str(error)
     return None
-
-
-def _bfloat16(leaf: Any) -> np.ndarray:
-    # asarray: NumPy's arithmetic turns an array of no dimensions into a scalar.
-    return np.asarray(leaf).astype(ml_dtypes.bfloat16)
-
-
-def _encoder_part(table: Table) -> str:
-    return "params" if any(path.startswith("params/") for path in table) else "task_vector"
-
-
-def _minus(fill: Callable[[np.ndarray], None], base_leaf: np.ndarray, start: int, out: np.ndarray) -> None:
-    fill(out)
-    np.subtract(out, base_leaf[start : start + out.size], out=out)
-
-
-def _widened(fill: Callable[[np.ndarray], None], start: int, out: np.ndarray) -> None:
-    piece = np.empty(out.size, ml_dtypes.bfloat16)
-    fill(piece)
-    out[:] = piece
-
-
-def _part(leaves: Leaves, part: str) -> Leaves:
-    prefix = f"{part}/"
-    return {path.removeprefix(prefix): leaf for path, leaf in leaves.items() if path.startswith(prefix)}
 
 
 def _read_quarantined(path: Path) -> Quarantined:

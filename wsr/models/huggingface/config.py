@@ -55,14 +55,16 @@ def read_config(folder: Path) -> tuple[str, dict[str, Any]]:
     return name, {attribute: config[attribute] for attribute in counterpart.taken}
 
 
-def to_config(model: Model) -> Any:
-    """Returns the Hugging Face config object of ``model``."""
+def to_config(model: Model, **more: Any) -> Any:
+    """Returns the Hugging Face config object of ``model``, with ``more`` attributes, about a head for example."""
     from transformers import AutoConfig
 
     counterpart = counterpart_of(model)
     values = {name: model.config[name] for name in counterpart.taken} | dict(counterpart.only)
     config = AutoConfig.for_model(counterpart.model_type, **values)
     config.architectures = [counterpart.model_class]
+    for name, value in more.items():
+        setattr(config, name, value)
     return config
 
 

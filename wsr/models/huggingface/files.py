@@ -10,7 +10,7 @@ from wsr.models.huggingface.config import read_json
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-PICKLED = (".bin", ".pt", ".pth", ".ckpt")
+PICKLED = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 
 
 def read_tensors(folder: Path) -> dict[str, np.ndarray]:
@@ -20,7 +20,7 @@ def read_tensors(folder: Path) -> dict[str, np.ndarray]:
         WsrError: no safetensors, only pickles, an index that leaves the folder, or a file that is broken.
     """
     if (folder / SINGLE).exists():
-        return _read_file(folder / SINGLE)
+        return read_file(folder / SINGLE)
     if (folder / INDEX).exists():
         return _read_shards(folder)
     pickled = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLED)
@@ -32,6 +32,24 @@ def read_tensors(folder: Path) -> dict[str, np.ndarray]:
     raise WsrError(f"{folder}: expected {SINGLE} or {INDEX}, found neither")
 
 
+def refuse_links(folder: Path) -> None:
+    """Raises where a link of ``folder`` leads out of it, but for the hub's cache, where every file is such a link.
+
+    A folder comes from others: what is read as its content is to be its own.
+    """
+    inside = [folder.resolve()]
+    if inside[0].parent.name == "snapshots":  # the cache keeps files by their content in blobs/, beside snapshots/
+        inside.append(inside[0].parent.parent / "blobs")
+    entries = [*folder.iterdir(), *folder.glob("*/*.json")] if folder.is_dir() else []
+    outside = sorted(
+        str(entry.relative_to(folder))
+        for entry in entries
+        if not any(entry.resolve().is_relative_to(place) for place in inside)
+    )
+    if outside:
+        raise WsrError(f"{folder}: links that leave the folder are not followed: {', '.join(outside)}; copy the files")
+
+
 def _read_shards(folder: Path) -> dict[str, np.ndarray]:
     index = folder / INDEX
     where = read_json(index).get("weight_map")
@@ -40,7 +58,7 @@ def _read_shards(folder: Path) -> dict[str, np.ndarray]:
     outside = sorted({name for name in where.values() if not _is_plain(name)})
     if outside:
         raise WsrError(f"{index}: expected plain file names of the same folder, found {', '.join(outside)}")
-    shards = {name: _read_file(folder / name) for name in sorted(set(where.values()))}
+    shards = {name: read_file(folder / name) for name in sorted(set(where.values()))}
     absent = [f"{tensor} in {name}" for tensor, name in sorted(where.items()) if tensor not in shards[name]]
     if absent:
         raise WsrError(f"{index}: tensors that their files do not hold: {', '.join(absent)}")
@@ -51,7 +69,8 @@ def _is_plain(name: str) -> bool:
     return name.endswith(".safetensors") and not set(name) & set("/\\")
 
 
-def _read_file(path: Path) -> dict[str, np.ndarray]:
+def read_file(path: Path) -> dict[str, np.ndarray]:
+    """Returns the tensors of one safetensors file; raises ``WsrError`` where it is broken."""
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 

@@ -2,19 +2,30 @@
 
 import json
 import logging
+import secrets
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
+import numpy as np
+
 from wsr.errors import WsrError
 from wsr.models.huggingface.config import read_config, read_json, to_config
-from wsr.models.huggingface.files import SINGLE, read_tensors
-from wsr.models.huggingface.weights import from_huggingface, to_huggingface
-from wsr.models.model import Checkpoint
+from wsr.models.huggingface.files import read_tensors, refuse_links
+from wsr.models.huggingface.heads import ClassifierHead
+from wsr.models.huggingface.shards import SHARD_BYTES, write_tensors
+from wsr.models.huggingface.weights import from_huggingface, their_tensors
+from wsr.models.model import Checkpoint, Model
 from wsr.models.registry import architectures, build
+from wsr.trees import flatten
+from wsr.types import AnyArray
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json")
 # Where sentence-transformers says how tokens become a sentence.
 POOLING_FILE = Path("1_Pooling") / "config.json"
+CARD = "README.md"
 _POOLING_FLAGS = {
     "pooling_mode_cls_token": "cls",
     "pooling_mode_mean_tokens": "mean",
@@ -33,39 +44,88 @@ def import_folder(folder: Path, *, pooling: str | None = None) -> Checkpoint:
     Raises:
         WsrError: anything in the folder that is missing, broken or not understood.
     """
+    refuse_links(folder)
     name, config = read_config(folder)
     counterpart = architectures()[name].counterpart
     assert counterpart is not None
     model = build(name, {**config, "pooling": pooling or _folder_pooling(folder) or counterpart.pooling})
-    tokenizer = _tokenizer(folder, model.config["vocab_size"])
+    tokenizer = read_tokenizer(folder, model.config["vocab_size"])
     params, dropped = from_huggingface(model, read_tensors(folder))
     if dropped:
         _log.info("%s: not part of the encoder, dropped: %s", folder, ", ".join(dropped))
     return Checkpoint(model, params, tokenizer)
 
 
-def export(checkpoint: Checkpoint, folder: Path) -> None:
-    """Writes ``checkpoint`` as a Hugging Face folder with the same hidden states.
+def export(checkpoint: Checkpoint, folder: Path, *, card: str | None = None) -> None:
+    """Writes ``checkpoint`` as a Hugging Face folder with the same hidden states; see ``write_folder``."""
+    leaves = flatten(checkpoint.params)
+    write_folder(checkpoint.model, lambda path: leaves[path], checkpoint.tokenizer, folder, card=card)
 
-    A pooler is no part of it: load it with ``AutoModel.from_pretrained(folder, add_pooling_layer=False)``.
+
+def write_folder(
+    model: Model,
+    leaf: Callable[[str], AnyArray],
+    tokenizer: Any,
+    folder: Path,
+    *,
+    head: ClassifierHead | None = None,
+    card: str | None = None,
+    shard_bytes: int = SHARD_BYTES,
+) -> None:
+    """Writes a Hugging Face folder whole or not at all, leaf by leaf: the model need not be in memory.
+
+    Without ``head`` a pooler is no part of it: load it with ``AutoModel.from_pretrained(folder,
+    add_pooling_layer=False)``.
+
+    Args:
+        leaf: gives the float32 leaf at a path; asked once for each, in the order of the file.
+        head: what makes it a classifier.
+        card: the text of README.md.
 
     Raises:
         WsrError: ``folder`` is there and not empty, or the architecture has no Hugging Face counterpart.
     """
-    from safetensors.numpy import save_file
+    config = to_config(model, **(head.config if head else {}))
+    table = {f"{head.prefix if head else ''}{theirs}": (ours, layout) for theirs, ours, layout in their_tensors(model)}
+    shapes = flatten(jax.eval_shape(model.init, jax.random.key(0)))
+    # Shape only: no memory is taken.
+    forms = {
+        name: layout.back(np.broadcast_to(np.float32(0), shapes[ours].shape)).shape
+        for name, (ours, layout) in table.items()
+    }
+    extra = head.tensors if head else {}
 
-    config = to_config(checkpoint.model)
-    tensors = to_huggingface(checkpoint.model, checkpoint.params)
-    if folder.exists() and any(folder.iterdir()):
+    def tensor(name: str) -> np.ndarray:
+        if name in extra:
+            return extra[name]
+        ours, layout = table[name]
+        return layout.back(np.asarray(leaf(ours), np.float32))
+
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise WsrError(f"{folder}: already there and not empty; choose another folder")
-    (folder / POOLING_FILE).parent.mkdir(parents=True)
-    config.save_pretrained(folder)
-    checkpoint.tokenizer.save_pretrained(folder)
-    pooling = checkpoint.model.config["pooling"]
+    unfinished = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        (unfinished / POOLING_FILE).parent.mkdir(parents=True)
+        config.save_pretrained(unfinished)
+        tokenizer.save_pretrained(unfinished)
+        _write_pooling(model, unfinished)
+        if card is not None:
+            (unfinished / CARD).write_text(card, encoding="utf-8")
+        write_tensors(unfinished, forms | {name: own.shape for name, own in extra.items()}, tensor, shard_bytes)
+        if folder.exists():
+            folder.rmdir()
+        unfinished.rename(folder)
+    except OSError as error:
+        raise WsrError(f"{folder} could not be written: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _write_pooling(model: Model, folder: Path) -> None:
+    pooling = model.config["pooling"]
     flags = {flag: mode == pooling for flag, mode in _POOLING_FLAGS.items()}
-    content = {"word_embedding_dimension": checkpoint.model.hidden, **flags}
+    content = {"word_embedding_dimension": model.hidden, **flags}
     (folder / POOLING_FILE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    save_file(tensors, folder / SINGLE, metadata={"format": "pt"})
 
 
 def _folder_pooling(folder: Path) -> str | None:
@@ -78,7 +138,8 @@ def _folder_pooling(folder: Path) -> str | None:
     return _POOLING_FLAGS[modes[0]]
 
 
-def _tokenizer(folder: Path, vocab_size: int) -> Any:
+def read_tokenizer(folder: Path, vocab_size: int) -> Any:
+    """Returns the fast tokenizer of a model folder whose table of tokens has ``vocab_size`` rows; raises WsrError."""
     from transformers import AutoTokenizer
 
     # Without its files transformers would make up an empty vocabulary and say nothing.

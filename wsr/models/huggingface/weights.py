@@ -57,6 +57,11 @@ def to_huggingface(model: Model, params: Params) -> dict[str, np.ndarray]:
     }
 
 
+def their_tensors(model: Model) -> Iterator[tuple[str, str, Layout]]:
+    """Yields, for each tensor of the bare encoder, its Hugging Face name, the path of our leaf, and how it lies."""
+    return _table(model, counterpart_of(model))
+
+
 def is_dropped(counterpart: Counterpart, name: str) -> bool:
     """Whether the tensor called ``name`` is known not to belong to the encoder."""
     return re.fullmatch(counterpart.dropped, name.removeprefix(counterpart.prefix)) is not None

@@ -1,0 +1,64 @@
+"""Safetensors files written tensor by tensor, in shards, so that a model larger than memory can be written.
+
+The format: the length of a header (8 bytes, little endian), the header (JSON: dtype, shape and place of each tensor),
+the bytes of the tensors one after another (https://github.com/huggingface/safetensors#format).
+"""
+
+import json
+import struct
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from wsr.models.huggingface.files import INDEX, SINGLE
+
+SHARD_BYTES = 5 * 10**9
+"""A larger model is written in several files."""
+_ALIGNED = 8  # bytes: where the tensors begin is a multiple of it
+
+
+def write_tensors(
+    folder: Path, shapes: Mapping[str, tuple[int, ...]], tensor: Callable[[str], np.ndarray], shard_bytes: int
+) -> None:
+    """Writes float32 tensors into ``folder``; ``tensor(name)`` is asked once for each, in order.
+
+    Args:
+        shapes: of the tensors, by name.
+        shard_bytes: of one file at most, where no single tensor is larger.
+    """
+    shards: list[dict[str, tuple[int, ...]]] = [{}]
+    for name, shape in shapes.items():
+        if shards[-1] and _bytes(*shards[-1].values(), shape) > shard_bytes:
+            shards.append({})
+        shards[-1][name] = shape
+    files = [SINGLE]
+    if len(shards) > 1:
+        files = [f"model-{number:05d}-of-{len(shards):05d}.safetensors" for number in range(1, len(shards) + 1)]
+        where = {name: file for file, shard in zip(files, shards, strict=True) for name in shard}
+        index = {"metadata": {"total_size": _bytes(*shapes.values())}, "weight_map": where}
+        (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+    for file, shard in zip(files, shards, strict=True):
+        _write(folder / file, shard, tensor)
+
+
+def _write(path: Path, shapes: Mapping[str, tuple[int, ...]], tensor: Callable[[str], np.ndarray]) -> None:
+    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    start = 0
+    for name, shape in shapes.items():
+        end = start + _bytes(shape)
+        header[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": [start, end]}
+        start = end
+    content = json.dumps(header, separators=(",", ":")).encode()
+    content += b" " * (-len(content) % _ALIGNED)
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", len(content)) + content)
+        for name, shape in shapes.items():
+            own = np.ascontiguousarray(tensor(name), "<f4")
+            if own.shape != shape:
+                raise ValueError(f"tensor {name} has the shape {own.shape}, announced was {shape}")
+            file.write(own.data)
+
+
+def _bytes(*shapes: tuple[int, ...]) -> int:
+    return sum(4 * int(np.prod(shape)) for shape in shapes)
