@@ -25,6 +25,7 @@ def test_round_trip() -> None:
         "curves",
         "groups",
         "intervals",
+        "dendrogram",
         "contours",
         "triangle",
     }
@@ -110,3 +111,15 @@ def test_csv_runs_no_formula(tmp_path) -> None:
     ]
     assert {row[1] for row in rows} == {"-1.5", "2"}  # numbers stay numbers
     assert [path.name for path in (tmp_path / "folder").iterdir()] == ["table.csv"]
+
+
+@pytest.mark.parametrize(
+    "pairs",
+    [[(0, 1)], [(0, 1), (0, 2)], [(0, 3), (1, 2)], [(0, 1), (2, 3), (4, 5)], [(0, 1.5), (2, 3)]],
+    ids=["too few", "a model twice", "a branch before it is made", "too many", "half a model"],
+)
+def test_merges_that_make_no_tree_are_refused(pairs) -> None:
+    merges = [{"left": left, "right": right, "height": 0.5} for left, right in pairs]
+    data = {"merges": merges, "names": ["a", "b", "c"], "groups": ["g"] * 3, "height_label": "h"}
+    with pytest.raises(WsrError, match=f"{len(pairs)} merges do not make one tree of 3 models"):
+        Figure("dendrogram", "t", "c", data)

@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from test_report_example import extrapolation, heatmap, lines, map_of_models, plane, starts, strips, triangle
+from test_report_example import extrapolation, heatmap, lines, map_of_models, plane, starts, strips, tree, triangle
 
 from wsr.errors import WsrError
 from wsr.report.document import Document, Figure, Section
@@ -21,10 +21,11 @@ EXAMPLES = {
     "curves past the ends": extrapolation(),
     "groups": strips(),
     "intervals": starts(),
+    "dendrogram": tree(),
     "contours": plane(),
     "triangle": triangle(),
 }
-KINDS = ["heatmap", "map", "curves", "groups", "intervals", "contours", "triangle"]
+KINDS = ["heatmap", "map", "curves", "groups", "intervals", "dendrogram", "contours", "triangle"]
 HOSTILE = ("<script>alert(1)</script>", "\"&'", "]]>", "$\\frac{1}{2}$", "_hidden", "\x00\x1b\u202e", "名前", "a" * 300)
 
 
@@ -44,6 +45,8 @@ def _marks(figure: Figure) -> int:
         return len(named) + sum(1 + len(line["x"]) for line in data["series"])
     if figure.kind in ("contours", "triangle"):  # each evaluated point, and the marks
         return np.size(data["values"]) + len(data["marks"])
+    if figure.kind == "dendrogram":  # each model and each merge
+        return len(data["names"]) + len(data["merges"])
     if figure.kind == "groups":
         return sum(len(group["values"]) + 1 for panel in data["panels"] for group in panel["groups"])
     return sum(len(entry["values"]) + 2 for row in data["rows"] for entry in row["series"])
@@ -118,6 +121,12 @@ def _hostile(name: str) -> Mapping[str, Figure]:
         },
         "groups": {"panels": [{"title": name, "groups": [group]}], "y_label": name},
         "intervals": {"rows": [{"name": name, "series": [entry]}], "x_label": name},
+        "dendrogram": {
+            "merges": [{"left": 0, "right": 1, "height": 0.5}],
+            "names": [name] * 2,
+            "groups": [name] * 2,
+            "height_label": name,
+        },
         "contours": {
             **point,
             "values": np.eye(2),
@@ -164,6 +173,12 @@ def _empty(kind: str, value: float | None) -> Figure:
         "intervals": {
             "rows": [{"name": "a", "series": [{"name": "s", "mean": value}]}] if many else [],
             "x_label": "x",
+        },
+        "dendrogram": {
+            "merges": [{"left": 0, "right": 1, "height": value}] if many else [],
+            "names": ["a", "b"][: len(many)],
+            "groups": ["a", "b"][: len(many)],
+            "height_label": "h",
         },
         "contours": {
             "x": many,
@@ -288,3 +303,33 @@ def test_every_figure_of_a_document_is_saved_twice(tmp_path) -> None:
         for suffix in ("svg", "pdf")
     ]
     assert all(path.read_bytes()[:5] in (b"<?xml", b"%PDF-") for path in written)
+
+
+def test_a_branch_of_one_group_has_its_colour_and_a_mixed_one_has_none() -> None:
+    root = ElementTree.fromstring(draw(tree()))
+    colours = {}
+    for mark in root.iter():
+        if mark.get("class") == "mark" and len(mark):
+            found = re.search(r"stroke: (var\(--wsr-[\w]+)", mark.get("style", ""))
+            colours[mark[0].text] = found[1] if found else None
+    elbows = {text: colour for text, colour in colours.items() if text.startswith("0.")}
+    assert elbows == {
+        "0.710: vader_movie/0, vader_movie/1": "var(--wsr-1",
+        "0.740: vader_amazon/0, vader_amazon/1": "var(--wsr-2",
+        "0.930: vader_movie/0, vader_movie/1, vader_amazon/0, vader_amazon/1": "var(--wsr-muted",
+    }
+
+
+def test_a_tree_of_hundreds_stays_small_and_names_nobody() -> None:
+    count = 300
+    merges = [
+        {"left": 0 if k == 0 else count + k - 1, "right": k + 1, "height": 0.1 + k / count} for k in range(count - 1)
+    ]
+    names = [f"model {k}" for k in range(count)]
+    figure = Figure(
+        "dendrogram", "t", "c", {"merges": merges, "names": names, "groups": ["a"] * count, "height_label": "h"}
+    )
+    svg = draw(figure)
+    assert len(_titles(svg)) == 2 * count - 1
+    assert float(ElementTree.fromstring(svg).get("height", "0")) < 800
+    assert not any("model" in (text.text or "") for text in ElementTree.fromstring(svg).iter(f"{SVG}text"))

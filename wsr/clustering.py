@@ -1,7 +1,11 @@
-"""Clusters of models from their similarity (cosine of task vectors), scores against known labels, 2-D maps."""
+"""Clusters of models from their similarity (cosine of task vectors), scores against known labels, 2-D maps.
+
+How many clusters there are, where nobody says, is in ``wsr.cluster_count``.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -54,6 +58,68 @@ def average_linkage(similarity: Float[np.ndarray, "models models"], clusters: in
         return np.arange(len(matrix))
     method = AgglomerativeClustering(clusters, metric="precomputed", linkage="average")
     return method.fit_predict(_distance(matrix)).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class Merge:
+    """Two branches of a dendrogram that become one: models are branches 0 to n - 1, merge number m is branch n + m."""
+
+    left: int
+    right: int
+    height: float
+    """Mean distance, 1 - cosine, of a model of one branch to a model of the other."""
+
+
+@dataclass(frozen=True)
+class Dendrogram:
+    """The tree of average linkage: merges of models and branches, the nearest first."""
+
+    merges: tuple[Merge, ...]
+
+    @cached_property
+    def order(self) -> list[int]:
+        """The models in an order in which no two branches cross."""
+        return self.models_of(2 * len(self.merges))
+
+    def models_of(self, branch: int) -> list[int]:
+        """The models of a branch, in that order."""
+        models, waiting = [], [branch]
+        while waiting:
+            top = waiting.pop()
+            if top <= len(self.merges):
+                models.append(top)
+            else:
+                merge = self.merges[top - len(self.merges) - 1]
+                waiting += [merge.right, merge.left]
+        return models
+
+    def cut(self, clusters: int) -> Int[np.ndarray, " models"]:
+        """Returns a cluster a model, numbered from 0 along the order."""
+        count = len(self.merges) + 1
+        branch = np.arange(count)
+        for number, merge in enumerate(self.merges[: count - clusters]):
+            branch[(branch == merge.left) | (branch == merge.right)] = count + number
+        place = {own: number for number, own in enumerate(dict.fromkeys(branch[self.order].tolist()))}
+        return np.array([place[own] for own in branch.tolist()])
+
+    def height_of(self, clusters: int) -> float:
+        """Returns a height at which a cut through the tree leaves so many clusters, midway between two merges."""
+        heights = [0.0, *(merge.height for merge in self.merges)]
+        below = len(heights) - clusters
+        above = heights[below + 1] if clusters > 1 else 1.05 * heights[-1]
+        return (heights[below] + above) / 2
+
+
+def dendrogram(similarity: Float[np.ndarray, "models models"]) -> Dendrogram:
+    """Returns the tree that ``average_linkage`` cuts into clusters."""
+    from scipy.cluster.hierarchy import linkage
+    from scipy.spatial.distance import squareform
+
+    distance = _distance(check_similarity(similarity))
+    if len(distance) == 1:
+        return Dendrogram(())
+    rows = linkage(squareform(distance, checks=False), method="average")
+    return Dendrogram(tuple(Merge(int(left), int(right), float(height)) for left, right, height, _ in rows))
 
 
 def scores(truth: Sequence[str], labels: Int[np.ndarray, " models"]) -> ClusterScores:

@@ -10,6 +10,8 @@ A figure holds the numbers it shows, never a picture. Its ``data`` by ``kind`` (
     intervals  rows [{name, series [{name, mean, low?, high?, values?}]}], x_label
     contours   x [n], y [m], values [m, n], x_label, y_label, value_label,
                outlines? [{x, y}], marks? [{x, y, label, group?}]: one shape for each group
+    dendrogram merges [{left, right, height}], names [n], groups [n], height_label, cut?: branches are the n models in
+               order, then the n - 1 merges in order
     triangle   corners [3], coefficients [n, 3], values [n], value_label, marks? [{coefficients, label, group?}]
 
 NaN and infinity become None (JSON has neither): a number that is missing, which a figure counts and says so.
@@ -90,6 +92,14 @@ _SCHEMA: Mapping[str, Mapping[str, str]] = {
     },
     "contours.outlines": {"x": "numbers", "y": "numbers"},
     "contours.marks": {"x": "number", "y": "number", "label": "text", "group?": "text"},
+    "dendrogram": {
+        "merges": "records",
+        "names": "texts",
+        "groups": "texts",
+        "height_label": "text",
+        "cut?": "number",
+    },
+    "dendrogram.merges": {"left": "number", "right": "number", "height": "number"},
     "triangle": {
         "corners": "texts",
         "coefficients": "matrix",
@@ -105,6 +115,7 @@ _PARALLEL: Mapping[str, tuple[str, ...]] = {
     "map": ("names", "x", "y", "groups", "families"),
     "curves.series": ("x", "y", "low", "high"),
     "groups.panels.groups": ("values", "names"),
+    "dendrogram": ("names", "groups"),
     "contours": ("y", "values"),
     "contours.outlines": ("x", "y"),
     "triangle": ("values", "coefficients"),
@@ -138,6 +149,8 @@ class Figure:
             length = wanted if isinstance(wanted, int) else len(self.data[wanted])
             if any(len(row) != length for row in self.data[key]):
                 raise WsrError(f"figure {self.title!r}: {key} is not {length} values in each row")
+        if self.kind == "dendrogram":
+            _check_tree(self.data, f"figure {self.title!r}")
         if self.kind == "triangle" and len(self.data["corners"]) != 3:
             raise WsrError(f"figure {self.title!r}: a triangle has 3 corners, not {len(self.data['corners'])}")
         if (self.data.get("x_scale") or "linear") not in X_SCALES:
@@ -250,6 +263,17 @@ def _check_record(record: object, kind: str, where: str) -> None:
     lengths = {key: len(present[key]) for key in _PARALLEL.get(kind, ()) if key in present}
     if len(set(lengths.values())) > 1:
         raise WsrError(f"{where}: one entry each expected, found {', '.join(f'{k} {n}' for k, n in lengths.items())}")
+
+
+def _check_tree(data: Mapping[str, Any], where: str) -> None:
+    """Raises unless every branch but the last, which is the whole tree, is merged once and after it was made."""
+    models, merges = len(data["names"]), data["merges"]
+    used = [branch for merge in merges for branch in (merge["left"], merge["right"])]
+    made = [
+        branch < models + number for number, merge in enumerate(merges) for branch in (merge["left"], merge["right"])
+    ]
+    if sorted(used) != list(range(2 * len(merges))) or len(merges) != max(models - 1, 0) or not all(made):
+        raise WsrError(f"{where}: {len(merges)} merges do not make one tree of {models} models")
 
 
 def _holds(value: object, what: str) -> bool:

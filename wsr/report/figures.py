@@ -18,7 +18,7 @@ from wsr.report.style import MUTED, WIDTH
 from wsr.report.svg import for_file, for_page
 
 # Which keys of the data hold the numbers that are drawn; labels and scales aside.
-_NUMBERS = frozenset({"matrix", "x", "y", "values", "mean"})
+_NUMBERS = frozenset({"matrix", "x", "y", "values", "mean", "height"})
 
 
 def draw(figure: Figure, prefix: str = "") -> str:

@@ -6,6 +6,7 @@ from typing import Any
 from wsr.report.canvas import Canvas
 from wsr.report.kinds.contours import plot_contours
 from wsr.report.kinds.curves import plot_curves
+from wsr.report.kinds.dendrogram import plot_dendrogram
 from wsr.report.kinds.groups import plot_groups
 from wsr.report.kinds.heatmap import plot_heatmap
 from wsr.report.kinds.intervals import plot_intervals
@@ -18,6 +19,7 @@ PLOTS: Mapping[str, Callable[[Mapping[str, Any]], Canvas]] = {
     "curves": plot_curves,
     "groups": plot_groups,
     "intervals": plot_intervals,
+    "dendrogram": plot_dendrogram,
     "contours": plot_contours,
     "triangle": plot_triangle,
 }
