@@ -41,10 +41,27 @@ def test_texts_of_one_dataset_are_drawn_together_and_others_apart():
     assert width("abcd") < 0.8 * width("aaaa")
 
 
-def test_units_are_drawn_too():
-    units = [np.full((1, 5), value) for value in (0.0, 1.0)]
-    found = bootstrap_mean(units, ["a", "a"], first, generator=np.random.default_rng(0))
-    assert (found.value, found.low, found.high) == (0.5, 0.0, 1.0)
+@pytest.mark.parametrize("size", [2, 5])
+def test_units_are_drawn_too_as_wide_as_the_standard_error_of_their_mean(size):
+    values = np.random.default_rng(2).normal(size=size)
+    units = [np.full((1, 5), value) for value in values]
+    draws = [
+        bootstrap_mean(units, "a" * size, first, generator=np.random.default_rng(0), confidence=c).high
+        for c in np.linspace(0.01, 0.99, 99)
+    ]
+    # The quantiles above the middle and their mirror images make the distribution; its spread is the standard error.
+    lows = [
+        bootstrap_mean(units, "a" * size, first, generator=np.random.default_rng(0), confidence=c).low
+        for c in np.linspace(0.01, 0.99, 99)
+    ]
+    assert np.std([*draws, *lows]) == pytest.approx(values.std(ddof=1) / np.sqrt(size), rel=0.08)
+
+
+def test_datasets_are_fixed():
+    # What sets two datasets apart is no chance of the draw of units.
+    units = [np.full((1, 5), value) for value in (0.0, 0.0, 1.0, 1.0)]
+    found = bootstrap_mean(units, "aabb", first, generator=np.random.default_rng(0))
+    assert (found.value, found.low, found.high) == (0.5, 0.5, 0.5)
 
 
 def test_an_interval_needs_finite_losses():

@@ -28,7 +28,7 @@ import numpy as np
 
 from wsr.errors import WsrError
 
-VERDICTS = ("holds", "partly", "does not hold", "not tested")
+VERDICTS = ("holds", "partly", "does not hold", "not settled", "not tested")
 
 Cell = str | float | int | None
 

@@ -18,6 +18,7 @@ _MARKS = {
     "holds": '<path d="M3.5 8.5l3 3 6-7" />',
     "partly": '<path d="M2.5 9.5c2-3.4 3.7-3.4 5.5-1.5s3.5 1.9 5.5-1.5" />',
     "does not hold": '<path d="M4 4l8 8M12 4l-8 8" />',
+    "not settled": '<path d="M3 6.2h10M3 9.8h10" />',
     "not tested": '<circle cx="8" cy="8" r="4.5" stroke-dasharray="2 2.4" />',
 }
 

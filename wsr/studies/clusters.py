@@ -133,7 +133,7 @@ def _reasons(
         )
         if len(within) and others.max() > within.min():
             text.append(
-                f"Two models of different {level}s come as close as {others.max():.3f}, two of one {level} lie as "
+                f"Two models that differ in {level} come as close as {others.max():.3f}, two of one {level} lie as "
                 f"far apart as {within.min():.3f}."
             )
         text += _without_lone_labels(similarity, labels, level, failing)

@@ -23,8 +23,10 @@ def bootstrap_mean(
 ) -> Interval:
     """Returns the mean of a statistic over units (pairs, directions, models) and its percentile bootstrap interval.
 
-    Units are drawn again, and the texts of each dataset; a draw of texts serves all units that are scored on it, so
-    differences within and between them stay paired. One unit alone leaves the texts.
+    Units are drawn again within each dataset, for the datasets are fixed, and so are its texts; a draw of texts serves
+    all units that are scored on it, so differences within and between them stay paired. Of ``n`` units of a dataset
+    ``n - 1`` are drawn, with which the variance of their mean is right at any ``n`` (Rao and Wu 1988, Resampling
+    inference with complex survey data). A dataset with one unit leaves its texts.
 
     Args:
       units: losses [points, texts] of each unit.
@@ -47,7 +49,11 @@ def bootstrap_mean(
             shares[dataset] = np.concatenate([np.full((1, texts), 1 / texts), drawn_texts / texts]).T
     # The first column is what was observed.
     each = np.stack([statistic(unit @ shares[name]) for unit, name in zip(units, datasets, strict=True)])
-    counts = generator.multinomial(len(units), np.full(len(units), 1 / len(units)), size=resamples)
-    drawn = (counts.T * each[:, 1:]).sum(axis=0) / len(units)
+    drawn = np.zeros(resamples)
+    for name in shares:
+        own = each[[place for place, dataset in enumerate(datasets) if dataset == name], 1:]
+        size = len(own)
+        counts = generator.multinomial(max(size - 1, 1), np.full(size, 1 / size), size=resamples)
+        drawn += (counts.T * own).sum(axis=0) / max(size - 1, 1) * size / len(units)
     low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Interval(float(each[:, 0].mean()), float(low), float(high))

@@ -69,7 +69,7 @@ def lines(context: Context, *, alphas: Float[np.ndarray, " points"], pairs_a_kin
             f"lowest strictly between in {sum(between[kind])} of {len(between[kind])}"
             for kind, own in found.items()
         ),
-        "holds" if all(no_barrier) else "partly" if any(no_barrier) else "does not hold",
+        _verdict(no_barrier, [own["barrier"].low > NO_BARRIER_NATS for own in found.values()]),
         text=(
             f"The claim counts as holding for a kind of pair when the interval of its mean barrier ends at "
             f"{NO_BARRIER_NATS} nats or less. A barrier is a maximum, so noise alone makes it positive; the loss in "
@@ -86,8 +86,8 @@ def lines(context: Context, *, alphas: Float[np.ndarray, " points"], pairs_a_kin
                     for what, interval in own.items()
                 ),
                 "Barrier: the largest rise of the loss over the straight line between the ends' losses; 0 means none. "
-                "Middle: the loss at alpha 0.5 (or next to it) minus that line. Intervals: bootstrap over pairs and "
-                "test texts, those of a dataset drawn together; pairs that share a member count as separate.",
+                "Middle: the loss at alpha 0.5 (or next to it) minus that line. Intervals: bootstrap over the pairs of "
+                "each target and its test texts; pairs that share a member count as separate.",
             ),
             Table(
                 "Barriers",
@@ -147,7 +147,7 @@ def extrapolation(
         "Past the members",
         ("pair", "pairs", "alpha", "loss minus that of the nearer end (nats)", "low", "high"),
         tuple(cells),
-        f"Intervals: bootstrap over pairs and test texts, those of a dataset drawn together; 95 % for all "
+        f"Intervals: bootstrap over the pairs of each target and its test texts; 95 % for all "
         f"{len(outside)} steps of a kind together (Bonferroni).",
     )
     furthest = {kind: (own[min(own)], own[max(own)]) for kind, own in rises.items()}
@@ -161,7 +161,7 @@ def extrapolation(
             f"{min(rises[kind]):.3g}"
             for kind, (below, above) in furthest.items()
         ),
-        "holds" if all(risen) else "partly" if any(risen) else "does not hold",
+        _verdict(risen, [interval.high <= 0 for ends in furthest.values() for interval in ends]),
         text=tuple(f"{kind}: {_onset(own)}." for kind, own in rises.items()),
         figures=(
             _curves(
@@ -239,6 +239,13 @@ def _rise(alphas: np.ndarray, alpha: float, losses: Float[np.ndarray, "points dr
     """The loss at ``alpha``, which is past one of the ends, minus the loss at that end."""
     end, there = (int(np.abs(alphas - wanted).argmin()) for wanted in (1.0 if alpha > 1 else 0.0, alpha))
     return losses[there] - losses[end]
+
+
+def _verdict(holding: Sequence[bool], failing: Sequence[bool]) -> str:
+    """What intervals say of each part of a claim: that it holds, that it fails, or neither."""
+    if all(holding):
+        return "holds"
+    return "partly" if any(holding) else "does not hold" if all(failing) else "not settled"
 
 
 def _onset(rises: Mapping[float, Interval]) -> str:
