@@ -38,13 +38,13 @@ def from_nnx(
         WsrError: the module holds state besides its parameters.
     """
     # Abstract: shapes only, no array is made. Parameters are initialised by `init` alone.
-    graph, abstract, rest = nnx.split(nnx.eval_shape(lambda: build(nnx.Rngs(0))), nnx.Param, ...)
+    graph, abstract, rest = nnx.split(nnx.eval_shape(lambda: build(_rngs(jax.random.key(0)))), nnx.Param, ...)
     refused = {_path(path): type(value).__name__ for path, value in nnx.to_flat_state(rest)}
     _refuse_state(name, refused)
     takes_rngs = _takes(type(nnx.merge(graph, abstract)).__call__, "rngs")
 
     def init(key: Array) -> Params:
-        params = nnx.state(build(nnx.Rngs(key)), nnx.Param)
+        params = nnx.state(build(_rngs(key)), nnx.Param)
         return _nest({path: value.get_value() for path, value in nnx.to_flat_state(params)})
 
     def filled(params: Params) -> Any:
@@ -99,6 +99,25 @@ def from_linen(
         return module.apply({"params": params}, _as_jax(batch), deterministic=dropout_key is None, rngs=rngs)
 
     return Model(name, config, hidden, max_length, init, encode, packed)
+
+
+class _Stream(nnx.RngStream):
+    """The keys of ``nnx.RngStream``, counted in Python: its own count is an array, which takes most of the time that
+    tracing a deep module takes."""
+
+    def __init__(self, key: Array, *, tag: str = "default"):
+        super().__init__(key, tag=tag)
+        self.drawn = 0
+
+    def __call__(self) -> Array:
+        self.drawn += 1
+        return jax.random.fold_in(self.key[...], self.drawn - 1)
+
+
+def _rngs(key: Array) -> nnx.Rngs:
+    rngs = nnx.Rngs()
+    rngs.default = _Stream(key)  # Rngs(stream) would make a stream of its own
+    return rngs
 
 
 def _refuse_state(name: str, state: Mapping[str, str]) -> None:
