@@ -120,10 +120,10 @@ def test_gradient_is_finite_and_agrees_with_a_difference(name):
     # Along the gradient itself the loss rises by its norm.
     norm = float(np.sqrt(sum(np.sum(np.square(leaf)) for leaf in jax.tree.leaves(gradient))))
     ends = []
-    for step in (1e-2, -1e-2):
+    for step in (2e-3, -2e-3):
         moved = jax.tree.map(lambda leaf, slope, step=step: leaf + step * slope / norm, params, gradient)
         ends.append(float(np.sum(np.asarray(encode(moved, batch), np.float64) * target)))
-    np.testing.assert_allclose((ends[0] - ends[1]) / 2e-2, norm, rtol=1e-2)
+    np.testing.assert_allclose((ends[0] - ends[1]) / 4e-3, norm, rtol=1e-2)
 
 
 @pytest.mark.parametrize("name", ["bert", "roberta"])
@@ -240,7 +240,7 @@ def test_missing_config_keys_are_named_together():
 def test_names_are_registered_once_and_unknown_ones_refused():
     with pytest.raises(WsrError, match="registered already"):
         models.register("bert", models.architectures()["bert"].build, example=EXAMPLE)
-    with pytest.raises(WsrError, match="unknown architecture 'gpt'; known: bert, roberta, tiny"):
+    with pytest.raises(WsrError, match="unknown architecture 'gpt'; known: .*bert, .*roberta, .*tiny"):
         models.build("gpt", {})
 
 
