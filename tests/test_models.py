@@ -240,7 +240,7 @@ def test_missing_config_keys_are_named_together():
 def test_names_are_registered_once_and_unknown_ones_refused():
     with pytest.raises(WsrError, match="registered already"):
         models.register("bert", models.architectures()["bert"].build, example=EXAMPLE)
-    with pytest.raises(WsrError, match="unknown architecture 'gpt'; known: .*bert, .*roberta, .*tiny"):
+    with pytest.raises(WsrError, match=r"unknown architecture 'gpt'; known: .*bert, .*roberta, .*tiny"):
         models.build("gpt", {})
 
 
