@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from models_support import every_token, in_rows, one_a_row, random_params, random_texts
+from oracles import ORACLES, our_config, their_config
 
 from wsr import models
 from wsr.errors import WsrError
@@ -174,28 +175,16 @@ def test_no_silent_broadcasting_between_ranks():
     assert features.shape == (4, model.hidden)
 
 
-# Published sizes of the two large checkpoints (335,141,888 and 355,359,744) less their pooler (1,049,600).
-@pytest.mark.parametrize(
-    ("name", "changes", "parameters"),
-    [
-        ("bert", {"vocab_size": 30522, "max_position_embeddings": 512}, 334_092_288),
-        ("roberta", {"vocab_size": 50265, "max_position_embeddings": 514}, 354_310_144),
-    ],
-)
-def test_the_large_sizes_have_the_published_number_of_parameters(name, changes, parameters):
-    large = {
-        "hidden_size": 1024,
-        "num_hidden_layers": 24,
-        "num_attention_heads": 16,
-        "intermediate_size": 4096,
-    }
-    model = models.build(name, {**models.architectures()[name].example, **large, **changes})
+@pytest.mark.parametrize("name", sorted(ORACLES))
+def test_the_largest_public_size_has_its_number_of_parameters_and_runs(name):
+    read_as, config = our_config(their_config(name, **ORACLES[name].largest))
+    model = models.build(read_as, {**config, "pooling": "mean"})
     params = jax.eval_shape(model.init, jax.random.key(0))
-    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == parameters
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == ORACLES[name].parameters
     assert model.max_length == 512
     texts = random_texts(0, [512], 1000)
     features = jax.eval_shape(model.encode, params, one_a_row(texts, 512))
-    assert features.shape == (1, 1024)
+    assert features.shape == (1, model.hidden)
     assert features.dtype == jnp.float32
 
 
@@ -240,7 +229,7 @@ def test_missing_config_keys_are_named_together():
 def test_names_are_registered_once_and_unknown_ones_refused():
     with pytest.raises(WsrError, match="registered already"):
         models.register("bert", models.architectures()["bert"].build, example=EXAMPLE)
-    with pytest.raises(WsrError, match=r"unknown architecture 'gpt'; known: .*bert, .*roberta, .*tiny"):
+    with pytest.raises(WsrError, match=f"unknown architecture 'gpt'; known: {', '.join(NAMES)}"):
         models.build("gpt", {})
 
 

@@ -1,0 +1,124 @@
+"""What the tests ask of every architecture with a counterpart in transformers: a new one joins by one entry of a table.
+
+The classes and the names of weights are the registry's; an entry says which random models to compare with PyTorch.
+"""
+
+import functools
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from wsr import models
+from wsr.models.counterpart import Counterpart
+from wsr.models.huggingface.config import read_config
+from wsr.models.huggingface.weights import from_huggingface
+
+Changes = Mapping[str, Any]
+"""Attributes of a config, under transformers' names."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Oracle:
+    """One architecture's entry."""
+
+    sizes: Changes
+    """Of a random model: hidden states of width 24, 40 tokens."""
+    variants: Mapping[str, Changes] = field(default_factory=dict)
+    """Other configs that must agree with PyTorch, and what to call them."""
+    heads: tuple[str, ...] = ()
+    """Classes of transformers with a head, whose files must be readable without it."""
+    token_types: bool = False
+    """Whether the second text of a pair is told from the first."""
+    depth: str = "num_hidden_layers"
+    """The attribute that counts the layers."""
+    largest: Changes
+    """The largest public checkpoint."""
+    parameters: int
+    """Of its encoder, without pooler and heads."""
+
+
+# Wide, so that activations leave the range where exact and tanh GELU agree.
+SPREAD = {"initializer_range": 0.3}
+BERT_SIZES = {
+    **SPREAD,
+    "vocab_size": 40,
+    "hidden_size": 24,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "intermediate_size": 48,
+    "max_position_embeddings": 20,
+    "type_vocab_size": 2,
+}
+BERT_LARGE = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
+
+ORACLES = {
+    "bert": Oracle(
+        sizes=BERT_SIZES,
+        variants={
+            "tanh gelu": {"hidden_act": "gelu_new"},
+            "tanh gelu of torch": {"hidden_act": "gelu_pytorch_tanh"},
+            "relu": {"hidden_act": "relu"},
+            "large epsilon": {"layer_norm_eps": 1e-2},
+        },
+        heads=("BertForMaskedLM", "BertForSequenceClassification"),
+        token_types=True,
+        # Published: 335,141,888 with the pooler of 1,049,600; RoBERTa's 355,359,744 and XLM-RoBERTa's 559,890,432 too.
+        largest={**BERT_LARGE, "vocab_size": 30522, "max_position_embeddings": 512},
+        parameters=334_092_288,
+    ),
+    "roberta": Oracle(
+        sizes={**BERT_SIZES, "type_vocab_size": 1},
+        variants={"tanh gelu": {"hidden_act": "gelu_new"}},
+        heads=("RobertaForMaskedLM", "RobertaForSequenceClassification"),
+        largest={**BERT_LARGE, "vocab_size": 50265, "max_position_embeddings": 514, "type_vocab_size": 1},
+        parameters=354_310_144,
+    ),
+}
+"""By the architecture's name."""
+
+NAMES = sorted(ORACLES)
+CASES = [(name, variant) for name in NAMES for variant in ("", *ORACLES[name].variants)]
+"""Every architecture as it is and in its variants."""
+
+
+def counterpart(name: str) -> Counterpart:
+    """Returns the counterpart of a registered architecture that has one."""
+    found = models.architectures()[name].counterpart
+    assert found is not None
+    return found
+
+
+def their_config(name: str, **changes: Any) -> Any:
+    """Returns the config object of transformers for the oracle ``name``."""
+    from transformers import AutoConfig
+
+    return AutoConfig.for_model(counterpart(name).model_type, **{**ORACLES[name].sizes, **changes})
+
+
+def our_config(config: Any) -> tuple[str, dict[str, Any]]:
+    """Returns the architecture and the config, but for the pooling, that a config object of transformers is read as."""
+    with tempfile.TemporaryDirectory() as folder:
+        config.save_pretrained(folder)
+        return read_config(Path(folder))
+
+
+@functools.cache
+def pair(name: str, variant: str = "", depth: int | None = None) -> tuple[Any, models.Model, Any]:
+    """Returns a random PyTorch encoder, the same one here, under "cls" pooling, and its parameters."""
+    import torch
+    import transformers
+
+    oracle = ORACLES[name]
+    changes = {**(oracle.variants[variant] if variant else {}), **({oracle.depth: depth} if depth else {})}
+    torch.manual_seed(0)
+    theirs = getattr(transformers, counterpart(name).model_class)(their_config(name, **changes)).eval()
+    with torch.no_grad():
+        for parameter in theirs.parameters():  # Fresh models have zero biases and unit scales: hide nothing.
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    read_as, config = our_config(theirs.config)
+    assert read_as == name
+    ours = models.build(name, {**config, "pooling": "cls"})
+    params, _ = from_huggingface(ours, {key: value.numpy() for key, value in theirs.state_dict().items()})
+    return theirs, ours, params
