@@ -66,7 +66,7 @@ class Bert(nnx.Module):
     def __init__(self, config: BertConfig, rngs: nnx.Rngs):
         self.pooling = config.pooling
         self.embeddings = Embeddings(config, rngs, token_types=config.type_vocab_size)
-        self.layers = blocks(config, rngs)
+        self.layers = nnx.List(blocks(config, rngs))
 
     def __call__(self, batch: Mapping[str, Array], rngs: nnx.Rngs | None = None) -> Float[Array, "batch hidden"]:
         return pool(self.pooling, self.hidden_states(batch, rngs), batch)
@@ -95,9 +95,9 @@ class Bert(nnx.Module):
         return hidden
 
 
-def blocks(config: EncoderConfig, rngs: nnx.Rngs) -> nnx.List:
+def blocks(config: EncoderConfig, rngs: nnx.Rngs) -> list[Block]:
     """Returns the layers."""
-    return nnx.List([Block(config, rngs) for _ in range(config.num_hidden_layers)])
+    return [Block(config, rngs) for _ in range(config.num_hidden_layers)]
 
 
 def modules(config: Mapping[str, Any]) -> Iterator[Module]:

@@ -88,7 +88,7 @@ class DistilBert(Bert):
     def __init__(self, config: EncoderConfig, rngs: nnx.Rngs):
         self.pooling = config.pooling
         self.embeddings = Embeddings(config, rngs, token_types=0)
-        self.layers = blocks(config, rngs)
+        self.layers = nnx.List(blocks(config, rngs))
 
 
 def modules(config: Mapping[str, Any]) -> Iterator[Module]:

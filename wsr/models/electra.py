@@ -60,7 +60,7 @@ class Electra(Bert):
         features, hidden, spread = config.embedding_size, config.hidden_size, config.initializer_range
         self.embeddings = Embeddings(config, rngs, token_types=config.type_vocab_size, features=features)
         self.projection = dense(features, hidden, rngs, spread=spread) if config.projected else None
-        self.layers = blocks(config, rngs)
+        self.layers = nnx.List(blocks(config, rngs))
 
     def transform(
         self, embedded: Float[Array, "tokens features"], batch: Mapping[str, Array], rngs: nnx.Rngs | None

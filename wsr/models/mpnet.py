@@ -63,7 +63,7 @@ class MPNet(Bert):
         self.pooling = config.pooling
         rows, heads = config.relative_attention_num_buckets, config.num_attention_heads
         self.embeddings = Embeddings(config, rngs, token_types=0)
-        self.layers = blocks(config, rngs)
+        self.layers = nnx.List(blocks(config, rngs))
         self.distance = table(rows, heads, rngs, spread=config.initializer_range)
 
     def embed(self, batch: Mapping[str, Array], rngs: nnx.Rngs | None) -> Float[Array, "rows length features"]:
