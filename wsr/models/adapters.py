@@ -38,7 +38,7 @@ def from_nnx(
         WsrError: the module holds state besides its parameters.
     """
     # Abstract: shapes only, no array is made. Parameters are initialised by `init` alone.
-    graph, abstract, rest = nnx.split(nnx.eval_shape(lambda: build(_rngs(jax.random.key(0)))), nnx.Param, ...)
+    graph, abstract, rest = nnx.split(nnx.eval_shape(lambda: build(_rngs(0))), nnx.Param, ...)
     refused = {_path(path): type(value).__name__ for path, value in nnx.to_flat_state(rest)}
     _refuse_state(name, refused)
     takes_rngs = _takes(type(nnx.merge(graph, abstract)).__call__, "rngs")
@@ -102,21 +102,22 @@ def from_linen(
 
 
 class _Stream(nnx.RngStream):
-    """The keys of ``nnx.RngStream``, counted in Python: its own count is an array, which takes most of the time that
-    tracing a deep module takes."""
+    """A stream of the same keys that counts outside of the program.
 
-    def __init__(self, key: Array, *, tag: str = "default"):
-        super().__init__(key, tag=tag)
-        self.drawn = 0
+    With nnx's own counter the time to trace a module's initialisation grows with the square of its layers.
+    """
+
+    drawn = 0
 
     def __call__(self) -> Array:
+        key = jax.random.fold_in(self.key.get_value(), self.drawn)
         self.drawn += 1
-        return jax.random.fold_in(self.key[...], self.drawn - 1)
+        return key
 
 
-def _rngs(key: Array) -> nnx.Rngs:
+def _rngs(seed: int | Array) -> nnx.Rngs:
     rngs = nnx.Rngs()
-    rngs.default = _Stream(key)  # Rngs(stream) would make a stream of its own
+    rngs.default = _Stream(seed, tag="default")
     return rngs
 
 
