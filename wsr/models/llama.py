@@ -1,7 +1,7 @@
 """Llama in Flax NNX, with the switches that make it Qwen2 or Qwen3."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from flax import nnx
@@ -95,10 +95,6 @@ class DecoderConfig:
         frequencies(what, typed.rope_parameters, typed.switches.head_width)
         return typed
 
-    def to_mapping(self) -> dict[str, Any]:
-        """Returns the config as a JSON-able dict."""
-        return asdict(self)
-
     @property
     def switches(self) -> Switches:
         """How this architecture differs from the others."""
@@ -129,7 +125,7 @@ def decoder(name: str, config: DecoderConfig) -> Model:
     return from_nnx(
         lambda rngs: Llama(name, config, rngs),
         name=name,
-        config=config.to_mapping(),
+        config=configs.write(config),
         hidden=config.hidden_size,
         max_length=config.max_position_embeddings,
         language_model=config.tie_word_embeddings or config.language_model_head,
