@@ -105,7 +105,7 @@ def test_every_point_of_a_line_between_two_models(torch, name, tied, packed):
     ids, texts = _texts()
     region = from_params(replace(ours, packed=packed), base, {"other": member})
     alphas = np.array([0.0, 0.3, 0.5, 1.0, 1.4])
-    found = evaluate_language_model(region, alphas[:, None], texts)
+    found = evaluate_language_model(region, alphas[:, None], texts, chunk=2 if packed else 1)
     for alpha, losses, loss, perplexity in zip(
         alphas, found.losses, found.language_model_loss, found.perplexity, strict=True
     ):

@@ -90,8 +90,11 @@ class DecoderConfig:
         positive = (*sizes, "num_key_value_heads", "max_position_embeddings")
         configs.require(what, typed, **dict.fromkeys(positive, 1), hidden_act=ACTIVATIONS, pooling=POOLINGS)
         configs.require_share(what, typed, "attention_dropout")
-        configs.require_multiple(what, typed, "hidden_size", "num_attention_heads")
         configs.require_multiple(what, typed, "num_attention_heads", "num_key_value_heads")
+        if hasattr(typed, "head_dim"):
+            configs.require(what, typed, head_dim=1)
+        else:
+            configs.require_multiple(what, typed, "hidden_size", "num_attention_heads")
         frequencies(what, typed.rope_parameters, typed.switches.head_width)
         return typed
 
