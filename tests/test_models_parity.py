@@ -64,7 +64,7 @@ def test_hidden_states_of_padded_batches_and_packed_rows(torch, name, variant):
     _assert_close(_our_states(ours, params, texts, in_rows(texts, PACKED, LENGTH)), expected, 1e-5)
     if variant:  # The same weights, where they are of the same shape, but another function.
         plain, _, _ = pair(name)
-        assert _furthest(_their_states(torch, name, plain, texts), expected) > 1e-4
+        assert _furthest(_their_states(torch, name, plain, texts), expected) > 1e-3
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if ORACLES[name].token_types])
@@ -77,9 +77,9 @@ def test_hidden_states_of_pairs(torch, name):
     assert _furthest(_their_states(torch, name, theirs, untyped), expected) > 1e-3
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if ORACLES[name].deep])
 def test_hidden_states_at_twelve_layers(torch, name):
-    theirs, ours, params = pair(name, depth=12)
+    theirs, ours, params = pair(name, "deep")
     texts = random_texts(4, LENGTHS, 40)
     found = _our_states(ours, params, texts, one_a_row(texts, LENGTH))
     _assert_close(found, _their_states(torch, name, theirs, texts), 1e-4)
