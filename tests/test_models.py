@@ -127,7 +127,7 @@ def test_gradient_is_finite_and_agrees_with_a_difference(name):
     np.testing.assert_allclose((ends[0] - ends[1]) / 4e-3, norm, rtol=1e-2)
 
 
-@pytest.mark.parametrize("name", ["bert", "roberta"])
+@pytest.mark.parametrize("name", sorted(set(NAMES) - {"tiny"}))
 def test_dropout_happens_only_with_a_key_and_follows_it(name):
     _, encode, params, texts = _setup(name)
     batch = one_a_row(texts, LENGTH)
@@ -168,8 +168,9 @@ def test_pooling_agrees_with_numpy(pooling):
     np.testing.assert_allclose(found, [part.mean(axis=0) for part in expected], atol=1e-6)
 
 
-def test_no_silent_broadcasting_between_ranks():
-    model, _, params, texts = _setup("roberta")
+@pytest.mark.parametrize("name", NAMES)
+def test_no_silent_broadcasting_between_ranks(name):
+    model, _, params, texts = _setup(name)
     with jax.numpy_rank_promotion("raise"):
         features = jax.eval_shape(model.encode, params, in_rows(texts, PACKED, LENGTH), jax.random.key(0))
     assert features.shape == (4, model.hidden)
