@@ -117,7 +117,7 @@ def _understood(path: Path, raw: Mapping[str, Any]) -> _Lora:
     refused = [f"{name} = {value!r}" for name, value in sorted(raw.items()) if not _is_understood(name, value)]
     if refused:
         raise WsrError(f"{path}: not understood: {', '.join(refused)}; merge the adapter where it was made")
-    read = {
+    read: dict[str, tuple[Any, Any]] = {
         "r": (raw.get("r"), int),
         "lora_alpha": (raw.get("lora_alpha"), (int, float)),
         "rank_pattern": (raw.get("rank_pattern") or {}, dict),
