@@ -98,6 +98,15 @@ def test_only_targets_move_by_a_product_of_the_rank_asked_for(tiny, dataset):
     assert member.losses[-4:].mean() < member.losses[:4].mean()
 
 
+@pytest.mark.parametrize("name", [name for name, own in models.architectures().items() if own.counterpart])
+def test_every_architecture_has_targets_when_none_are_named(name, dataset):
+    model = models.build(name, models.architectures()[name].example)
+    shapes = jax.eval_shape(model.init, jax.random.key(0))
+    leaves = {path: np.zeros(leaf.shape, np.float32) for path, leaf in flatten(shapes).items()}
+    drawn = initial_factors(Job(dataset, 0, dataclasses.replace(RECIPE, lora_rank=1)), leaves)
+    assert len(drawn) >= 4
+
+
 def test_learns(tiny, dataset):
     (member,) = train(tiny, Job(dataset, 0, dataclasses.replace(RECIPE, epochs=20)))
     assert member.losses[-4:].mean() < 0.5 * member.losses[:4].mean()
@@ -283,6 +292,9 @@ def test_from_the_command_line_to_a_map(tmp_path, capsys):
     assert printed.count("rank 4") == 2
     assert main(["train", *flags]) == 0
     assert "2 of 2 members are in the store already" in capsys.readouterr().out
+    assert main(["train", f"--store={tmp_path / 't'}", *flags[1:], "--lora_targets=query"]) == 1
+    assert "lora_targets='query' is the path of no leaf" in capsys.readouterr().err
+    assert not (tmp_path / "t").exists()
     assert main(["train", *flags[:-2], "--lora_rank=2"]) == 1
     assert "lora_rank is 4 there and 2 here" in capsys.readouterr().err
     store = Store.open(tmp_path / "s")

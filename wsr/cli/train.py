@@ -24,7 +24,7 @@ def define(values: flags.FlagValues) -> None:
     real("lora_alpha", 16.0, "Mode lora: the product of the factors is scaled by alpha / rank.", flag_values=values)
     text(
         "lora_targets",
-        r".*/(query|value)/kernel",
+        r".*/(query|value|query_key_value)/kernel",
         "Mode lora: paths of the matrices that move, a regular expression.",
         flag_values=values,
     )
@@ -81,15 +81,15 @@ def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
     )
     seeds = range(values.first_seed, values.first_seed + values.seeds)
     jobs = [Job(dataset, seed, recipe, values.size) for dataset in datasets for seed in seeds]
+    chunk = chunk_for_training(
+        checkpoint.model, checkpoint.params, jobs, chunk=values.chunk, memory_budget_gib=values.memory_budget_gib
+    )
     store = Store.create(
         values.store,
         model_name=checkpoint.model.name,
         model_config=dict(checkpoint.model.config),
         base_name=values.base,
         base_params=checkpoint.params,
-    )
-    chunk = chunk_for_training(
-        checkpoint.model, checkpoint.params, jobs, chunk=values.chunk, memory_budget_gib=values.memory_budget_gib
     )
     print(f"{len(jobs)} members, {chunk} at a time on the device")
     train_members(checkpoint.model, store, jobs, chunk=chunk, dtype=values.keep)

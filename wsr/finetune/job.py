@@ -42,8 +42,9 @@ class Recipe:
     """Of the product that a matrix moves by."""
     lora_alpha: float = 16.0
     """The product is scaled by ``lora_alpha / lora_rank``."""
-    lora_targets: str = r".*/(query|value)/kernel"
-    """The paths of the matrices that move, a regular expression; those of Hu et al. 2021."""
+    lora_targets: str = r".*/(query|value|query_key_value)/kernel"
+    """The paths of the matrices that move, a regular expression; those of Hu et al. 2021, and the keys where one matrix
+    holds all three."""
 
     @property
     def lora_scale(self) -> float:
