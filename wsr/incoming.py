@@ -86,6 +86,7 @@ def read_member(folder: Path, base: Checkpoint) -> Incoming:
         raise WsrError(f"{folder}: cannot be a member of this population: {'; '.join(problems)}")
     if model is not base.model:
         params = _fit_vocabulary(params, base.params)
+    _refuse_broken(folder, params)
     head = _head(tensors, dropped, params, rows, their_rows, notes)
     prefixed = any(name.startswith(counterpart.prefix) for name in tensors if not is_dropped(counterpart, name))
     _tell_of_pooler(counterpart, dropped, notes)
@@ -119,6 +120,7 @@ def _read_adapter(folder: Path, base: Checkpoint) -> Incoming:
     if adapter.head:
         notes.append(f"kept apart as its head: {', '.join(sorted(adapter.head))}")
     params = add(base.params, adapter.task_vector)
+    _refuse_broken(folder, params)
     head = {name: np.asarray(tensor, np.float32) for name, tensor in adapter.head.items()}
     about = {"format": "LoRA adapter", "prefix": counterpart_of(base.model).prefix, "config": {}}
     return Incoming(folder, params, head, about, kinship(params, base.params), tuple(notes), adapter.task_vector)
@@ -191,13 +193,24 @@ def _tokens(tokenizer: Any) -> dict[int, str]:
 
 def _fit_vocabulary(params: Params, base: Params) -> Params:
     """Cuts the leaves that have more rows than the base's, and fills those that have fewer with the base's own."""
-    ours = flatten(base)
-    fitted = {}
-    for path, leaf in flatten(params).items():
-        want = np.asarray(ours[path])
-        # Only the count of rows differs: everything else was compared.
-        fitted[path] = np.concatenate([np.asarray(leaf)[: len(want)], want[len(leaf) :]]) if leaf.ndim else leaf
+    fitted = flatten(params)
+    for path, ours in flatten(base).items():
+        axes = [axis for axis, size in enumerate(ours.shape) if fitted[path].shape[axis] != size]
+        for axis in axes:  # one at most: all else was compared
+            leaf = np.moveaxis(np.asarray(fitted[path]), axis, 0)
+            rows = np.moveaxis(np.asarray(ours), axis, 0)
+            fitted[path] = np.moveaxis(np.concatenate([leaf[: len(rows)], rows[len(leaf) :]]), 0, axis)
     return nest(fitted)
+
+
+def _refuse_broken(folder: Path, params: Params) -> None:
+    broken = [path for path, leaf in flatten(params).items() if not np.isfinite(np.asarray(leaf)).all()]
+    if broken:
+        more = f" and {len(broken) - 3} more" if len(broken) > 3 else ""
+        raise WsrError(
+            f"{folder}: a broken run: NaN or infinity in {', '.join(broken[:3])}{more} of its weights; it has no "
+            "place in any region"
+        )
 
 
 def _head(
