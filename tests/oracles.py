@@ -53,6 +53,15 @@ BERT_SIZES = {
 }
 BERT_LARGE = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
 
+DEBERTA_V3 = {
+    "relative_attention": True,
+    "position_buckets": 256,
+    "norm_rel_ebd": "layer_norm",
+    "share_att_key": True,
+    "pos_att_type": "p2c|c2p",
+    "position_biased_input": False,
+}
+
 ORACLES = {
     "bert": Oracle(
         sizes=BERT_SIZES,
@@ -75,6 +84,81 @@ ORACLES = {
         largest={**BERT_LARGE, "vocab_size": 50265, "max_position_embeddings": 514, "type_vocab_size": 1},
         parameters=354_310_144,
     ),
+    "xlm_roberta": Oracle(
+        sizes={**BERT_SIZES, "type_vocab_size": 1},
+        heads=("XLMRobertaForMaskedLM", "XLMRobertaForSequenceClassification"),
+        largest={**BERT_LARGE, "vocab_size": 250002, "max_position_embeddings": 514, "type_vocab_size": 1},
+        parameters=558_840_832,
+    ),
+    "distilbert": Oracle(
+        sizes={
+            **SPREAD,
+            "vocab_size": 40,
+            "dim": 24,
+            "n_layers": 3,
+            "n_heads": 4,
+            "hidden_dim": 48,
+            "max_position_embeddings": 20,
+        },
+        variants={"tanh gelu": {"activation": "gelu_new"}, "sinusoidal": {"sinusoidal_pos_embds": True}},
+        heads=("DistilBertForMaskedLM", "DistilBertForSequenceClassification", "DistilBertForQuestionAnswering"),
+        depth="n_layers",
+        # The multilingual one.
+        largest={"vocab_size": 119547},
+        parameters=134_734_080,
+    ),
+    "electra": Oracle(
+        sizes={**BERT_SIZES, "embedding_size": 16},
+        variants={"no projection": {"embedding_size": 24}, "relu": {"hidden_act": "relu"}},
+        heads=("ElectraForPreTraining", "ElectraForMaskedLM", "ElectraForSequenceClassification"),
+        token_types=True,
+        largest={**BERT_LARGE, "embedding_size": 1024},
+        parameters=334_092_288,
+    ),
+    "albert": Oracle(
+        sizes={**BERT_SIZES, "embedding_size": 16},
+        variants={
+            "embeddings as wide as layers": {"embedding_size": 24},
+            "groups": {"num_hidden_groups": 2},
+            "inner layers": {"inner_group_num": 2},
+            "groups of inner layers": {"num_hidden_groups": 3, "inner_group_num": 2},
+            "exact gelu": {"hidden_act": "gelu"},
+        },
+        heads=("AlbertForPreTraining", "AlbertForMaskedLM", "AlbertForSequenceClassification"),
+        token_types=True,
+        largest={},  # The config class has the numbers of xxlarge; here and below counted from PyTorch's own model.
+        parameters=205_814_272,
+    ),
+    "mpnet": Oracle(
+        sizes={name: size for name, size in BERT_SIZES.items() if name != "type_vocab_size"},
+        variants={"more buckets": {"relative_attention_num_buckets": 40}, "relu": {"hidden_act": "relu"}},
+        heads=("MPNetForMaskedLM", "MPNetForSequenceClassification"),
+        largest={"max_position_embeddings": 514},
+        parameters=108_895_872,
+    ),
+    "deberta_v2": Oracle(
+        sizes={**BERT_SIZES, **DEBERTA_V3, "position_buckets": 6},
+        variants={
+            "content to position": {"pos_att_type": "c2p"},
+            "position to content": {"pos_att_type": "p2c"},
+            "neither": {"pos_att_type": []},
+            "projections of their own": {"share_att_key": False},
+            "one projection of its own": {"share_att_key": False, "pos_att_type": "p2c"},
+            "no buckets": {"position_buckets": -1},
+            "fewer distances than places": {"position_buckets": -1, "max_relative_positions": 5},
+            "buckets over a shorter reach": {"position_buckets": 4, "max_relative_positions": 8},
+            "bare table of distances": {"norm_rel_ebd": "none"},
+            "absolute positions": {"position_biased_input": True},
+            "no token types": {"type_vocab_size": 0},
+            "convolution": {"conv_kernel_size": 3, "conv_act": "gelu"},
+            "wide convolution": {"conv_kernel_size": 5, "conv_act": "tanh"},
+        },
+        heads=("DebertaV2ForMaskedLM", "DebertaV2ForSequenceClassification"),
+        token_types=True,
+        # deberta-v2-xxlarge
+        largest={**DEBERTA_V3, "num_hidden_layers": 48, "conv_kernel_size": 3, "conv_act": "gelu"},
+        parameters=1_564_549_632,
+    ),
 }
 """By the architecture's name."""
 
@@ -91,10 +175,13 @@ def counterpart(name: str) -> Counterpart:
 
 
 def their_config(name: str, **changes: Any) -> Any:
-    """Returns the config object of transformers for the oracle ``name``."""
-    from transformers import AutoConfig
+    """Returns the config object of transformers for a small random model."""
+    return _config(name, **{**ORACLES[name].sizes, **changes})
 
-    return AutoConfig.for_model(counterpart(name).model_type, **{**ORACLES[name].sizes, **changes})
+
+def largest_config(name: str) -> Any:
+    """Returns the config object of transformers of the largest public checkpoint."""
+    return _config(name, **ORACLES[name].largest)
 
 
 def our_config(config: Any) -> tuple[str, dict[str, Any]]:
@@ -122,3 +209,9 @@ def pair(name: str, variant: str = "", depth: int | None = None) -> tuple[Any, m
     ours = models.build(name, {**config, "pooling": "cls"})
     params, _ = from_huggingface(ours, {key: value.numpy() for key, value in theirs.state_dict().items()})
     return theirs, ours, params
+
+
+def _config(name: str, **attributes: Any) -> Any:
+    from transformers import AutoConfig
+
+    return AutoConfig.for_model(counterpart(name).model_type, **attributes)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from models_support import every_token, in_rows, one_a_row, random_params, random_texts
-from oracles import ORACLES, our_config, their_config
+from oracles import ORACLES, largest_config, our_config
 
 from wsr import models
 from wsr.errors import WsrError
@@ -177,7 +177,7 @@ def test_no_silent_broadcasting_between_ranks():
 
 @pytest.mark.parametrize("name", sorted(ORACLES))
 def test_the_largest_public_size_has_its_number_of_parameters_and_runs(name):
-    read_as, config = our_config(their_config(name, **ORACLES[name].largest))
+    read_as, config = our_config(largest_config(name))
     model = models.build(read_as, {**config, "pooling": "mean"})
     params = jax.eval_shape(model.init, jax.random.key(0))
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == ORACLES[name].parameters

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 from models_support import every_token, in_rows, one_a_row, random_texts
-from oracles import CASES, NAMES, ORACLES, counterpart, pair, their_config
+from oracles import CASES, NAMES, ORACLES, counterpart, largest_config, pair
 
 from wsr import models
 from wsr.models.huggingface.weights import from_huggingface, is_dropped
@@ -115,6 +115,6 @@ def test_the_largest_public_size_has_as_many_parameters_as_in_transformers(torch
 
     oracle = ORACLES[name]
     with torch.device("meta"):
-        theirs = getattr(transformers, counterpart(name).model_class)(their_config(name, **oracle.largest))
+        theirs = getattr(transformers, counterpart(name).model_class)(largest_config(name))
     sizes = {key: tensor.numel() for key, tensor in theirs.named_parameters()}
     assert sum(size for key, size in sizes.items() if not is_dropped(counterpart(name), key)) == oracle.parameters

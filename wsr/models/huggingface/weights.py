@@ -1,7 +1,7 @@
 """The weight map between Hugging Face's encoders and ours, as the counterpart declares it, in both directions."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 import jax
 import numpy as np
@@ -26,9 +26,10 @@ def from_huggingface(model: Model, tensors: Mapping[str, np.ndarray]) -> tuple[P
     """
     counterpart = counterpart_of(model)
     shapes = flatten(jax.eval_shape(model.init, jax.random.key(0)))
-    found, dropped, problems = _canonical(counterpart, tensors)
+    table = list(_table(model, counterpart))
+    found, dropped, problems = _canonical(counterpart, tensors, {theirs for theirs, _, _ in table})
     leaves: dict[str, jax.Array] = {}
-    for theirs, ours, layout in _table(model, counterpart):
+    for theirs, ours, layout in table:
         # Shape only: no memory is taken.
         expected = layout.back(np.broadcast_to(np.float32(0), shapes[ours].shape)).shape
         if theirs not in found:
@@ -67,12 +68,15 @@ def is_dropped(counterpart: Counterpart, name: str) -> bool:
     return re.fullmatch(counterpart.dropped, name.removeprefix(counterpart.prefix)) is not None
 
 
-def _canonical(counterpart: Counterpart, names: Iterable[str]) -> tuple[dict[str, str], list[str], list[str]]:
+def _canonical(
+    counterpart: Counterpart, names: Iterable[str], wanted: Collection[str]
+) -> tuple[dict[str, str], list[str], list[str]]:
     """Returns today's name of each tensor -> its name in the file; the dropped names; problems."""
     found: dict[str, str] = {}
     dropped, problems = [], []
     for name in sorted(names):
-        if is_dropped(counterpart, name):
+        # What one model holds for show is a part of another.
+        if is_dropped(counterpart, name) and name.removeprefix(counterpart.prefix) not in wanted:
             dropped.append(name)
             continue
         *module, leaf = name.removeprefix(counterpart.prefix).split(".")

@@ -14,4 +14,5 @@ ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = {
     "gelu_new": _tanh_gelu,
     "gelu_pytorch_tanh": _tanh_gelu,
     "relu": jax.nn.relu,
+    "tanh": jax.numpy.tanh,
 }
