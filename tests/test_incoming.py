@@ -8,12 +8,13 @@ import ml_dtypes
 import numpy as np
 import pytest
 from incoming_folders import edit_config, near, rewrite, write, write_independent
+from models_support import random_params
 from safetensors.numpy import load_file, save_file
 
 from wsr.errors import WsrError
 from wsr.incoming import read_member, require_base
 from wsr.likely_bases import likeliest_base, stores_beside
-from wsr.models import Checkpoint, build
+from wsr.models import Checkpoint, architectures, build
 from wsr.store import Store
 from wsr.trees import flatten
 
@@ -49,6 +50,19 @@ def test_a_model_near_the_base_is_read_bit_for_bit(tiny, folder):
     assert incoming.about["dtype"] == "float32"
     assert "no pooler in the file" in incoming.notes
     require_base(incoming)
+
+
+@pytest.mark.parametrize("name", [name for name, own in architectures().items() if own.counterpart])
+def test_every_architecture_of_hugging_face_can_be_a_member(tiny, tmp_path, name):
+    example = dict(architectures()[name].example)
+    if "vocab_size" in example:
+        example["vocab_size"] = 108
+    base = Checkpoint(model := build(name, example), random_params(model), tiny.tokenizer)
+    folder = write(base, tmp_path / "model", 1)
+    incoming = read_member(folder, base)
+    assert same(incoming.params, near(base.params, 1))
+    assert incoming.kinship.same_base
+    assert not read_member(write_independent(base, tmp_path / "other", 2), base).kinship.same_base
 
 
 def test_heads_and_pooler_are_kept_apart_under_their_own_names(tiny, folder):

@@ -244,7 +244,7 @@ def _head(
 
 
 def _tell_of_pooler(counterpart: Counterpart, dropped: tuple[str, ...], notes: list[str]) -> None:
-    known = is_dropped(counterpart, "pooler.dense.weight")
+    known = any(is_dropped(counterpart, name) for name in ("pooler.dense.weight", "pooler.weight"))
     if known and not any("pooler." in name for name in dropped):
         notes.append("no pooler in the file")
 
