@@ -18,6 +18,8 @@ from wsr.scores import keep_scores
 from wsr.store import Store
 from wsr.trees import flatten
 
+HEAD = {"weight": (3, 16), "bias": (3,)}
+
 
 @pytest.fixture
 def folders(tiny, tmp_path):
@@ -149,7 +151,8 @@ def test_an_adapter_becomes_a_member_that_is_kept_as_factors(folders, tiny, caps
     config |= {"base_model_name_or_path": "some/base", "layers_to_transform": [0]}
     (adapter / "adapter_config.json").write_text(json.dumps(config))
     names = {f"base_model.model.bert.{module}.lora_{side}.weight": own for side, own in (("A", a), ("B", b))}
-    save_file(names, adapter / "adapter_model.safetensors")
+    head = {f"base_model.model.classifier.{name}": np.ones(shape, np.float32) for name, shape in HEAD.items()}
+    save_file(names | head, adapter / "adapter_model.safetensors")
     assert bring(folders, "adapter") == 0
     out = capsys.readouterr().out
     assert "a LoRA adapter, merged" in out
@@ -161,6 +164,11 @@ def test_an_adapter_becomes_a_member_that_is_kept_as_factors(folders, tiny, caps
     expected = {**flatten(tiny.params), path: np.asarray(flatten(tiny.params)[path]) + 2 * (b @ a).T}
     for name, leaf in expected.items():
         np.testing.assert_allclose(found[name], leaf, atol=1e-6)
+    assert wsr("export", "adapter", "--head", f"--store={store.path}", f"--to={folders / 'out'}") == 0
+    assert len(json.loads((folders / "out" / "config.json").read_text())["id2label"]) == 3
+    tensors = load_file(folders / "out" / "model.safetensors")
+    np.testing.assert_allclose(tensors[f"bert.{module}.weight"], expected[path].T, atol=1e-6)
+    assert tensors["classifier.weight"].shape == (3, 16)
 
 
 # Export

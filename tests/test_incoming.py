@@ -237,6 +237,13 @@ def test_all_differences_come_in_one_line(tiny, folder):
         assert part in said
 
 
+@pytest.mark.parametrize("rows", ["many", 0, True, 10**12])
+def test_a_vocabulary_of_no_size_is_refused(tiny, folder, rows):
+    edit_config(folder, vocab_size=rows)
+    said = refusal(folder, tiny)
+    assert f"vocab_size is {rows!r} there and 108 in the base" in said or "shape of embeddings.word_embeddings" in said
+
+
 def test_another_architecture_is_refused(tiny, folder):
     edit_config(folder, model_type="roberta")
     assert "model_type is 'roberta' there and 'bert' in the base" in refusal(folder, tiny)

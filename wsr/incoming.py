@@ -35,6 +35,7 @@ HALF = ("float16", "bfloat16")
 _TRAINING_ONLY = re.compile(r"dropout|pdrop|initializer")
 # What a config says about its head, kept so that export gives the whole classifier back.
 _ABOUT_HEAD = ("architectures", "id2label", "label2id", "problem_type", "classifier_dropout")
+_CLASSES = re.compile(r"(classifier|out_proj|score)\.weight$")
 _LANGUAGE_MODEL = re.compile(r".*(MaskedLM|PreTraining|CausalLM|LMHeadModel)")
 
 
@@ -73,10 +74,10 @@ def read_member(folder: Path, base: Checkpoint) -> Incoming:
     their_rows = theirs.get("vocab_size", rows) if rows is not None else None
     problems = _config_differences(folder, base.model)
     notes: list[str] = []
-    _compare_vocabularies(folder, base.tokenizer, rows, their_rows, problems, notes)
-    model = (
-        base.model if their_rows == rows else build(base.model.name, {**base.model.config, "vocab_size": their_rows})
-    )
+    their_rows = _compare_vocabularies(folder, base.tokenizer, rows, their_rows, problems, notes)
+    model = base.model
+    if their_rows != rows:
+        model = build(base.model.name, {**base.model.config, "vocab_size": their_rows})
     tensors = read_tensors(folder)
     try:
         params, dropped = from_huggingface(model, tensors)
@@ -122,7 +123,12 @@ def _read_adapter(folder: Path, base: Checkpoint) -> Incoming:
     params = add(base.params, adapter.task_vector)
     _refuse_broken(folder, params)
     head = {name: np.asarray(tensor, np.float32) for name, tensor in adapter.head.items()}
-    about = {"format": "LoRA adapter", "prefix": counterpart_of(base.model).prefix, "config": {}}
+    # An adapter's config says nothing of its labels.
+    classes = next((len(head[name]) for name in head if _CLASSES.search(name)), 0)
+    labels = {str(number): f"LABEL_{number}" for number in range(classes)}
+    config = {"id2label": labels, "label2id": {label: int(number) for number, label in labels.items()}}
+    prefix = counterpart_of(base.model).prefix
+    about = {"format": "LoRA adapter", "prefix": prefix, "config": config if classes else {}}
     return Incoming(folder, params, head, about, kinship(params, base.params), tuple(notes), adapter.task_vector)
 
 
@@ -152,25 +158,29 @@ def _config_differences(folder: Path, model: Model) -> list[str]:
 
 def _compare_vocabularies(
     folder: Path, tokenizer: Any, rows: Any, their_rows: Any, problems: list[str], notes: list[str]
-) -> None:
-    """Says what is to be done where the tables of tokens have not the same rows, or why nothing can be done."""
+) -> Any:
+    """Says what is to be done where the tables of tokens have not the same rows, or why nothing can be done.
+
+    Returns:
+        Of how many rows their table is to be read.
+    """
     if rows is None or (tokenizer is None and rows == their_rows):
-        return
+        return rows
     sizes = f"vocab_size is {their_rows!r} there and {rows} in the base"
     if not isinstance(their_rows, int) or isinstance(their_rows, bool) or their_rows < 1:
         problems.append(f"config {sizes}")
-        return
+        return rows
     if tokenizer is None or not any((folder / name).exists() for name in TOKENIZER_FILES):
         if rows == their_rows:
             notes.append("no tokenizer in the folder: its tokens are taken to be the base's")
         else:
             problems.append(f"{sizes}, and without a tokenizer nobody knows which rows are which")
-        return
+        return their_rows
     try:
         theirs = _tokens(read_tokenizer(folder, their_rows))
     except WsrError as error:
         problems.append(str(error))
-        return
+        return their_rows
     ours = _tokens(tokenizer)
     needed = max(ours) + 1
     if their_rows < needed:
@@ -185,6 +195,7 @@ def _compare_vocabularies(
         notes.append(f"the last {their_rows - rows} of {their_rows} tokens are not the base's: their rows are cut")
     elif their_rows < rows:
         notes.append(f"{rows - their_rows} rows of no token are missing: taken from the base")
+    return their_rows
 
 
 def _tokens(tokenizer: Any) -> dict[int, str]:
