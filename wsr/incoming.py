@@ -35,6 +35,7 @@ HALF = ("float16", "bfloat16")
 _TRAINING_ONLY = re.compile(r"dropout|pdrop|initializer")
 # What a config says about its head, kept so that export gives the whole classifier back.
 _ABOUT_HEAD = ("architectures", "id2label", "label2id", "problem_type", "classifier_dropout")
+_CLASSES = re.compile(r"(classifier|out_proj|score)\.weight$")
 _LANGUAGE_MODEL = re.compile(r".*(MaskedLM|PreTraining|CausalLM|LMHeadModel)")
 
 
@@ -73,10 +74,10 @@ def read_member(folder: Path, base: Checkpoint) -> Incoming:
     their_rows = theirs.get("vocab_size", rows) if rows is not None else None
     problems = _config_differences(folder, base.model)
     notes: list[str] = []
-    _compare_vocabularies(folder, base.tokenizer, rows, their_rows, problems, notes)
-    model = (
-        base.model if their_rows == rows else build(base.model.name, {**base.model.config, "vocab_size": their_rows})
-    )
+    their_rows = _compare_vocabularies(folder, base.tokenizer, rows, their_rows, problems, notes)
+    model = base.model
+    if their_rows != rows:
+        model = build(base.model.name, {**base.model.config, "vocab_size": their_rows})
     tensors = read_tensors(folder)
     try:
         params, dropped = from_huggingface(model, tensors)
@@ -86,6 +87,7 @@ def read_member(folder: Path, base: Checkpoint) -> Incoming:
         raise WsrError(f"{folder}: cannot be a member of this population: {'; '.join(problems)}")
     if model is not base.model:
         params = _fit_vocabulary(params, base.params)
+    _refuse_broken(folder, params)
     head = _head(tensors, dropped, params, rows, their_rows, notes)
     prefixed = any(name.startswith(counterpart.prefix) for name in tensors if not is_dropped(counterpart, name))
     _tell_of_pooler(counterpart, dropped, notes)
@@ -119,8 +121,14 @@ def _read_adapter(folder: Path, base: Checkpoint) -> Incoming:
     if adapter.head:
         notes.append(f"kept apart as its head: {', '.join(sorted(adapter.head))}")
     params = add(base.params, adapter.task_vector)
+    _refuse_broken(folder, params)
     head = {name: np.asarray(tensor, np.float32) for name, tensor in adapter.head.items()}
-    about = {"format": "LoRA adapter", "prefix": counterpart_of(base.model).prefix, "config": {}}
+    # An adapter's config says nothing of its labels.
+    classes = next((len(head[name]) for name in head if _CLASSES.search(name)), 0)
+    labels = {str(number): f"LABEL_{number}" for number in range(classes)}
+    config = {"id2label": labels, "label2id": {label: int(number) for number, label in labels.items()}}
+    prefix = counterpart_of(base.model).prefix
+    about = {"format": "LoRA adapter", "prefix": prefix, "config": config if classes else {}}
     return Incoming(folder, params, head, about, kinship(params, base.params), tuple(notes), adapter.task_vector)
 
 
@@ -150,25 +158,29 @@ def _config_differences(folder: Path, model: Model) -> list[str]:
 
 def _compare_vocabularies(
     folder: Path, tokenizer: Any, rows: Any, their_rows: Any, problems: list[str], notes: list[str]
-) -> None:
-    """Says what is to be done where the tables of tokens have not the same rows, or why nothing can be done."""
+) -> Any:
+    """Says what is to be done where the tables of tokens have not the same rows, or why nothing can be done.
+
+    Returns:
+        Of how many rows their table is to be read.
+    """
     if rows is None or (tokenizer is None and rows == their_rows):
-        return
+        return rows
     sizes = f"vocab_size is {their_rows!r} there and {rows} in the base"
     if not isinstance(their_rows, int) or isinstance(their_rows, bool) or their_rows < 1:
         problems.append(f"config {sizes}")
-        return
+        return rows
     if tokenizer is None or not any((folder / name).exists() for name in TOKENIZER_FILES):
         if rows == their_rows:
             notes.append("no tokenizer in the folder: its tokens are taken to be the base's")
         else:
             problems.append(f"{sizes}, and without a tokenizer nobody knows which rows are which")
-        return
+        return their_rows
     try:
         theirs = _tokens(read_tokenizer(folder, their_rows))
     except WsrError as error:
         problems.append(str(error))
-        return
+        return their_rows
     ours = _tokens(tokenizer)
     needed = max(ours) + 1
     if their_rows < needed:
@@ -183,6 +195,7 @@ def _compare_vocabularies(
         notes.append(f"the last {their_rows - rows} of {their_rows} tokens are not the base's: their rows are cut")
     elif their_rows < rows:
         notes.append(f"{rows - their_rows} rows of no token are missing: taken from the base")
+    return their_rows
 
 
 def _tokens(tokenizer: Any) -> dict[int, str]:
@@ -191,13 +204,24 @@ def _tokens(tokenizer: Any) -> dict[int, str]:
 
 def _fit_vocabulary(params: Params, base: Params) -> Params:
     """Cuts the leaves that have more rows than the base's, and fills those that have fewer with the base's own."""
-    ours = flatten(base)
-    fitted = {}
-    for path, leaf in flatten(params).items():
-        want = np.asarray(ours[path])
-        # Only the count of rows differs: everything else was compared.
-        fitted[path] = np.concatenate([np.asarray(leaf)[: len(want)], want[len(leaf) :]]) if leaf.ndim else leaf
+    fitted = flatten(params)
+    for path, ours in flatten(base).items():
+        axes = [axis for axis, size in enumerate(ours.shape) if fitted[path].shape[axis] != size]
+        for axis in axes:  # one at most: all else was compared
+            leaf = np.moveaxis(np.asarray(fitted[path]), axis, 0)
+            rows = np.moveaxis(np.asarray(ours), axis, 0)
+            fitted[path] = np.moveaxis(np.concatenate([leaf[: len(rows)], rows[len(leaf) :]]), 0, axis)
     return nest(fitted)
+
+
+def _refuse_broken(folder: Path, params: Params) -> None:
+    broken = [path for path, leaf in flatten(params).items() if not np.isfinite(np.asarray(leaf)).all()]
+    if broken:
+        more = f" and {len(broken) - 3} more" if len(broken) > 3 else ""
+        raise WsrError(
+            f"{folder}: a broken run: NaN or infinity in {', '.join(broken[:3])}{more} of its weights; it has no "
+            "place in any region"
+        )
 
 
 def _head(
@@ -231,7 +255,7 @@ def _head(
 
 
 def _tell_of_pooler(counterpart: Counterpart, dropped: tuple[str, ...], notes: list[str]) -> None:
-    known = is_dropped(counterpart, "pooler.dense.weight")
+    known = any(is_dropped(counterpart, name) for name in ("pooler.dense.weight", "pooler.weight"))
     if known and not any("pooler." in name for name in dropped):
         notes.append("no pooler in the file")
 

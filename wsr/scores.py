@@ -3,7 +3,7 @@
 ``scores.jsonl`` holds rows as ``wsr.evaluate`` writes them. It may be removed: evaluating again writes it again.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,8 @@ def scores_of(store: Store, coefficients: Mapping[str, float]) -> list[Row]:
     return sorted(found, key=lambda row: (row["dataset"], row["metric"]))
 
 
-def _kept(store: Store) -> list[Row]:
-    return read_rows(_path(store)) if _path(store).exists() else []
+def _kept(store: Store) -> Sequence[Row]:
+    return read_rows(_path(store)) if _path(store).exists() else ()
 
 
 def _path(store: Store) -> Path:

@@ -68,6 +68,7 @@ def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
                 print(printable(f"{'imported' if new else 'there already:'} {name} (dataset {dataset})"))
                 for note in (str(incoming.kinship), *incoming.notes, *more):
                     print(printable(f"  {note}"), flush=True)
+                del incoming  # it is not to lie beside the next
             counter.advance(1, printable(name))
     if refused:
         one = len(positional) == 1

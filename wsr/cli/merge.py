@@ -86,11 +86,12 @@ def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
         sizes = {split: values[f"{split}_size"].value for split in ("probe", "validation", "test")}
         sizes = {split: size for split, size in sizes.items() if size}
         dataset = dataset_flags.load(values, values.on, base.tokenizer, sizes=sizes)
-        coefficients = _chosen(values.method, region, dataset, Path(values.store) / "points")
-        merged = region.params(coefficients)
+        row = _chosen(values.method, region, dataset, Path(values.store) / "points")
+        coefficients, merged = row.tolist(), region.params(row)
     else:
+        # Only this one is a row of coefficients.
+        coefficients = region.centroid().tolist() if values.method == "uniform" else [None] * len(region)
         merged = METHODS[values.method](region)
-        coefficients = region.centroid() if values.method == "uniform" else [None] * len(region)
     card = model_card(
         store,
         dict(zip(region.names, coefficients, strict=True)),

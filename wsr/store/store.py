@@ -44,6 +44,7 @@ class Store:
     members/<name>/            one immutable checkpoint per member
     quarantine/<name>.json     members that became non-finite
     gram.json                  inner products of task vectors worked out so far
+    points/, scores.jsonl      what evaluations found
     writing/                   unfinished writes, each under its process's own name
     """
 
@@ -337,7 +338,7 @@ def _absolute(path: str | Path) -> Path:
 
 
 def _refuse_foreign_folder(path: Path) -> None:
-    ours = {"base", "members", "quarantine", "writing", "store.json", "gram.json"}
+    ours = {"base", "members", "quarantine", "writing", "store.json", "gram.json", "points", "scores.jsonl"}
     if path.exists() and not path.is_dir():
         raise WsrError(f"{path} is a file; a store is a folder")
     foreign = sorted(entry.name for entry in path.iterdir() if entry.name not in ours) if path.exists() else []

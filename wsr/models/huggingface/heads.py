@@ -27,6 +27,9 @@ class ClassifierHead:
 TANH_CLASSIFIERS: Mapping[str, tuple[str, str, str]] = {
     "bert": ("BertForSequenceClassification", "bert.pooler.dense", "classifier"),
     "roberta": ("RobertaForSequenceClassification", "classifier.dense", "classifier.out_proj"),
+    "xlm-roberta": ("XLMRobertaForSequenceClassification", "classifier.dense", "classifier.out_proj"),
+    "albert": ("AlbertForSequenceClassification", "albert.pooler", "classifier"),
+    "mpnet": ("MPNetForSequenceClassification", "classifier.dense", "classifier.out_proj"),
 }
 """By model type, classifiers of ``W2 tanh(W1 x + b1) + b2``, x the first token: class, modules of W1 and of W2."""
 
