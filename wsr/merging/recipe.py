@@ -52,7 +52,7 @@ class Recipe:
     def method(self, leaf: str) -> Method:
         """Returns how the tensor of that name is merged."""
         translation = _METHODS[self.merge_method]
-        values: dict[str, Any] = {
+        values: dict[str, Any] = {"base_model": self.base_model} | {
             name: self._value(name, leaf, kind, default, (self.shared,))
             for name, (kind, default) in translation.shared.items()
         }
@@ -233,7 +233,11 @@ _METHODS: Mapping[str, _Translation] = {
     ),
     "multislerp": _Translation(
         "optional",
-        lambda values: {"weights": values["weight"], "normalise": values["normalize_weights"]},
+        lambda values: {
+            "weights": values["weight"],
+            "normalise": values["normalize_weights"],
+            "around": "base" if values["base_model"] else "zero",
+        },
         {"normalize_weights": (bool, True), "eps": (float, 1e-8)},
         {"weight": (float, _REQUIRED)},
     ),
