@@ -68,7 +68,7 @@ def one_text(split, text):
 def test_fisher_is_the_expected_square_of_the_gradient(region, given, own):
     """Gradients of log-probabilities one label at a time, by ``jax.grad``, on texts without padding."""
     name = "made_up_a1"
-    params, head = region.members[0].load(), given.heads[name]
+    params, head = region.members[0].load(), {part: leaf / 5 for part, leaf in given.heads[name].items()}
     split = own[name].splits["finetune"].take(np.arange(2))
 
     @jax.jit
@@ -93,9 +93,9 @@ def test_fisher_is_the_expected_square_of_the_gradient(region, given, own):
     path, seen = "layers/1/feed_forward/output/kernel", set()
     for seed in range(8):
         one = diagonal_fisher(region.model, params, head, split.take(np.arange(1)), labels="drawn", seed=seed, name="m")
-        errors = [np.abs(flatten(one)[path] - own[path]).max() for _, own in squares[0]]
-        seen.add(int(np.argmin(errors)))
-        assert min(errors) < 1e-4
+        near = [np.allclose(flatten(one)[path], own[path], rtol=1e-3, atol=1e-6) for _, own in squares[0]]
+        assert sum(near) == 1
+        seen.add(near.index(True))
     assert seen == {0, 1}
 
 
@@ -206,7 +206,8 @@ def entropy(region, given, params):
     for member in region.members:
         split, head = given.own[member.name].splits["validation"], given.heads[member.name]
         batches = evaluation_batches(split, rows=64, row_length=64)
-        features = region.model.encode(params, {what: array[0] for what, array in batches.inputs.items()})
+        inputs = {what: array[0] for what, array in batches.inputs.items()}
+        features = region.model.encode(jax.tree.map(jnp.asarray, params), inputs)
         scores = np.asarray(features, np.float64)[batches.index[0] >= 0] @ head["kernel"] + head["bias"]
         chances = np.exp(scores - scores.max(axis=1, keepdims=True))
         chances /= chances.sum(axis=1, keepdims=True)
