@@ -20,7 +20,7 @@ from benchmarks.machine import machine
 from wsr.compilation import use_persistent_cache
 
 BENCHMARKS = ("evaluation", "surrogate", "probes", "similarity", "finetuning", "start")
-CHOICES = ("encoder", "packing")  # why the project is written as it is; not part of a plain run
+CHOICES = ("encoder", "packing", "merging")  # why the project is written as it is; not part of a plain run
 
 _ONLY = flags.DEFINE_list("only", list(BENCHMARKS), f"Which of {', '.join(BENCHMARKS + CHOICES)}.")
 _OUT = flags.DEFINE_string("out", None, "A folder for the results, a JSON file each.")

@@ -210,6 +210,25 @@ def test_an_index_may_not_leave_its_folder(tmp_path):
         open_tensors(tmp_path)
 
 
+@pytest.mark.parametrize("method", ["ties", "della"])
+def test_memory_does_not_grow_with_the_members(tmp_path, method):
+    """24 files of 20 MB, 480 MB together: the process, Python and NumPy included, stays far below."""
+    forms = {"table": ("F32", (4000, 1000)), "layer.weight": ("F32", (1000, 1000))}
+    models = [str(tmp_path / f"{number}.safetensors") for number in range(25)]
+    for path in models:
+        with TensorWriter(Path(path), forms):
+            pass  # zeros that take no place on the disk
+    recipe = {"merge_method": method, "base_model": models[0], "parameters": {"weight": 1, "density": 0.5}}
+    (tmp_path / "recipe.yaml").write_text(json.dumps(recipe | {"models": [{"model": path} for path in models[1:]]}))
+    code = (
+        f"from wsr.cli import main; main(['merge', '--recipe={tmp_path / 'recipe.yaml'}', '--to={tmp_path / 'out'}']);"
+        "print(next(line for line in open('/proc/self/status') if line.startswith('VmHWM')).split()[1])"
+    )
+    root = Path(__file__).parent.parent
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root, check=True)
+    assert int(done.stdout.splitlines()[-1]) / 1024 < 240
+
+
 def test_the_command_merges_files_without_jax(files):
     (files / "recipe.yaml").write_text(golden.recipe("ties", lambda name: str(files / NAMED(name))))
     code = (
