@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from experiments.launcher import Found, launch
 from wsr.merging.method import METHODS
+from wsr.region import Region
 from wsr.studies.lab import Lab
 from wsr.studies.members import member_name
 from wsr.studies.merging import LEFT_OUT, Effort, merging, points_of
@@ -53,8 +54,12 @@ def main(lab: Lab, settings: Settings) -> Found:
     jobs = lab.jobs(seeds=settings.seeds, datasets=lab.preset.targets)
     region = lab.population(jobs)
     names = [[member_name(job) for job in jobs if job.seed == seed] for seed in range(settings.seeds)]
-    populations = [region.where(lambda member, own=own: member.name in own) for own in names]
+    populations = [_named(region, own) for own in names]
     return [merging(lab.context(region), populations, lab.heads(jobs), NAMES, settings.effort)]
+
+
+def _named(region: Region, names: list[str]) -> Region:
+    return region.where(lambda member: member.name in names)
 
 
 def work(preset: Preset, settings: Settings) -> Work:

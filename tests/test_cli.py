@@ -277,7 +277,8 @@ def test_merge_by_a_recipe_over_members(store, tmp_path):
     first, second, *_ = opened.names()
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(
-        f"merge_method: task_arithmetic\nbase_model: tiny\nmodels:\n- {{model: {first}, parameters: {{weight: 0.25}}}}\n"
+        "merge_method: task_arithmetic\nbase_model: tiny\nmodels:\n"
+        f"- {{model: {first}, parameters: {{weight: 0.25}}}}\n"
         f"- {{model: {second}, parameters: {{weight: [{{filter: embeddings, value: 1}}, {{value: -0.5}}]}}}}\n"
     )
     works("merge", f"--store={store}", f"--recipe={recipe}", f"--to={tmp_path / 'out'}")

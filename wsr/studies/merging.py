@@ -347,7 +347,8 @@ def _section(
     gains: Mapping[str, _Gain],
     chosen: Mapping[str, list[dict[str, Any]]],
 ) -> Section:
-    adjusted = dict(zip(gains, holm([gain.p_value for gain in gains.values()]), strict=True)) if gains else {}
+    p_values = holm([gain.p_value for gain in gains.values()]) if gains else []
+    adjusted = {group: float(p_value) for group, p_value in zip(gains, p_values, strict=True)}
     means = {
         (group, part): float(np.mean([_interval([getattr(own, part) for own in found[group, d]])[0] for d in datasets]))
         for group in groups
@@ -413,7 +414,7 @@ def _section(
                 "Minus the centroid, mean over datasets",
                 ("method", "difference", "95 % low", "95 % high", "p, Holm", "options"),
                 tuple(
-                    (group, gain.value, gain.low, gain.high, float(adjusted[group]), _told(chosen[group]))
+                    (group, gain.value, gain.low, gain.high, adjusted[group], _told(chosen[group]))
                     for group, gain in gains.items()
                 ),
                 "Under the members' own heads; intervals over texts, the members being given.",
