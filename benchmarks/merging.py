@@ -24,7 +24,7 @@ from wsr import assets
 from wsr.errors import WsrError
 
 MEMBERS = 5
-REPEATS = 5
+REPEATS = 3
 RECIPES = {
     "linear": {"merge_method": "linear", "parameters": {"weight": 1.0}},
     "ties": {"merge_method": "ties", "parameters": {"weight": 1.0, "density": 0.3}},
