@@ -1,6 +1,7 @@
 """The command line as a person meets it: whole processes, real files, exit statuses."""
 
 import csv
+import functools
 import json
 import subprocess
 import sys
@@ -220,6 +221,79 @@ def test_merge_chooses_coefficients_on_a_dataset_and_shows_them(store, tmp_path)
         merged = load_file(folder / "model.safetensors")["encoder.layer.1.output.dense.weight"].T
         expected = sum(coefficient * kernel for coefficient, kernel in zip(shown, kernels, strict=True))
         np.testing.assert_allclose(merged, expected, atol=2e-3)
+
+
+def test_merge_by_any_method_with_its_options(store, tmp_path):
+    from safetensors.numpy import load_file
+
+    from wsr.store import Store
+
+    flags = [f"--store={store}", "--datasets=made_up_a1"]
+    assert "ties has no option t; it has density" in refuses(
+        "merge", *flags, f"--to={tmp_path / 'x'}", "--method=ties", "--t=1"
+    )
+    assert "expected a value from 0 to 1" in refuses(
+        "merge", *flags, f"--to={tmp_path / 'x'}", "--method=ties", "--density=2"
+    )
+    groups = tmp_path / "groups.yaml"
+    groups.write_text("- {leaves: 'layers/1/.*kernel', method: weighted, weights: [1, 0]}\n")
+    options = ["--method=ties", "--density=0.5,1", "--scale=0.5", "--scope=leaf", f"--groups={groups}"]
+    assert "ties merge of 2 members" in works("merge", *flags, f"--to={tmp_path / 'ties'}", *options)
+    found = load_file(tmp_path / "ties" / "model.safetensors")
+    opened = Store.open(store)
+    base, *members = [opened.base(), *(opened.load(name)[0] for name in opened.names() if "a1" in name)]
+    kernel = members[0]["layers"]["1"]["feed_forward"]["output"]["kernel"]
+    np.testing.assert_allclose(found["encoder.layer.1.output.dense.weight"], kernel.T, atol=1e-6)
+    vectors = [own["embeddings"]["norm"]["bias"] - base["embeddings"]["norm"]["bias"] for own in members]
+    vectors[0] = np.where(np.abs(vectors[0]) >= np.sort(np.abs(vectors[0]))[8], vectors[0], 0)
+    agree = np.sign(vectors) == np.where(np.sum(vectors, axis=0) >= 0, 1, -1)
+    expected = base["embeddings"]["norm"]["bias"] + 0.5 * np.sum(vectors * agree, axis=0) / np.maximum(
+        agree.sum(axis=0), 1
+    )
+    np.testing.assert_allclose(found["embeddings.LayerNorm.bias"], expected, atol=1e-6)
+
+
+def test_merge_reads_the_members_own_texts(store, tmp_path):
+    flags = [
+        f"--store={store}",
+        "--max_length=48",
+        "--texts=6",
+        *(f"--{s}_size=20" for s in ("probe", "validation", "test")),
+    ]
+    printed = works("merge", *flags, f"--to={tmp_path / 'fisher'}", "--method=fisher", "--on=made_up_a2")
+    assert "fisher merge of 4 members" in printed
+    assert next(line for line in printed.splitlines() if line.startswith("fisher ")).split()[3]
+    assert "needs its own dataset, made_up_b1" in refuses(
+        "merge", *flags, f"--to={tmp_path / 'x'}", "--method=regmean", "--own=made_up_a1"
+    )
+
+
+def test_merge_by_a_recipe_over_members(store, tmp_path):
+    from safetensors.numpy import load_file
+
+    from wsr.store import Store
+
+    opened = Store.open(store)
+    first, second, *_ = opened.names()
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        "merge_method: task_arithmetic\nbase_model: tiny\nmodels:\n"
+        f"- {{model: {first}, parameters: {{weight: 0.25}}}}\n"
+        f"- {{model: {second}, parameters: {{weight: [{{filter: embeddings, value: 1}}, {{value: -0.5}}]}}}}\n"
+    )
+    works("merge", f"--store={store}", f"--recipe={recipe}", f"--to={tmp_path / 'out'}")
+    found = load_file(tmp_path / "out" / "model.safetensors")
+    base, one, two = opened.base(), opened.load(first)[0], opened.load(second)[0]
+    for weight, name, path in (
+        (1, "embeddings.LayerNorm.weight", ("embeddings", "norm", "scale")),
+        (-0.5, "encoder.layer.0.output.dense.bias", ("layers", "0", "feed_forward", "output", "bias")),
+    ):
+        start, left, right = (functools.reduce(dict.__getitem__, path, dict(tree)) for tree in (base, one, two))
+        np.testing.assert_allclose(found[name], start + 0.25 * (left - start) + weight * (right - start), atol=1e-6)
+    recipe.write_text("merge_method: linear\nmodels: [{model: nobody, parameters: {weight: 1}}]\n")
+    assert "the store has no member nobody" in refuses(
+        "merge", f"--store={store}", f"--recipe={recipe}", f"--to={tmp_path / 'x'}"
+    )
 
 
 def test_compare_stops_or_says_that_it_is_not_decided(store):

@@ -52,7 +52,9 @@ def population(members=MEMBERS, *, stored="weights", piece=2**16, names=NAMES):
 def merged(method, of=None, groups=()):
     found = {}
     merge_leaves(
-        of or population(), method, lambda leaf, values: found.update({leaf.path: values.reshape(leaf.shape)}), groups
+        of or population(),
+        assigned(SHAPES, method, groups),
+        lambda leaf, values: found.update({leaf.path: values.reshape(leaf.shape)}),
     )
     assert found.keys() == SHAPES.keys()
     return found

@@ -184,6 +184,14 @@ def test_the_commands_collect_write_and_compare(kept, tmp_path):
     assert "holds no run" in nothing.stderr
 
 
-def test_the_page_of_the_project_is_what_its_rows_say():
-    done = run("results")
+def test_a_table_may_have_a_column_for_each_value(kept):
+    made = rendered(page("table: hull by=group across=dataset metric=P_B"), load_kept(kept))
+    assert "| group | a | b |\n| --- | --- | --- |\n| In' > In | 1.000 | 0.500 |\n" in made
+    with pytest.raises(WsrError, match="no row has metric=nothing"):
+        rendered(page("table: hull by=group across=dataset metric=nothing"), load_kept(kept))
+
+
+@pytest.mark.parametrize("name", ["results", "merging"])
+def test_the_pages_of_the_project_are_what_their_rows_say(name):
+    done = run("results", f"--page=docs/{name}.md")
     assert done.returncode == 0, done.stdout + done.stderr

@@ -5,13 +5,18 @@ an order of batches by accident: sharing them makes unrelated members look simil
 """
 
 import zlib
+from typing import TYPE_CHECKING
 
-import jax
 import numpy as np
 
+if TYPE_CHECKING:
+    import jax
 
-def stream(seed: int, *names: str | int) -> jax.Array:
+
+def stream(seed: int, *names: str | int) -> "jax.Array":
     """Returns the JAX key of the stream called ``names``, the same in every process."""
+    import jax  # not at the top of the file: NumPy's generators do without
+
     return jax.random.fold_in(jax.random.key(seed), _digest(names))
 
 

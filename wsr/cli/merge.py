@@ -1,44 +1,63 @@
 """merges members of a store into one model and writes it as a Hugging Face folder: config, tokenizer, safetensors.
 
---method=uniform averages; greedy, learned (between the members) and learned_free (beyond them too) choose coefficients
-by the probe and validation splits of --on, and show them with scores on its test split, which has no part in it."""
+--method names how; docs/merging.md tells formulas and sources. greedy, learned and learned_free choose coefficients by
+the probe and validation splits of --on, and show them with scores on its test split, which has no part in it; fisher,
+regmean and adamerging read texts of the members' own datasets. --groups=FILE.yaml merges some leaves otherwise: a list
+of {leaves: REGEX, method: NAME, and options}.
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+--recipe=FILE.yaml merges as a mergekit recipe says: its models are safetensors files or Hugging Face folders, or with
+--store members by name."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
 from wsr.cli import dataset_flags
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import numpy as np
 
     from wsr.data.dataset import Dataset
+    from wsr.merging.method import Given, Method
+    from wsr.merging.run import Groups
+    from wsr.models import Checkpoint
     from wsr.region import Region
+    from wsr.store import Store
 
 
 def define(values: flags.FlagValues) -> None:
-    """Defines the verb's flags."""
+    """Defines the verb's flags: its own, and one for each option that a method has."""
+    from wsr.merging.method import METHODS, find, kind_of, options_of
+
     dataset_flags.define(values)
-    flags.DEFINE_string("store", None, "The store.", flag_values=values)
-    flags.DEFINE_string("to", None, "Folder to write; it must not be there yet.", flag_values=values)
-    flags.DEFINE_string(
-        "method", "uniform", "How members are merged: uniform, greedy, learned, learned_free.", flag_values=values
-    )
-    flags.DEFINE_string("on", None, "The dataset that coefficients are chosen and scored on.", flag_values=values)
+    text = flags.DEFINE_string
+    text("store", None, "The store.", flag_values=values)
+    text("to", None, "Folder to write; it must not be there yet.", flag_values=values)
+    text("method", "uniform", f"How members are merged: {', '.join(METHODS)}.", flag_values=values)
+    text("recipe", None, "A YAML recipe, in place of --method and its options.", flag_values=values)
+    text("groups", None, "A YAML list of {leaves: REGEX, ...}: leaves that are merged otherwise.", flag_values=values)
+    text("on", None, "The dataset that coefficients are chosen and scored on.", flag_values=values)
+    flags.DEFINE_list("own", [], "The members' own datasets; by default as they are called.", flag_values=values)
     for split in ("probe", "validation", "test"):
         flags.DEFINE_integer(f"{split}_size", 300, f"Texts of its {split} split; 0: all.", flag_values=values)
     flags.DEFINE_list("members", [], "Only these members.", flag_values=values)
     flags.DEFINE_list("datasets", [], "Only members of these datasets.", flag_values=values)
     flags.DEFINE_list("families", [], "Only members of these families.", flag_values=values)
-    flags.DEFINE_string(
+    text(
         "leave_out",
         None,
         "A dataset whose members, and those of datasets that share texts with it, are left out.",
         flag_values=values,
     )
+    having: dict[str, list[str]] = {}
+    told: dict[str, str] = {}
+    for name in METHODS:
+        for option, (hint, _, what) in options_of(find(name)).items():
+            having.setdefault(option, []).append(name)
+            told.setdefault(option, f"{what} {kind_of(hint).capitalize()}.")
+    for option, what in told.items():
+        text(option, None, f"Of {', '.join(having[option])}: {what}", flag_values=values)
 
 
 def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
@@ -46,20 +65,103 @@ def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
     from pathlib import Path
 
     from wsr.cli.checks import one_of, refuse_positional, required
-    from wsr.cli.command import command_of
+    from wsr.errors import WsrError
+    from wsr.merging.method import METHODS
+
+    refuse_positional(positional)
+    required("--to", values.to)
+    if Path(values.to).exists():
+        raise WsrError(f"{values.to} is already there; give --to another folder")
+    if values.recipe:
+        _by_recipe(values)
+        return
+    required("--store", values.store)
+    one_of("--method", values.method, METHODS)
+    method, groups = _method(values), _groups(values)
+    _by_method(values, method, groups)
+
+
+def _by_recipe(values: flags.FlagValues) -> None:
+    """Files need neither JAX nor a model: they are merged as they lie."""
+    from pathlib import Path
+
+    from wsr.errors import WsrError
+    from wsr.merging.files import merge_files, merge_members
+    from wsr.merging.recipe import read_recipe
+
+    given = [flag for flag in ("method", "groups", "on", *_options(values)) if values[flag].present]
+    if given:
+        raise WsrError(f"--recipe says it all; leave out --{', --'.join(given)}")
+    recipe = read_recipe(Path(values.recipe))
+    if values.store:
+        from wsr.cli.population import open_base, open_region
+
+        store, region = open_region(values.store)
+        merged = merge_members(recipe, region, store.base_name)
+        members = dict.fromkeys(recipe.members)
+        _export(values, store, open_base(store), merged, recipe.merge_method, members)
+    else:
+        merge_files(recipe, Path(values.to))
+    print(f"{recipe.merge_method} merge of {len(recipe.members)}: {', '.join(recipe.members)}\nwritten to {values.to}")
+
+
+def _by_method(values: flags.FlagValues, method: "Method", groups: "Groups") -> None:
     from wsr.cli.population import open_base, open_region
     from wsr.errors import WsrError
-    from wsr.merging import CHOICES, METHODS
+    from wsr.merging.run import merge, refuse_missing
+    from wsr.merging.soups import Chosen
+
+    chooses = isinstance(method, Chosen)
+    if chooses and not values.on:
+        raise WsrError(f"--method={values.method} chooses by a dataset: --on is needed")
+    store, region = open_region(values.store)
+    region = _chosen_members(values, region)
+    method.refuse_members(region.names)
+    base = open_base(store)
+    given = _given(values, store, region, base, own="own" in method.needs)
+    refuse_missing(method, given)
+    coefficients = method.row(region, given) if isinstance(method, Chosen) else None
+    merged = merge(region, method, given, groups=groups) if coefficients is None else region.params(coefficients)
+    if values.on:
+        _show_scores(values.method, region, given, coefficients, merged)
+    if values.method == "uniform" and not groups:
+        coefficients = region.centroid()
+    members = dict(
+        zip(region.names, [None] * len(region) if coefficients is None else coefficients.tolist(), strict=True)
+    )
+    _export(values, store, base, merged, values.method, members)
+    print(f"{values.method} merge of {len(region)} members: {', '.join(region.names)}\nwritten to {values.to}")
+
+
+def _export(
+    values: flags.FlagValues,
+    store: "Store",
+    base: "Checkpoint",
+    merged: Mapping[str, Any],
+    method: str,
+    members: Mapping[str, float | None],
+) -> None:
+    """Writes the folder; ``members`` have coefficients where the merge is a point between them."""
+    from pathlib import Path
+
+    from wsr.cli.command import command_of
     from wsr.model_card import model_card
     from wsr.models import Checkpoint, export
 
-    refuse_positional(positional)
-    required("--store", values.store)
-    required("--to", values.to)
-    one_of("--method", values.method, [*METHODS, *CHOICES])
-    if values.method in CHOICES and not values.on:
-        raise WsrError(f"--method={values.method} chooses by a dataset: --on is needed")
-    store, region = open_region(values.store)
+    card = model_card(
+        store,
+        members,
+        title=Path(values.to).name,
+        method=f"{method} merge of {len(members)} models fine-tuned from one checkpoint",
+        command=command_of("merge", values),
+    )
+    export(Checkpoint(base.model, merged, base.tokenizer), Path(values.to), card=card)
+
+
+def _chosen_members(values: flags.FlagValues, region: "Region") -> "Region":
+    from wsr.cli.checks import one_of
+    from wsr.errors import WsrError
+
     for flag, wanted, present in (
         ("--members", values.members, region.names),
         ("--datasets", values.datasets, region.datasets),
@@ -79,52 +181,134 @@ def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
     )
     if not region.members:
         raise WsrError("merge: no member is left by --members, --datasets, --families and --leave_out together")
-    base = open_base(store)
-    if Path(values.to).exists():
-        raise WsrError(f"{values.to} is already there; give --to another folder")
-    if values.on:
+    return region
+
+
+def _given(values: flags.FlagValues, store: "Store", region: "Region", base: "Checkpoint", *, own: bool) -> "Given":
+    """Loads what the method needs beside the weights."""
+    from pathlib import Path
+
+    from wsr.compilation import use_persistent_cache
+    from wsr.evaluate import Protocol
+    from wsr.merging.method import Given
+    from wsr.results import Points
+
+    def load(name: str) -> "Dataset":
         sizes = {split: values[f"{split}_size"].value for split in ("probe", "validation", "test")}
-        sizes = {split: size for split, size in sizes.items() if size}
-        dataset = dataset_flags.load(values, values.on, base.tokenizer, sizes=sizes)
-        row = _chosen(values.method, region, dataset, Path(values.store) / "points")
-        coefficients, merged = row.tolist(), region.params(row)
-    else:
-        # Only this one is a row of coefficients.
-        coefficients = region.centroid().tolist() if values.method == "uniform" else [None] * len(region)
-        merged = METHODS[values.method](region)
-    card = model_card(
-        store,
-        dict(zip(region.names, coefficients, strict=True)),
-        title=Path(values.to).name,
-        method=f"{values.method} merge of {len(region)} models fine-tuned from one checkpoint",
-        command=command_of("merge", values),
-    )
-    export(Checkpoint(base.model, merged, base.tokenizer), Path(values.to), card=card)
-    print(f"{values.method} merge of {len(region)} members: {', '.join(region.names)}\nwritten to {values.to}")
+        given = {split: size for split, size in sizes.items() if size}
+        return dataset_flags.load(values, name, base.tokenizer, sizes=given)
+
+    if not values.on and not own:
+        return Given()
+    use_persistent_cache()
+    datasets = {}
+    for name in (values.own or sorted(set(region.datasets))) if own else []:
+        dataset = load(name)
+        datasets[dataset.name] = dataset
+    heads = {name: store.load(name)[1] for name in region.names} if own else {}
+    points = Points.on_disk(Path(values.store) / "points")
+    return Given(load(values.on) if values.on else None, datasets, heads, Protocol(), points)
 
 
-def _chosen(method: str, region: "Region", dataset: "Dataset", folder: "Path") -> "np.ndarray":
-    """Chooses coefficients on the dataset and shows them, with scores beside those of the centroid."""
+def _method(values: flags.FlagValues) -> "Method":
+    """The method with the options that were given as flags."""
+    from wsr.merging.method import made
+
+    given = {option: values[option].value for option in _options(values) if values[option].present}
+    return made(values.method, _typed(values.method, given))
+
+
+def _groups(values: flags.FlagValues) -> "Groups":
+    """Reads --groups; an entry has the options of the flags, but for those that it names."""
+    from pathlib import Path
+
+    import yaml  # type: ignore[import-untyped]
+
+    from wsr.errors import WsrError
+    from wsr.merging.method import find, made, options_of
+
+    if not values.groups:
+        return []
+    try:
+        content = yaml.safe_load(Path(values.groups).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise WsrError(f"--groups={values.groups}: cannot be read as YAML: {error}") from error
+    if not isinstance(content, list) or not all(
+        isinstance(e, dict) and isinstance(e.get("leaves"), str) for e in content
+    ):
+        raise WsrError(f"--groups={values.groups}: expected a list of {{leaves: REGEX, method: NAME, and options}}")
+    flagged = {option: values[option].value for option in _options(values) if values[option].present}
+    groups = []
+    for entry in content:
+        name = entry.get("method", values.method)
+        shared = {option: value for option, value in flagged.items() if option in options_of(find(name))}
+        own = {option: value for option, value in entry.items() if option not in ("leaves", "method")}
+        groups.append((entry["leaves"], made(name, _typed(name, {**shared, **own}))))
+    return groups
+
+
+def _options(values: flags.FlagValues) -> list[str]:
+    from wsr.merging.method import METHODS, find, options_of
+
+    return list(dict.fromkeys(option for name in METHODS for option in options_of(find(name))))
+
+
+def _typed(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Words of the command line, and lists of YAML, as values; what is none of them is refused by the method."""
+    from wsr.merging.method import find, options_of
+
+    known = options_of(find(name))
+
+    def typed(option: str, value: Any) -> Any:
+        if option not in known:
+            return value
+        hint = str(known[option][0])
+        if isinstance(value, str) and hint == str(bool):
+            return {"true": True, "false": False}.get(value.lower(), value)
+        if isinstance(value, list):
+            return tuple(value)
+        if isinstance(value, str) and "tuple" in hint and ("," in value or "float |" not in hint):
+            return tuple(_number(word) for word in value.split(","))
+        return value if hint == str(str) else _number(value)
+
+    return {option: typed(option, value) for option, value in given.items()}
+
+
+def _number(word: Any) -> Any:
+    if not isinstance(word, str):
+        return word
+    for kind in (int, float):
+        try:
+            return kind(word)
+        except ValueError:
+            continue
+    return word
+
+
+def _show_scores(
+    method: str, region: "Region", given: "Given", coefficients: "np.ndarray | None", merged: Mapping[str, Any]
+) -> None:
+    """Shows the coefficients, where there are some, and scores beside those of the centroid."""
     import numpy as np
 
     from wsr.cli.tables import show_table
-    from wsr.compilation import use_persistent_cache
-    from wsr.evaluate import Protocol, evaluate
-    from wsr.merging import CHOICES, on_validation
-    from wsr.results import Points
+    from wsr.evaluate import evaluate
+    from wsr.merging.soups import on_validation
+    from wsr.region import Region, from_params
 
-    use_persistent_cache()
-    protocol, points = Protocol(), Points.on_disk(folder)
-    centroid = region.centroid()
-    coefficients = CHOICES[method](region, dataset, protocol, points) if method in CHOICES else centroid
-    show_table(("member", "coefficient"), zip(region.names, coefficients.tolist(), strict=True))
-    rows = np.stack([centroid, coefficients])
-    validation = evaluate(region, rows, on_validation(dataset), protocol=protocol, points=points)
-    test = evaluate(region, rows, dataset, protocol=protocol, points=points)
+    if coefficients is not None:
+        show_table(("member", "coefficient"), zip(region.names, coefficients.tolist(), strict=True))
+    merge = from_params(region.model, region.base, {method: merged}).members
+    both = Region(region.model, region.base, (*region.members, *merge), base_sha256=region.base_sha256)
+    rows = np.zeros((2, len(both)))
+    rows[0, : len(region)] = region.centroid()
+    rows[1, -1] = 1
+    dataset = given.dataset
+    validation = evaluate(both, rows, on_validation(dataset), protocol=given.protocol, points=given.points)
+    test = evaluate(both, rows, dataset, protocol=given.protocol, points=given.points)
     columns = (validation.generalised_loss, test.generalised_loss, test.scores)
     show_table(
         ("point", "validation loss", "test loss", f"test {dataset.metric}"),
         [(name, *(float(column[row]) for column in columns)) for row, name in enumerate(("centroid", method))],
         title=dataset.name,
     )
-    return coefficients

@@ -110,7 +110,10 @@ def _mixed(base: Mapping[str, Any], members: Mapping[str, Any], rows: Any) -> di
     """Each leaf under coefficients of its own."""
     from wsr.geometry import combine
 
-    return {path: combine(leaf, members[path], row) for (path, leaf), row in zip(base.items(), rows, strict=True)}
+    return {
+        path: combine({path: leaf}, {path: members[path]}, row)[path]
+        for (path, leaf), row in zip(base.items(), rows, strict=True)
+    }
 
 
 def _along_members(base: Mapping[str, Any], members: Mapping[str, Any], gradient: Mapping[str, Any]) -> Any:

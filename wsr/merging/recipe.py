@@ -52,7 +52,7 @@ class Recipe:
     def method(self, leaf: str) -> Method:
         """Returns how the tensor of that name is merged."""
         translation = _METHODS[self.merge_method]
-        values: dict[str, Any] = {
+        values: dict[str, Any] = {"base_model": self.base_model} | {
             name: self._value(name, leaf, kind, default, (self.shared,))
             for name, (kind, default) in translation.shared.items()
         }
@@ -114,7 +114,7 @@ def read_recipe(path: Path) -> Recipe:
     Raises:
       WsrError: not YAML, a key or method that is not supported, members that are missing or doubled.
     """
-    import yaml
+    import yaml  # type: ignore[import-untyped]
 
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -126,7 +126,7 @@ def read_recipe(path: Path) -> Recipe:
     if unknown:
         raise WsrError(f"{path}: {', '.join(unknown)}: not supported; a recipe has {', '.join(KEYS)}")
     name = content.get("merge_method")
-    if name not in _METHODS:
+    if not isinstance(name, str) or name not in _METHODS:
         import difflib
 
         nearest = difflib.get_close_matches(str(name), _METHODS, n=3) or sorted(_METHODS)
@@ -152,27 +152,27 @@ def _models(path: Path, listed: Any) -> dict[str, Mapping[str, Any]]:
 
 
 def _with_base(path: Path, name: str, content: Mapping[str, Any], models: dict[str, Mapping[str, Any]]) -> Recipe:
-    translation, base = _METHODS[name], content.get("base_model")
+    translation, given = _METHODS[name], content.get("base_model")
     shared = content.get("parameters") or {}
-    if translation.base == "required" and not isinstance(base, str):
-        raise WsrError(f"{path}: {name} needs base_model")
+    base = given if isinstance(given, str) else None
+    if (given is not None and base is None) or (translation.base == "required" and base is None):
+        raise WsrError(f"{path}: {name} needs base_model, a name or a path; found {given!r}")
     if base is not None and translation.base == "member":
         models.setdefault(base, {})
         base = None
-    elif name == "slerp":  # of two models, one of which is called the base
+    elif base is not None:
         own = models.pop(base, {})
-        models, base = {base: own, **models}, None
-    else:
-        models.pop(base, None)
+        if name == "slerp":  # of two models, one of which is called the base
+            models, base = {base: own, **models}, None
     known = {*translation.shared, *translation.each, "int8_mask"}
-    given = {key for scope in (shared, *models.values()) for key in scope}
-    if given - known:
-        strange = ", ".join(sorted(map(str, given - known)))
+    used = {key for scope in (shared, *models.values()) for key in scope}
+    if used - known:
+        strange = ", ".join(sorted(map(str, used - known)))
         raise WsrError(f"{path}: {strange}: no parameter of {name}; it has {', '.join(sorted(known))}")
     dtype = content.get("out_dtype") or content.get("dtype")
     if dtype is not None and dtype not in DTYPES:
         raise WsrError(f"{path}: dtype: {dtype}: expected one of {', '.join(DTYPES)}")
-    return Recipe(path, name, base, tuple(models), DTYPES.get(dtype), shared, tuple(models.values()))
+    return Recipe(path, name, base, tuple(models), DTYPES[dtype] if dtype else None, shared, tuple(models.values()))
 
 
 def _sparse(values: dict[str, Any]) -> dict[str, Any]:
@@ -233,7 +233,11 @@ _METHODS: Mapping[str, _Translation] = {
     ),
     "multislerp": _Translation(
         "optional",
-        lambda values: {"weights": values["weight"], "normalise": values["normalize_weights"]},
+        lambda values: {
+            "weights": values["weight"],
+            "normalise": values["normalize_weights"],
+            "around": "base" if values["base_model"] else "zero",
+        },
         {"normalize_weights": (bool, True), "eps": (float, 1e-8)},
         {"weight": (float, _REQUIRED)},
     ),

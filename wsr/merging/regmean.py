@@ -94,7 +94,7 @@ def _program(model: "Model") -> Callable[..., Any]:
             masks[batch["text_ids"].size] = batch["text_ids"].reshape(-1) >= 0
 
         def of_layer(calls: Any) -> Any:
-            gram, count = 0.0, 0.0
+            gram, count = jnp.zeros(()), jnp.zeros(())
             for inputs in calls:
                 flat = inputs.reshape(-1, inputs.shape[-1]).astype(jnp.float32)
                 mask = masks.get(len(flat), jnp.ones(len(flat), bool))

@@ -43,28 +43,30 @@ def merge(region: "Region", method: Method, given: Given | None = None, *, group
             )
         return dict(method.merge(region, given))
     merged = {path: np.empty(np.shape(leaf), np.float32) for path, leaf in flatten(region.base).items()}
-    merge_leaves(
-        of_region(region), method, lambda leaf, values: merged[leaf.path].reshape(-1).__setitem__(..., values), groups
-    )
+
+    def keep(leaf: Leaf, values: np.ndarray) -> None:
+        merged[leaf.path][...] = values.reshape(leaf.shape)
+
+    merge_leaves(of_region(region), assigned(merged, method, groups), keep)
     return nest(merged)
 
 
 def merge_leaves(
-    population: Population, method: Method, write: Callable[[Leaf, np.ndarray], None], groups: Groups = ()
+    population: Population, methods: Mapping[str, Method], write: Callable[[Leaf, np.ndarray], None]
 ) -> None:
     """Merges leaf by leaf and hands each to ``write(leaf, values)``, from several threads, in no particular order.
 
     Leaves of equal methods are merged as one part: what a method asks of the whole task vector, it asks of that part.
     """
     parts: dict[Method, list[str]] = {}
-    for path, own in assigned(population.shapes, method, groups).items():
-        parts.setdefault(own, []).append(path)
-    for own, paths in parts.items():
-        own.refuse_members(population.names)
-        if not isinstance(own, OfWeights):
-            raise WsrError(f"{name_of(type(own))} needs texts, not weights alone")
+    for path in population.shapes:
+        parts.setdefault(methods[path], []).append(path)
+    for method, paths in parts.items():
+        method.refuse_members(population.names)
+        if not isinstance(method, OfWeights):
+            raise WsrError(f"{name_of(type(method))} needs texts, not weights alone")
         part = population.part(paths)
-        fill = own.prepared(part)
+        fill = method.prepared(part)
 
         def one(leaf: Leaf, fill: Callable[[Leaf, np.ndarray], None] = fill) -> None:
             values = np.empty(leaf.size, np.float32)
@@ -100,10 +102,3 @@ def refuse_missing(method: Method, given: Given) -> None:
     missing = [what for what in method.needs if not getattr(given, what)]
     if missing:
         raise WsrError(f"{name_of(type(method))} needs {' and '.join(told[what] for what in missing)}")
-
-
-def check_given(names: Mapping[str, Any], wanted: Iterable[str], what: str) -> None:
-    """Raises naming what is not there."""
-    absent = [name for name in wanted if name not in names]
-    if absent:
-        raise WsrError(f"merge: no {what} for {', '.join(absent)}")

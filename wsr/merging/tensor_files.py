@@ -94,7 +94,7 @@ class TensorWriter:
         """Writes a tensor: float32 entries, or bytes as they are."""
         dtype, place = self._places[name]
         flat = values if values.dtype == np.uint8 else values.astype(_numpy(dtype), copy=False)
-        rest, at = memoryview(flat.reshape(-1).view(np.uint8)), self._first + place
+        rest, at = flat.reshape(-1).view(np.uint8).data, self._first + place
         while rest:
             count = os.pwrite(self._file, rest, at)
             rest, at = rest[count:], at + count
@@ -153,7 +153,7 @@ def _fill(path: Path, start: int, out: np.ndarray) -> None:
     # mapped counts as this process's memory for as long as it likes.
     file = os.open(path, os.O_RDONLY)
     try:
-        rest = memoryview(out.reshape(-1).view(np.uint8))
+        rest = out.reshape(-1).view(np.uint8).data
         while rest and (count := os.preadv(file, [rest], start)):
             rest, start = rest[count:], start + count
     finally:

@@ -16,8 +16,9 @@ from wsr.region import Region
 from wsr.results import Points
 from wsr.store import MemberRecord, Store
 from wsr.studies.context import Context
-from wsr.studies.members import learned_region, train_members
+from wsr.studies.members import learned_region, member_name, train_members
 from wsr.studies.preset import Preset
+from wsr.types import Head
 
 
 class Lab:
@@ -83,6 +84,12 @@ class Lab:
         chunk = chunk_for_training(model, self.checkpoint.params, jobs)
         records = train_members(model, store, jobs, chunk=chunk)
         return learned_region(model, store, records), records
+
+    def heads(self, jobs: Sequence[Job]) -> dict[str, Head]:
+        """Returns the heads of the members that ``trained`` has stored, by name."""
+        store = self._store(jobs)
+        names = [member_name(job) for job in jobs]
+        return {name: store.load(name)[1] for name in names if name in store}
 
     def context(self, region: Region, targets: Sequence[str] | None = None) -> Context:
         """Returns what the studies of ``wsr.studies`` are given; targets (None: the preset's) need no member."""

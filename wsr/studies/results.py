@@ -2,8 +2,8 @@
 
 A page is Markdown. What stands between ``<!-- table: STUDY by=group,dataset metric="P_B, ties as half" -->`` and
 ``<!-- end -->`` is made from the rows of that study: those that have every value named, one line for each value of
-``by``. ``<!-- findings: STUDY -->`` and ``<!-- figures: STUDY -->`` show what the study says, and
-``<!-- verdicts: all -->`` what all of them say.
+``by``; ``across=dataset`` makes a column of each of its values. ``<!-- findings: STUDY -->`` and
+``<!-- figures: STUDY -->`` show what the study says, and ``<!-- verdicts: all -->`` what all of them say.
 """
 
 import gzip
@@ -107,6 +107,9 @@ def rendered(page: str, kept: Mapping[str, Kept], *, results: str = "results") -
 def _table(name: str, kept: Kept, options: Sequence[str], results: str) -> str:
     chosen = dict(option.split("=", 1) for option in options)
     by = chosen.pop("by", "group,dataset").split(",")
+    across = chosen.pop("across", None)
+    if across:
+        return _wide(name, kept, by, across, chosen, results)
     if "metric" not in chosen:
         by.append("metric")
     groups: dict[tuple[str, ...], list[dict]] = {}
@@ -125,8 +128,25 @@ def _table(name: str, kept: Kept, options: Sequence[str], results: str) -> str:
     else:
         header = [*labels, "rows", f"{value}: mean", "smallest", "largest"]
         body = [[*place, str(len(rows)), *_spread(rows)] for place, rows in groups.items()]
-    source = f"`{kept.command}`, commit `{kept.commit}`, [rows]({results}/{name}.jsonl.gz)"
-    return f"{_markdown(header, body)}\n{source}\n"
+    return f"{_markdown(header, body)}\n{_source(name, kept, results)}"
+
+
+def _wide(name: str, kept: Kept, by: Sequence[str], across: str, chosen: Mapping[str, str], results: str) -> str:
+    """A line for each value of ``by``, a column for each of ``across``."""
+    cells: dict[tuple[str, ...], dict[str, str]] = {}
+    for row in kept.rows:
+        if all(_told(row.get(key)) == value for key, value in chosen.items()) and all(key in row for key in by):
+            cells.setdefault(tuple(_told(row[key]) for key in by), {})[_told(row[across])] = _number(row["value"])
+    if not cells:
+        raise WsrError(f"page: table of {name}: no row has {', '.join(f'{k}={v}' for k, v in chosen.items())}")
+    columns = list(dict.fromkeys(column for own in cells.values() for column in own))
+    header = [*(key.replace("_", " ") for key in by), *columns]
+    body = [[*place, *(own.get(column, "–") for column in columns)] for place, own in cells.items()]
+    return f"{_markdown(header, body)}\n{_source(name, kept, results)}"
+
+
+def _source(name: str, kept: Kept, results: str) -> str:
+    return f"`{kept.command}`, commit `{kept.commit}`, [rows]({results}/{name}.jsonl.gz)\n"
 
 
 def _findings(name: str, kept: Kept, options: Sequence[str], results: str) -> str:

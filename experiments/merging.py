@@ -1,0 +1,72 @@
+"""Does any way to merge members of several datasets beat their plain average on the members' own tasks?
+
+Command:  python -m experiments.merging --preset=packaged
+Cost:     4 members of the shared population, 124 points and the merges themselves (packaged); see README.md beside this
+Expect:   not in the paper, whose merged model is the centroid
+"""
+
+from dataclasses import dataclass
+
+from experiments.launcher import Found, launch
+from wsr.merging.method import METHODS
+from wsr.region import Region
+from wsr.studies.lab import Lab
+from wsr.studies.members import member_name
+from wsr.studies.merging import LEFT_OUT, Effort, merging, points_of
+from wsr.studies.preset import Preset
+from wsr.studies.work import Work
+
+NAMES = tuple(name for name in METHODS if name not in LEFT_OUT)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Values of this experiment."""
+
+    seeds: int
+    """Populations that are merged, of one member a dataset each."""
+    densities: tuple[float, ...]
+    """Shares of entries that sparse methods keep."""
+    scales: tuple[float, ...]
+    """Of what is added to the base, as multiples of an average."""
+    steps: int
+    """Gradients of AdaMerging."""
+    learned_steps: int
+    """Gradients of learned coefficients."""
+    texts: int
+    """That Fisher, RegMean and AdaMerging see of each dataset."""
+
+    @property
+    def effort(self) -> Effort:
+        """How much is tried."""
+        return Effort(self.densities, self.scales, self.steps, self.learned_steps, self.texts)
+
+
+SETTINGS = {
+    "smoke": Settings(1, (0.5,), (1.0, 2.0), 2, 1, 8),
+    "packaged": Settings(1, (0.2, 0.5), (1.0, 2.0), 10, 4, 64),
+    "paper": Settings(5, (0.1, 0.2, 0.5), (1.0, 1.5, 2.0, 3.0), 100, 10, 256),
+}
+
+
+def main(lab: Lab, settings: Settings) -> Found:
+    """Merges a member of each target by each method and scores the results on all targets."""
+    jobs = lab.jobs(seeds=settings.seeds, datasets=lab.preset.targets)
+    region = lab.population(jobs)
+    names = [[member_name(job) for job in jobs if job.seed == seed] for seed in range(settings.seeds)]
+    populations = [_named(region, own) for own in names]
+    return [merging(lab.context(region), populations, lab.heads(jobs), NAMES, settings.effort)]
+
+
+def _named(region: Region, names: list[str]) -> Region:
+    return region.where(lambda member: member.name in names)
+
+
+def work(preset: Preset, settings: Settings) -> Work:
+    """What it would train and evaluate with a probe; merges and validation come on top."""
+    members = len(preset.targets)
+    return Work(settings.seeds * members, points_of(NAMES, settings.seeds, members))
+
+
+if __name__ == "__main__":
+    launch(main, SETTINGS, work)

@@ -1,0 +1,251 @@
+"""Recipes: what mergekit 0.1.5 gives (tests/golden_merging.py), files in and out, and what is refused."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import golden_merging as golden
+import numpy as np
+import pytest
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
+
+from wsr.errors import WsrError
+from wsr.merging.files import merge_files
+from wsr.merging.method import METHODS
+from wsr.merging.recipe import read_recipe
+from wsr.merging.tensor_files import TensorWriter, open_tensors
+
+NAMED = "{}.safetensors".format
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    """The models of the golden values in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    for name, tensors in golden.models().items():
+        save_file(tensors, NAMED(name))
+    return tmp_path
+
+
+def merged(folder, text):
+    (folder / "recipe.yaml").write_text(text)
+    merge_files(read_recipe(folder / "recipe.yaml"), folder / "out")
+    return load_file(folder / "out" / "model.safetensors")
+
+
+@pytest.mark.parametrize("name", golden.RECIPES)
+def test_a_recipe_gives_what_mergekit_gives(files, name):
+    found = merged(files, golden.recipe(name, NAMED))
+    assert found.keys() == golden.SHAPES.keys()
+    with np.load(golden.FILE) as expected:
+        for path, leaf in found.items():
+            assert leaf.dtype == np.float32
+            np.testing.assert_allclose(leaf, expected[f"{name}/{path}"], atol=1e-5, err_msg=path)
+
+
+def test_the_golden_values_are_of_every_method_that_recipes_have(files):
+    from wsr.merging.recipe import _METHODS
+
+    assert {method for method, *_ in golden.RECIPES.values()} == set(_METHODS)
+    assert set(_METHODS) <= set(METHODS)
+
+
+def test_yaml_as_people_write_it(files):
+    found = merged(
+        files,
+        """
+merge_method: ties
+base_model: base.safetensors
+models:
+  - model: base.safetensors   # no parameters
+  - model: a.safetensors
+    parameters:
+      weight: 0.5
+      density: 4e-1           # which YAML reads as a text
+  - model: b.safetensors
+    parameters: {weight: 1, density: [{filter: norm, value: 0.7}, {value: 0.7}]}
+  - model: c.safetensors
+    parameters: {weight: 0.3}
+parameters:
+  density: 0.5
+  normalize: true
+  int8_mask: true
+dtype: float16
+out_dtype: float32
+""",
+    )
+    with np.load(golden.FILE) as expected:
+        np.testing.assert_allclose(found["norm.weight"], expected["ties/norm.weight"], atol=1e-5)
+
+
+def test_folders_sharded_in_half_precision_with_whole_numbers_and_companions(files):
+    expected = {}
+    for name in ("base", "a"):
+        tensors = golden.models()[name]
+        folder = files / f"{name}-folder"
+        folder.mkdir()
+        (first, *_), half = sorted(tensors), {path: leaf.astype(np.float16) for path, leaf in tensors.items()}
+        save_file({first: half[first], "position_ids": np.arange(4)}, folder / "one.safetensors")
+        save_file({path: leaf for path, leaf in half.items() if path != first}, folder / "two.safetensors")
+        where = {path: "one.safetensors" if path in (first, "position_ids") else "two.safetensors" for path in half}
+        index = {"weight_map": where | {"position_ids": "one.safetensors"}}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+        (folder / "config.json").write_text(f'{{"of": "{name}"}}')
+        (folder / "notes.bin").write_text("not copied")
+        expected[name] = half
+    text = (
+        "merge_method: task_arithmetic\nbase_model: base-folder\nmodels: [{model: a-folder, parameters: {weight: 0.5}}]"
+    )
+    found = merged(files, text)
+    np.testing.assert_array_equal(found.pop("position_ids"), np.arange(4))
+    for path, leaf in found.items():
+        base, own = (np.asarray(expected[name][path], np.float32) for name in ("base", "a"))
+        assert leaf.dtype == np.float16
+        np.testing.assert_allclose(leaf, base + 0.5 * (own - base), atol=2e-3)
+    assert {file.name for file in (files / "out").iterdir()} == {"model.safetensors", "config.json"}
+    assert json.loads((files / "out" / "config.json").read_text()) == {"of": "base"}
+
+
+def test_bfloat16_goes_in_and_out(files):
+    torch = pytest.importorskip("torch", reason="writes bfloat16 independently")
+    from safetensors.torch import load_file as load_torch
+    from safetensors.torch import save_file as save_torch
+
+    tensors = {own: {k: torch.tensor(v).bfloat16() for k, v in golden.models()[own].items()} for own in ("a", "b")}
+    for own, content in tensors.items():
+        save_torch(content, f"{own}16.safetensors")
+    text = "merge_method: linear\nmodels: [{model: a16.safetensors}, {model: b16.safetensors}]\nparameters: {weight: 1}"
+    (files / "r.yaml").write_text(text)
+    merge_files(read_recipe(files / "r.yaml"), files / "out")
+    found = load_torch(files / "out" / "model.safetensors")
+    for path, leaf in found.items():
+        assert leaf.dtype == torch.bfloat16
+        mean = ((tensors["a"][path].float() + tensors["b"][path].float()) / 2).bfloat16()
+        torch.testing.assert_close(leaf, mean, atol=1e-2, rtol=1e-2)
+
+
+def test_a_written_file_is_what_safetensors_reads(tmp_path):
+    with TensorWriter(
+        tmp_path / "x.safetensors", {"a": ("F32", (2, 3)), "b": ("I64", ()), "c": ("F16", (0, 2))}
+    ) as file:
+        file.put("b", np.array(7, np.int64).reshape(1).view(np.uint8))
+        file.put("a", np.arange(6, dtype=np.float32))
+        file.put("c", np.zeros(0, np.float32))
+    with safe_open(tmp_path / "x.safetensors", "np") as found:
+        np.testing.assert_array_equal(found.get_tensor("a"), np.arange(6).reshape(2, 3))
+        assert found.get_tensor("b") == 7
+        assert found.get_tensor("c").shape == (0, 2)
+        assert found.metadata() == {"format": "pt"}
+
+
+def test_an_interrupted_write_leaves_nothing(files):
+    with pytest.raises(RuntimeError), TensorWriter(files / "x.safetensors", {"a": ("F32", (2,))}):
+        raise RuntimeError
+    assert not list(files.glob("*x.safetensors*"))
+
+
+@pytest.mark.parametrize("name", ["base", "a"])
+@pytest.mark.parametrize("cut", [3, 40, -4])
+def test_a_damaged_file_is_refused(files, name, cut):
+    content = (files / NAMED(name)).read_bytes()
+    (files / NAMED(name)).write_bytes(content[:cut])
+    with pytest.raises(WsrError, match=rf"{name}.safetensors: not readable as safetensors"):
+        merged(files, golden.recipe("ties", NAMED))
+    assert not (files / "out").exists()
+    assert not list(files.glob(".out*"))
+
+
+LINEAR = "merge_method: linear\nmodels: [{model: a.safetensors}, {model: b.safetensors}]\nparameters: {weight: 1}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (LINEAR.replace("linear", "tie"), "merge_method: tie: not supported in recipes; nearest: ties"),
+        (LINEAR.replace("linear", "passthrough"), "passthrough: not supported in recipes"),
+        (LINEAR + "slices: []", "slices: not supported"),
+        (LINEAR + "tokenizer_source: union", "tokenizer_source: not supported"),
+        (LINEAR + "dtype: int8", "dtype: int8: expected one of float32"),
+        (LINEAR.replace("weight: 1", "weight: [0, 1]"), "a gradient over layers is not supported; use filters"),
+        (LINEAR.replace("weight: 1", "weight: {value: [0, 1]}"), "a gradient over layers is not supported"),
+        (LINEAR.replace("weight: 1", "wait: 1"), "wait: no parameter of linear; it has int8_mask, normalize, weight"),
+        (LINEAR.replace("weight: 1", "normalize: 1, weight: 1"), "normalize = 1; expected bool"),
+        (LINEAR.replace("weight: 1", "weight: some"), "weight = 'some'; expected float"),
+        (LINEAR.replace("{weight: 1}", "{}"), r"linear needs weight of a.safetensors \(embeddings.weight\)"),
+        (LINEAR.replace("linear", "ties"), "ties needs base_model"),
+        (LINEAR.replace("b.saf", "a.saf"), "a.safetensors is there twice"),
+        (LINEAR.replace("b.saf", "x.saf"), "x.safetensors: expected a .safetensors file or a folder"),
+        (LINEAR.replace("models: ", "models: {"), "cannot be read as YAML"),
+        ("- a", "expected a recipe with merge_method"),
+        ("merge_method: linear", "expected models, a list"),
+        ("merge_method: slerp\nbase_model: base.safetensors\nmodels: [{model: a.safetensors}]", "slerp needs t"),
+        (
+            "merge_method: slerp\nbase_model: base.safetensors\nparameters: {t: 1}\n"
+            "models: [{model: a.safetensors}, {model: b.safetensors}]",
+            "slerp merges exactly 2 members; found 3",
+        ),
+    ],
+)
+def test_what_a_recipe_may_not_say(files, text, told):
+    with pytest.raises(WsrError, match=told):
+        merged(files, text)
+    assert not (files / "out").exists()
+
+
+def test_files_that_do_not_belong_together_are_refused_with_all_differences(files):
+    tensors = golden.models()["a"]
+    del tensors["norm.weight"]
+    save_file({**tensors, "head": np.ones(2, np.float32), "layer.0.dense.bias": np.ones(3, np.float32)}, NAMED("a"))
+    with pytest.raises(WsrError) as error:
+        merged(files, golden.recipe("ties", NAMED))
+    for told in ("norm.weight is in base", "head is in a", r"layer.0.dense.bias is (9,) in base.safetensors and (3,)"):
+        assert told in str(error.value)
+
+
+def test_an_index_may_not_leave_its_folder(tmp_path):
+    (tmp_path / "model.safetensors.index.json").write_text('{"weight_map": {"a": "../x.safetensors"}}')
+    with pytest.raises(WsrError, match="plain file names of the same folder"):
+        open_tensors(tmp_path)
+
+
+@pytest.mark.parametrize("method", ["ties", "della"])
+def test_memory_does_not_grow_with_the_members(tmp_path, method):
+    """24 files of 20 MB, 480 MB together: the process, Python and NumPy included, stays far below."""
+    forms = {"table": ("F32", (4000, 1000)), "layer.weight": ("F32", (1000, 1000))}
+    models = [str(tmp_path / f"{number}.safetensors") for number in range(25)]
+    for path in models:
+        with TensorWriter(Path(path), forms):
+            pass  # zeros that take no place on the disk
+    recipe = {"merge_method": method, "base_model": models[0], "parameters": {"weight": 1, "density": 0.5}}
+    (tmp_path / "recipe.yaml").write_text(json.dumps(recipe | {"models": [{"model": path} for path in models[1:]]}))
+    code = (
+        f"from wsr.cli import main; main(['merge', '--recipe={tmp_path / 'recipe.yaml'}', '--to={tmp_path / 'out'}']);"
+        "print(next(line for line in open('/proc/self/status') if line.startswith('VmHWM')).split()[1])"
+    )
+    root = Path(__file__).parent.parent
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root, check=True)
+    assert int(done.stdout.splitlines()[-1]) / 1024 < 240
+
+
+def test_the_command_merges_files_without_jax(files):
+    (files / "recipe.yaml").write_text(golden.recipe("ties", lambda name: str(files / NAMED(name))))
+    code = (
+        "import sys; from wsr.cli import main; done = main(sys.argv[1:]); assert 'jax' not in sys.modules; exit(done)"
+    )
+    command = [sys.executable, "-c", code, "merge", f"--recipe={files / 'recipe.yaml'}"]
+
+    def run(*flags):
+        return subprocess.run([*command, *flags], capture_output=True, text=True, cwd=Path(__file__).parent.parent)
+
+    done = run(f"--to={files / 'out'}")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("ties merge of 3: ")
+    with np.load(golden.FILE) as expected:
+        found = load_file("out/model.safetensors")
+        np.testing.assert_allclose(found["norm.weight"], expected["ties/norm.weight"], atol=1e-5)
+    again = run(f"--to={files / 'out'}")
+    assert again.returncode == 1
+    assert "already there" in again.stderr
+    assert "--recipe says it all; leave out --method" in run(f"--to={files / 'new'}", "--method=ties").stderr

@@ -1,0 +1,137 @@
+"""A recipe over safetensors files, or over members of a store: read in pieces, written tensor by tensor."""
+
+import os
+import secrets
+import shutil
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from wsr.errors import WsrError
+from wsr.merging.population import OpenLeaf, Population, ReadPiece, of_region
+from wsr.merging.recipe import Recipe
+from wsr.merging.run import merge_leaves
+from wsr.merging.tensor_files import FLOATS, SINGLE, Tensor, TensorWriter, open_tensors
+
+if TYPE_CHECKING:
+    from wsr.region import Region
+
+Tensors = Mapping[str, Tensor]
+
+
+def merge_files(recipe: Recipe, folder: Path) -> None:
+    """Merges the safetensors files or folders that the recipe names into ``folder``, which must not be there yet.
+
+    The tensors of all of them have the same names and shapes. What else lies beside the base (configs, tokenizer) is
+    copied. Whole or not at all.
+
+    Raises:
+      WsrError: files that do not belong together, all differences at once; a folder that is there.
+    """
+    names = ([recipe.base_model] if recipe.base_model else []) + list(recipe.members)
+    models = {name: open_tensors(Path(name)) for name in names}
+    first = models[names[0]]
+    _refuse_differences(models)
+    floats = {name: tensor.shape for name, tensor in first.items() if tensor.dtype in FLOATS}
+    population = Population(
+        recipe.members,
+        floats,
+        partial(_open, models[recipe.base_model]) if recipe.base_model else None,
+        tuple(partial(_open, models[name]) for name in recipe.members),
+        stored="weights",
+        inputs_first=False,
+    )
+    methods = {path: recipe.method(path) for path in floats}
+    if folder.exists():
+        raise WsrError(f"{folder} is already there; choose another folder")
+    scratch = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        scratch.mkdir(parents=True)
+        forms = {
+            name: (recipe.dtype if recipe.dtype and name in floats else tensor.dtype, tensor.shape)
+            for name, tensor in first.items()
+        }
+        with TensorWriter(scratch / SINGLE, forms) as writer:
+            for name in set(first) - set(floats):
+                writer.put(name, first[name].raw())
+            merge_leaves(population, methods, lambda leaf, values: writer.put(leaf.path, values))
+        _copy_companions(Path(names[0]), scratch)
+        os.rename(scratch, folder)
+    except OSError as error:
+        raise WsrError(f"{folder} could not be written: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def merge_members(recipe: Recipe, region: "Region", base_name: str) -> dict[str, Any]:
+    """Merges the members of a region that the recipe names; filters are matched against our own leaf paths.
+
+    Args:
+      recipe: its models are names of members; "base", or the name of the base, is the base.
+      region: a store's members.
+      base_name: how the store calls its base.
+
+    Raises:
+      WsrError: a member that the region lacks, another base.
+    """
+    from wsr.trees import nest
+
+    bases = {"base", base_name}
+    if recipe.base_model is not None and recipe.base_model not in bases:
+        raise WsrError(
+            f"{recipe.path}: base_model: {recipe.base_model}: the store's base is {base_name}, or simply base"
+        )
+    absent = [name for name in recipe.members if name not in region.names and name not in bases]
+    if absent:
+        raise WsrError(
+            f"{recipe.path}: the store has no member {', '.join(absent)}; it has {', '.join(region.names[:5])} ..."
+        )
+    whole = of_region(region)
+    openers: dict[str, OpenLeaf] = dict(zip(region.names, whole.members, strict=True))
+    population = Population(
+        recipe.members, whole.shapes, whole.base, tuple(openers.get(name, _no_task_vector) for name in recipe.members)
+    )
+    merged = {path: np.empty(shape, np.float32) for path, shape in whole.shapes.items()}
+    methods = {path: recipe.method(path) for path in merged}
+    merge_leaves(population, methods, lambda leaf, values: np.copyto(merged[leaf.path], values.reshape(leaf.shape)))
+    return nest(merged)
+
+
+def _open(tensors: Tensors, path: str) -> ReadPiece:
+    return tensors[path].read
+
+
+def _no_task_vector(path: str) -> ReadPiece:
+    return lambda start, out: out.fill(0)
+
+
+def _refuse_differences(models: Mapping[str, Tensors]) -> None:
+    first_name, first = next(iter(models.items()))
+    problems = []
+    for name, tensors in models.items():
+        problems += [f"{path} is in {first_name} and not in {name}" for path in first if path not in tensors]
+        problems += [f"{path} is in {name} and not in {first_name}" for path in tensors if path not in first]
+        for path in first.keys() & tensors.keys():
+            if tensors[path].shape != first[path].shape:
+                problems.append(f"{path} is {first[path].shape} in {first_name} and {tensors[path].shape} in {name}")
+            elif not {first[path].dtype, tensors[path].dtype} <= FLOATS.keys() and not np.array_equal(
+                first[path].raw(), tensors[path].raw()
+            ):
+                problems.append(f"{path} holds no floats and differs between {first_name} and {name}")
+    if problems:
+        more = f" (and {len(problems) - 8} more)" if len(problems) > 8 else ""
+        raise WsrError(
+            f"recipe: the files do not belong together: {'; '.join(problems[:8])}{more}; import them into a store"
+        )
+
+
+def _copy_companions(source: Path, folder: Path) -> None:
+    if not source.is_dir():
+        return
+    for file in [*source.glob("*"), *source.glob("1_Pooling/*")]:
+        if file.is_file() and file.suffix in (".json", ".txt", ".model") and ".index." not in file.name:
+            (folder / file.relative_to(source)).parent.mkdir(exist_ok=True)
+            shutil.copyfile(file, folder / file.relative_to(source))
