@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 
 from wsr.errors import WsrError
 from wsr.models.model import Model
-from wsr.types import Batch, Params
+from wsr.types import Batch, Params, Reads
 
 
 def from_nnx(
@@ -27,6 +27,7 @@ def from_nnx(
     max_length: int,
     packed: bool = True,
     language_model: bool = False,
+    reads: Reads = "text",
 ) -> Model:
     """Returns the model of an NNX module.
 
@@ -64,7 +65,8 @@ def from_nnx(
         module.eval()
         return module.token_losses(_as_jax(batch))
 
-    return Model(name, config, hidden, max_length, init, encode, packed, token_losses if language_model else None)
+    losses = token_losses if language_model else None
+    return Model(name, config, hidden, max_length, init, encode, packed, losses, reads)
 
 
 def from_linen(
@@ -76,6 +78,7 @@ def from_linen(
     max_length: int,
     example: Batch,
     packed: bool = True,
+    reads: Reads = "text",
 ) -> Model:
     """Returns the model of a Linen module.
 
@@ -98,7 +101,7 @@ def from_linen(
         rngs = None if dropout_key is None else {"dropout": dropout_key}
         return module.apply({"params": params}, _as_jax(batch), deterministic=dropout_key is None, rngs=rngs)
 
-    return Model(name, config, hidden, max_length, init, encode, packed)
+    return Model(name, config, hidden, max_length, init, encode, packed, reads=reads)
 
 
 def _refuse_state(name: str, state: Mapping[str, str]) -> None:

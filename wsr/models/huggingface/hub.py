@@ -17,6 +17,7 @@ FILES = (
     "vocab.*",
     "merges.txt",
     "1_Pooling/config.json",
+    "preprocessor_config.json",
 )
 _NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
