@@ -37,6 +37,10 @@ class Oracle:
     """The largest public checkpoint."""
     parameters: int
     """Of its encoder, without pooler and heads."""
+    max_length: int = 512
+    """Its longest text."""
+    auto_class: str = "AutoModel"
+    """The class of transformers that loads an export."""
 
 
 # Wide, so that activations leave the range where exact and tanh GELU agree.
@@ -52,6 +56,37 @@ BERT_SIZES = {
     "type_vocab_size": 2,
 }
 BERT_LARGE = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
+
+LLAMA_SIZES = {
+    "initializer_range": 0.2,
+    "vocab_size": 40,
+    "hidden_size": 24,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": 32,
+    "max_position_embeddings": 64,
+}
+LLAMA3_ROTARY = {
+    "rope_type": "llama3",
+    "rope_theta": 100.0,
+    "factor": 4.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 2.0,
+    "original_max_position_embeddings": 16,
+}
+MODERNBERT_ROTARY = {
+    "full_attention": {"rope_type": "linear", "rope_theta": 100.0, "factor": 2.0},
+    "sliding_attention": {"rope_type": "default", "rope_theta": 10.0},
+}
+DEBERTA_V3 = {
+    "relative_attention": True,
+    "position_buckets": 256,
+    "norm_rel_ebd": "layer_norm",
+    "share_att_key": True,
+    "pos_att_type": "p2c|c2p",
+    "position_biased_input": False,
+}
 
 ORACLES = {
     "bert": Oracle(
@@ -75,6 +110,191 @@ ORACLES = {
         largest={**BERT_LARGE, "vocab_size": 50265, "max_position_embeddings": 514, "type_vocab_size": 1},
         parameters=354_310_144,
     ),
+    "xlm_roberta": Oracle(
+        sizes={**BERT_SIZES, "type_vocab_size": 1},
+        heads=("XLMRobertaForMaskedLM", "XLMRobertaForSequenceClassification"),
+        largest={**BERT_LARGE, "vocab_size": 250002, "max_position_embeddings": 514, "type_vocab_size": 1},
+        parameters=558_840_832,
+    ),
+    "distilbert": Oracle(
+        sizes={
+            **SPREAD,
+            "vocab_size": 40,
+            "dim": 24,
+            "n_layers": 3,
+            "n_heads": 4,
+            "hidden_dim": 48,
+            "max_position_embeddings": 20,
+        },
+        variants={"tanh gelu": {"activation": "gelu_new"}, "sinusoidal": {"sinusoidal_pos_embds": True}},
+        heads=("DistilBertForMaskedLM", "DistilBertForSequenceClassification", "DistilBertForQuestionAnswering"),
+        depth="n_layers",
+        # The multilingual one.
+        largest={"vocab_size": 119547},
+        parameters=134_734_080,
+    ),
+    "electra": Oracle(
+        sizes={**BERT_SIZES, "embedding_size": 16},
+        variants={"no projection": {"embedding_size": 24}, "relu": {"hidden_act": "relu"}},
+        heads=("ElectraForPreTraining", "ElectraForMaskedLM", "ElectraForSequenceClassification"),
+        token_types=True,
+        largest={**BERT_LARGE, "embedding_size": 1024},
+        parameters=334_092_288,
+    ),
+    "albert": Oracle(
+        sizes={**BERT_SIZES, "embedding_size": 16},
+        variants={
+            "embeddings as wide as layers": {"embedding_size": 24},
+            "groups": {"num_hidden_groups": 2},
+            "inner layers": {"inner_group_num": 2},
+            "groups of inner layers": {"num_hidden_groups": 3, "inner_group_num": 2},
+            "exact gelu": {"hidden_act": "gelu"},
+        },
+        heads=("AlbertForPreTraining", "AlbertForMaskedLM", "AlbertForSequenceClassification"),
+        token_types=True,
+        largest={},  # The config class has the numbers of xxlarge; here and below counted from PyTorch's own model.
+        parameters=205_814_272,
+    ),
+    "mpnet": Oracle(
+        sizes={name: size for name, size in BERT_SIZES.items() if name != "type_vocab_size"},
+        variants={"more buckets": {"relative_attention_num_buckets": 40}, "relu": {"hidden_act": "relu"}},
+        heads=("MPNetForMaskedLM", "MPNetForSequenceClassification"),
+        largest={"max_position_embeddings": 514},
+        parameters=108_895_872,
+    ),
+    "deberta_v2": Oracle(
+        sizes={**BERT_SIZES, **DEBERTA_V3, "position_buckets": 6},
+        variants={
+            "content to position": {"pos_att_type": "c2p"},
+            "position to content": {"pos_att_type": "p2c"},
+            "neither": {"pos_att_type": []},
+            "projections of their own": {"share_att_key": False},
+            "one projection of its own": {"share_att_key": False, "pos_att_type": "p2c"},
+            "no buckets": {"position_buckets": -1},
+            "fewer distances than places": {"position_buckets": -1, "max_relative_positions": 5},
+            "buckets over a shorter reach": {"position_buckets": 4, "max_relative_positions": 8},
+            "bare table of distances": {"norm_rel_ebd": "none"},
+            "absolute positions": {"position_biased_input": True},
+            "no token types": {"type_vocab_size": 0},
+            "convolution": {"conv_kernel_size": 3, "conv_act": "gelu"},
+            "wide convolution": {"conv_kernel_size": 5, "conv_act": "tanh"},
+        },
+        heads=("DebertaV2ForMaskedLM", "DebertaV2ForSequenceClassification"),
+        token_types=True,
+        # deberta-v2-xxlarge
+        largest={**DEBERTA_V3, "num_hidden_layers": 48, "conv_kernel_size": 3, "conv_act": "gelu"},
+        parameters=1_564_549_632,
+    ),
+    "modernbert": Oracle(
+        sizes={
+            **SPREAD,
+            "vocab_size": 40,
+            "hidden_size": 24,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 4,
+            "intermediate_size": 32,
+            "max_position_embeddings": 32,
+            "pad_token_id": 0,
+            "local_attention": 6,
+        },
+        variants={
+            "odd window": {"local_attention": 9},
+            "biases": {"attention_bias": True, "mlp_bias": True, "norm_bias": True},
+            "other layers": {"layer_types": ["sliding_attention", "full_attention"] * 2},
+            "theta": {"rope_parameters": MODERNBERT_ROTARY},
+        },
+        heads=("ModernBertForMaskedLM", "ModernBertForSequenceClassification"),
+        largest={"hidden_size": 1024, "num_hidden_layers": 28, "num_attention_heads": 16, "intermediate_size": 2624},
+        parameters=394_781_696,
+        max_length=8192,
+    ),
+    "t5": Oracle(
+        sizes={
+            "vocab_size": 40,
+            "d_model": 24,
+            "d_kv": 8,
+            "d_ff": 32,
+            "num_layers": 3,
+            "num_heads": 4,
+            "relative_attention_num_buckets": 8,
+            "relative_attention_max_distance": 12,
+        },
+        variants={
+            "gated": {"feed_forward_proj": "gated-gelu"},
+            "gated by silu": {"feed_forward_proj": "gated-silu"},
+            "more buckets": {"relative_attention_num_buckets": 32, "relative_attention_max_distance": 128},
+        },
+        heads=("T5ForConditionalGeneration", "T5ForSequenceClassification", "T5ForTokenClassification"),
+        depth="num_layers",
+        largest={"d_model": 1024, "d_kv": 128, "d_ff": 65536, "num_layers": 24, "num_heads": 128},
+        parameters=4_864_791_552,
+        auto_class="AutoModelForTextEncoding",
+    ),
+    "gpt2": Oracle(
+        sizes={**SPREAD, "vocab_size": 40, "n_embd": 24, "n_layer": 3, "n_head": 4, "n_positions": 20},
+        variants={
+            "inner width": {"n_inner": 30},
+            "scaled by layer": {"scale_attn_by_inverse_layer_idx": True},
+            "not scaled": {"scale_attn_weights": False},
+        },
+        heads=("GPT2LMHeadModel", "GPT2ForSequenceClassification", "GPT2ForTokenClassification"),
+        depth="n_layer",
+        # Published: 1,557,611,200.
+        largest={"n_embd": 1600, "n_layer": 48, "n_head": 25},
+        parameters=1_557_611_200,
+        max_length=1024,
+    ),
+    "llama": Oracle(
+        sizes=LLAMA_SIZES,
+        variants={
+            "wide heads and biases": {"head_dim": 8, "attention_bias": True, "mlp_bias": True},
+            "own keys": {"num_key_value_heads": 4},
+            "linear": {"rope_parameters": {"rope_type": "linear", "rope_theta": 100.0, "factor": 4.0}},
+            "llama3": {"rope_parameters": LLAMA3_ROTARY},
+        },
+        heads=("LlamaForCausalLM", "LlamaForSequenceClassification", "LlamaForTokenClassification"),
+        # Llama 3.1 405B. Published: 405,853,388,800 with an untied head of 2,101,346,304; Qwen's figures likewise.
+        largest={
+            "vocab_size": 128256,
+            "hidden_size": 16384,
+            "num_hidden_layers": 126,
+            "num_attention_heads": 128,
+            "num_key_value_heads": 8,
+            "intermediate_size": 53248,
+            "max_position_embeddings": 131072,
+        },
+        parameters=403_752_042_496,
+        max_length=131072,
+    ),
+    "qwen2": Oracle(
+        sizes=LLAMA_SIZES,
+        heads=("Qwen2ForCausalLM", "Qwen2ForSequenceClassification"),
+        largest={
+            "vocab_size": 152064,
+            "hidden_size": 8192,
+            "num_hidden_layers": 80,
+            "num_attention_heads": 64,
+            "num_key_value_heads": 8,
+            "intermediate_size": 29568,
+        },
+        parameters=71_460_495_360,
+        max_length=32768,
+    ),
+    "qwen3": Oracle(
+        sizes={**LLAMA_SIZES, "head_dim": 8},
+        variants={"biases": {"attention_bias": True}},
+        heads=("Qwen3ForCausalLM", "Qwen3ForSequenceClassification"),
+        largest={
+            "hidden_size": 5120,
+            "num_hidden_layers": 64,
+            "num_attention_heads": 64,
+            "num_key_value_heads": 8,
+            "intermediate_size": 25600,
+            "max_position_embeddings": 40960,
+        },
+        parameters=31_984_210_944,
+        max_length=40960,
+    ),
 }
 """By the architecture's name."""
 
@@ -91,17 +311,24 @@ def counterpart(name: str) -> Counterpart:
 
 
 def their_config(name: str, **changes: Any) -> Any:
-    """Returns the config object of transformers for the oracle ``name``."""
-    from transformers import AutoConfig
+    """Returns the config object of transformers for a small random model."""
+    return _config(name, **{**ORACLES[name].sizes, **changes})
 
-    return AutoConfig.for_model(counterpart(name).model_type, **{**ORACLES[name].sizes, **changes})
+
+def largest_config(name: str) -> Any:
+    """Returns the config object of transformers of the largest public checkpoint."""
+    return _config(name, **ORACLES[name].largest)
 
 
 def our_config(config: Any) -> tuple[str, dict[str, Any]]:
-    """Returns the architecture and the config, but for the pooling, that a config object of transformers is read as."""
+    """Returns the architecture and the config, but for the pooling, that a config object of transformers is read as.
+
+    It is that of a model without the parts that not every checkpoint has.
+    """
     with tempfile.TemporaryDirectory() as folder:
         config.save_pretrained(folder)
-        return read_config(Path(folder))
+        name, own = read_config(Path(folder))
+    return name, {**own, **dict.fromkeys(counterpart(name).present, False)}
 
 
 @functools.cache
@@ -122,3 +349,9 @@ def pair(name: str, variant: str = "", depth: int | None = None) -> tuple[Any, m
     ours = models.build(name, {**config, "pooling": "cls"})
     params, _ = from_huggingface(ours, {key: value.numpy() for key, value in theirs.state_dict().items()})
     return theirs, ours, params
+
+
+def _config(name: str, **attributes: Any) -> Any:
+    from transformers import AutoConfig
+
+    return AutoConfig.for_model(counterpart(name).model_type, **attributes)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from models_support import every_token, in_rows, one_a_row, random_params, random_texts
-from oracles import ORACLES, our_config, their_config
+from oracles import ORACLES, largest_config, our_config
 
 from wsr import models
 from wsr.errors import WsrError
@@ -121,10 +121,10 @@ def test_gradient_is_finite_and_agrees_with_a_difference(name):
     # Along the gradient itself the loss rises by its norm.
     norm = float(np.sqrt(sum(np.sum(np.square(leaf)) for leaf in jax.tree.leaves(gradient))))
     ends = []
-    for step in (1e-2, -1e-2):
+    for step in (2e-3, -2e-3):
         moved = jax.tree.map(lambda leaf, slope, step=step: leaf + step * slope / norm, params, gradient)
         ends.append(float(np.sum(np.asarray(encode(moved, batch), np.float64) * target)))
-    np.testing.assert_allclose((ends[0] - ends[1]) / 2e-2, norm, rtol=1e-2)
+    np.testing.assert_allclose((ends[0] - ends[1]) / 4e-3, norm, rtol=1e-2)
 
 
 @pytest.mark.parametrize("name", ["bert", "roberta"])
@@ -177,11 +177,11 @@ def test_no_silent_broadcasting_between_ranks():
 
 @pytest.mark.parametrize("name", sorted(ORACLES))
 def test_the_largest_public_size_has_its_number_of_parameters_and_runs(name):
-    read_as, config = our_config(their_config(name, **ORACLES[name].largest))
+    read_as, config = our_config(largest_config(name))
     model = models.build(read_as, {**config, "pooling": "mean"})
     params = jax.eval_shape(model.init, jax.random.key(0))
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == ORACLES[name].parameters
-    assert model.max_length == 512
+    assert model.max_length == ORACLES[name].max_length
     texts = random_texts(0, [512], 1000)
     features = jax.eval_shape(model.encode, params, one_a_row(texts, 512))
     assert features.shape == (1, model.hidden)

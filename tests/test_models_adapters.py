@@ -58,6 +58,14 @@ def test_a_module_becomes_two_pure_functions(make):
     assert np.abs(dropped - expected).max() > 1e-3
 
 
+def test_initial_parameters_are_those_of_the_nnx_module():
+    params = from_nnx(NnxNetwork, **SIZES).init(jax.random.key(3))
+    module = NnxNetwork(nnx.Rngs(jax.random.key(3)))
+    for layer in (0, 1):
+        for name in ("kernel", "bias"):
+            np.testing.assert_array_equal(params["layers"][str(layer)][name], getattr(module.layers[layer], name)[...])
+
+
 @pytest.mark.parametrize("make", [_nnx_model, _linen_model])
 def test_a_module_works_over_a_population(make):
     model, _, _ = make()

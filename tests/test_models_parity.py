@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 from models_support import every_token, in_rows, one_a_row, random_texts
-from oracles import CASES, NAMES, ORACLES, counterpart, pair, their_config
+from oracles import CASES, NAMES, ORACLES, counterpart, largest_config, pair
 
 from wsr import models
 from wsr.models.huggingface.weights import from_huggingface, is_dropped
@@ -91,7 +91,7 @@ def test_gradients_of_every_parameter_agree(torch, name):
     texts = random_texts(7, LENGTHS, 40)
     weights = np.random.default_rng(0).normal(size=24).astype(np.float32)
     theirs.zero_grad()
-    state = theirs(torch.tensor([texts[0][0]])).last_hidden_state[0, 0]
+    state = theirs(torch.tensor([texts[0][0]])).last_hidden_state[0, -1]  # which sees the others in a decoder too
     (state * torch.tensor(weights)).sum().backward()
     gradients = {
         key: np.zeros(parameter.shape, np.float32) if parameter.grad is None else parameter.grad.numpy()
@@ -101,7 +101,7 @@ def test_gradients_of_every_parameter_agree(torch, name):
     expected, _ = from_huggingface(ours, gradients)
 
     def loss(params):
-        return (ours.encode(params, one_a_row(texts, LENGTH))[0] * weights).sum()
+        return (ours.encode(params, every_token(one_a_row(texts, LENGTH)))[LENGTHS[0] - 1] * weights).sum()
 
     found = jax.grad(loss)(params)
     jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4), found, expected)
@@ -115,6 +115,6 @@ def test_the_largest_public_size_has_as_many_parameters_as_in_transformers(torch
 
     oracle = ORACLES[name]
     with torch.device("meta"):
-        theirs = getattr(transformers, counterpart(name).model_class)(their_config(name, **oracle.largest))
+        theirs = getattr(transformers, counterpart(name).model_class)(largest_config(name))
     sizes = {key: tensor.numel() for key, tensor in theirs.named_parameters()}
     assert sum(size for key, size in sizes.items() if not is_dropped(counterpart(name), key)) == oracle.parameters

@@ -1,10 +1,15 @@
 """Architectures: the registry, adapters for Flax modules, Hugging Face import and export."""
 
+from wsr.models import albert as _albert
 from wsr.models import bert as _bert
+from wsr.models import deberta_v2 as _deberta_v2
+from wsr.models import distilbert as _distilbert
+from wsr.models import electra as _electra
 from wsr.models import gpt2 as _gpt2
 from wsr.models import llama as _llama
 from wsr.models import load as _load
 from wsr.models import modernbert as _modernbert
+from wsr.models import mpnet as _mpnet
 from wsr.models import qwen2 as _qwen2
 from wsr.models import qwen3 as _qwen3
 from wsr.models import roberta as _roberta
@@ -12,6 +17,7 @@ from wsr.models import t5 as _t5
 from wsr.models import tiny as _tiny
 from wsr.models import tiny_vit as _tiny_vit
 from wsr.models import vit as _vit
+from wsr.models import xlm_roberta as _xlm_roberta
 from wsr.models.adapters import from_linen, from_nnx
 from wsr.models.huggingface import export
 from wsr.models.model import Checkpoint, Model
@@ -19,6 +25,12 @@ from wsr.models.registry import architectures, build, register, register_checkpo
 
 register("bert", _bert.bert, example=_bert.EXAMPLE, counterpart=_bert.COUNTERPART)
 register("roberta", _roberta.roberta, example=_roberta.EXAMPLE, counterpart=_roberta.COUNTERPART)
+register("xlm_roberta", _xlm_roberta.xlm_roberta, example=_xlm_roberta.EXAMPLE, counterpart=_xlm_roberta.COUNTERPART)
+register("distilbert", _distilbert.distilbert, example=_distilbert.EXAMPLE, counterpart=_distilbert.COUNTERPART)
+register("electra", _electra.electra, example=_electra.EXAMPLE, counterpart=_electra.COUNTERPART)
+register("albert", _albert.albert, example=_albert.EXAMPLE, counterpart=_albert.COUNTERPART)
+register("mpnet", _mpnet.mpnet, example=_mpnet.EXAMPLE, counterpart=_mpnet.COUNTERPART)
+register("deberta_v2", _deberta_v2.deberta_v2, example=_deberta_v2.EXAMPLE, counterpart=_deberta_v2.COUNTERPART)
 register("tiny", _tiny.tiny, example=_tiny.EXAMPLE, counterpart=_bert.COUNTERPART, checkpoint=_tiny.checkpoint)
 register("modernbert", _modernbert.modernbert, example=_modernbert.EXAMPLE, counterpart=_modernbert.COUNTERPART)
 register("t5", _t5.t5, example=_t5.EXAMPLE, counterpart=_t5.COUNTERPART)

@@ -39,13 +39,13 @@ def from_nnx(
         WsrError: the module holds state besides its parameters.
     """
     # Abstract: shapes only, no array is made. Parameters are initialised by `init` alone.
-    graph, abstract, rest = nnx.split(nnx.eval_shape(lambda: build(nnx.Rngs(0))), nnx.Param, ...)
+    graph, abstract, rest = nnx.split(nnx.eval_shape(lambda: build(_rngs(0))), nnx.Param, ...)
     refused = {_path(path): type(value).__name__ for path, value in nnx.to_flat_state(rest)}
     _refuse_state(name, refused)
     takes_rngs = _takes(type(nnx.merge(graph, abstract)).__call__, "rngs")
 
     def init(key: Array) -> Params:
-        params = nnx.state(build(nnx.Rngs(key)), nnx.Param)
+        params = nnx.state(build(_rngs(key)), nnx.Param)
         return _nest({path: value.get_value() for path, value in nnx.to_flat_state(params)})
 
     def filled(params: Params) -> Any:
@@ -102,6 +102,26 @@ def from_linen(
         return module.apply({"params": params}, _as_jax(batch), deterministic=dropout_key is None, rngs=rngs)
 
     return Model(name, config, hidden, max_length, init, encode, packed, reads=reads)
+
+
+class _Stream(nnx.RngStream):
+    """A stream of the same keys that counts outside of the program.
+
+    With nnx's own counter the time to trace a module's initialisation grows with the square of its layers.
+    """
+
+    drawn = 0
+
+    def __call__(self) -> Array:
+        key = jax.random.fold_in(self.key.get_value(), self.drawn)
+        self.drawn += 1
+        return key
+
+
+def _rngs(seed: int | Array) -> nnx.Rngs:
+    rngs = nnx.Rngs()
+    rngs.default = _Stream(seed, tag="default")
+    return rngs
 
 
 def _refuse_state(name: str, state: Mapping[str, str]) -> None:

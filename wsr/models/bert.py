@@ -1,14 +1,16 @@
 """BERT (and MiniLM, which is a small BERT) in Flax NNX."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from flax import nnx
 from jaxtyping import Array, Float
 
+from wsr.models import config as configs
 from wsr.models.adapters import from_nnx
 from wsr.models.counterpart import Counterpart, Module
-from wsr.models.encoder_config import TAKEN, EncoderConfig
+from wsr.models.encoder_config import EncoderConfig, taken
 from wsr.models.layers.attention import same_text
 from wsr.models.layers.block import Block
 from wsr.models.layers.embeddings import Embeddings
@@ -35,8 +37,8 @@ EXAMPLE: Mapping[str, Any] = {
 
 
 def bert(config: Mapping[str, Any]) -> Model:
-    """Returns the BERT encoder of ``config`` (see ``EncoderConfig``)."""
-    typed = EncoderConfig.from_mapping(config)
+    """Returns the BERT encoder of ``config`` (see ``BertConfig``)."""
+    typed = BertConfig.from_mapping(config)
     return from_nnx(
         lambda rngs: Bert(typed, rngs),
         name="bert",
@@ -46,41 +48,61 @@ def bert(config: Mapping[str, Any]) -> Model:
     )
 
 
+@dataclass(frozen=True)
+class BertConfig(EncoderConfig):
+    """That of an encoder which tells the texts of a pair apart."""
+
+    type_vocab_size: int
+
+    def check(self) -> None:
+        """Raises ``WsrError`` where the numbers make no encoder."""
+        super().check()
+        configs.require("encoder", self, type_vocab_size=1)
+
+
 class Bert(nnx.Module):
     """Embeddings, layers, pooling. No pooler and no head: those belong to a task."""
 
-    def __init__(self, config: EncoderConfig, rngs: nnx.Rngs):
-        self.config = config
-        self.embeddings = Embeddings(config, rngs)
-        self.layers = nnx.List([Block(config, rngs) for _ in range(config.num_hidden_layers)])
+    def __init__(self, config: BertConfig, rngs: nnx.Rngs):
+        self.pooling = config.pooling
+        self.embeddings = Embeddings(config, rngs, token_types=config.type_vocab_size)
+        self.layers = nnx.List(blocks(config, rngs))
 
     def __call__(self, batch: Mapping[str, Array], rngs: nnx.Rngs | None = None) -> Float[Array, "batch hidden"]:
-        return pool(self.config.pooling, self.hidden_states(batch, rngs), batch)
+        return pool(self.pooling, self.hidden_states(batch, rngs), batch)
 
     def hidden_states(
         self, batch: Mapping[str, Array], rngs: nnx.Rngs | None = None
     ) -> Float[Array, "rows length hidden"]:
         """Returns the output of the last layer for every token."""
         embedded = self.embed(batch, rngs)
-        mask = same_text(batch["text_ids"])
         # One axis of tokens: the gradient of a product with [rows, length, hidden] makes XLA write transposed copies of
         # the activations on a CPU.
-        hidden = embedded.reshape(-1, embedded.shape[-1])
+        hidden = self.transform(embedded.reshape(-1, embedded.shape[-1]), batch, rngs)
+        return hidden.reshape(*embedded.shape[:2], -1)
+
+    def embed(self, batch: Mapping[str, Array], rngs: nnx.Rngs | None) -> Float[Array, "rows length features"]:
+        """Returns the embeddings of the tokens."""
+        return self.embeddings(batch["token_ids"], batch["positions"], batch["token_types"], rngs)
+
+    def transform(
+        self, hidden: Float[Array, "tokens features"], batch: Mapping[str, Array], rngs: nnx.Rngs | None
+    ) -> Float[Array, "tokens hidden"]:
+        """Returns what the layers make of the embeddings."""
+        mask = same_text(batch["text_ids"])
         for layer in self.layers:
             hidden = layer(hidden, mask, rngs)
-        return hidden.reshape(embedded.shape)
+        return hidden
 
-    def embed(self, batch: Mapping[str, Array], rngs: nnx.Rngs | None) -> Float[Array, "rows length hidden"]:
-        """Returns the input of the first layer."""
-        return self.embeddings(batch["token_ids"], batch["positions"], batch["token_types"], rngs)
+
+def blocks(config: EncoderConfig, rngs: nnx.Rngs) -> list[Block]:
+    """Returns the layers."""
+    return [Block(config, rngs) for _ in range(config.num_hidden_layers)]
 
 
 def modules(config: Mapping[str, Any]) -> Iterator[Module]:
     """Yields where BERT's modules are in ``transformers`` and here, and their kinds."""
-    yield "embeddings.word_embeddings", "embeddings/token", "embedding"
-    yield "embeddings.position_embeddings", "embeddings/position", "embedding"
-    yield "embeddings.token_type_embeddings", "embeddings/token_type", "embedding"
-    yield "embeddings.LayerNorm", "embeddings/norm", "norm"
+    yield from embedding_modules()
     for layer in range(config["num_hidden_layers"]):
         theirs, ours = f"encoder.layer.{layer}", f"layers/{layer}"
         for part in ("query", "key", "value"):
@@ -92,11 +114,19 @@ def modules(config: Mapping[str, Any]) -> Iterator[Module]:
         yield f"{theirs}.output.LayerNorm", f"{ours}/feed_forward/norm", "norm"
 
 
+def embedding_modules() -> Iterator[Module]:
+    """Yields the modules of BERT's embeddings, which other architectures share."""
+    yield "embeddings.word_embeddings", "embeddings/token", "embedding"
+    yield "embeddings.position_embeddings", "embeddings/position", "embedding"
+    yield "embeddings.token_type_embeddings", "embeddings/token_type", "embedding"
+    yield "embeddings.LayerNorm", "embeddings/norm", "norm"
+
+
 COUNTERPART = Counterpart(
     model_type="bert",
     model_class="BertModel",
     prefix="bert.",
-    taken=TAKEN,
+    taken=taken(BertConfig),
     modules=modules,
     dropped=r"pooler\.dense\.(weight|bias)|embeddings\.(position_ids|token_type_ids)|(cls|lm_head|classifier)\..+",
     # Attributes of older files that newer config classes lost.

@@ -2,7 +2,7 @@
 
 import types
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from wsr.errors import WsrError
@@ -28,6 +28,11 @@ def read(kind: type[Config], config: Mapping[str, Any], what: str) -> Config:
     if wrong:
         raise WsrError(f"{what} config: wrong kind of value: {', '.join(wrong)}")
     return kind(**{name: _as(config[name], hints[name]) for name in names})
+
+
+def write(config: Any) -> dict[str, Any]:
+    """Returns a config as a JSON-able dict: the inverse of ``read``."""
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(config).items()}
 
 
 def require(what: str, config: object, **allowed: Any) -> None:
@@ -68,5 +73,6 @@ def _is(value: Any, hint: Any) -> bool:
 
 
 def _as(value: Any, hint: Any) -> Any:
-    origin = get_origin(hint) or hint
-    return float(value) if origin is float else tuple(value) if origin is tuple else value
+    if isinstance(value, list):
+        return tuple(value)
+    return float(value) if hint is float else value

@@ -20,6 +20,7 @@ class Layout:
 
 SAME = Layout(lambda theirs: theirs, lambda ours: ours)
 TRANSPOSED = Layout(lambda theirs: theirs.T, lambda ours: ours.T)
+"""A matrix, or a convolution: PyTorch's [outputs, inputs, width] is [width, inputs, outputs] in Flax."""
 # [1, rows, features] <-> [rows, features]
 UNBATCHED = Layout(lambda theirs: theirs[0], lambda ours: ours[None])
 # A convolution: [features, channels, height, width] <-> [height, width, channels, features]
@@ -68,6 +69,8 @@ class Counterpart:
     """A regular expression of tensors, without the prefix, that belong to a head or hold constants."""
     only: Mapping[str, Any] = field(default_factory=dict)
     """Attributes with the only value that is understood, where that is not the config class's default."""
+    optional: Mapping[str, Any] = field(default_factory=dict)
+    """Attributes among the taken that the config class does not know, with what their absence means."""
     harmless: frozenset[str] = frozenset()
     """Attributes of this architecture that change nothing in the hidden states."""
     language_model_class: str | None = None

@@ -1,17 +1,19 @@
 """The numbers that shape a BERT-like encoder, under their Hugging Face names."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from wsr.models import config as configs
 from wsr.models.layers.activations import ACTIVATIONS
 from wsr.models.layers.pooling import POOLINGS
 
+Own = TypeVar("Own", bound="EncoderConfig")
+
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """Sizes, activation, dropout and pooling of a BERT-like encoder."""
+    """Sizes, activation, dropout and pooling of a BERT-like encoder; an architecture adds its own."""
 
     vocab_size: int
     hidden_size: int
@@ -19,7 +21,6 @@ class EncoderConfig:
     num_attention_heads: int
     intermediate_size: int
     max_position_embeddings: int
-    type_vocab_size: int
     pad_token_id: int
     hidden_act: str
     layer_norm_eps: float
@@ -29,20 +30,25 @@ class EncoderConfig:
     pooling: str
 
     @classmethod
-    def from_mapping(cls, config: Mapping[str, Any]) -> "EncoderConfig":
+    def from_mapping(cls: type[Own], config: Mapping[str, Any]) -> Own:
         """Checks ``config`` and returns it typed; raises ``WsrError`` naming every bad key."""
         typed = configs.read(cls, config, "encoder")
-        sizes = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
-        positive = (*sizes, "max_position_embeddings", "type_vocab_size")
-        configs.require("encoder", typed, **dict.fromkeys(positive, 1), hidden_act=ACTIVATIONS, pooling=POOLINGS)
-        configs.require_share("encoder", typed, "hidden_dropout_prob", "attention_probs_dropout_prob")
-        configs.require_multiple("encoder", typed, "hidden_size", "num_attention_heads")
+        typed.check()
         return typed
+
+    def check(self) -> None:
+        """Raises ``WsrError`` where the numbers make no encoder."""
+        sizes = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+        positive = (*sizes, "max_position_embeddings")
+        configs.require("encoder", self, **dict.fromkeys(positive, 1), hidden_act=ACTIVATIONS, pooling=POOLINGS)
+        configs.require_share("encoder", self, "hidden_dropout_prob", "attention_probs_dropout_prob")
+        configs.require_multiple("encoder", self, "hidden_size", "num_attention_heads")
 
     def to_mapping(self) -> dict[str, Any]:
         """Returns the config as a JSON-able dict."""
-        return asdict(self)
+        return configs.write(self)
 
 
-TAKEN = tuple(name for name in EncoderConfig.__dataclass_fields__ if name != "pooling")
-"""The attributes that an encoder follows, as its Hugging Face config calls them."""
+def taken(kind: type[EncoderConfig]) -> tuple[str, ...]:
+    """Returns the attributes that an encoder follows, as its Hugging Face config calls them."""
+    return tuple(name for name in kind.__dataclass_fields__ if name != "pooling")

@@ -11,8 +11,7 @@ from jaxtyping import Array, Float
 from wsr.models.adapters import from_nnx
 from wsr.models.bert import COUNTERPART as BERT_COUNTERPART
 from wsr.models.bert import EXAMPLE as BERT_EXAMPLE
-from wsr.models.bert import Bert
-from wsr.models.encoder_config import EncoderConfig
+from wsr.models.bert import Bert, BertConfig
 from wsr.models.model import Model
 
 EXAMPLE: Mapping[str, Any] = {
@@ -26,8 +25,8 @@ EXAMPLE: Mapping[str, Any] = {
 
 
 def roberta(config: Mapping[str, Any]) -> Model:
-    """Returns the RoBERTa encoder of ``config`` (see ``EncoderConfig``)."""
-    typed = EncoderConfig.from_mapping(config)
+    """Returns the RoBERTa encoder of ``config`` (see ``BertConfig``)."""
+    typed = BertConfig.from_mapping(config)
     return from_nnx(
         lambda rngs: Roberta(typed, rngs),
         name="roberta",
@@ -40,13 +39,17 @@ def roberta(config: Mapping[str, Any]) -> Model:
 class Roberta(Bert):
     """Counts positions from ``pad_token_id + 1`` and gives every token the type 0."""
 
-    def embed(self, batch: Mapping[str, Array], rngs: nnx.Rngs | None) -> Float[Array, "rows length hidden"]:
-        """Returns the input of the first layer."""
-        positions = batch["positions"] + _first_position(self.config)
+    def __init__(self, config: BertConfig, rngs: nnx.Rngs):
+        super().__init__(config, rngs)
+        self.first_position = _first_position(config)
+
+    def embed(self, batch: Mapping[str, Array], rngs: nnx.Rngs | None) -> Float[Array, "rows length features"]:
+        """Returns the embeddings of the tokens."""
+        positions = batch["positions"] + self.first_position
         return self.embeddings(batch["token_ids"], positions, jnp.zeros_like(batch["token_types"]), rngs)
 
 
-def _first_position(config: EncoderConfig) -> int:
+def _first_position(config: BertConfig) -> int:
     # The position table keeps the row of the padding token, as the original's does.
     return config.pad_token_id + 1
 

@@ -49,7 +49,7 @@ def read_config(folder: Path) -> tuple[str, dict[str, Any]]:
     model_type = str(raw.get("model_type"))
     name, counterpart = _architecture(path, model_type)
     try:
-        config = AutoConfig.for_model(**raw).to_dict()
+        config = dict(counterpart.optional) | AutoConfig.for_model(**raw).to_dict()
     except Exception as error:  # The config classes check types with exceptions of their own.
         raise WsrError(f"{path}: not a valid {model_type} config: {_one_line(error)}") from error
     taken = {attribute: config[attribute] for attribute in counterpart.taken}

@@ -75,8 +75,8 @@ def _canonical(
     found: dict[str, str] = {}
     dropped, problems = [], []
     for name in sorted(names):
-        # An untied head belongs to a language model that has it and is dropped from any other.
-        if is_dropped(counterpart, name) and name not in wanted:
+        # What one model holds for show is a part of another.
+        if is_dropped(counterpart, name) and name.removeprefix(counterpart.prefix) not in wanted:
             dropped.append(name)
             continue
         *module, leaf = name.removeprefix(counterpart.prefix).split(".")

@@ -15,4 +15,5 @@ ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = {
     "gelu_pytorch_tanh": _tanh_gelu,
     "relu": jax.nn.relu,
     "silu": jax.nn.silu,
+    "tanh": jax.numpy.tanh,
 }

@@ -92,6 +92,7 @@ class SelfAttention(nnx.Module):
         hidden: Float[Array, "tokens hidden"],
         mask: Bool[Array, "rows 1 length length"],
         rngs: nnx.Rngs | None = None,
+        bias: Float[Array, "#rows heads length length"] | None = None,
     ) -> Float[Array, "tokens hidden"]:
         mixed = attend(
             self.query(hidden),
@@ -99,9 +100,19 @@ class SelfAttention(nnx.Module):
             self.value(hidden),
             mask,
             heads=self.heads,
+            bias=bias,
             dropout=self.weights_dropout,
             rngs=rngs,
         )
+        return self.beside(hidden, mixed, rngs)
+
+    def beside(
+        self,
+        hidden: Float[Array, "tokens hidden"],
+        mixed: Float[Array, "tokens hidden"],
+        rngs: nnx.Rngs | None,
+    ) -> Float[Array, "tokens hidden"]:
+        """Returns what was mixed through the output layer, added to ``hidden`` and normalised."""
         return self.norm(hidden + self.output_dropout(self.output(mixed), rngs=rngs))
 
 

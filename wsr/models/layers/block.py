@@ -21,8 +21,10 @@ class Block(nnx.Module):
         hidden: Float[Array, "tokens hidden"],
         mask: Bool[Array, "rows 1 length length"],
         rngs: nnx.Rngs | None = None,
+        bias: Float[Array, "#rows heads length length"] | None = None,
     ) -> Float[Array, "tokens hidden"]:
-        return self.feed_forward(self.attention(hidden, mask, rngs), rngs)
+        """``bias`` is added to the scores of attention."""
+        return self.feed_forward(self.attention(hidden, mask, rngs, bias), rngs)
 
 
 class FeedForward(nnx.Module):

@@ -10,12 +10,21 @@ from wsr.models.layers.dense import layer_norm, table
 class Embeddings(nnx.Module):
     """The input of the first layer."""
 
-    def __init__(self, config: EncoderConfig, rngs: nnx.Rngs):
-        hidden, spread = config.hidden_size, config.initializer_range
-        self.token = table(config.vocab_size, hidden, rngs, spread=spread)
-        self.position = table(config.max_position_embeddings, hidden, rngs, spread=spread)
-        self.token_type = table(config.type_vocab_size, hidden, rngs, spread=spread)
-        self.norm = layer_norm(hidden, rngs, epsilon=config.layer_norm_eps)
+    def __init__(
+        self,
+        config: EncoderConfig,
+        rngs: nnx.Rngs,
+        *,
+        token_types: int,
+        positions: bool = True,
+        features: int | None = None,
+    ):
+        """``token_types`` may be 0; ``features`` are those of an embedding where that is not the hidden size."""
+        features, spread = features or config.hidden_size, config.initializer_range
+        self.token = table(config.vocab_size, features, rngs, spread=spread)
+        self.position = table(config.max_position_embeddings, features, rngs, spread=spread) if positions else None
+        self.token_type = table(token_types, features, rngs, spread=spread) if token_types else None
+        self.norm = layer_norm(features, rngs, epsilon=config.layer_norm_eps)
         self.dropout = nnx.Dropout(config.hidden_dropout_prob)
 
     def __call__(
@@ -24,7 +33,11 @@ class Embeddings(nnx.Module):
         positions: Int[Array, "rows length"],
         token_types: Int[Array, "rows length"],
         rngs: nnx.Rngs | None = None,
-    ) -> Float[Array, "rows length hidden"]:
+    ) -> Float[Array, "rows length features"]:
         """``positions`` and ``token_types`` index their tables directly: offsets are up to the caller."""
-        summed = self.token(token_ids) + self.token_type(token_types) + self.position(positions)
+        summed = self.token(token_ids)
+        if self.token_type is not None:
+            summed = summed + self.token_type(token_types)
+        if self.position is not None:
+            summed = summed + self.position(positions)
         return self.dropout(self.norm(summed), rngs=rngs)

@@ -1,0 +1,108 @@
+"""Disentangled attention: scores of content with content, of content with distance and of distance with content.
+
+He et al. 2021, arXiv 2006.03654, section 3.1, as version 2 of DeBERTa computes it.
+"""
+
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int
+
+from wsr.models.encoder_config import EncoderConfig
+from wsr.models.layers.attention import SelfAttention, attend
+from wsr.models.layers.dense import dense
+from wsr.models.layers.relative_positions import deberta_buckets, distances, of_distance
+
+
+@dataclass(frozen=True)
+class Nearness:
+    """Which tokens see which, and how far apart they are; the same for all layers."""
+
+    mask: Bool[Array, "rows 1 length length"]
+    rows: Int[np.ndarray, " distances"]
+    """The rows of the table of distances that can occur, in order."""
+    index: Int[Array, "rows length length"]
+    """Which of ``rows`` is the distance from a key to a query."""
+
+
+def nearness(
+    mask: Bool[Array, "rows 1 length length"],
+    positions: Int[Array, "rows length"],
+    *,
+    buckets: int,
+    furthest: int,
+    span: int,
+) -> Nearness:
+    """Returns the distances among tokens, in the ``2 * span`` rows of a table of distances."""
+    at = np.clip(span + deberta_buckets(distances(mask.shape[-1]), buckets, furthest), 0, 2 * span - 1)
+    # Short rows need few of the distances: the others are not multiplied.
+    rows, index = np.unique(at, return_inverse=True)
+    return Nearness(mask, rows, of_distance(jnp.asarray(index, jnp.int32), positions))
+
+
+class DisentangledAttention(SelfAttention):
+    """Self-attention with scores of distances.
+
+    ``softmax((Q K^T + Q D_k^T + D_q K^T) / sqrt(width (1 + how many scores of distances)))``, each score of a distance
+    taken at that of its query and key.
+    """
+
+    def __init__(self, config: EncoderConfig, rngs: nnx.Rngs, *, scores: tuple[str, ...], shared: bool):
+        """``scores`` hold "c2p", "p2c" or both; with ``shared`` distances go through the projections of the content."""
+        super().__init__(config, rngs)
+        hidden, spread = config.hidden_size, config.initializer_range
+        self.scores, self.shared = scores, shared
+        self.width = hidden // self.heads
+        if not shared and "c2p" in scores:
+            self.distance_key = dense(hidden, hidden, rngs, spread=spread)
+        if not shared and "p2c" in scores:
+            self.distance_query = dense(hidden, hidden, rngs, spread=spread)
+        self.distance_dropout = nnx.Dropout(config.hidden_dropout_prob)
+
+    def disentangled(
+        self,
+        hidden: Float[Array, "tokens hidden"],
+        distance: Float[Array, "distances hidden"],
+        near: Nearness,
+        rngs: nnx.Rngs | None = None,
+    ) -> Float[Array, "tokens hidden"]:
+        """Returns the output for each token, added to ``hidden`` and normalised."""
+        query, key = self.query(hidden), self.key(hidden)
+        scale = 1.0 / (self.width * (1 + len(set(self.scores)))) ** 0.5
+        distance = self.distance_dropout(distance, rngs=rngs)
+        bias = None
+        if "c2p" in self.scores:
+            towards = (self.key if self.shared else self.distance_key)(distance)
+            bias = self._at(query, towards, near.index)
+        if "p2c" in self.scores:
+            towards = (self.query if self.shared else self.distance_query)(distance)
+            of_keys = self._at(key, towards, near.index.swapaxes(1, 2)).swapaxes(2, 3)
+            bias = of_keys if bias is None else bias + of_keys
+        mixed = attend(
+            query,
+            key,
+            self.value(hidden),
+            near.mask,
+            heads=self.heads,
+            scale=scale,
+            bias=None if bias is None else bias * scale,
+            dropout=self.weights_dropout,
+            rngs=rngs,
+        )
+        return self.beside(hidden, mixed, rngs)
+
+    def _at(
+        self,
+        content: Float[Array, "tokens hidden"],
+        distance: Float[Array, "distances hidden"],
+        index: Int[Array, "rows length length"],
+    ) -> Float[Array, "rows heads length length"]:
+        """Returns the products of each token's content with the distance that ``index`` names for each other token."""
+        rows, length, _ = index.shape
+        content = content.reshape(rows, length, self.heads, self.width)
+        distance = distance.reshape(-1, self.heads, self.width)
+        at_least_float32 = jnp.promote_types(content.dtype, jnp.float32)
+        products = jnp.einsum("rlhd,phd->rhlp", content, distance, preferred_element_type=at_least_float32)
+        return jnp.take_along_axis(products, index[:, None], axis=3)

@@ -1,0 +1,52 @@
+"""Distances between the tokens of one text, in buckets that widen: exact when near, logarithmic when far.
+
+A bucket depends on two positions within a text only, so the buckets are a table over the distances that a row can hold,
+made by NumPy when a program is built and read by ``of_distance``. Tokens of different texts get what their positions
+give, which no mask lets through.
+"""
+
+import numpy as np
+from jaxtyping import Array, Int, Shaped
+
+
+def distances(length: int) -> Int[np.ndarray, " distances"]:
+    """Returns the distances that a row of ``length`` can hold, ``1 - length`` to ``length - 1``."""
+    return np.arange(1 - length, length)
+
+
+def of_distance(
+    table: Shaped[Array, "distances ..."], positions: Int[Array, "rows length"]
+) -> Shaped[Array, "rows length length ..."]:
+    """Returns what ``table``, in the order of ``distances``, holds for the distance from each key to each query."""
+    apart = positions[:, :, None] - positions[:, None, :]
+    return table[apart + table.shape[0] // 2]
+
+
+def t5_buckets(apart: Int[np.ndarray, " n"], buckets: int, furthest: int) -> Int[np.ndarray, " n"]:
+    """Returns the buckets of T5 and MPNet, 0 to ``buckets - 1``, of query minus key position.
+
+    The upper half is for keys that come later. Half of each half is exact, the rest logarithmic up to ``furthest``
+    (Raffel et al. 2020, arXiv 1910.10683, section 2.1).
+    """
+    half = buckets // 2
+    exact = half // 2
+    size = np.abs(apart)
+    with np.errstate(divide="ignore"):
+        far = np.log(size.astype(np.float32) / exact) / np.float32(np.log(furthest / exact)) * (half - exact)
+    far = np.minimum(exact + np.maximum(far, 0).astype(np.int32), half - 1)
+    return (np.where(size < exact, size, far) + half * (apart < 0)).astype(np.int32)
+
+
+def deberta_buckets(apart: Int[np.ndarray, " n"], buckets: int, furthest: int) -> Int[np.ndarray, " n"]:
+    """Returns the buckets of DeBERTa-v2, about ``-buckets`` to ``buckets``, of query minus key position.
+
+    Exact up to half of ``buckets``, then logarithmic up to ``furthest``; they came with version 2 of the code of He et
+    al. 2021, arXiv 2006.03654. With ``buckets`` below 1 every distance is its own.
+    """
+    if buckets < 1:
+        return apart.astype(np.int32)
+    middle = buckets // 2
+    size = np.where(np.abs(apart) < middle, middle - 1, np.abs(apart)).astype(np.float32)
+    steepness = np.log(np.float32((furthest - 1) / middle))
+    far = np.ceil(np.log(size / np.float32(middle)) / steepness * np.float32(middle - 1)) + middle
+    return np.where(size <= middle, apart, far * np.sign(apart)).astype(np.int32)
