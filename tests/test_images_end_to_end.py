@@ -2,6 +2,7 @@
 
 import json
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from transformers import AutoConfig
@@ -32,13 +33,13 @@ def data(vit):
 
 @pytest.fixture(scope="module")
 def members(vit, data):
-    recipe = Recipe(learning_rate=1e-2, batch_size=32, epochs=4.0)
+    recipe = Recipe(learning_rate=1e-2, batch_size=32, epochs=12.0)
     return list(finetune(vit.model, vit.params, [Job(data[0], seed, recipe) for seed in range(2)], chunk=1))
 
 
 def test_the_command_line_takes_digits_through_everything(tmp_path, capsys):
     store, merged = tmp_path / "store", tmp_path / "merged"
-    common = ["--learning_rate=0.01", "--epochs=4", "--size=192", "--seeds=1"]
+    common = ["--learning_rate=0.01", "--epochs=8", "--size=192", "--seeds=1"]
     names = "digits,made_up_images_a1,made_up_images_a2"
     assert main(["train", f"--store={store}", "--base=tiny_vit", f"--datasets={names}", *common]) == 0
     assert len(Store.open(store).names()) == 3
@@ -79,9 +80,9 @@ def test_members_learn_and_points_between_them_are_scored(vit, data, members):
 def test_the_gradient_in_the_coefficients_agrees_with_a_difference(vit, data, members):
     region = from_params(vit.model, vit.params, {f"seed {m.job.seed}": m.params for m in members})
     judge = validation_loss(region, data[1])
-    point = np.array([0.5, 0.3], np.float32)
+    point = jnp.array([0.5, 0.3])
     gradient = judge(point)[1]()
-    step = np.array([0.02, 0.0], np.float32)
+    step = jnp.array([0.02, 0.0])
     difference = (judge(point + step)[0] - judge(point - step)[0]) / 0.04
     np.testing.assert_allclose(gradient[0], difference, rtol=0.1, atol=2e-3)
 

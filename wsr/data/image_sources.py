@@ -76,7 +76,7 @@ class MadeUpImages:
     family: str
     dataset: str
     images: int = 400
-    signal: float = 0.5
+    signal: float = 1.0
 
     def read(self) -> Mapping[str, Records]:
         """Returns the images, the same in every process."""

@@ -34,6 +34,7 @@ def from_nnx(
     ``build(rngs)`` makes the module; ``module(batch)`` gives features [batch, hidden]. A module with dropout
     takes ``module(batch, rngs=...)`` and hands ``rngs`` to its ``nnx.Dropout`` layers, which store no keys.
     That of a language model has ``module.token_losses(batch)`` [rows, length], see ``Model.token_losses``.
+    ``reads`` says which kind of batch it is, see ``wsr.types.Batch``; images are never packed.
 
     Raises:
         WsrError: the module holds state besides its parameters.
@@ -66,7 +67,7 @@ def from_nnx(
         return module.token_losses(_as_jax(batch))
 
     losses = token_losses if language_model else None
-    return Model(name, config, hidden, max_length, init, encode, packed, losses, reads)
+    return Model(name, config, hidden, max_length, init, encode, packed and reads == "text", losses, reads)
 
 
 def from_linen(
@@ -101,7 +102,7 @@ def from_linen(
         rngs = None if dropout_key is None else {"dropout": dropout_key}
         return module.apply({"params": params}, _as_jax(batch), deterministic=dropout_key is None, rngs=rngs)
 
-    return Model(name, config, hidden, max_length, init, encode, packed, reads=reads)
+    return Model(name, config, hidden, max_length, init, encode, packed and reads == "text", reads=reads)
 
 
 class _Stream(nnx.RngStream):
