@@ -1,5 +1,6 @@
 """Batches and parameters for the tests of the models, independent of the package's own packing."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -10,6 +11,52 @@ from wsr import models
 
 Text = tuple[list[int], list[int]]
 """Token ids and token types of one text."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Four texts or images, as a model reads them, and what the common suite makes of them; all of one shape."""
+
+    alone: dict[str, jax.Array]
+    together: dict[str, jax.Array]
+    """Packed, where the model packs."""
+    first_changed: dict[str, jax.Array]
+    """As ``together``, with another first text or image."""
+    two_absent: dict[str, jax.Array]
+    all_absent: dict[str, jax.Array]
+
+
+def inputs_for(model: models.Model) -> Inputs:
+    """Returns inputs of the kind that ``model`` reads; their sizes are those of its config."""
+    return _images(model) if model.reads == "images" else _texts(model)
+
+
+def _texts(model: models.Model) -> Inputs:
+    texts = random_texts(0, LENGTHS, model.config["vocab_size"])
+    changed = [(texts[0][0][::-1], texts[0][1]), *texts[1:]]
+    # As many rows as one text a row, so that one program serves all.
+    rows = PACKED if model.packed else [[0], [1], [2], [3]]
+    return Inputs(
+        one_a_row(texts, LENGTH),
+        in_rows(texts, rows, LENGTH),
+        in_rows(changed, rows, LENGTH),
+        in_rows(texts[:2], [[0], [1], [], []], LENGTH, slots=4),
+        in_rows([], [[]] * 4, LENGTH, slots=4),
+    )
+
+
+def _images(model: models.Model) -> Inputs:
+    side, channels = model.config["image_size"], model.config["num_channels"]
+    images = np.random.default_rng(0).standard_normal((4, side, side, channels)).astype(np.float32)
+    some = [images, images, images.copy(), images.copy(), np.zeros_like(images)]
+    some[2][0] = images[0, ::-1]
+    some[3][2:] = 0
+    return Inputs(*({"pixel_values": jnp.asarray(one)} for one in some))
+
+
+LENGTHS = [5, 9, 3, 7]
+LENGTH = 11
+PACKED = [[0, 2], [1], [3], []]
 
 
 def random_texts(seed: int, lengths: list[int], vocabulary: int, *, pairs: bool = False) -> list[Text]:

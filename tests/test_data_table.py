@@ -15,7 +15,9 @@ def test_every_line_is_complete(name):
     assert spec.name == name
     assert spec.classes is not None
     assert spec.classes >= 1
-    assert spec.family in (*FAMILIES, "author", "made_up_a", "made_up_b", "made_up_c")
+    made_up = ("made_up_a", "made_up_b", "made_up_c", "made_up_images_a", "made_up_images_b")
+    assert spec.family in (*FAMILIES, "author", *made_up, "digits")
+    assert spec.reads == ("images" if spec.columns.text == "image" else "text")
     assert len(spec.label_names) in (0, spec.classes)
     splits = getattr(spec.source, "splits", {"train": "train"})
     assert "train" in splits

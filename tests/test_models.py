@@ -8,31 +8,35 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from models_support import every_token, in_rows, one_a_row, random_params, random_texts
+from models_support import LENGTH, LENGTHS, every_token, in_rows, inputs_for, one_a_row, random_params, random_texts
 from oracles import ORACLES, largest_config, our_config
 
 from wsr import models
 from wsr.errors import WsrError
+from wsr.geometry import combine
 from wsr.models.bert import EXAMPLE
+from wsr.models.image_processor import ImageProcessor
 from wsr.models.layers.pooling import POOLINGS, pool
+from wsr.store import MemberRecord, Store
+from wsr.trees import flatten, stack
 
-LENGTHS = [5, 9, 3, 7]
-LENGTH = 11
-PACKED = [[0, 2], [1], [3], []]  # as many rows as one text a row, so that one program serves both
 NAMES = sorted(models.architectures())
+WITH_COUNTERPART = [name for name in NAMES if models.architectures()[name].counterpart]
 # The poolings are shared by all: each with one architecture, and each architecture with its own.
 POOLED = [(name, None) for name in NAMES] + [("bert", pooling) for pooling in POOLINGS]
 
 
 @functools.cache
 def _setup(name, **changes):
-    """A model, its ``encode``, parameters and texts.
+    """A model, its ``encode``, parameters and inputs.
 
     Not compiled as a whole: the tests share shapes, so that each operation is compiled once for all of them.
     """
     model = models.build(name, {**models.architectures()[name].example, **changes})
-    texts = random_texts(0, LENGTHS, model.config["vocab_size"])
-    return model, model.encode, random_params(model), texts
+    return model, model.encode, random_params(model), inputs_for(model)
+
+
+# The common suite: what an architecture must keep, whoever wrote it. It joins by being registered.
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -56,60 +60,58 @@ def test_initial_tables_have_the_spread_the_config_asks_for():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_name_and_config_give_the_same_model_again(name):
-    model, encode, params, texts = _setup(name)
+    model, encode, params, inputs = _setup(name)
     assert json.loads(json.dumps(model.config)) == model.config
     again = models.build(model.name, model.config)
     assert (again.name, again.config, again.hidden) == (model.name, model.config, model.hidden)
-    batch = one_a_row(texts, LENGTH)
-    np.testing.assert_array_equal(again.encode(params, batch), encode(params, batch))
+    assert (again.reads, again.packed) == (model.reads, model.packed)
+    np.testing.assert_array_equal(again.encode(params, inputs.alone), encode(params, inputs.alone))
 
 
 @pytest.mark.parametrize(("name", "pooling"), POOLED)
-def test_packed_rows_equal_one_text_a_row(name, pooling):
-    model, encode, params, texts = _setup(name, **({"pooling": pooling} if pooling else {}))
-    alone = encode(params, one_a_row(texts, LENGTH))
+def test_together_equals_alone(name, pooling):
+    model, encode, params, inputs = _setup(name, **({"pooling": pooling} if pooling else {}))
+    alone = encode(params, inputs.alone)
     assert alone.shape == (4, model.hidden)
-    np.testing.assert_allclose(encode(params, in_rows(texts, PACKED, LENGTH)), alone, atol=1e-5)
+    assert np.abs(alone[0] - alone[1]).max() > 1e-4
+    np.testing.assert_allclose(encode(params, inputs.together), alone, atol=1e-5)
 
 
 @pytest.mark.parametrize(("name", "pooling"), POOLED)
 def test_changing_a_text_changes_its_own_features_only(name, pooling):
-    _, encode, params, texts = _setup(name, **({"pooling": pooling} if pooling else {}))
-    before = encode(params, in_rows(texts, PACKED, LENGTH))
-    changed = [(texts[0][0][::-1], texts[0][1]), *texts[1:]]
-    after = encode(params, in_rows(changed, PACKED, LENGTH))
+    _, encode, params, inputs = _setup(name, **({"pooling": pooling} if pooling else {}))
+    before, after = encode(params, inputs.together), encode(params, inputs.first_changed)
     np.testing.assert_array_equal(after[1:], before[1:])
     assert np.abs(after[0] - before[0]).max() > 1e-4
 
 
 @pytest.mark.parametrize(("name", "pooling"), POOLED)
 def test_absent_texts_and_empty_rows_are_finite(name, pooling):
-    _, encode, params, texts = _setup(name, **({"pooling": pooling} if pooling else {}))
-    features = encode(params, in_rows(texts[:2], [[0], [1], [], []], LENGTH, slots=4))
+    _, encode, params, inputs = _setup(name, **({"pooling": pooling} if pooling else {}))
+    features = encode(params, inputs.two_absent)
     assert features.shape[0] == 4
     assert np.isfinite(features).all()
-    assert np.isfinite(encode(params, in_rows([], [[]] * 4, LENGTH, slots=4))).all()
+    assert np.isfinite(encode(params, inputs.all_absent)).all()
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_vmap_and_map_over_params_equal_a_loop(name):
-    model, encode, _, texts = _setup(name)
-    batch = in_rows(texts, PACKED, LENGTH)
+    model, encode, _, inputs = _setup(name)
     members = [random_params(model, seed) for seed in range(3)]
     population = jax.tree.map(lambda *leaves: jnp.stack(leaves), *members)
-    loop = np.stack([encode(member, batch) for member in members])
+    loop = np.stack([encode(member, inputs.together) for member in members])
     assert np.abs(loop[0] - loop[1]).max() > 1e-3
-    by_vmap = jax.jit(jax.vmap(model.encode, in_axes=(0, None)))(population, batch)
-    by_map = jax.lax.map(lambda member: encode(member, batch), population)
+    by_vmap = jax.jit(jax.vmap(model.encode, in_axes=(0, None)))(population, inputs.together)
+    by_map = jax.lax.map(lambda member: encode(member, inputs.together), population)
     np.testing.assert_allclose(by_vmap, loop, atol=1e-5)
     np.testing.assert_allclose(by_map, loop, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_gradient_is_finite_and_agrees_with_a_difference(name):
-    model, encode, params, texts = _setup(name)
+    model, encode, params, inputs = _setup(name)
     # Two texts of four are absent: their features must not poison the gradient.
-    batch = in_rows(texts[:2], [[0], [1], [], []], LENGTH, slots=4)
+    batch = inputs.two_absent
     random = np.random.default_rng(0)
     target = random.standard_normal((4, model.hidden)).astype(np.float32)
 
@@ -127,10 +129,60 @@ def test_gradient_is_finite_and_agrees_with_a_difference(name):
     np.testing.assert_allclose((ends[0] - ends[1]) / 4e-3, norm, rtol=1e-2)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_combine_gives_base_and_members_back_bit_for_bit(name):
+    model, _, base, _ = _setup(name)
+    members = [random_params(model, seed) for seed in (1, 2)]
+    points = jax.jit(combine)(base, stack(members), jnp.asarray([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.5, 0.25]]))
+    for point, expected in enumerate((base, *members)):
+        _assert_same(jax.tree.map(lambda leaf, point=point: leaf[point], points), expected)
+    for path, leaf in flatten(points).items():
+        own, one, other = (np.asarray(flatten(params)[path]) for params in (base, *members))
+        np.testing.assert_allclose(leaf[3], own + 0.5 * (one - own) + 0.25 * (other - own), atol=1e-5, err_msg=path)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_store_gives_base_and_members_back_bit_for_bit(name, tmp_path):
+    model, _, base, _ = _setup(name)
+    store = Store.create(tmp_path, model_name=name, model_config=model.config, base_name="a base", base_params=base)
+    member = random_params(model, 1)
+    head = {"kernel": np.ones((model.hidden, 2), np.float32), "bias": np.zeros(2, np.float32)}
+    origin = {"mode": "full", "size": 1, "hyperparameters": {}, "metrics": {}, "jaxlib": "", "device_kind": ""}
+    store.save(MemberRecord("one", "data", "family", seed=0, threads=1, group_size=1, **origin), member, head)
+    again = Store.open(tmp_path)
+    assert models.build(again.model_name, again.model_config).config == model.config
+    _assert_same(again.base(), base)
+    _assert_same(again.load("one")[0], member)
+
+
+@pytest.mark.parametrize("name", WITH_COUNTERPART)
+def test_a_hugging_face_folder_gives_the_same_bits_back(name, tmp_path):
+    model, _, _, _ = _setup(name)
+    if model.reads == "images":
+        of_channels = (0.5,) * model.config["num_channels"]
+        processor = ImageProcessor(model.config["image_size"], of_channels, of_channels)
+    else:
+        processor = models.load("tiny").tokenizer
+        model = models.build(name, {**model.config, "vocab_size": len(processor)})
+    models.export(models.Checkpoint(model, random_params(model), processor), tmp_path / "folder")
+    again = models.load(str(tmp_path / "folder"))
+    assert (again.model.config, again.model.reads) == (model.config, model.reads)
+    _assert_same(again.params, random_params(model))
+
+
+def _assert_same(found, expected):
+    assert flatten(found).keys() == flatten(expected).keys()
+    for path, leaf in flatten(found).items():
+        np.testing.assert_array_equal(leaf, flatten(expected)[path], err_msg=path)
+
+
+# What is of one architecture or of all together.
+
+
 @pytest.mark.parametrize("name", sorted(set(NAMES) - {"tiny"}))
 def test_dropout_happens_only_with_a_key_and_follows_it(name):
-    _, encode, params, texts = _setup(name)
-    batch = one_a_row(texts, LENGTH)
+    _, encode, params, inputs = _setup(name)
+    batch = inputs.alone
     plain = encode(params, batch)
     first, same, other = (encode(params, batch, jax.random.key(k)) for k in (1, 1, 2))
     np.testing.assert_array_equal(plain, encode(params, batch))
@@ -142,8 +194,8 @@ def test_dropout_happens_only_with_a_key_and_follows_it(name):
 @pytest.mark.parametrize("rate", ["hidden_dropout_prob", "attention_probs_dropout_prob"])
 def test_both_dropout_rates_are_followed(rate):
     off = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    _, encode, params, texts = _setup("bert", **off)
-    batch = one_a_row(texts, LENGTH)
+    _, encode, params, inputs = _setup("bert", **off)
+    batch = inputs.alone
     plain = encode(params, batch)
     np.testing.assert_array_equal(encode(params, batch, jax.random.key(1)), plain)
     _, dropping, _, _ = _setup("bert", **{**off, rate: 0.5})
@@ -152,8 +204,8 @@ def test_both_dropout_rates_are_followed(rate):
 
 def test_attention_with_dropout_at_a_vanishing_rate_equals_attention_without():
     # The path with dropout of the attention weights is written out by hand; it must be the same function.
-    _, encode, params, texts = _setup("bert", hidden_dropout_prob=0.0, attention_probs_dropout_prob=1e-9)
-    batch = in_rows(texts, PACKED, LENGTH)
+    _, encode, params, inputs = _setup("bert", hidden_dropout_prob=0.0, attention_probs_dropout_prob=1e-9)
+    batch = inputs.together
     np.testing.assert_allclose(encode(params, batch, jax.random.key(0)), encode(params, batch), atol=1e-5)
 
 
@@ -170,9 +222,9 @@ def test_pooling_agrees_with_numpy(pooling):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_no_silent_broadcasting_between_ranks(name):
-    model, _, params, texts = _setup(name)
+    model, _, params, inputs = _setup(name)
     with jax.numpy_rank_promotion("raise"):
-        features = jax.eval_shape(model.encode, params, in_rows(texts, PACKED, LENGTH), jax.random.key(0))
+        features = jax.eval_shape(model.encode, params, inputs.together, jax.random.key(0))
     assert features.shape == (4, model.hidden)
 
 
@@ -198,10 +250,10 @@ def test_roberta_ignores_token_types_and_bert_does_not():
 
 
 def test_params_of_another_size_are_refused():
-    model, _, _, texts = _setup("bert")
+    model, _, _, inputs = _setup("bert")
     _, _, shallow, _ = _setup("bert", num_hidden_layers=1)
     with pytest.raises(WsrError, match="parameters lack layers/1/attention/"):
-        model.encode(shallow, one_a_row(texts, LENGTH))
+        model.encode(shallow, inputs.alone)
 
 
 @pytest.mark.parametrize(
@@ -275,7 +327,6 @@ def test_an_unreachable_hub_names_the_offline_choices():
 
 
 def test_numpy_batches_are_read_too():
-    _, encode, params, texts = _setup("bert")
-    batch = in_rows(texts, PACKED, LENGTH)
-    as_numpy = {name: np.asarray(array) for name, array in batch.items()}
-    np.testing.assert_array_equal(encode(params, as_numpy), encode(params, batch))
+    _, encode, params, inputs = _setup("bert")
+    as_numpy = {name: np.asarray(array) for name, array in inputs.together.items()}
+    np.testing.assert_array_equal(encode(params, as_numpy), encode(params, inputs.together))

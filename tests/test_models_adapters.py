@@ -11,6 +11,7 @@ from flax import linen, nnx
 from models_support import in_rows, random_texts
 
 from wsr.errors import WsrError
+from wsr.evaluate import evaluate
 from wsr.models import from_linen, from_nnx, registry
 
 BATCH = {"image": jnp.arange(12.0).reshape(4, 3)}
@@ -152,13 +153,28 @@ def test_building_an_adapter_makes_no_array():
 
 def test_the_page_on_adding_an_architecture_runs(monkeypatch):
     page = Path(__file__).parents[1] / "docs" / "add_an_architecture.md"
-    (snippet,) = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    snippets = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
     monkeypatch.setattr(registry, "_architectures", dict(registry._architectures))
     names: dict = {}
-    exec(compile(snippet, str(page), "exec"), names)
+    for number, snippet in enumerate(snippets):
+        exec(compile(snippet, f"{page}, snippet {number}", "exec"), names)
+
     texts = random_texts(0, [3, 5], 108)
-    features = names["model"].encode(names["params"], in_rows(texts, [[0, 1]], 10))
-    table = np.asarray(names["params"]["token"]["embedding"])
-    dense = names["params"]["dense"]
+    batch = in_rows(texts, [[0, 1]], 10)
+    params = names["params"]
+    table, dense = np.asarray(params["token"]["embedding"]), params["dense"]
     expected = [np.tanh(table[ids].mean(0) @ dense["kernel"] + dense["bias"]) for ids, _ in texts]
-    np.testing.assert_allclose(features, expected, atol=1e-5)
+    np.testing.assert_allclose(names["model"].encode(params, batch), expected, atol=1e-5)
+    np.testing.assert_allclose(names["in_linen"].encode(params, batch), expected, atol=1e-5)
+
+    # What the page shows is no accident: members are alike, and better than the base; so is their average.
+    cosines = names["region"].similarity()
+    assert cosines.shape == (3, 3)
+    assert (cosines > 0.3).all()
+    scores = names["scores"]
+    assert scores.losses.shape[0] == 5
+    base = evaluate(names["region"], np.zeros((1, 3)), scores.dataset).generalised_loss[0]
+    assert (scores.generalised_loss < base).all()
+    members = np.stack([member["dense"]["bias"] for member in names["members"].values()])
+    np.testing.assert_allclose(names["merged"]["dense"]["bias"], members.mean(axis=0), atol=1e-6)
+    assert names["again"].model.name == "camembert"

@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Float, Shaped
 
-from wsr.data.dataset import Dataset, Split
+from wsr.data.dataset import AnySplit, Dataset
 from wsr.data.metrics import score
 from wsr.probe import PROBES, ProbeResult
 from wsr.progress import Counter
@@ -135,7 +135,7 @@ def score_points(
     region: Region,
     coefficients: Float[np.ndarray, "points members"],
     keys: Sequence[str],
-    splits: Mapping[str, Split],
+    splits: Mapping[str, AnySplit],
     score: Callable[[Mapping[str, Float[AnyArray, "chunk _ _"]]], Mapping[str, Shaped[np.ndarray, "chunk texts"]]],
     *,
     protocol: Protocol,

@@ -8,9 +8,11 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 
-from wsr.data.dataset import Split
+from wsr.data.dataset import AnySplit
+from wsr.data.images import ImageSplit
 from wsr.data.packing import Batches, evaluation_batches, in_text_order, row_length_for
 from wsr.devices import mesh_for
+from wsr.errors import WsrError
 from wsr.models.model import Model
 from wsr.types import Params
 
@@ -25,10 +27,19 @@ def split_features(model: Model, params: Params, batches: Batches, texts: int) -
     return np.asarray(point_features(model, placed, batches, texts, mesh)[0])
 
 
-def all_features(model: Model, params: Params, split: Split) -> Float[np.ndarray, "texts hidden"]:
+def all_features(model: Model, params: Params, split: AnySplit) -> Float[np.ndarray, "texts hidden"]:
     """Returns the features of every text of a split under one model, packed as suits a CPU."""
+    refuse_other_split(model, split)
     batches = evaluation_batches(split, rows=16, row_length=row_length_for(64, split), packed=model.packed)
     return split_features(model, params, batches, len(split))
+
+
+def refuse_other_split(model: Model, *splits: AnySplit) -> None:
+    """Raises where a split holds texts and the model reads images, or the reverse."""
+    for split in splits:
+        found = "images" if isinstance(split, ImageSplit) else "text"
+        if found != model.reads:
+            raise WsrError(f"{model.name} reads {model.reads}; the dataset is one of {found}")
 
 
 def point_features(
@@ -48,7 +59,7 @@ def point_features(
     inputs, slots = _inputs(batches, along_texts)
     placement = NamedSharding(mesh, PartitionSpec("texts"))
     outputs = []
-    for first in range(0, len(inputs["token_ids"]), along_texts):
+    for first in range(0, len(next(iter(inputs.values()))), along_texts):
         step = {name: array[first : first + along_texts] for name, array in inputs.items()}
         outputs.append(jax.device_put(program(points, jax.device_put(step, placement)), home))
     return _in_text_order(outputs, _slot_of_text(batches, texts, slots))

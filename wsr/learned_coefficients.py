@@ -14,11 +14,11 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float
 
-from wsr.data.dataset import Dataset, joined
+from wsr.data.dataset import AnySplit, Dataset, joined
 from wsr.data.packing import evaluation_batches, row_length_for
 from wsr.errors import WsrError
 from wsr.evaluate import Protocol
-from wsr.features import split_features
+from wsr.features import refuse_other_split, split_features
 from wsr.geometry import combine, task_vector
 from wsr.models.model import Model
 from wsr.probe_gradient import probed_loss_and_gradient
@@ -109,7 +109,8 @@ def validation_loss(
         )
     model = region.model
     probe, validation = dataset.splits["probe"], dataset.splits["validation"]
-    texts = joined([probe, validation])
+    refuse_other_split(model, probe, validation)
+    texts: AnySplit = joined([probe, validation])
     row_length = row_length_for(protocol.row_length, texts)
     batches = evaluation_batches(texts, rows=protocol.rows, row_length=row_length, packed=model.packed)
     base, members = jax.device_put(region.base), jax.device_put(region.stacked())

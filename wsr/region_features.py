@@ -9,10 +9,10 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
-from wsr.data.dataset import Split, joined
+from wsr.data.dataset import AnySplit, joined
 from wsr.data.packing import Batches, evaluation_batches, row_length_for, rows_a_step
 from wsr.devices import Plan, chunk_for_device, mesh_for, plan, rows_for_device
-from wsr.features import encoding_bytes, point_features
+from wsr.features import encoding_bytes, point_features, refuse_other_split
 from wsr.geometry import combine_one_by_one
 from wsr.region import Region
 from wsr.types import Params
@@ -25,7 +25,7 @@ Passes = list[list[int]]
 def region_features(
     region: Region,
     coefficients: Float[np.ndarray, "points members"],
-    splits: Mapping[str, Split],
+    splits: Mapping[str, AnySplit],
     *,
     rows: int = 16,
     row_length: int = 64,
@@ -89,7 +89,7 @@ def region_features(
 def plan_features(
     region: Region,
     coefficients: Float[np.ndarray, "points members"],
-    splits: Mapping[str, Split],
+    splits: Mapping[str, AnySplit],
     *,
     rows: int = 16,
     row_length: int = 64,
@@ -110,7 +110,7 @@ def plan_features(
 def _planned(
     region: Region,
     coefficients: Float[np.ndarray, "points members"],
-    splits: Mapping[str, Split],
+    splits: Mapping[str, AnySplit],
     rows: int,
     row_length: int,
     chunk: int | None,
@@ -120,7 +120,8 @@ def _planned(
 ) -> tuple[Plan, Batches]:
     device, axis = mesh.devices.flat[0], mesh.shape["points"]
     most = chunk or chunk_for_device(-(-len(coefficients) // axis), device=device)
-    texts = joined(list(splits.values()))
+    refuse_other_split(region.model, *splits.values())
+    texts: AnySplit = joined(list(splits.values()))
     length = row_length_for(row_length, texts)
     fitting = rows_for_device(rows, most, length, device=device)
     together = rows_a_step(texts, fitting, row_length=length, packed=region.model.packed)
@@ -174,7 +175,7 @@ def _used(coefficients: Float[np.ndarray, "points members"], points: Sequence[in
     return np.flatnonzero(np.any(coefficients[list(points)] != 0, axis=0)).tolist()
 
 
-def _point_bytes(hidden: int, splits: Mapping[str, Split]) -> int:
+def _point_bytes(hidden: int, splits: Mapping[str, AnySplit]) -> int:
     """Features of a point, in the order of batches, of texts and those of the point before; and a probe on them."""
     sizes = [len(split) for split in splits.values()]
     probe = 3 * max(sizes) * hidden + 4 * hidden**2

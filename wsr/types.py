@@ -13,7 +13,7 @@ Dimensions, as they appear in every shape of the package:
 """
 
 from collections.abc import Mapping
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from jaxtyping import Array, Float
@@ -35,7 +35,14 @@ Batch: TypeAlias = Mapping[str, AnyArray]
     positions   int32 [rows, length]   offset of the token within its own text, from 0
     text_ids    int32 [rows, length]   which text of the batch the token belongs to; -1 where there is none
     starts      int32 [batch]          index of a text's first token in the flattened rows; 0 for absent texts
+
+For images:
+
+    pixel_values float32 [batch, height, width, channels]   normalised; 0 for absent images
 """
+
+Reads: TypeAlias = Literal["text", "images"]
+"""Which kind of batch an encoder reads."""
 
 Coefficients: TypeAlias = Float[Array, "points members"]
 """Points of weight space: row p is the model ``base + sum_k coefficients[p, k] * task_vector_k``."""

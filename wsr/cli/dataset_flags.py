@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 def define(values: flags.FlagValues) -> None:
     """Defines the flags."""
     text = flags.DEFINE_string
-    text("text_column", None, "Of files and hub datasets: the column of the text.", flag_values=values)
+    text("text_column", None, "Of files and hub datasets: the column of the text or image.", flag_values=values)
     text("pair_column", None, "The column of the second text of a pair.", flag_values=values)
     text("label_column", None, "The column of the label.", flag_values=values)
     text("family", None, "The family of the datasets, where the table does not say it.", flag_values=values)

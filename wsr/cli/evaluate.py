@@ -12,7 +12,7 @@ from absl import flags
 from wsr.cli import dataset_flags, device_flags
 
 if TYPE_CHECKING:
-    from wsr.data.dataset import Split
+    from wsr.data.dataset import AnySplit
     from wsr.region import Region
 
 
@@ -20,7 +20,7 @@ class Target(NamedTuple):
     """What points are scored on, and how."""
 
     dataset: Any
-    splits: "Mapping[str, Split]"
+    splits: "Mapping[str, AnySplit]"
     """What is read."""
     planned: "Region"
     """What reads it."""

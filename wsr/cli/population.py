@@ -1,7 +1,7 @@
 """Opens a store as a region, and the checkpoint that its members started from: shared by several verbs."""
 
 from wsr.models import Checkpoint, build
-from wsr.models.load import load_tokenizer
+from wsr.models.load import load_processor
 from wsr.region import Region
 from wsr.store import Store
 from wsr.studies.members import learned_region
@@ -16,5 +16,5 @@ def open_region(path: str) -> tuple[Store, Region]:
 
 def open_base(store: Store) -> Checkpoint:
     """Returns the checkpoint that the store's members started from, with its tokenizer."""
-    tokenizer = load_tokenizer(store.base_name, store.model_config["vocab_size"])
-    return Checkpoint(build(store.model_name, store.model_config), store.base(), tokenizer)
+    model = build(store.model_name, store.model_config)
+    return Checkpoint(model, store.base(), load_processor(store.base_name, model))

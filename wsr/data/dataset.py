@@ -1,11 +1,14 @@
-"""What the rest of the package sees of a dataset: tokenised texts and labels in four disjoint splits."""
+"""What the rest of the package sees of a dataset: texts or images and their labels in four disjoint splits."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 from jaxtyping import Float32, Int32, Int64, Integer
+
+from wsr.data.images import ImageSplit
 
 SPLITS = ("finetune", "probe", "validation", "test")
 """The four splits of every dataset. A probe never sees a text that a member was fine-tuned on."""
@@ -40,6 +43,11 @@ class Split:
         """Tokens of each text."""
         return np.diff(self.offsets)
 
+    @property
+    def arrays(self) -> tuple[np.ndarray, ...]:
+        """All that a model can see."""
+        return self.token_ids, self.token_types, self.offsets, self.labels
+
     def take(self, indices: Integer[np.ndarray, " taken"]) -> "Split":
         """Returns the texts ``indices``, in that order."""
         lengths = self.lengths[indices]
@@ -47,17 +55,27 @@ class Split:
         source = np.repeat(self.offsets[:-1][indices] - offsets[:-1], lengths) + np.arange(offsets[-1])
         return Split(self.token_ids[source], self.token_types[source], offsets, self.labels[indices])
 
+    def followed_by(self, others: Sequence["Split"]) -> "Split":
+        """Returns these texts and then those of the others."""
+        splits = (self, *others)
+        starts = np.cumsum([0, *(len(split.token_ids) for split in splits)])
+        offsets = [split.offsets[1:] + start for split, start in zip(splits, starts[:-1], strict=True)]
+        return Split(
+            np.concatenate([split.token_ids for split in splits]),
+            np.concatenate([split.token_types for split in splits]),
+            np.concatenate([np.zeros(1, np.int64), *offsets]),
+            np.concatenate([split.labels for split in splits]),
+        )
 
-def joined(splits: Sequence[Split]) -> Split:
-    """Returns the texts of all splits, one split after the other."""
-    starts = np.cumsum([0, *(len(split.token_ids) for split in splits)])
-    offsets = [split.offsets[1:] + start for split, start in zip(splits, starts[:-1], strict=True)]
-    return Split(
-        np.concatenate([split.token_ids for split in splits]),
-        np.concatenate([split.token_types for split in splits]),
-        np.concatenate([np.zeros(1, np.int64), *offsets]),
-        np.concatenate([split.labels for split in splits]),
-    )
+
+AnySplit: TypeAlias = Split | ImageSplit
+"""Texts or images: every room but those of text reads either."""
+_Kind = TypeVar("_Kind", Split, ImageSplit)
+
+
+def joined(splits: Sequence[_Kind]) -> _Kind:
+    """Returns the texts, or the images, of all splits, one split after the other."""
+    return splits[0].followed_by(splits[1:])
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +87,7 @@ class Dataset:
     classes: int
     label_names: tuple[str, ...]
     metric: str
-    splits: Mapping[str, Split]
+    splits: Mapping[str, AnySplit]
     content_hash: str
     notes: tuple[str, ...] = ()
     """What was left out or kept together on the way here, with counts."""
@@ -79,18 +97,17 @@ class Dataset:
         """Whether labels are real numbers."""
         return self.classes == 1
 
-    def with_split(self, name: str, split: Split) -> "Dataset":
+    def with_split(self, name: str, split: AnySplit) -> "Dataset":
         """The dataset with another split in the place of one of its own; a content of its own."""
         splits = {**self.splits, name: split}
         return replace(self, splits=splits, content_hash=hash_splits(splits))
 
 
-def hash_splits(splits: Mapping[str, Split]) -> str:
+def hash_splits(splits: Mapping[str, AnySplit]) -> str:
     """Returns the sha256 of all that a model can see of ``splits``, in hexadecimal."""
     digest = hashlib.sha256()
     for name in SPLITS:
-        split = splits[name]
-        for array in (split.token_ids, split.token_types, split.offsets, split.labels):
+        for array in splits[name].arrays:
             # Little-endian bytes with dtype and length, so that no two contents run together.
             digest.update(f"{name} {array.dtype.name} {len(array)}\n".encode())
             digest.update(array.astype(array.dtype.newbyteorder("<")).tobytes())

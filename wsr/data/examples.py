@@ -18,7 +18,10 @@ SEPARATOR = " <SEP> "
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns hold the text, the second text of a pair, and the label; several may make one text."""
+    """Which columns hold the text, the second text of a pair, and the label; several may make one text.
+
+    Of a dataset of images ``text`` is the column of the image.
+    """
 
     text: str | tuple[str, ...] = "text"
     text_pair: str | tuple[str, ...] | None = None
@@ -57,19 +60,33 @@ def read_examples(
     the order of their numbers or of their names. ``classes=1`` reads labels as real numbers.
     Raises: ``WsrError`` naming file, row and column.
     """
+    labels, names = read_labels(records, columns, label_names=label_names, classes=classes)
+    out = {role: _examples(table, columns, labels[role], drop_empty) for role, table in records.items()}
+    _refuse_one_label(records["train"], columns, out["train"].labels, names)
+    return out, names
+
+
+def read_labels(
+    records: Mapping[str, Records], columns: Columns, *, label_names: tuple[str, ...] = (), classes: int | None = None
+) -> tuple[dict[str, Int32[np.ndarray, " texts"] | Float32[np.ndarray, " texts"]], tuple[str, ...]]:
+    """Returns the labels of each role and the names of the classes; see ``read_examples``."""
     for table in records.values():
         _check_columns(table, (*columns.of_texts, columns.label))
     train = records["train"]
     names = () if classes == 1 else _class_names(train, columns.label, label_names, classes)
-    out = {}
-    for role, table in records.items():
-        labels = _numbers(table, columns.label) if classes == 1 else _classes(table, columns.label, names)
-        out[role] = _examples(table, columns, labels, drop_empty)
-    distinct = np.unique(out["train"].labels)
+    labels = {
+        role: _numbers(table, columns.label) if classes == 1 else _classes(table, columns.label, names)
+        for role, table in records.items()
+    }
+    _refuse_one_label(train, columns, labels["train"], names)
+    return labels, names
+
+
+def _refuse_one_label(train: Records, columns: Columns, labels: np.ndarray, names: tuple[str, ...]) -> None:
+    distinct = np.unique(labels)
     if len(distinct) < 2:
         found = names[int(distinct[0])] if names else float(distinct[0])
         raise WsrError(f"{train.origin}, column {columns.label!r}: every label is {found!r}; two are needed")
-    return out, names
 
 
 def read_unlabelled(records: Mapping[str, Records], columns: Columns) -> dict[str, Examples]:

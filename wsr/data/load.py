@@ -1,22 +1,26 @@
 """One call from a name, a file, a folder or a hub to a dataset in four splits."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from wsr.data.dataset import Dataset, hash_splits
+from wsr.data.dataset import AnySplit, Dataset, hash_splits
 from wsr.data.examples import Columns, Examples, read_examples
 from wsr.data.files import SUFFIXES, Documents, find_files
 from wsr.data.hub import Hub
+from wsr.data.image_sources import ImageFolder, holds_images
+from wsr.data.images import ImageExamples, read_images
 from wsr.data.records import Records
 from wsr.data.splits import Place, choose_splits
 from wsr.data.table import DatasetSpec, find, registered
 from wsr.data.tfds import Tfds
 from wsr.data.tokenise import hash_tokenizer, tokenise
 from wsr.errors import WsrError
+from wsr.models.image_processor import ImageProcessor
+from wsr.types import Reads
 
 
 def load_dataset(
@@ -35,21 +39,24 @@ def load_dataset(
     """Returns a dataset, tokenised by a Hugging Face fast tokenizer, in four disjoint splits.
 
     ``name_or_path`` is looked up in this order: a registered name; a CSV, TSV, JSONL or Parquet file; a
-    folder of such files called train, validation and test, one written by ``save_to_disk``, or one that
-    ``tensorflow-datasets`` prepared; ``owner/name`` or ``owner/name:config`` on the Hugging Face hub;
-    ``tfds:name/config`` in the catalogue of TensorFlow Datasets.
+    folder of such files called train, validation and test, one written by ``save_to_disk``, one that
+    ``tensorflow-datasets`` prepared, or one with a folder of images for each class; ``owner/name`` or
+    ``owner/name:config`` on the Hugging Face hub; ``tfds:name/config`` in the catalogue of TensorFlow Datasets.
 
     Args:
+        tokenizer: a checkpoint's; where it is an ``ImageProcessor``, images are read.
         max_length: tokens that a text is cut to, special tokens included.
-        sizes: texts of each split, by its name; a split that is not named keeps all its texts.
+        sizes: texts (or images) of each split, by its name; a split that is not named keeps all its texts.
         seed: draws the subsample of ``finetune``.
         columns, family, classes, label_names, metric: override what the table says, or say it for a path;
-            without ``columns`` a path has ``text``, ``label`` and, for pairs, ``text_pair``; ``classes=1`` is
-            regression.
+            without ``columns`` a path has ``text`` (or ``image``), ``label`` and, for pairs, ``text_pair``;
+            ``classes=1`` is regression.
 
-    Raises: ``WsrError`` naming file, row and column for whatever is wrong with the data.
+    Raises: ``WsrError`` naming file, row and column for whatever is wrong with the data, or where texts are given to
+        a model of images or the reverse.
     """
     spec = spec_of(str(name_or_path))
+    refuse_other_kind(spec, tokenizer)
     overrides: dict[str, Any] = {
         "columns": columns,
         "family": family,
@@ -63,16 +70,24 @@ def load_dataset(
     spec = replace(spec, **given)
     records = spec.source.read()
     if columns is None and str(name_or_path) not in registered():
-        spec = replace(spec, columns=pair_if_there(records))
-    roles, names = read_examples(
-        records, spec.columns, label_names=spec.label_names, classes=spec.classes, drop_empty=spec.drop_empty
-    )
-    chosen, notes = choose_splits(spec.name, roles, sizes, seed)
-    tokenizer_hash = hash_tokenizer(tokenizer)
-    splits = {
-        split: tokenise(*_taken(places, roles), tokenizer, max_length, tokenizer_hash)
-        for split, places in chosen.items()
-    }
+        of_images = isinstance(tokenizer, ImageProcessor)
+        spec = replace(spec, columns=Columns("image") if of_images else pair_if_there(records))
+    roles: Mapping[str, Examples] | Mapping[str, ImageExamples]
+    splits: Mapping[str, AnySplit]
+    if isinstance(tokenizer, ImageProcessor):
+        roles, names = read_images(records, spec.columns, tokenizer, label_names=spec.label_names, classes=spec.classes)
+        chosen, notes = choose_splits(spec.name, roles, sizes, seed)
+        splits = {split: roles[role].split(numbers, tokenizer) for split, (role, numbers) in _by_role(chosen)}
+    else:
+        roles, names = read_examples(
+            records, spec.columns, label_names=spec.label_names, classes=spec.classes, drop_empty=spec.drop_empty
+        )
+        chosen, notes = choose_splits(spec.name, roles, sizes, seed)
+        tokenizer_hash = hash_tokenizer(tokenizer)
+        splits = {
+            split: tokenise(*_taken(roles[role], numbers), tokenizer, max_length, tokenizer_hash)
+            for split, (role, numbers) in _by_role(chosen)
+        }
     return Dataset(
         name=spec.name,
         family=spec.family,
@@ -91,7 +106,7 @@ def spec_of(name: str) -> DatasetSpec:
         return find(name)
     if name.startswith("tfds:"):
         catalogue = name.removeprefix("tfds:")
-        return DatasetSpec(catalogue.replace("/", "_"), "general", Tfds(catalogue))
+        return DatasetSpec(catalogue.replace("/", "_"), "general", Tfds(catalogue), reads=None)
     path = Path(name)
     if path.exists():
         return _local(path)
@@ -101,7 +116,7 @@ def spec_of(name: str) -> DatasetSpec:
     if name.count("/") == 1 and not name.startswith((".", "/", "~")) and not name.endswith("/"):
         hub, _, config = name.partition(":")
         spoken = hub.rpartition("/")[2] + (f"_{config}" if config else "")
-        return DatasetSpec(spoken, "general", Hub(hub, config or None))
+        return DatasetSpec(spoken, "general", Hub(hub, config or None), reads=None)
     return find(name)
 
 
@@ -116,10 +131,19 @@ def _local(path: Path) -> DatasetSpec:
         raise WsrError(f"{path}: expected a file that ends in {', '.join(SUFFIXES)}, or a folder")
     if (path / "features.json").is_file():
         # The catalogue's folders are name/version or name/config/version.
-        return DatasetSpec(path.parent.name, "general", Tfds(str(path)))
+        return DatasetSpec(path.parent.name, "general", Tfds(str(path)), reads=None)
+    if holds_images(path):
+        return DatasetSpec(path.name, "general", ImageFolder(path), reads="images")
     if any(path.glob("*.txt")):
         return DatasetSpec(path.name, "general", Documents(path))
-    return DatasetSpec(path.name, "general", Hub(str(path)))
+    return DatasetSpec(path.name, "general", Hub(str(path)), reads=None)
+
+
+def refuse_other_kind(spec: DatasetSpec, tokenizer: Any) -> None:
+    """Raises where the dataset is known to hold texts and the model reads images, or the reverse."""
+    wanted: Reads = "images" if isinstance(tokenizer, ImageProcessor) else "text"
+    if spec.reads not in (wanted, None):
+        raise WsrError(f"{spec.name} is a dataset of {spec.reads}, the model reads {wanted}; choose another of either")
 
 
 def pair_if_there(records: Mapping[str, Records]) -> Columns:
@@ -127,8 +151,11 @@ def pair_if_there(records: Mapping[str, Records]) -> Columns:
     return Columns(text_pair="text_pair" if "text_pair" in records["train"].columns else None)
 
 
-def _taken(places: list[Place], roles: Mapping[str, Examples]) -> tuple[list[str], list[str] | None, np.ndarray]:
-    role = places[0][0]  # a split comes from one role
-    examples, numbers = roles[role], [number for _, number in places]
+def _by_role(chosen: Mapping[str, list[Place]]) -> Iterator[tuple[str, tuple[str, list[int]]]]:
+    for split, places in chosen.items():
+        yield split, (places[0][0], [number for _, number in places])  # a split comes from one role
+
+
+def _taken(examples: Examples, numbers: list[int]) -> tuple[list[str], list[str] | None, np.ndarray]:
     pairs = None if examples.pairs is None else [examples.pairs[number] for number in numbers]
     return [examples.texts[number] for number in numbers], pairs, examples.labels[numbers]

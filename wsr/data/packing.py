@@ -1,4 +1,4 @@
-"""Packs texts into rows, several to a row: padding is the first waste of an encoder.
+"""Packs texts into rows, several to a row: padding is the first waste of an encoder. Images are never packed.
 
 Packed batches have the arrays of ``wsr.types.Batch``, stacked over steps. A text never crosses a row.
 """
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Array, Float32, Int32, Int64, Shaped
 
-from wsr.data.dataset import Split
+from wsr.data.dataset import AnySplit, Split
 from wsr.errors import WsrError
 
 Indices = Int64[np.ndarray, " texts"]
@@ -19,17 +19,18 @@ class Batches:
     """Batches of one split, stacked over steps; NumPy arrays, moved to a device by their user."""
 
     inputs: dict[str, np.ndarray]
-    """int32: token_ids, token_types, positions, text_ids [steps, rows, length]; starts [steps, batch]."""
+    """Of texts int32: token_ids, token_types, positions, text_ids [steps, rows, length]; starts [steps, batch].
+    Of images float32: pixel_values [steps, batch, height, width, channels]."""
     labels: Int32[np.ndarray, "steps batch"] | Float32[np.ndarray, "steps batch"]
     """0 in padding slots."""
     index: Int32[np.ndarray, "steps batch"]
     """Which text of the split is in the slot; -1 where there is none."""
     tokens: int
-    """Real tokens; padding is not counted."""
+    """Real tokens, or images; padding is not counted."""
 
 
 def training_batches(
-    split: Split,
+    split: AnySplit,
     *,
     batch_size: int,
     steps: int,
@@ -54,7 +55,7 @@ def training_batches(
 
 
 def rows_needed(
-    split: Split,
+    split: AnySplit,
     *,
     batch_size: int,
     steps: int,
@@ -69,7 +70,7 @@ def rows_needed(
     return _training_plan(split, batch_size, steps, generator, row_length, packed).rows_needed()
 
 
-def evaluation_batches(split: Split, *, rows: int, row_length: int = 128, packed: bool = True) -> Batches:
+def evaluation_batches(split: AnySplit, *, rows: int, row_length: int = 128, packed: bool = True) -> Batches:
     """Returns every text of ``split`` once, packed over the whole split, in steps of ``rows`` rows."""
     lengths = _checked_lengths(split, row_length)
     row, column = _pack(lengths, row_length) if packed else _one_a_row(len(split))
@@ -82,7 +83,7 @@ def evaluation_batches(split: Split, *, rows: int, row_length: int = 128, packed
     return _fill(split, _Plan(texts, step, row, column, slot), steps, rows, int(per_step.max()), row_length)
 
 
-def rows_a_step(split: Split, wanted: int, *, row_length: int = 128, packed: bool = True) -> int:
+def rows_a_step(split: AnySplit, wanted: int, *, row_length: int = 128, packed: bool = True) -> int:
     """Returns about ``wanted`` rows, so many that ``evaluation_batches`` leaves the fewest rows of its last step empty.
 
     One of three sizes: each is a program of its own.
@@ -93,7 +94,7 @@ def rows_a_step(split: Split, wanted: int, *, row_length: int = 128, packed: boo
     return min(sizes, key=lambda rows: -(-needed // rows) * rows)
 
 
-def row_length_for(wanted: int, *splits: Split) -> int:
+def row_length_for(wanted: int, *splits: AnySplit) -> int:
     """Returns the length of rows that hold every text: ``wanted``, or the longest text rounded up to 16 tokens."""
     longest = max((int(split.lengths.max()) for split in splits if len(split)), default=1)
     return max(wanted, -(-longest // 16) * 16)
@@ -132,7 +133,7 @@ class _Plan:
 
 
 def _training_plan(
-    split: Split, batch_size: int, steps: int, generator: np.random.Generator, row_length: int, packed: bool
+    split: AnySplit, batch_size: int, steps: int, generator: np.random.Generator, row_length: int, packed: bool
 ) -> _Plan:
     if not len(split) or batch_size < 1 or steps < 1:
         raise WsrError(f"training needs texts, steps and a batch: got {len(split)}, {steps} and {batch_size}")
@@ -149,7 +150,7 @@ def _training_plan(
     return _Plan(texts, np.repeat(np.arange(steps), batch_size), row, column, slot)
 
 
-def _checked_lengths(split: Split, row_length: int) -> Indices:
+def _checked_lengths(split: AnySplit, row_length: int) -> Indices:
     lengths = split.lengths
     if len(lengths) and lengths.max() > row_length:
         raise WsrError(
@@ -208,13 +209,27 @@ def _deal(row: Indices, rows: int) -> tuple[Indices, Indices]:
     return (rank % max(steps, 1))[row], (rank // max(steps, 1))[row]
 
 
-def _fill(split: Split, plan: _Plan, steps: int, rows: int, batch: int, row_length: int) -> Batches:
-    shape = (steps, rows, row_length)
+def _fill(split: AnySplit, plan: _Plan, steps: int, rows: int, batch: int, row_length: int) -> Batches:
+    def slotted(values: Shaped[np.ndarray, " texts"], padding: int, dtype: type) -> Shaped[np.ndarray, "steps batch"]:
+        out: Shaped[np.ndarray, "steps batch"] = np.full((steps, batch), padding, dtype)
+        out[plan.step, plan.slot] = values
+        return out
+
+    labels = slotted(split.labels[plan.texts], 0, split.labels.dtype.type)
+    index = slotted(plan.texts, -1, np.int32)
+    tokens = int(split.lengths[plan.texts].sum())
+    if not isinstance(split, Split):
+        return Batches(split.inputs(index), labels, index, tokens)
+    starts = slotted(plan.row * row_length + plan.column, 0, np.int32)
+    return Batches(_packed(split, plan, (steps, rows, row_length)) | {"starts": starts}, labels, index, tokens)
+
+
+def _packed(split: Split, plan: _Plan, shape: tuple[int, int, int]) -> dict[str, np.ndarray]:
+    _, rows, row_length = shape
     lengths = split.lengths[plan.texts]
     ends = np.cumsum(lengths)
-    tokens = int(ends[-1]) if len(ends) else 0
     first = (plan.step * rows + plan.row) * row_length + plan.column
-    position = np.arange(tokens) - np.repeat(ends - lengths, lengths)
+    position = np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - lengths, lengths)
     source = np.repeat(split.offsets[plan.texts], lengths) + position
     target = np.repeat(first, lengths) + position
 
@@ -223,17 +238,9 @@ def _fill(split: Split, plan: _Plan, steps: int, rows: int, batch: int, row_leng
         out.reshape(-1)[target] = values
         return out
 
-    def slotted(values: Shaped[np.ndarray, " texts"], padding: int, dtype: type) -> Shaped[np.ndarray, "steps batch"]:
-        out: Shaped[np.ndarray, "steps batch"] = np.full((steps, batch), padding, dtype)
-        out[plan.step, plan.slot] = values
-        return out
-
-    inputs = {
+    return {
         "token_ids": placed(split.token_ids[source], 0),
         "token_types": placed(split.token_types[source], 0),
         "positions": placed(position, 0),
         "text_ids": placed(np.repeat(plan.slot, lengths), -1),
-        "starts": slotted(plan.row * row_length + plan.column, 0, np.int32),
     }
-    labels = slotted(split.labels[plan.texts], 0, split.labels.dtype.type)
-    return Batches(inputs, labels, slotted(plan.texts, -1, np.int32), tokens)

@@ -1,4 +1,4 @@
-"""Four disjoint splits: which text is in which depends on the dataset alone, never on a size or a seed.
+"""Four disjoint splits: which text (or image) is in which depends on the dataset alone, never on a size or a seed.
 
 So a probe's text is unseen by every member of the dataset, whatever the member's size and seed.
 """
@@ -10,6 +10,7 @@ from jaxtyping import Int64
 
 from wsr.data.dataset import SPLITS
 from wsr.data.examples import Examples
+from wsr.data.images import ImageExamples
 from wsr.errors import WsrError
 from wsr.seeds import generator
 
@@ -21,13 +22,13 @@ Place = tuple[str, int]
 
 
 def choose_splits(
-    name: str, roles: Mapping[str, Examples], sizes: Mapping[str, int] | None = None, seed: int = 0
+    name: str, roles: Mapping[str, Examples | ImageExamples], sizes: Mapping[str, int] | None = None, seed: int = 0
 ) -> tuple[dict[str, list[Place]], tuple[str, ...]]:
     """Returns the examples of each split, and notes on texts that occur more than once.
 
-    Texts that are equal but for white space and capitals stay together in one split; where the source's own
-    test or validation split holds one, its copies in ``train`` are left out. ``sizes`` caps a split by a
-    subsample, a smaller one being part of a larger one. ``seed`` draws that of ``finetune`` only: members of
+    Texts that are equal but for white space and capitals, and equal images, stay together in one split; where the
+    source's own test or validation split holds one, its copies in ``train`` are left out. ``sizes`` caps a split by
+    a subsample, a smaller one being part of a larger one. ``seed`` draws that of ``finetune`` only: members of
     different seeds are probed and tested on the same texts.
     Raises: ``WsrError`` where a split has fewer texts than asked for.
     """
@@ -47,24 +48,25 @@ def choose_splits(
     return chosen, notes
 
 
-def _pools(name: str, roles: Mapping[str, Examples]) -> tuple[dict[str, list[Place]], tuple[str, ...]]:
+def _pools(name: str, roles: Mapping[str, Examples | ImageExamples]) -> tuple[dict[str, list[Place]], tuple[str, ...]]:
     taken: set[tuple[str, str]] = set()
     pools: dict[str, list[Place]] = {}
     notes = []
+    things = "images" if isinstance(roles["train"], ImageExamples) else "texts"
     for role in ("test", "validation"):
         if role in roles:
             keys = _keys(roles[role])
             pools[role] = _unless_taken(role, keys, taken)
-            notes += _left_out(name, role, len(keys) - len(pools[role]))
+            notes += _left_out(name, f"{things} of {role}", len(keys) - len(pools[role]))
             taken.update(keys)
     keys = _keys(roles["train"])
     train = _unless_taken("train", keys, taken)
-    notes += _left_out(name, "train", len(keys) - len(train))
+    notes += _left_out(name, f"{things} of train", len(keys) - len(train))
     groups: dict[tuple[str, str], list[int]] = {}
     for _, at in train:
         groups.setdefault(keys[at], []).append(at)
     if len(groups) < len(train):
-        notes.append(f"{name}: {len(train) - len(groups)} repeated texts kept in the split of their first copy")
+        notes.append(f"{name}: {len(train) - len(groups)} repeated {things} kept in the split of their first copy")
     wanted = [split for split in SPLITS if split not in pools]
     if len(groups) < len(wanted):
         raise WsrError(f"{name}: {len(groups)} different texts are too few for splits {', '.join(wanted)}")
@@ -82,7 +84,9 @@ def _cut(groups: int, wanted: Sequence[str], name: str) -> list[Int64[np.ndarray
     return np.split(generator(0, name, "splits").permutation(groups), np.cumsum(counts)[:-1])
 
 
-def _keys(examples: Examples) -> list[tuple[str, str]]:
+def _keys(examples: Examples | ImageExamples) -> list[tuple[str, str]]:
+    if isinstance(examples, ImageExamples):
+        return [(key, "") for key in examples.keys]
     pairs = examples.pairs if examples.pairs is not None else [""] * len(examples)
     return [(_plain(text), _plain(pair)) for text, pair in zip(examples.texts, pairs, strict=True)]
 
@@ -96,5 +100,5 @@ def _unless_taken(role: str, keys: list[tuple[str, str]], taken: set[tuple[str, 
     return [(role, at) for at, key in enumerate(keys) if key not in taken]
 
 
-def _left_out(name: str, role: str, count: int) -> list[str]:
-    return [f"{name}: {count} texts of {role} left out: a held-out split holds them too"] if count else []
+def _left_out(name: str, what: str, count: int) -> list[str]:
+    return [f"{name}: {count} {what} left out: a held-out split holds them too"] if count else []

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from wsr.data.examples import Columns
 from wsr.data.files import Files
 from wsr.data.hub import Hub
+from wsr.data.image_sources import Digits, MadeUpImages
 from wsr.data.made_up import MadeUp
 from wsr.data.metrics import METRICS, REGRESSION_METRICS
 from wsr.data.packaged import Packaged
 from wsr.data.records import Source
 from wsr.errors import WsrError
+from wsr.types import Reads
 
 FAMILIES = ("general", "nli", "topic", "sentiment", "twitter")
 """The families of the paper's datasets."""
@@ -31,6 +33,8 @@ class DatasetSpec:
     metric: str = "accuracy"
     drop_empty: bool = False
     """Leaves rows without text out, with a note of how many, where such rows are known to be there."""
+    reads: Reads | None = "text"
+    """What the examples are; None is for a source that may hold either."""
 
     def __post_init__(self) -> None:
         """Raises: ``WsrError`` for an unknown metric, or one that does not go with the labels."""
@@ -205,11 +209,20 @@ def _made_up() -> Iterator[DatasetSpec]:
             yield DatasetSpec(name, family, MadeUp(family, name), classes=2)
 
 
+def _images() -> Iterator[DatasetSpec]:
+    column = Columns("image")
+    yield DatasetSpec("digits", "digits", Digits(), column, classes=10, reads="images")
+    for family, count in (("made_up_images_a", 2), ("made_up_images_b", 1)):
+        for number in range(1, count + 1):
+            name = f"{family}{number}"
+            yield DatasetSpec(name, family, MadeUpImages(family, name), column, classes=2, reads="images")
+
+
 PACKAGED = tuple(spec.name for spec in _packaged())
 """Names of the corpora that need a package index only."""
 PAPER = tuple(spec.name for spec in _paper())
 """Names of the 36 datasets of the paper."""
-_TABLE = {spec.name: spec for spec in (*_packaged(), *_paper(), *_made_up())}
+_TABLE = {spec.name: spec for spec in (*_packaged(), *_paper(), *_made_up(), *_images())}
 
 _SHARED_TEXTS = (
     ("newsgroups", "newsgroups_comp", "20_newsgroups"),

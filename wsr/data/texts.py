@@ -10,7 +10,7 @@ from jaxtyping import Float, Int64
 
 from wsr.data.dataset import Split
 from wsr.data.examples import Columns, Examples, read_unlabelled
-from wsr.data.load import pair_if_there, spec_of
+from wsr.data.load import pair_if_there, refuse_other_kind, spec_of
 from wsr.data.splits import Place, choose_splits
 from wsr.data.table import registered
 from wsr.data.tokenise import hash_tokenizer, tokenise
@@ -69,6 +69,7 @@ def load_texts(
     Raises: ``WsrError`` naming file, row and column, or where no text has two tokens.
     """
     spec = spec_of(str(name_or_path))
+    refuse_other_kind(spec, tokenizer)
     records = spec.source.read()
     if columns is None:
         columns = spec.columns if str(name_or_path) in registered() else pair_if_there(records)

@@ -8,7 +8,7 @@ import numpy as np
 
 from wsr import seeds
 from wsr.data.packing import Batches, row_length_for, rows_needed, training_batches
-from wsr.features import all_features
+from wsr.features import all_features, refuse_other_split
 from wsr.finetune.job import Job
 from wsr.finetune.lora import adapted
 from wsr.models.model import Model
@@ -24,6 +24,7 @@ def group_batches(model: Model, start: Params, jobs: Sequence[Job]) -> tuple[Mod
     Training only a head needs the features once: then the "encoder" hands through features computed beforehand.
     Training factors, it adds their product.
     """
+    refuse_other_split(model, *(job.split for job in jobs))
     steps = max(job.steps for job in jobs)
     row_length = row_length_for(jobs[0].recipe.row_length, *(job.split for job in jobs))
 

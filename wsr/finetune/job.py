@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from wsr import seeds
-from wsr.data.dataset import Dataset, Split
+from wsr.data.dataset import AnySplit, Dataset
 from wsr.errors import WsrError
 
 Mode = Literal["full", "bitfit", "lora", "head"]
@@ -75,7 +75,7 @@ class Job:
         return () if self.shared_streams else (self.dataset.name,)
 
     @property
-    def split(self) -> Split:
+    def split(self) -> AnySplit:
         """The examples this member is fine-tuned on."""
         whole = self.dataset.splits["finetune"]
         if self.size is None or self.size == len(whole):

@@ -15,6 +15,8 @@ from wsr.models import qwen3 as _qwen3
 from wsr.models import roberta as _roberta
 from wsr.models import t5 as _t5
 from wsr.models import tiny as _tiny
+from wsr.models import tiny_vit as _tiny_vit
+from wsr.models import vit as _vit
 from wsr.models import xlm_roberta as _xlm_roberta
 from wsr.models.adapters import from_linen, from_nnx
 from wsr.models.huggingface import export
@@ -36,6 +38,14 @@ register("gpt2", _gpt2.gpt2, example=_gpt2.EXAMPLE, counterpart=_gpt2.COUNTERPAR
 register("llama", _llama.llama, example=_llama.EXAMPLE, counterpart=_llama.COUNTERPART)
 register("qwen2", _qwen2.qwen2, example=_qwen2.EXAMPLE, counterpart=_qwen2.COUNTERPART)
 register("qwen3", _qwen3.qwen3, example=_qwen3.EXAMPLE, counterpart=_qwen3.COUNTERPART)
+register("vit", _vit.vit, example=_vit.EXAMPLE, counterpart=_vit.COUNTERPART)
+register(
+    "tiny_vit",
+    _tiny_vit.tiny_vit,
+    example=_tiny_vit.EXAMPLE,
+    counterpart=_vit.COUNTERPART,
+    checkpoint=_tiny_vit.checkpoint,
+)
 register_checkpoint("minilm", _load.minilm)
 
 load = _load.load

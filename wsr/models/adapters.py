@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 
 from wsr.errors import WsrError
 from wsr.models.model import Model
-from wsr.types import Batch, Params
+from wsr.types import Batch, Params, Reads
 
 
 def from_nnx(
@@ -27,12 +27,14 @@ def from_nnx(
     max_length: int,
     packed: bool = True,
     language_model: bool = False,
+    reads: Reads = "text",
 ) -> Model:
     """Returns the model of an NNX module.
 
     ``build(rngs)`` makes the module; ``module(batch)`` gives features [batch, hidden]. A module with dropout
     takes ``module(batch, rngs=...)`` and hands ``rngs`` to its ``nnx.Dropout`` layers, which store no keys.
     That of a language model has ``module.token_losses(batch)`` [rows, length], see ``Model.token_losses``.
+    ``reads`` says which kind of batch it is, see ``wsr.types.Batch``; images are never packed.
 
     Raises:
         WsrError: the module holds state besides its parameters.
@@ -81,9 +83,10 @@ def from_nnx(
         max_length,
         init,
         encode,
-        packed,
+        packed and reads == "text",
         token_losses=token_losses if language_model else None,
         kernel_inputs=kernel_inputs,
+        reads=reads,
     )
 
 
@@ -96,6 +99,7 @@ def from_linen(
     max_length: int,
     example: Batch,
     packed: bool = True,
+    reads: Reads = "text",
 ) -> Model:
     """Returns the model of a Linen module.
 
@@ -132,7 +136,8 @@ def from_linen(
             encode(params, batch)
         return found
 
-    return Model(name, config, hidden, max_length, init, encode, packed, kernel_inputs=kernel_inputs)
+    packed = packed and reads == "text"
+    return Model(name, config, hidden, max_length, init, encode, packed, kernel_inputs=kernel_inputs, reads=reads)
 
 
 def _recording(inputs: list[Array], dot_general: Callable[..., Array]) -> Callable[..., Array]:

@@ -21,6 +21,10 @@ class Layout:
 SAME = Layout(lambda theirs: theirs, lambda ours: ours)
 TRANSPOSED = Layout(lambda theirs: theirs.T, lambda ours: ours.T)
 """A matrix, or a convolution: PyTorch's [outputs, inputs, width] is [width, inputs, outputs] in Flax."""
+# [1, rows, features] <-> [rows, features]
+UNBATCHED = Layout(lambda theirs: theirs[0], lambda ours: ours[None])
+# A convolution: [features, channels, height, width] <-> [height, width, channels, features]
+CHANNELS_LAST = Layout(lambda theirs: theirs.transpose(2, 3, 1, 0), lambda ours: ours.transpose(3, 2, 0, 1))
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,8 @@ KINDS: Mapping[str, tuple[Leaf, ...]] = {
     "matrix": (Leaf("weight", "kernel", TRANSPOSED),),
     "conv1d": (Leaf("weight", "kernel"), Leaf("bias", "bias")),
     "bias": (Leaf("", "bias"),),
+    "table": (Leaf("", "embedding", UNBATCHED),),
+    "conv": (Leaf("weight", "kernel", CHANNELS_LAST), Leaf("bias", "bias")),
 }
 """Kinds of modules: layer norm with and without bias ("scale"), dense layers with and without ("matrix"), ..."""
 
@@ -71,5 +77,7 @@ class Counterpart:
     """The class with the language model's head, which a model with ``token_losses`` is exported as."""
     present: Mapping[str, str] = field(default_factory=dict)
     """Attributes of our config that say whether a checkpoint holds a tensor: an untied head, for example."""
+    aliases: tuple[tuple[str, str], ...] = ()
+    """Other spellings of names of tensors, each a regular expression and what replaces it."""
     pooling: str = "cls"
     """What the classification heads of the Hugging Face models read."""

@@ -5,9 +5,9 @@ from typing import Any
 
 from wsr.errors import WsrError
 from wsr.models.huggingface import import_folder
-from wsr.models.huggingface.folder import read_tokenizer
+from wsr.models.huggingface.folder import read_processor, read_tokenizer
 from wsr.models.huggingface.hub import download, is_name
-from wsr.models.model import Checkpoint
+from wsr.models.model import Checkpoint, Model
 from wsr.models.registry import build, checkpoints
 
 
@@ -35,6 +35,16 @@ def load_tokenizer(name_or_path: str, vocab_size: int) -> Any:
     if name_or_path in named:
         return named[name_or_path]().tokenizer
     return read_tokenizer(find_folder(name_or_path), vocab_size)
+
+
+def load_processor(name_or_path: str, model: Model) -> Any:
+    """Returns what makes batches for ``model``, a checkpoint's: its tokenizer, or its image processor."""
+    if model.reads == "text":
+        return load_tokenizer(name_or_path, model.config["vocab_size"])
+    named = checkpoints()
+    return (
+        named[name_or_path]().tokenizer if name_or_path in named else read_processor(find_folder(name_or_path), model)
+    )
 
 
 def find_folder(name_or_path: str) -> Path:

@@ -6,7 +6,7 @@ from typing import Any
 
 from jaxtyping import Array, Float
 
-from wsr.types import Batch, Params
+from wsr.types import Batch, Params, Reads
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,7 +22,7 @@ class Model:
     config: Mapping[str, Any]
     hidden: int
     max_length: int
-    """The longest text, in tokens."""
+    """The longest text, in tokens; the patches of an image, and what goes with them."""
     init: Callable[[Array], Params]
     encode: Callable[..., Float[Array, "batch hidden"]]
     packed: bool = True
@@ -32,6 +32,8 @@ class Model:
     that follows it in its text, and 0 where none does."""
     kernel_inputs: Callable[[Params, Batch], Mapping[str, list[Array]]] | None = None
     """What each dense layer reads, by the path of its kernel, one array a call; None where nobody can tell."""
+    reads: Reads = "text"
+    """Which kind of batch ``encode`` takes, see ``wsr.types.Batch``."""
 
 
 @dataclass(frozen=True)
@@ -41,3 +43,4 @@ class Checkpoint:
     model: Model
     params: Params
     tokenizer: Any
+    """Of a model of images the ``wsr.models.image_processor.ImageProcessor``, which is to them what it is to texts."""

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from wsr.models.bert import bert
 from wsr.models.model import Checkpoint, Model
 from wsr.seeds import generator
+from wsr.types import Params
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
@@ -43,17 +44,21 @@ def tiny(config: Mapping[str, Any]) -> Model:
 def checkpoint() -> Checkpoint:
     """Returns ``tiny`` with the same random parameters everywhere, and its tokenizer of single characters."""
     model = tiny(EXAMPLE)
+    return Checkpoint(model, drawn(model, EXAMPLE["initializer_range"]), tokenizer())
+
+
+def drawn(model: Model, spread: float) -> Params:
+    """Returns parameters drawn from N(0, spread) by NumPy: the same bits on every device, and nothing to compile."""
     shapes = jax.eval_shape(model.init, jax.random.key(0))
-    # Drawn by NumPy: the same bits on every device, and nothing to compile.
-    random = generator(0, "tiny")
+    random = generator(0, model.name)
 
     def draw(path: tuple[Any, ...], leaf: jax.ShapeDtypeStruct) -> jax.Array:
         constant = {"bias": 0.0, "scale": 1.0}.get(path[-1].key)
         if constant is not None:
             return jnp.full(leaf.shape, constant, leaf.dtype)
-        return jnp.asarray(EXAMPLE["initializer_range"] * random.standard_normal(leaf.shape), leaf.dtype)
+        return jnp.asarray(spread * random.standard_normal(leaf.shape), leaf.dtype)
 
-    return Checkpoint(model, jax.tree.map_with_path(draw, shapes), tokenizer())
+    return jax.tree.map_with_path(draw, shapes)
 
 
 def tokenizer() -> Any:

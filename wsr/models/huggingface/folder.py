@@ -17,6 +17,8 @@ from wsr.models.huggingface.files import read_tensors, refuse_links
 from wsr.models.huggingface.heads import ClassifierHead
 from wsr.models.huggingface.shards import SHARD_BYTES, write_tensors
 from wsr.models.huggingface.weights import from_huggingface, their_tensors
+from wsr.models.image_processor import FILE as IMAGE_PROCESSOR_FILE
+from wsr.models.image_processor import read_image_processor
 from wsr.models.model import Checkpoint, Model
 from wsr.models.registry import architectures, build
 from wsr.trees import flatten
@@ -36,7 +38,7 @@ _log = logging.getLogger(__name__)
 
 
 def import_folder(folder: Path, *, pooling: str | None = None) -> Checkpoint:
-    """Returns the checkpoint in a Hugging Face folder (config, safetensors, fast tokenizer).
+    """Returns the checkpoint in a Hugging Face folder (config, safetensors, fast tokenizer or image processor).
 
     Without ``pooling`` the folder's own is taken (a sentence-transformers file), else what the classification
     heads of its Hugging Face models read.
@@ -52,11 +54,11 @@ def import_folder(folder: Path, *, pooling: str | None = None) -> Checkpoint:
     present = {attribute: tensor in tensors for attribute, tensor in counterpart.present.items()}
     pooling = pooling or _folder_pooling(folder) or counterpart.pooling
     model = build(name, {**config, **present, "pooling": pooling})
-    tokenizer = read_tokenizer(folder, model.config["vocab_size"])
+    processor = read_processor(folder, model)
     params, dropped = from_huggingface(model, tensors)
     if dropped:
         _log.info("%s: not part of the encoder, dropped: %s", folder, ", ".join(dropped))
-    return Checkpoint(model, params, tokenizer)
+    return Checkpoint(model, params, processor)
 
 
 def export(checkpoint: Checkpoint, folder: Path, *, card: str | None = None) -> None:
@@ -139,6 +141,14 @@ def _folder_pooling(folder: Path) -> str | None:
     if len(modes) != 1 or modes[0] not in _POOLING_FLAGS:
         raise WsrError(f"{path}: poolings {modes} are not supported; pass pooling='mean', 'cls' or 'last'")
     return _POOLING_FLAGS[modes[0]]
+
+
+def read_processor(folder: Path, model: Model) -> Any:
+    """Returns what makes batches for ``model``: the folder's tokenizer, or its image processor; raises WsrError."""
+    if model.reads == "text":
+        return read_tokenizer(folder, model.config["vocab_size"])
+    path, config = folder / IMAGE_PROCESSOR_FILE, model.config
+    return read_image_processor(path, read_json(path), size=config["image_size"], channels=config["num_channels"])
 
 
 def read_tokenizer(folder: Path, vocab_size: int) -> Any:

@@ -19,6 +19,7 @@ FILES = (
     "1_Pooling/config.json",
     "adapter_config.json",
     "adapter_model.safetensors",
+    "preprocessor_config.json",
 )
 _NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 

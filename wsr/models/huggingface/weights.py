@@ -81,6 +81,8 @@ def _canonical(
             continue
         *module, leaf = name.removeprefix(counterpart.prefix).split(".")
         today = ".".join((*module, _OLD_NAMES.get(leaf, leaf)))
+        for pattern, replacement in counterpart.aliases:
+            today = re.sub(pattern, replacement, today)
         if today in found:
             problems.append(f"doubled {today} ({found[today]} and {name})")
         found[today] = name

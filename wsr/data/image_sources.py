@@ -1,0 +1,98 @@
+"""Where images come from: a folder of folders, scikit-learn's digits, and made-up ones for trying things out."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from wsr.data.records import ROLES, Records
+from wsr.errors import WsrError
+from wsr.seeds import generator
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+_SIDE = 8  # pixels of a made-up image
+
+
+@dataclass(frozen=True)
+class ImageFolder:
+    """``folder/class/*.png``, or ``folder/train/class/*.png`` with ``validation`` and ``test`` beside ``train``."""
+
+    folder: str | Path
+
+    def read(self) -> Mapping[str, Records]:
+        """Returns the paths of the images in the order of their names; the label is the name of their folder."""
+        folder = Path(self.folder)
+        roles = {role: folder / role for role in ROLES if _classes(folder / role)}
+        if roles and "train" not in roles:
+            raise WsrError(f"{folder}: found {', '.join(roles)} but no train with a folder for each class")
+        return {role: _records(place) for role, place in (roles or {"train": folder}).items()}
+
+
+def holds_images(folder: Path) -> bool:
+    """Whether ``folder`` is one that ``ImageFolder`` reads."""
+    return any(_classes(place) for place in (folder, *(folder / role for role in ROLES)))
+
+
+def _classes(folder: Path) -> list[Path]:
+    inner = [place for place in folder.iterdir() if place.is_dir()] if folder.is_dir() else []
+    return sorted(place for place in inner if any(map(_is_image, place.iterdir())))
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+
+
+def _records(folder: Path) -> Records:
+    paths = [path for place in _classes(folder) for path in sorted(filter(_is_image, place.iterdir()))]
+    others = sum(not _is_image(path) for place in _classes(folder) for path in place.iterdir())
+    notes = (f"{folder}: {others} files that are no images left out",) if others else ()
+    columns = {"image": paths, "label": [path.parent.name for path in paths]}
+    return Records(str(folder), columns, range(1, len(paths) + 1), unit="image", notes=notes)
+
+
+@dataclass(frozen=True)
+class Digits:
+    """The 1,797 handwritten digits of 8 by 8 pixels that come with scikit-learn (Alpaydin and Kaynak 1998)."""
+
+    def read(self) -> Mapping[str, Records]:
+        """Returns the digits, their 17 levels of grey stretched to 8 bits."""
+        from sklearn.datasets import load_digits
+
+        found = load_digits()
+        pixels = np.rint(found.images * (255 / 16)).astype(np.uint8)
+        columns = {"image": list(pixels), "label": found.target.tolist()}
+        return {"train": Records("digits of scikit-learn", columns, range(1, len(pixels) + 1), unit="image")}
+
+
+@dataclass(frozen=True)
+class MadeUpImages:
+    """Grey images: a pattern of their class over one of ten of their dataset, and noise.
+
+    Datasets of a family share the patterns of the two classes, as those of ``MadeUp`` share words.
+    """
+
+    family: str
+    dataset: str
+    images: int = 400
+    signal: float = 1.0
+
+    def read(self) -> Mapping[str, Records]:
+        """Returns the images, the same in every process."""
+        draw = generator(0, "made up images", self.family, self.dataset)
+        of_classes = [_pattern(self.family, f"class {label}") for label in range(2)]
+        others = [_pattern(self.family, self.dataset, number) for number in range(10)]
+        pixels, labels = [], []
+        for _ in range(self.images):
+            label = int(draw.integers(2))
+            mixed = self.signal * of_classes[label] + others[draw.integers(10)] + draw.normal(0, 0.5, (_SIDE, _SIDE))
+            pixels.append(np.clip(128 + 48 * mixed, 0, 255).astype(np.uint8))
+            labels.append(str(label))
+        columns = {"image": pixels, "label": labels}
+        return {"train": Records(f"made up {self.dataset}", columns, range(1, self.images + 1), unit="image")}
+
+
+def _pattern(*names: str | int) -> Float[np.ndarray, "8 8"]:
+    """Blocks of two by two pixels, so that there is something to see."""
+    return np.kron(generator(0, "made up pattern", *names).standard_normal((_SIDE // 2, _SIDE // 2)), np.ones((2, 2)))

@@ -1,0 +1,147 @@
+"""How the images of a checkpoint are prepared: what a tokenizer is to texts, from its ``preprocessor_config.json``."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32, UInt8
+
+from wsr.errors import WsrError
+
+FILE = "preprocessor_config.json"
+BILINEAR = 2
+"""Pillow's number of the filter, as the file has it."""
+
+
+@dataclass(frozen=True)
+class ImageProcessor:
+    """Resizes to a square, scales and normalises as the image processor of ViT in ``transformers`` does with Pillow."""
+
+    size: int
+    """Height and width, in pixels."""
+    mean: tuple[float, ...]
+    """Of each channel; their number is that of the channels, 1 for grey images and 3 for coloured ones."""
+    std: tuple[float, ...]
+    rescale_factor: float = 1 / 255
+    resample: int = BILINEAR
+    resize: bool = True
+    """Whether images of other sizes are resized; otherwise they are refused."""
+
+    @property
+    def channels(self) -> int:
+        """1 or 3."""
+        return len(self.mean)
+
+    def to_pixels(self, image: Any) -> UInt8[np.ndarray, "height width channels"]:
+        """Returns a Pillow image in the channels and the size of the model.
+
+        Raises: ``WsrError`` for more than 8 bits a channel, or a size that must not be changed.
+        """
+        # Pillow would cut off what is above 255.
+        if image.mode.startswith(("I", "F")):
+            raise WsrError(f"expected 8 bits a channel, found mode {image.mode}; convert it")
+        image = image.convert("L" if self.channels == 1 else "RGB")
+        wanted = (self.size, self.size)
+        if image.size != wanted:
+            if not self.resize:
+                found = "x".join(map(str, image.size))
+                raise WsrError(f"expected {self.size}x{self.size} pixels, found {found}; {FILE} says do_resize = false")
+            image = image.resize(wanted, resample=self.resample)
+        return np.asarray(image, np.uint8).reshape(self.size, self.size, self.channels)
+
+    def normalise(
+        self, pixels: UInt8[np.ndarray, "images height width channels"]
+    ) -> Float32[np.ndarray, "images height width channels"]:
+        """Returns ``(pixels * rescale_factor - mean) / std``, channel by channel."""
+        mean, std = (np.asarray(values, np.float32) for values in (self.mean, self.std))
+        return (pixels * np.float32(self.rescale_factor) - mean) / std
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Writes the file that ``transformers.AutoImageProcessor`` and ``read_image_processor`` read."""
+        content = {
+            "image_processor_type": "ViTImageProcessor",
+            "do_resize": self.resize,
+            "size": {"height": self.size, "width": self.size},
+            "resample": self.resample,
+            "do_rescale": True,
+            "rescale_factor": self.rescale_factor,
+            "do_normalize": True,
+            "image_mean": list(self.mean),
+            "image_std": list(self.std),
+        }
+        (Path(folder) / FILE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def read_image_processor(path: Path, content: Mapping[str, Any], *, size: int, channels: int) -> ImageProcessor:
+    """Returns the processor that ``content``, the JSON of ``path``, describes for images of ``size`` and ``channels``.
+
+    Raises:
+        WsrError: naming all that is not understood, or does not fit the model.
+    """
+    found = {**_DEFAULTS, **{name: value for name, value in content.items() if value is not None}}
+    if not found["do_rescale"]:
+        found["rescale_factor"] = 1.0
+    if not found["do_normalize"]:
+        found |= {"image_mean": 0.0, "image_std": 1.0}
+    mean, std = (_of_channels(found[name], channels) for name in ("image_mean", "image_std"))
+    understood = {
+        "image_processor_type": found.get("feature_extractor_type", found["image_processor_type"]) in _TYPES,
+        "size": not found["do_resize"] or found["size"] in (size, {"height": size, "width": size}),
+        "resample": found["resample"] in range(6),
+        "rescale_factor": _is_number(found["rescale_factor"]),
+        "image_mean": mean is not None,
+        "image_std": std is not None and all(std),
+    }
+    # Another step would be switched on by an attribute of its own.
+    wrong = [name for name, value in found.items() if value and name not in _DEFAULTS.keys() | _HARMLESS]
+    wrong += [name for name, fine in understood.items() if not fine]
+    if wrong or mean is None or std is None:
+        named = ", ".join(f"{name} = {found[name]!r}" for name in sorted(wrong))
+        raise WsrError(
+            f"{path}: not understood for a model that reads {size}x{size} pixels, {channels} channels: {named}"
+        )
+    return ImageProcessor(size, mean, std, found["rescale_factor"], found["resample"], bool(found["do_resize"]))
+
+
+_DEFAULTS: Mapping[str, Any] = {
+    "image_processor_type": "ViTImageProcessor",
+    "do_resize": True,
+    "size": {"height": 224, "width": 224},
+    "resample": BILINEAR,
+    "do_rescale": True,
+    "rescale_factor": 1 / 255,
+    "do_normalize": True,
+    "image_mean": 0.5,
+    "image_std": 0.5,
+}
+"""Those of ViT's own class."""
+_TYPES = ("ViTImageProcessor", "ViTImageProcessorFast", "ViTImageProcessorPil", "ViTFeatureExtractor")
+# What says nothing about the pixels, or would only matter to a step that is switched on by another attribute.
+_HARMLESS = frozenset(
+    (
+        *("feature_extractor_type", "processor_class", "_valid_processor_keys", "data_format", "input_data_format"),
+        *(
+            "return_tensors",
+            "device",
+            "disable_grouping",
+            "do_convert_rgb",
+            "default_to_square",
+            "crop_size",
+            "pad_size",
+        ),
+    )
+)
+
+
+def _of_channels(value: Any, channels: int) -> tuple[float, ...] | None:
+    """Returns one number for each channel, or None where there is not."""
+    numbers = value if isinstance(value, list) else [value] * channels
+    fine = len(numbers) == channels and all(map(_is_number, numbers))
+    return tuple(map(float, numbers)) if fine else None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,0 +1,219 @@
+"""The vision transformer (Dosovitskiy et al. 2021) in Flax NNX: nothing about it is text."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import jax.numpy as jnp
+from flax import nnx
+from jax.nn.initializers import normal
+from jaxtyping import Array, Bool, Float
+
+from wsr.models import config as configs
+from wsr.models.adapters import from_nnx
+from wsr.models.counterpart import Counterpart, Module
+from wsr.models.layers.activations import ACTIVATIONS
+from wsr.models.layers.attention import attend
+from wsr.models.layers.dense import dense, layer_norm, table
+from wsr.models.model import Model
+
+POOLINGS = ("cls", "mean")
+"""``cls`` is the class token, ``mean`` the mean of the patches without it (He et al. 2022, the global pool of MAE)."""
+
+EXAMPLE: Mapping[str, Any] = {
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "hidden_act": "gelu",
+    "layer_norm_eps": 1e-12,
+    "hidden_dropout_prob": 0.1,
+    "attention_probs_dropout_prob": 0.1,
+    "initializer_range": 0.02,
+    "image_size": 12,
+    "patch_size": 4,
+    "num_channels": 3,
+    "qkv_bias": True,
+    "pooling": "cls",
+}
+"""A config small enough for a test."""
+
+
+@dataclass(frozen=True)
+class ViTConfig:
+    """Sizes, activation, dropout and pooling of a vision transformer, under their Hugging Face names."""
+
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    intermediate_size: int
+    hidden_act: str
+    layer_norm_eps: float
+    hidden_dropout_prob: float
+    attention_probs_dropout_prob: float
+    initializer_range: float
+    image_size: int
+    """Height and width, in pixels."""
+    patch_size: int
+    num_channels: int
+    qkv_bias: bool
+    pooling: str
+
+    @classmethod
+    def from_mapping(cls, config: Mapping[str, Any]) -> "ViTConfig":
+        """Checks ``config`` and returns it typed; raises ``WsrError`` naming every bad key."""
+        typed = configs.read(cls, config, "vit")
+        sizes = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+        positive = (*sizes, "image_size", "patch_size", "num_channels")
+        configs.require("vit", typed, **dict.fromkeys(positive, 1), hidden_act=ACTIVATIONS, pooling=POOLINGS)
+        configs.require_share("vit", typed, "hidden_dropout_prob", "attention_probs_dropout_prob")
+        configs.require_multiple("vit", typed, "hidden_size", "num_attention_heads")
+        configs.require_multiple("vit", typed, "image_size", "patch_size")
+        return typed
+
+    @property
+    def tokens(self) -> int:
+        """Patches of an image, and the class token."""
+        return (self.image_size // self.patch_size) ** 2 + 1
+
+
+def vit(config: Mapping[str, Any]) -> Model:
+    """Returns the vision transformer of ``config`` (see ``ViTConfig``)."""
+    typed = ViTConfig.from_mapping(config)
+    return from_nnx(
+        lambda rngs: ViT(typed, rngs),
+        name="vit",
+        config=asdict(typed),
+        hidden=typed.hidden_size,
+        max_length=typed.tokens,
+        reads="images",
+    )
+
+
+class ViT(nnx.Module):
+    """Patches and a class token, layers, a last normalisation, pooling. No pooler and no head."""
+
+    def __init__(self, config: ViTConfig, rngs: nnx.Rngs):
+        self.config = config
+        hidden, spread = config.hidden_size, config.initializer_range
+        self.patches = Patches(config, rngs)
+        self.class_token = table(1, hidden, rngs, spread=spread)
+        self.position = table(config.tokens, hidden, rngs, spread=spread)
+        self.dropout = nnx.Dropout(config.hidden_dropout_prob)
+        self.layers = nnx.List([Block(config, rngs) for _ in range(config.num_hidden_layers)])
+        self.norm = layer_norm(hidden, rngs, epsilon=config.layer_norm_eps)
+
+    def __call__(self, batch: Mapping[str, Array], rngs: nnx.Rngs | None = None) -> Float[Array, "batch hidden"]:
+        hidden = self.hidden_states(batch, rngs)
+        hidden = hidden.astype(jnp.promote_types(hidden.dtype, jnp.float32))
+        return hidden[:, 0] if self.config.pooling == "cls" else hidden[:, 1:].mean(axis=1)
+
+    def hidden_states(
+        self, batch: Mapping[str, Array], rngs: nnx.Rngs | None = None
+    ) -> Float[Array, "batch tokens hidden"]:
+        """Returns the normalised output of the last layer for the class token and every patch."""
+        patches = self.patches(batch["pixel_values"])
+        images, tokens = len(patches), self.config.tokens
+        first = jnp.broadcast_to(self.class_token.embedding[...], (images, 1, patches.shape[-1]))
+        hidden = jnp.concatenate([first, patches], axis=1) + self.position.embedding[...][None]
+        hidden = self.dropout(hidden, rngs=rngs).reshape(images * tokens, -1)
+        everywhere = jnp.ones((images, 1, tokens, tokens), bool)
+        for layer in self.layers:
+            hidden = layer(hidden, everywhere, rngs)
+        return self.norm(hidden).reshape(images, tokens, -1)
+
+
+class Patches(nnx.Module):
+    """A linear map of each patch: the convolution whose stride is its width, written as one product.
+
+    ``kernel [patch, patch, channels, hidden]`` and ``bias [hidden]``.
+    """
+
+    def __init__(self, config: ViTConfig, rngs: nnx.Rngs):
+        shape = (config.patch_size, config.patch_size, config.num_channels, config.hidden_size)
+        self.kernel = nnx.Param(normal(config.initializer_range)(rngs.params(), shape))
+        self.bias = nnx.Param(jnp.zeros(shape[-1:]))
+
+    def __call__(
+        self, pixel_values: Float[Array, "batch height width channels"]
+    ) -> Float[Array, "batch patches hidden"]:
+        kernel, bias = self.kernel[...], self.bias[...]
+        side, _, channels, hidden = kernel.shape
+        images, height, width, _ = pixel_values.shape
+        rows, columns = height // side, width // side
+        cut = pixel_values.astype(kernel.dtype).reshape(images, rows, side, columns, side, channels)
+        flat = cut.transpose(0, 1, 3, 2, 4, 5).reshape(images, rows * columns, -1)
+        return flat @ kernel.reshape(-1, hidden) + bias
+
+
+class Block(nnx.Module):
+    """Self-attention, then a feed-forward network; both normalised before (pre-norm)."""
+
+    def __init__(self, config: ViTConfig, rngs: nnx.Rngs):
+        hidden, wide, spread = config.hidden_size, config.intermediate_size, config.initializer_range
+        self.heads = config.num_attention_heads
+        self.activation = ACTIVATIONS[config.hidden_act]
+        self.attention_norm = layer_norm(hidden, rngs, epsilon=config.layer_norm_eps)
+        self.query = dense(hidden, hidden, rngs, spread=spread, bias=config.qkv_bias)
+        self.key = dense(hidden, hidden, rngs, spread=spread, bias=config.qkv_bias)
+        self.value = dense(hidden, hidden, rngs, spread=spread, bias=config.qkv_bias)
+        self.mix = dense(hidden, hidden, rngs, spread=spread)
+        self.feed_forward_norm = layer_norm(hidden, rngs, epsilon=config.layer_norm_eps)
+        self.intermediate = dense(hidden, wide, rngs, spread=spread)
+        self.output = dense(wide, hidden, rngs, spread=spread)
+        self.weights_dropout = nnx.Dropout(config.attention_probs_dropout_prob)
+        self.dropout = nnx.Dropout(config.hidden_dropout_prob)
+
+    def __call__(
+        self,
+        hidden: Float[Array, "tokens hidden"],
+        mask: Bool[Array, "batch 1 length length"],
+        rngs: nnx.Rngs | None = None,
+    ) -> Float[Array, "tokens hidden"]:
+        normed = self.attention_norm(hidden)
+        query, key, value = self.query(normed), self.key(normed), self.value(normed)
+        mixed = attend(query, key, value, mask, heads=self.heads, dropout=self.weights_dropout, rngs=rngs)
+        hidden = hidden + self.dropout(self.mix(mixed), rngs=rngs)
+        wide = self.activation(self.intermediate(self.feed_forward_norm(hidden)))
+        return hidden + self.dropout(self.output(wide), rngs=rngs)
+
+
+def modules(config: Mapping[str, Any]) -> Iterator[Module]:
+    """Yields where the modules are in files of ``transformers`` and here, and their kinds."""
+    yield "embeddings.cls_token", "class_token", "table"
+    yield "embeddings.position_embeddings", "position", "table"
+    yield "embeddings.patch_embeddings.projection", "patches", "conv"
+    of_attention = "dense" if config["qkv_bias"] else "matrix"
+    for layer in range(config["num_hidden_layers"]):
+        theirs, ours = f"encoder.layer.{layer}", f"layers/{layer}"
+        yield f"{theirs}.layernorm_before", f"{ours}/attention_norm", "norm"
+        for part in ("query", "key", "value"):
+            yield f"{theirs}.attention.attention.{part}", f"{ours}/{part}", of_attention
+        yield f"{theirs}.attention.output.dense", f"{ours}/mix", "dense"
+        yield f"{theirs}.layernorm_after", f"{ours}/feed_forward_norm", "norm"
+        yield f"{theirs}.intermediate.dense", f"{ours}/intermediate", "dense"
+        yield f"{theirs}.output.dense", f"{ours}/output", "dense"
+    yield "layernorm", "norm", "norm"
+
+
+COUNTERPART = Counterpart(
+    model_type="vit",
+    model_class="ViTModel",
+    prefix="vit.",
+    taken=tuple(name for name in ViTConfig.__dataclass_fields__ if name != "pooling"),
+    modules=modules,
+    dropped=r"pooler\.dense\.(weight|bias)|embeddings\.mask_token|(classifier|decoder)\..+",
+    # About the pooler, and about the decoder of masked images.
+    harmless=frozenset(("encoder_stride", "pooler_act", "pooler_output_size")),
+    # The names in memory of version 5; its files keep those of version 4.
+    aliases=(
+        (r"^layers\.", "encoder.layer."),
+        (r"\.attention\.q_proj\.", ".attention.attention.query."),
+        (r"\.attention\.k_proj\.", ".attention.attention.key."),
+        (r"\.attention\.v_proj\.", ".attention.attention.value."),
+        (r"\.attention\.o_proj\.", ".attention.output.dense."),
+        (r"\.mlp\.fc1\.", ".intermediate.dense."),
+        (r"\.mlp\.fc2\.", ".output.dense."),
+    ),
+)
+"""ViT in ``transformers``."""
