@@ -82,8 +82,7 @@ def fetch(name: str) -> Path:
     if name not in ASSETS:
         raise WsrError(f"no asset is called {name!r}; there are {', '.join(ASSETS)}")
     asset = ASSETS[name]
-    # The hash is part of the path, so that a new version never meets the files of an old one.
-    folder = cache_folder() / "assets" / f"{name}-{asset.sha256[:12]}"
+    folder = _folder(name, asset)
     if _complete(folder, asset):
         return folder
     try:
@@ -101,9 +100,19 @@ def fetch(name: str) -> Path:
     return folder
 
 
+def is_there(name: str) -> bool:
+    """Whether the asset is in the cache, so that ``fetch`` needs no network."""
+    return _complete(_folder(name, ASSETS[name]), ASSETS[name])
+
+
 def cache_folder() -> Path:
     """Returns where downloads and tokenised texts are kept: ``$WSR_CACHE``, or ``~/.cache/wsr``."""
     return Path(os.environ.get("WSR_CACHE") or "~/.cache/wsr").expanduser().absolute()
+
+
+def _folder(name: str, asset: Asset) -> Path:
+    # The hash is part of the path, so that a new version never meets the files of an old one.
+    return cache_folder() / "assets" / f"{name}-{asset.sha256[:12]}"
 
 
 def _complete(folder: Path, asset: Asset) -> bool:

@@ -16,10 +16,13 @@ from jax import numpy as jnp
 
 from wsr.errors import WsrError
 from wsr.kinship import LEAST_COSINE, Kinship, kinship, rounding
+from wsr.low_rank import LowRank, add
 from wsr.models.counterpart import Counterpart
 from wsr.models.huggingface.config import counterpart_of, read_config, read_json
 from wsr.models.huggingface.files import read_tensors, refuse_links
 from wsr.models.huggingface.folder import TOKENIZER_FILES, read_tokenizer
+from wsr.models.huggingface.peft import CONFIG as ADAPTER
+from wsr.models.huggingface.peft import read_adapter
 from wsr.models.huggingface.weights import from_huggingface, is_dropped
 from wsr.models.model import Checkpoint, Model
 from wsr.models.registry import build
@@ -50,6 +53,8 @@ class Incoming:
     """How near it is to the base."""
     notes: tuple[str, ...]
     """What was done to it, and what a reader should know."""
+    low_rank: LowRank | None = None
+    """The task vector of a LoRA adapter, which ``params`` has merged."""
 
 
 def read_member(folder: Path, base: Checkpoint) -> Incoming:
@@ -60,6 +65,8 @@ def read_member(folder: Path, base: Checkpoint) -> Incoming:
             one line.
     """
     refuse_links(folder)
+    if (folder / ADAPTER).exists():
+        return _read_adapter(folder, base)
     counterpart = counterpart_of(base.model)
     theirs = _architecture(folder, counterpart)
     rows = base.model.config.get("vocab_size")
@@ -102,6 +109,19 @@ def require_base(incoming: Incoming, hint: str = "") -> None:
             f"{incoming.folder}: not fine-tuned from this base: {incoming.kinship} (a fine-tuned model has a cosine of "
             f"nearly 1, an independent one of nearly 0; at least {LEAST_COSINE:g} is asked for){hint}"
         )
+
+
+def _read_adapter(folder: Path, base: Checkpoint) -> Incoming:
+    adapter = read_adapter(folder, base.model, base.params)
+    notes = ["a LoRA adapter, merged: nothing in its tensors tells which base it was trained from"]
+    if adapter.base_name:
+        notes.append(f"its config names {adapter.base_name!r}")
+    if adapter.head:
+        notes.append(f"kept apart as its head: {', '.join(sorted(adapter.head))}")
+    params = add(base.params, adapter.task_vector)
+    head = {name: np.asarray(tensor, np.float32) for name, tensor in adapter.head.items()}
+    about = {"format": "LoRA adapter", "prefix": counterpart_of(base.model).prefix, "config": {}}
+    return Incoming(folder, params, head, about, kinship(params, base.params), tuple(notes), adapter.task_vector)
 
 
 def _architecture(folder: Path, counterpart: Counterpart) -> dict[str, Any]:

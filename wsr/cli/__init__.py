@@ -10,14 +10,18 @@ from collections.abc import Sequence
 
 from absl import flags
 
+from wsr.printable import printable
+
 VERBS = {
     "demo": "fine-tune, map, evaluate and merge a real population; ends with a report",
     "train": "fine-tune members of a population into a store",
+    "import": "bring fine-tuned models of others, Hugging Face folders, into a store",
     "ls": "list the members of a store",
     "map": "similarity, clusters and a 2-D map of a store, or of a matrix of similarities",
     "evaluate": "score members, their centroid and points between them on a dataset",
     "compare": "which of two groups of models is better on a dataset, stopping when that is sure",
     "merge": "merge members into one model and export it",
+    "export": "write a member, the centroid or any point as a Hugging Face folder",
     "report": "render finished studies as one page",
 }
 
@@ -74,7 +78,7 @@ def _run(verb: str, words: list[str]) -> int:
 
 
 def _complain(line: str, *, status: int = 1) -> int:
-    print(f"wsr: error: {' '.join(line.split())}", file=sys.stderr)
+    print(f"wsr: error: {printable(' '.join(line.split()))}", file=sys.stderr)
     return status
 
 

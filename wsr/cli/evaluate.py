@@ -57,6 +57,7 @@ def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
     from wsr.region_features import plan_features
     from wsr.results import Points, write_rows
     from wsr.sampling import centroid, convex_hull, corners
+    from wsr.scores import keep_scores
     from wsr.surrogate import evaluate_hull
 
     refuse_positional(positional)
@@ -107,6 +108,7 @@ def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
                 )
                 rows += scored.rows(group)
         _show(dataset.name, dataset.metric, [row for row in rows if row["dataset"] == dataset.name])
+    keep_scores(store, rows)
     if values.out:
         write_rows(Path(values.out), rows)
         print(f"rows: {values.out}")

@@ -8,7 +8,7 @@ from absl import flags
 from wsr.errors import WsrError
 
 if TYPE_CHECKING:
-    from wsr.store import Store
+    from wsr.store import MemberRecord, Store
 
 
 def define(values: flags.FlagValues) -> None:
@@ -48,12 +48,12 @@ def show(store: "Store") -> None:
                 record.mode,
                 record.seed,
                 record.size,
-                record.metrics["test_score"],
-                record.metrics["chance"],
-                "yes" if learned(record) else "no",
+                record.metrics.get("test_score"),
+                record.metrics.get("chance"),
+                ("yes" if learned(record) else "no") if record.metrics else None,
                 kept,
                 f"{size / 1e6:.1f}",
-                f"{record.device_kind}, {record.threads} threads, jaxlib {record.jaxlib}, group of {record.group_size}",
+                _made_on(record),
             )
         )
     made = ("member", "dataset", "family", "mode", "seed", "examples", "score", "chance", "learned")
@@ -67,3 +67,9 @@ def show(store: "Store") -> None:
         raise WsrError(
             f"{len(damaged)} of {len(store.names())} members of {store.path} are damaged, the others are fine"
         )
+
+
+def _made_on(record: "MemberRecord") -> str:
+    if "source" in record.hyperparameters:  # others trained it
+        return str(record.hyperparameters.get("source"))
+    return f"{record.device_kind}, {record.threads} threads, jaxlib {record.jaxlib}, group of {record.group_size}"

@@ -46,9 +46,11 @@ def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
     from pathlib import Path
 
     from wsr.cli.checks import one_of, refuse_positional, required
+    from wsr.cli.command import command_of
     from wsr.cli.population import open_base, open_region
     from wsr.errors import WsrError
     from wsr.merging import CHOICES, METHODS
+    from wsr.model_card import model_card
     from wsr.models import Checkpoint, export
 
     refuse_positional(positional)
@@ -88,7 +90,15 @@ def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
         merged = region.params(coefficients)
     else:
         merged = METHODS[values.method](region)
-    export(Checkpoint(base.model, merged, base.tokenizer), Path(values.to))
+        coefficients = region.centroid() if values.method == "uniform" else [None] * len(region)
+    card = model_card(
+        store,
+        dict(zip(region.names, coefficients, strict=True)),
+        title=Path(values.to).name,
+        method=f"{values.method} merge of {len(region)} models fine-tuned from one checkpoint",
+        command=command_of("merge", values),
+    )
+    export(Checkpoint(base.model, merged, base.tokenizer), Path(values.to), card=card)
     print(f"{values.method} merge of {len(region)} members: {', '.join(region.names)}\nwritten to {values.to}")
 
 

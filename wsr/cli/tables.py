@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable, Sequence
 
+from wsr.printable import printable
+
 Cell = str | int | float | None
 
 
@@ -23,4 +25,4 @@ def show_table(columns: Sequence[str], rows: Iterable[Sequence[Cell]], *, title:
 def _shown(cell: Cell) -> str:
     if cell is None:
         return "–"
-    return f"{cell:.3f}" if isinstance(cell, float) else str(cell)
+    return f"{cell:.3f}" if isinstance(cell, float) else printable(str(cell))

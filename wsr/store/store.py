@@ -172,6 +172,12 @@ class Store:
         encoder = encoder_part.dense(leaves, table, self.base, self._base_table)
         return nest(encoder), nest(encoder_part.of_part(leaves, "head"))
 
+    def head(self, name: str) -> Params:
+        """Returns the member's head as float32 NumPy arrays, verified; its encoder is not read."""
+        _, table = self._about(name)
+        leaves = checkpoint.read(self._folder(name), [path for path in table if path.startswith("head/")])
+        return nest(encoder_part.of_part(leaves, "head"))
+
     def load_leaf(self, name: str, path: str) -> np.ndarray:
         """Returns one leaf of a member's encoder ("layers/0/query/bias"), verified; reads no other."""
         return self.load_leaves(name, [path])[path]

@@ -56,10 +56,10 @@ def train_members(
 def learned(record: MemberRecord) -> bool:
     """Whether a member did better than chance: two standard errors above the most frequent class of its test split.
 
-    A member that did not learn has a short task vector in no particular direction and belongs to no region. A
-    member from outside, whose scores nobody knows, is taken to have learned.
+    A member that did not learn has a short task vector in no particular direction and belongs to no region. One without
+    scores, which others trained, cannot be judged by them and counts as a member; ``wsr check`` looks at its weights.
     """
-    if "test_score" not in record.metrics:
+    if not record.metrics:
         return True
     chance, texts = record.metrics["chance"], record.metrics["test_texts"]
     # Of a share the standard error is that of coin tosses; of a correlation, whose chance is 0, it is 1 / sqrt(texts).

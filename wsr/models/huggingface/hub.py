@@ -17,6 +17,8 @@ FILES = (
     "vocab.*",
     "merges.txt",
     "1_Pooling/config.json",
+    "adapter_config.json",
+    "adapter_model.safetensors",
 )
 _NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 

@@ -1,0 +1,12 @@
+"""The command that a verb was called by, to be kept with what it made."""
+
+import shlex
+from collections.abc import Sequence
+
+from absl import flags
+
+
+def command_of(verb: str, values: flags.FlagValues, positional: Sequence[str] = ()) -> str:
+    """Returns the command with the flags that were given, in a form for the shell."""
+    given = [values[name].serialize() for name in sorted(values) if values[name].present]
+    return shlex.join(["wsr", verb, *positional, *given])
