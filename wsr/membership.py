@@ -20,7 +20,7 @@ from wsr.sampling import centroid
 
 UNKNOWN = ("", "unknown")
 """Labels that say nothing: members that came from outside may have no dataset."""
-ERROR = 0.01
+ERROR = 0.05
 """How often a member of a region may be called outside, at most, by either comparison; see ``docs/check.md``."""
 FEWEST_UNITS = 3
 """Members (of a family: datasets) from which a region shows how much its own vary."""
@@ -43,8 +43,16 @@ class Population:
 
     @classmethod
     def of(cls, region: Region) -> "Population":
-        """The members of a region."""
-        return cls(region.names, region.datasets, region.families, region.gram, sum(region.leaf_sizes.values()))
+        """The members of a region; a dataset that is called as its member (an import without one) is not known."""
+        datasets = tuple("" if member.dataset == member.name else member.dataset for member in region.members)
+        return cls(region.names, datasets, region.families, region.gram, sum(region.leaf_sizes.values()))
+
+    def part(self, members: Sequence[int]) -> "Population":
+        """Some of the members, in the order given."""
+        names, datasets, families = (
+            tuple(own[k] for k in members) for own in (self.names, self.datasets, self.families)
+        )
+        return Population(names, datasets, families, self.gram[np.ix_(members, members)], self.entries)
 
     def joined(self, name: str, products: Float64[np.ndarray, " members_and_one"]) -> "Population":
         """The same with a model of unknown origin at the end; ``products`` are its row of the Gram matrix."""

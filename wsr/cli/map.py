@@ -106,8 +106,9 @@ def _from_store(values: flags.FlagValues) -> _Mapped:
 
     _, region = open_region(values.store)
     _refuse_nobody(values.store, len(region))
-    labels = {"dataset": list(region.datasets), "family": list(region.families)}
-    return _Mapped(Population.of(region), labels if set(region.datasets) - set(UNKNOWN) else {}, region)
+    population = Population.of(region)
+    labels = {"dataset": list(population.datasets), "family": list(population.families)}
+    return _Mapped(population, labels if set(population.datasets) - set(UNKNOWN) else {}, region)
 
 
 def _from_file(values: flags.FlagValues) -> _Mapped:
