@@ -126,8 +126,12 @@ def hull_distance(
       corners: which members span the hull.
     """
     chosen = np.asarray(corners)
-    hessian = gram_matrix[np.ix_(chosen, chosen)]
-    linear = gram_matrix[chosen] @ point
+    # The weights sum to 1, so the origin may be the centroid of the corners: what these have in common would only slow
+    # the descent.
+    hessian, linear = gram_matrix[np.ix_(chosen, chosen)], gram_matrix[chosen] @ point
+    rows = hessian.mean(axis=1)
+    linear = linear - linear.mean() - rows + rows.mean()
+    hessian = hessian - rows[:, None] - rows[None, :] + rows.mean()
     lipschitz = max(float(np.linalg.eigvalsh(hessian)[-1]), np.finfo(float).tiny)
     weights = momentum = np.full(len(chosen), 1 / len(chosen))
     inertia = 1.0

@@ -1,16 +1,21 @@
-"""maps a population: cosines of task vectors, clusters by two methods with their scores, a 2-D map. For a store, or for
-a published matrix: --similarity=FILE.csv with --labels=FILE.csv or --labels_from=REGEX."""
+"""maps a population: outliers, cosines of task vectors, clusters, a dendrogram and a 2-D map; where labels are known,
+how well clusters by two methods agree with them. For a store, or for a published matrix: --similarity=FILE.csv, with
+--labels=FILE.csv or --labels_from=REGEX where there are labels."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from absl import flags
 
 if TYPE_CHECKING:
-    import numpy as np
-
+    from wsr.cluster_count import ClusterCount
+    from wsr.membership import Population
+    from wsr.region import Region
     from wsr.report.document import Section
+
+AUTO = "auto"
 
 
 def define(values: flags.FlagValues) -> None:
@@ -20,71 +25,162 @@ def define(values: flags.FlagValues) -> None:
     text("similarity", None, "A square CSV of similarities with a header of model names.", flag_values=values)
     text("labels", None, "A CSV with the columns model,label.", flag_values=values)
     text("labels_from", None, "A regular expression on the names; its first group is the label.", flag_values=values)
-    text("out", None, "Folder for similarity.csv, map.csv, scores.csv and map.html.", flag_values=values)
+    text(
+        "clusters",
+        None,
+        "How many, or auto: by silhouette and eigengap. By default as many as labels; without labels auto.",
+        flag_values=values,
+    )
+    flags.DEFINE_bool("by_layer", False, "Also layer by layer (of a store).", flag_values=values)
+    text("out", None, "Folder for map.html, clusters.csv, similarity.csv, map.csv and others.", flag_values=values)
     flags.DEFINE_integer("seed", 0, "Of spectral clustering and the map.", flag_values=values)
 
 
+@dataclass(frozen=True, eq=False)
+class _Mapped:
+    """What is mapped: the population, what is known of it by level, and its region where there is a store."""
+
+    population: "Population"
+    labels: Mapping[str, Sequence[str]]
+    region: "Region | None" = None
+
+
 def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
-    """Prints the scores and writes the map."""
+    """Prints who is where and writes the map."""
     from wsr.cli.checks import refuse_positional
+    from wsr.cluster_count import count_clusters
     from wsr.errors import WsrError
-    from wsr.studies.clusters import similarity_section
+    from wsr.geometry import cosine
+    from wsr.outliers import flags as flags_of
+    from wsr.studies.clusters import population_figures, similarity_section
+    from wsr.studies.grouping import cluster_names, grouping_section, layer_section
 
     refuse_positional(positional)
     if bool(values.store) == bool(values.similarity):
         raise WsrError("give either --store or --similarity")
-    if values.store:
-        names, similarity, labels = _from_store(values)
-        where = values.store
-    else:
-        names, similarity, labels = _from_file(values)
-        where = values.similarity
-    _, section = similarity_section(names, similarity, labels, seed=values.seed)
+    if values.by_layer and not values.store:
+        raise WsrError("--by_layer reads the weights: it needs --store")
+    mapped = _from_store(values) if values.store else _from_file(values)
+    names, similarity = mapped.population.names, cosine(mapped.population.gram)
+    count = count_clusters(similarity, seed=values.seed)
+    clusters, why = _how_many(values.clusters, mapped, count)
+    grouping = grouping_section(names, similarity, mapped.labels, flags_of(mapped.population), count, clusters, why)
+    sections = [grouping]
+    places = grouping.tables[0]
+    found = {row[0]: int(row[places.columns.index("cluster")]) - 1 for row in places.rows}
+    groups = next(iter(mapped.labels.values()), None) or cluster_names([found[name] for name in names])
+    figures = population_figures(names, similarity, mapped.labels or {"cluster": groups}, values.seed)
+    scored = _scored(mapped)
+    if scored:
+        part, labels = scored
+        _, section = similarity_section([names[k] for k in part], similarity[part][:, part], labels, seed=values.seed)
+        sections.insert(0, section)
+    if not scored or len(scored[0]) < len(names):
+        sections[-1] = _with_figures(grouping, figures)
+    if mapped.region is not None and values.by_layer:
+        sections.append(layer_section(mapped.region, groups))
+    where = values.store or values.similarity
     out = Path(values.out) if values.out else Path("runs") / f"map-{Path(where).stem}"
-    _show(section)
-    _write(out, where, names, similarity, section)
+    for section in sections:
+        _show(section)
+    _write(out, where, mapped, figures[1].data, bool(scored), sections)
 
 
-def _from_store(values: flags.FlagValues) -> tuple[Sequence[str], "np.ndarray", dict[str, list[str]]]:
+def _how_many(asked: str | None, mapped: _Mapped, count: "ClusterCount") -> tuple[int, str]:
+    from wsr.errors import WsrError
+
+    models = len(mapped.population)
+    if asked and asked != AUTO:
+        if not asked.isdigit() or not 1 <= int(asked) <= models:
+            raise WsrError(f"--clusters={asked}: expected auto or a number from 1 to {models}, the number of models")
+        return int(asked), "as asked"
+    if mapped.labels and asked != AUTO:
+        level, own = next(iter(mapped.labels.items()))
+        return len(set(own)), f"as many as there are labels of the {level}"
+    return count.used, "as the silhouette says" if count.used > 1 else "as no number does better than chance"
+
+
+def _from_store(values: flags.FlagValues) -> _Mapped:
     from wsr.cli.population import open_region
+    from wsr.membership import UNKNOWN, Population
 
     _, region = open_region(values.store)
-    labels = {"dataset": list(region.datasets), "family": list(region.families)}
-    return list(region.names), region.similarity(), labels
+    _refuse_nobody(values.store, len(region))
+    population = Population.of(region)
+    labels = {"dataset": list(population.datasets), "family": list(population.families)}
+    return _Mapped(population, labels if set(population.datasets) - set(UNKNOWN) else {}, region)
 
 
-def _from_file(values: flags.FlagValues) -> tuple[Sequence[str], "np.ndarray", dict[str, list[str]]]:
+def _from_file(values: flags.FlagValues) -> _Mapped:
     from wsr.errors import WsrError
+    from wsr.membership import Population
     from wsr.similarity_file import labels_from_names, labels_in_order, read_labels, read_similarity
 
-    if bool(values.labels) == bool(values.labels_from):
-        raise WsrError("a matrix needs labels: give either --labels or --labels_from")
+    if values.labels and values.labels_from:
+        raise WsrError("give either --labels or --labels_from, not both")
     names, similarity = read_similarity(values.similarity)
-    known = read_labels(values.labels) if values.labels else labels_from_names(names, values.labels_from)
-    return names, similarity, {"label": labels_in_order(names, known, values.labels or values.labels_from)}
+    labels: dict[str, list[str]] = {}
+    if values.labels or values.labels_from:
+        known = read_labels(values.labels) if values.labels else labels_from_names(names, values.labels_from)
+        labels = {"label": labels_in_order(names, known, values.labels or values.labels_from)}
+    own = tuple(labels.get("label", ("",) * len(names)))
+    return _Mapped(Population(tuple(names), own, own, similarity, 0), labels)
+
+
+def _refuse_nobody(where: str, members: int) -> None:
+    from wsr.errors import WsrError
+
+    if not members:
+        raise WsrError(f"{where} has no members yet; there is nothing to map: wsr train or wsr import adds some")
+
+
+def _scored(mapped: _Mapped) -> tuple[list[int], dict[str, list[str]]] | None:
+    """The models whose labels are known, where there are some, and their labels."""
+    from wsr.membership import UNKNOWN
+
+    finest = next(iter(mapped.labels.values()), [])
+    part = [k for k, label in enumerate(finest) if label not in UNKNOWN]
+    if not part:
+        return None
+    return part, {level: [own[k] for k in part] for level, own in mapped.labels.items()}
+
+
+def _with_figures(section: "Section", figures: Sequence) -> "Section":
+    from dataclasses import replace
+
+    return replace(section, figures=(*section.figures, *figures))
 
 
 def _show(section: "Section") -> None:
     from wsr.cli.tables import show_table
 
-    for table in section.tables:
-        show_table(table.columns, table.rows, title=table.title)
-        print()
     for line in section.text:
         print(line)
+    for table in section.tables:
+        print()
+        show_table(table.columns, table.rows, title=table.title)
+    print()
 
 
-def _write(out: Path, where: str, names: Sequence[str], similarity: "np.ndarray", section: "Section") -> None:
+def _write(
+    out: Path, where: str, mapped: _Mapped, positions: Mapping, scored: bool, sections: Sequence["Section"]
+) -> None:
+    from wsr.geometry import cosine
     from wsr.report.document import Document, Table
     from wsr.report.page import write_page
     from wsr.report.tables import write_csv
 
     out.mkdir(parents=True, exist_ok=True)
-    matrix = Table("", tuple(names), tuple(tuple(map(float, row)) for row in similarity))
-    write_csv(matrix, out / "similarity.csv")
-    write_csv(section.tables[0], out / "scores.csv")
-    positions = next(figure.data for figure in section.figures if figure.kind == "map")
-    rows = zip(positions["names"], positions["groups"], positions["x"], positions["y"], strict=True)
-    write_csv(Table("", ("model", "label", "x", "y"), tuple(rows)), out / "map.csv")
-    write_page(Document(f"Map of {where}", section.text, {}, (section,)), out / "map.html")
+    names, tables = mapped.population.names, {section.title: section.tables for section in sections}
+    rows = cosine(mapped.population.gram)
+    write_csv(Table("", names, tuple(tuple(map(float, row)) for row in rows)), out / "similarity.csv")
+    write_csv(tables["Clusters"][0], out / "clusters.csv")
+    if scored:
+        write_csv(sections[0].tables[0], out / "scores.csv")
+    if "By layer" in tables:
+        write_csv(tables["By layer"][0], out / "layers.csv")
+    places = zip(positions["names"], positions["groups"], positions["x"], positions["y"], strict=True)
+    write_csv(Table("", ("model", "label", "x", "y"), tuple(places)), out / "map.csv")
+    summary = tuple(line for section in sections for line in section.text)
+    write_page(Document(f"Map of {where}", summary, {}, tuple(sections)), out / "map.html")
     print(f"map: {out / 'map.html'}")
