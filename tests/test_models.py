@@ -147,8 +147,9 @@ def test_a_store_gives_base_and_members_back_bit_for_bit(name, tmp_path):
     store = Store.create(tmp_path, model_name=name, model_config=model.config, base_name="a base", base_params=base)
     member = random_params(model, 1)
     head = {"kernel": np.ones((model.hidden, 2), np.float32), "bias": np.zeros(2, np.float32)}
-    origin = {"mode": "full", "size": 1, "hyperparameters": {}, "metrics": {}, "jaxlib": "", "device_kind": ""}
-    store.save(MemberRecord("one", "data", "family", seed=0, threads=1, group_size=1, **origin), member, head)
+    origin = {"dataset": "data", "family": "family", "seed": 0, "mode": "full", "size": 1, "hyperparameters": {}}
+    where = {"jaxlib": "", "device_kind": "", "threads": 1, "group_size": 1}
+    store.save(MemberRecord(name="one", metrics={}, **origin, **where), member, head)
     again = Store.open(tmp_path)
     assert models.build(again.model_name, again.model_config).config == model.config
     _assert_same(again.base(), base)

@@ -1,7 +1,6 @@
 """How many members are trained together: what the device asks for and its memory allows."""
 
 from collections.abc import Sequence
-from functools import partial
 
 import jax
 
@@ -48,14 +47,16 @@ def member_bytes(model: Model, start: Params, job: Job) -> int:
     params_bytes = sum(4 * leaf.size for leaf in jax.tree.leaves(start))
     if job.recipe.mode == "head":  # trained on features, which one forward pass gives
         return params_bytes
-    _, plan = group_batches(model, start, [job])
+    encoder, plan = group_batches(model, start, [job])
     batch = {name: jax.ShapeDtypeStruct(array.shape[2:], array.dtype) for name, array in plan["inputs"].items()}
     key = jax.random.key(0) if job.recipe.dropout else None
 
-    def kept(params: Params, batch: dict) -> object:
-        return jax.vjp(partial(model.encode, batch=batch, dropout_key=key), params)[1]
+    def kept(params: Params, batch: dict, shared: dict) -> object:
+        # What members share does not count here.
+        return jax.vjp(lambda own: encoder.encode({**own, **shared}, batch, dropout_key=key), params)[1]
 
-    activations = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(jax.eval_shape(kept, start, batch)))
+    saved = jax.eval_shape(kept, start, batch, plan["shared"])
+    activations = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(saved))
     return int(6 * params_bytes + 1.1 * activations)
 
 

@@ -76,6 +76,7 @@ def score_member(model: Model, params: Params, head: Head, dataset: Dataset, spl
 
 def _train_group(model: Model, start: Params, jobs: Sequence[Job], counter: Counter | None) -> list[Finetuned]:
     encoder, plan = group_batches(model, start, jobs)
+    shared = plan.pop("shared")
     steps = max(job.steps for job in jobs)
     mode = jobs[0].recipe.mode
     frozen, trainable = _partition(start if mode != "head" else {}, mode)
@@ -90,7 +91,7 @@ def _train_group(model: Model, start: Params, jobs: Sequence[Job], counter: Coun
     interval = min(job.recipe.check_every for job in jobs) if watch.wanted else _SHOWN_EVERY
     for first in range(0, steps, interval):
         last = min(first + interval, steps)
-        state, segment = program(state, frozen, plan, per_member, first, last)
+        state, segment = program(state, frozen | shared, plan, per_member, first, last)
         losses.append(np.asarray(segment)[:, first:last])
         if counter:
             done = [max(0, min(last, job.steps) - first) for job in jobs]
