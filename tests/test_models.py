@@ -164,7 +164,8 @@ def test_a_hugging_face_folder_gives_the_same_bits_back(name, tmp_path):
         processor = ImageProcessor(model.config["image_size"], of_channels, of_channels)
     else:
         processor = models.load("tiny").tokenizer
-        model = models.build(name, {**model.config, "vocab_size": len(processor)})
+        # More rows than tokens, as most have: some classes of tokenizers add tokens of their own when they are read.
+        model = models.build(name, {**model.config, "vocab_size": 128})
     models.export(models.Checkpoint(model, random_params(model), processor), tmp_path / "folder")
     again = models.load(str(tmp_path / "folder"))
     assert (again.model.config, again.model.reads) == (model.config, model.reads)

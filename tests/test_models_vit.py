@@ -132,7 +132,7 @@ def test_folders_of_transformers_are_read_and_ours_are_read_by_them(torch, tmp_p
 def test_the_huge_size_has_its_number_of_parameters():
     # ViT-H/14 at 224 pixels: 632.0 million with a classifier of 1,000 classes (Dosovitskiy et al. 2021 say 632 M).
     huge = {"hidden_size": 1280, "num_hidden_layers": 32, "num_attention_heads": 16, "intermediate_size": 5120}
-    model = models.build("vit", {**EXAMPLE, **huge, "image_size": 224, "patch_size": 14})
+    model = models.build("vit", {**EXAMPLE, **huge, "image_size": 224, "patch_size": 14, "num_channels": 3})
     params = jax.eval_shape(model.init, jax.random.key(0))
     block = 4 * (1280 * 1280 + 1280) + (1280 * 5120 + 5120) + (5120 * 1280 + 1280) + 4 * 1280
     embeddings = 14 * 14 * 3 * 1280 + 1280 + 1280 + 257 * 1280
@@ -144,13 +144,13 @@ def test_the_huge_size_has_its_number_of_parameters():
 
 
 def test_patches_are_those_of_a_convolution():
-    model = models.build("vit", EXAMPLE)
-    params = model.init(jax.random.key(0))["patches"]
+    config = {**EXAMPLE, "image_size": 12, "patch_size": 4, "num_channels": 3}
+    params = models.build("vit", config).init(jax.random.key(0))["patches"]
     images = _images()
     expected = jax.lax.conv_general_dilated(
         images, params["kernel"], (4, 4), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
-    module = nnx.eval_shape(lambda: ViT(ViTConfig.from_mapping(EXAMPLE), nnx.Rngs(0))).patches
+    module = nnx.eval_shape(lambda: ViT(ViTConfig.from_mapping(config), nnx.Rngs(0))).patches
     nnx.update(module, dict(params))
     np.testing.assert_allclose(module(jax.numpy.asarray(images)), expected.reshape(2, 9, 16), rtol=0, atol=1e-5)
 
@@ -158,7 +158,7 @@ def test_patches_are_those_of_a_convolution():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"patch_size": 5}, "image_size = 12 is not a multiple of patch_size = 5"),
+        ({"patch_size": 5}, "image_size = 8 is not a multiple of patch_size = 5"),
         ({"pooling": "last"}, "pooling = 'last'; known: cls, mean"),
         ({"image_size": [12, 16]}, "wrong kind of value: image_size"),
     ],
