@@ -21,6 +21,11 @@ from wsr.store import MemberRecord, Store
 from wsr.trees import flatten, stack
 
 NAMES = sorted(models.architectures())
+DROPPING = [
+    name
+    for name in NAMES
+    if any("drop" in key and value for key, value in models.architectures()[name].example.items())
+]
 WITH_COUNTERPART = [name for name in NAMES if models.architectures()[name].counterpart]
 # The poolings are shared by all: each with one architecture, and each architecture with its own.
 POOLED = [(name, None) for name in NAMES] + [("bert", pooling) for pooling in POOLINGS]
@@ -181,7 +186,7 @@ def _assert_same(found, expected):
 # What is of one architecture or of all together.
 
 
-@pytest.mark.parametrize("name", ["bert", "roberta"])
+@pytest.mark.parametrize("name", DROPPING)
 def test_dropout_happens_only_with_a_key_and_follows_it(name):
     _, encode, params, inputs = _setup(name)
     batch = inputs.alone
@@ -222,8 +227,9 @@ def test_pooling_agrees_with_numpy(pooling):
     np.testing.assert_allclose(found, [part.mean(axis=0) for part in expected], atol=1e-6)
 
 
-def test_no_silent_broadcasting_between_ranks():
-    model, _, params, inputs = _setup("roberta")
+@pytest.mark.parametrize("name", NAMES)
+def test_no_silent_broadcasting_between_ranks(name):
+    model, _, params, inputs = _setup(name)
     with jax.numpy_rank_promotion("raise"):
         features = jax.eval_shape(model.encode, params, inputs.together, jax.random.key(0))
     assert features.shape == (4, model.hidden)

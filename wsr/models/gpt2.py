@@ -1,7 +1,7 @@
 """GPT-2 in Flax NNX: learned positions, norms before each part, a head tied to the table of tokens."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import jax.numpy as jnp
@@ -81,7 +81,7 @@ def gpt2(config: Mapping[str, Any]) -> Model:
     return from_nnx(
         lambda rngs: Gpt2(typed, rngs),
         name="gpt2",
-        config=asdict(typed),
+        config=configs.write(typed),
         hidden=typed.n_embd,
         max_length=typed.n_positions,
         language_model=True,

@@ -1,7 +1,7 @@
 """Llama in Flax NNX, with the switches that make it Qwen2 or Qwen3."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from flax import nnx
@@ -90,14 +90,13 @@ class DecoderConfig:
         positive = (*sizes, "num_key_value_heads", "max_position_embeddings")
         configs.require(what, typed, **dict.fromkeys(positive, 1), hidden_act=ACTIVATIONS, pooling=POOLINGS)
         configs.require_share(what, typed, "attention_dropout")
-        configs.require_multiple(what, typed, "hidden_size", "num_attention_heads")
         configs.require_multiple(what, typed, "num_attention_heads", "num_key_value_heads")
+        if hasattr(typed, "head_dim"):
+            configs.require(what, typed, head_dim=1)
+        else:
+            configs.require_multiple(what, typed, "hidden_size", "num_attention_heads")
         frequencies(what, typed.rope_parameters, typed.switches.head_width)
         return typed
-
-    def to_mapping(self) -> dict[str, Any]:
-        """Returns the config as a JSON-able dict."""
-        return asdict(self)
 
     @property
     def switches(self) -> Switches:
@@ -129,7 +128,7 @@ def decoder(name: str, config: DecoderConfig) -> Model:
     return from_nnx(
         lambda rngs: Llama(name, config, rngs),
         name=name,
-        config=config.to_mapping(),
+        config=configs.write(config),
         hidden=config.hidden_size,
         max_length=config.max_position_embeddings,
         language_model=config.tie_word_embeddings or config.language_model_head,

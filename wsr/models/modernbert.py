@@ -1,7 +1,7 @@
 """ModernBERT in Flax NNX: rotary positions, most layers with local attention, gated feed-forward networks."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import jax.numpy as jnp
@@ -95,10 +95,6 @@ class ModernBertConfig:
             typed.frequencies(kind)
         return typed
 
-    def to_mapping(self) -> dict[str, Any]:
-        """Returns the config as a JSON-able dict."""
-        return {**asdict(self), "layer_types": list(self.layer_types)}
-
     def frequencies(self, kind: str) -> tuple[float, ...]:
         """Returns the turns of the rotary positions of one kind of layers."""
         parameters = self.rope_parameters.get(kind)
@@ -112,7 +108,7 @@ def modernbert(config: Mapping[str, Any]) -> Model:
     return from_nnx(
         lambda rngs: ModernBert(typed, rngs),
         name="modernbert",
-        config=typed.to_mapping(),
+        config=configs.write(typed),
         hidden=typed.hidden_size,
         max_length=typed.max_position_embeddings,
     )

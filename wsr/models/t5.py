@@ -1,7 +1,7 @@
 """The encoder of T5 in Flax NNX: relative positions, root-mean-square norms before each part, no biases."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from flax import nnx
@@ -15,7 +15,7 @@ from wsr.models.layers.attention import attend, same_text
 from wsr.models.layers.dense import dense, rms_norm, table
 from wsr.models.layers.feed_forward import BareFeedForward
 from wsr.models.layers.pooling import POOLINGS, pool
-from wsr.models.layers.relative_buckets import RelativeBias
+from wsr.models.layers.relative_positions import distances, of_distance, t5_buckets
 from wsr.models.model import Model
 
 PRETRAINED_LENGTH = 512
@@ -88,7 +88,7 @@ def t5(config: Mapping[str, Any]) -> Model:
     return from_nnx(
         lambda rngs: T5(typed, rngs),
         name="t5",
-        config=asdict(typed),
+        config=configs.write(typed),
         hidden=typed.d_model,
         max_length=PRETRAINED_LENGTH,
     )
@@ -101,13 +101,9 @@ class T5(nnx.Module):
         factor, hidden = config.initializer_factor, config.d_model
         self.pooling = config.pooling
         self.token = table(config.vocab_size, hidden, rngs, spread=factor)
-        self.relative = RelativeBias(
-            config.relative_attention_num_buckets,
-            config.relative_attention_max_distance,
-            config.num_heads,
-            rngs,
-            spread=factor * hidden**-0.5,
-        )
+        self.buckets = config.relative_attention_num_buckets
+        self.furthest = config.relative_attention_max_distance
+        self.distance = table(self.buckets, config.num_heads, rngs, spread=factor * hidden**-0.5)
         self.layers = nnx.List([Layer(config, rngs) for _ in range(config.num_layers)])
         self.norm = rms_norm(hidden, rngs, epsilon=config.layer_norm_epsilon)
         self.dropout = nnx.Dropout(config.dropout_rate)
@@ -120,7 +116,9 @@ class T5(nnx.Module):
     ) -> Float[Array, "rows length hidden"]:
         """Returns the normalised output of the last layer for every token."""
         embedded = self.token(batch["token_ids"])
-        mask, bias = same_text(batch["text_ids"]), self.relative(batch["positions"])
+        mask = same_text(batch["text_ids"])
+        by_distance = self.distance(t5_buckets(distances(mask.shape[-1]), self.buckets, self.furthest))
+        bias = of_distance(by_distance, batch["positions"]).transpose(0, 3, 1, 2)
         hidden = self.dropout(embedded.reshape(-1, embedded.shape[-1]), rngs=rngs)
         for layer in self.layers:
             hidden = layer(hidden, mask, bias, rngs)
@@ -180,7 +178,7 @@ def modules(config: Mapping[str, Any]) -> Iterator[Module]:
     gated = T5Config.from_mapping(config).gated
     first = "encoder.block.0.layer.0.SelfAttention.relative_attention_bias"
     yield "shared", "token", "embedding"
-    yield first, "relative/bucket", "embedding"
+    yield first, "distance", "embedding"
     for layer in range(config["num_layers"]):
         theirs, ours = f"encoder.block.{layer}", f"layers/{layer}"
         yield f"{theirs}.layer.0.layer_norm", f"{ours}/attention_norm", "scale"

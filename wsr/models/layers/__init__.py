@@ -1,1 +1,1 @@
-"""The pieces that BERT-like encoders share."""
+"""The pieces that architectures share."""
