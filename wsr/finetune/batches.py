@@ -14,6 +14,7 @@ from wsr.data.images import ImageSplit
 from wsr.data.packing import Batches, row_length_for, rows_needed, training_batches
 from wsr.features import all_features, refuse_other_split
 from wsr.finetune.job import Job
+from wsr.finetune.lora import adapted
 from wsr.models.model import Model
 from wsr.types import Batch, Params
 
@@ -26,9 +27,9 @@ IMAGES = "images of the group"
 def group_batches(model: Model, start: Params, jobs: Sequence[Job]) -> tuple[Model, dict[str, Any]]:
     """Returns the encoder to train through and the batches of all members, ``[group, steps, ...]``.
 
-    Training only a head needs the features once: then the "encoder" hands through features computed beforehand. Images
-    lie in memory once, however often they are read: under "shared" are arrays that the encoder finds among its frozen
-    parameters, and where it looks them up by their numbers.
+    Training only a head needs the features once: then the "encoder" hands through features computed beforehand.
+    Training factors, it adds their product. Images lie in memory once, however often they are read: under "shared" are
+    arrays that the encoder finds among its frozen parameters, and where it looks them up by their numbers.
     """
     splits = [job.split for job in jobs]
     refuse_other_split(model, *splits)
@@ -54,7 +55,8 @@ def group_batches(model: Model, start: Params, jobs: Sequence[Job]) -> tuple[Mod
         encoder = _hand_through(model.hidden)
     else:
         inputs = {name: np.stack([b.inputs[name] for b in batches]) for name in batches[0].inputs}
-        encoder = model
+        recipe = jobs[0].recipe
+        encoder = adapted(model, recipe.lora_scale) if recipe.mode == "lora" else model
     shared: dict[str, Array] = {}
     if "images" in inputs:
         tables = [split.pixel_values for split in splits if isinstance(split, ImageSplit)]
@@ -86,7 +88,10 @@ def _table_of_images(
 @lru_cache(maxsize=4)
 def _by_number(model: Model) -> Model:
     def encode(params: Params, batch: Batch, dropout_key: Array | None = None) -> Array:
-        return model.encode(params, {"pixel_values": params[IMAGES][batch["images"]]}, dropout_key=dropout_key)
+        if "images" in batch:
+            batch = {"pixel_values": params[IMAGES][batch["images"]]}
+        own = {name: part for name, part in params.items() if name != IMAGES}
+        return model.encode(own, batch, dropout_key=dropout_key)
 
     return replace(model, encode=encode)
 
