@@ -141,6 +141,20 @@ def test_cells_may_be_paths_bytes_or_arrays(monkeypatch):
     assert any("2 repeated images kept" in note for note in dataset.notes)
 
 
+def test_images_of_the_hubs_library_are_read(tmp_path):
+    import datasets
+
+    images = [PIL.Image.fromarray(_pixels(number, 8, 8)) for number in range(30)]
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["even", "odd"])})
+    columns = {"image": images, "label": [number % 2 for number in range(30)]}
+    datasets.Dataset.from_dict(columns, features=features).save_to_disk(str(tmp_path / "saved"))
+    dataset = load_dataset(tmp_path / "saved", GREY)
+    assert dataset.label_names == ("even", "odd")
+    expected = {GREY.normalise(GREY.to_pixels(image)[None]).tobytes(): n % 2 for n, image in enumerate(images)}
+    for split in dataset.splits.values():
+        assert [expected[image.tobytes()] for image in split.pixel_values] == split.labels.tolist()
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
