@@ -1,4 +1,4 @@
-"""A population of image models from the command line: train, map, evaluate, compare what is learned, merge."""
+"""A population of image models from the command line and in Python: train, map, evaluate, compare, merge."""
 
 import json
 
@@ -10,6 +10,7 @@ from transformers import AutoConfig
 
 from wsr.cli import main
 from wsr.data import load_dataset
+from wsr.early import Group, early_answer
 from wsr.evaluate import evaluate
 from wsr.features import all_features
 from wsr.finetune import Job, Recipe, finetune
@@ -77,6 +78,14 @@ def test_members_learn_and_points_between_them_are_scored(vit, data, members):
     np.testing.assert_allclose(features, together, atol=1e-5)
     assert scores.losses.shape == (2, 40)
     assert (scores.scores > 0.5).all()
+
+
+def test_an_early_answer_reads_images_as_texts(vit, data, members):
+    region = from_params(vit.model, vit.params, {f"seed {m.job.seed}": m.params for m in members})
+    near, base = Group(region, np.array([[1.0, 0.0], [0.0, 1.0]])), Group(region, np.array([[0.0, 0.0], [0.05, 0.0]]))
+    answer = early_answer(near, base, data[0], confidence=0.5, generator=np.random.default_rng(0))
+    assert answer.looks[-1].probability > 0.5  # members are better than their base
+    assert answer.texts_read == 4 * (answer.looks[-1].size.texts + 40)
 
 
 def test_the_gradient_in_the_coefficients_agrees_with_a_difference(vit, data, members):
