@@ -118,7 +118,7 @@ def _measured(model: Model, contenders: Contenders, dataset: Dataset, points: in
     multiply()
     seconds = side_by_side({**contenders, CEILING: multiply}, repeats=REPEATS, warm_up=False)
     rates = [multiplied / each for each in seconds.pop(CEILING)]
-    operations = points * sum(useful_operations(model, dataset.splits[split]) for split in ("probe", "test"))
+    operations = points * sum(useful_operations(model, dataset.texts(split)) for split in ("probe", "test"))
     reached = [operations / each for each in seconds[ours]]
     shares = [own / rate for own, rate in zip(reached, rates, strict=True)]
     figures: dict[str, float | int | str] = {

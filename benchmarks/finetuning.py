@@ -74,7 +74,7 @@ class PlainLoop:
     def train(self, seed: int) -> np.ndarray:
         """Returns the loss of each step."""
         torch.manual_seed(seed)
-        split = self.dataset.splits["finetune"]
+        split = self.dataset.texts("finetune")
         encoder = AutoModel.from_pretrained(self.folder, add_pooling_layer=False).train().to(self.device)
         head = torch.nn.Linear(encoder.config.hidden_size, self.dataset.classes, device=self.device)
         optimizer = torch.optim.AdamW([*encoder.parameters(), *head.parameters()], lr=1.0, fused=True)

@@ -89,7 +89,7 @@ class Rivals:
         return losses
 
     def _losses(self, model: torch.nn.Module, dataset: Dataset, *, bfloat16: bool = False) -> np.ndarray:
-        probe, test = (self._features(model, dataset.splits[split], bfloat16) for split in ("probe", "test"))
+        probe, test = (self._features(model, dataset.texts(split), bfloat16) for split in ("probe", "test"))
         fitted = LogisticRegression(C=1.0, max_iter=2000).fit(probe, dataset.splits["probe"].labels)
         chances = fitted.predict_proba(test)
         return -np.log(chances[np.arange(len(test)), dataset.splits["test"].labels])

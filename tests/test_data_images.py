@@ -15,11 +15,14 @@ from wsr.data.packing import evaluation_batches, in_text_order, rows_a_step, tra
 from wsr.data.records import Records
 from wsr.errors import WsrError
 from wsr.features import refuse_other_split
+from wsr.finetune import Job, Recipe
+from wsr.finetune.batches import group_batches
 from wsr.models import load
 from wsr.models.huggingface.config import read_json
 from wsr.models.image_processor import FILE, ImageProcessor, read_image_processor
 
 GREY = ImageProcessor(size=8, mean=(0.5,), std=(0.5,))
+SMALL = {"finetune": 32, "probe": 8, "validation": 8, "test": 8}
 COLOURED = ImageProcessor(size=6, mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7))
 
 
@@ -138,6 +141,20 @@ def test_cells_may_be_paths_bytes_or_arrays(monkeypatch):
     assert any("2 repeated images kept" in note for note in dataset.notes)
 
 
+def test_images_of_the_hubs_library_are_read(tmp_path):
+    import datasets
+
+    images = [PIL.Image.fromarray(_pixels(number, 8, 8)) for number in range(30)]
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["even", "odd"])})
+    columns = {"image": images, "label": [number % 2 for number in range(30)]}
+    datasets.Dataset.from_dict(columns, features=features).save_to_disk(str(tmp_path / "saved"))
+    dataset = load_dataset(tmp_path / "saved", GREY)
+    assert dataset.label_names == ("even", "odd")
+    expected = {GREY.normalise(GREY.to_pixels(image)[None]).tobytes(): n % 2 for n, image in enumerate(images)}
+    for split in dataset.splits.values():
+        assert [expected[image.tobytes()] for image in split.pixel_values] == split.labels.tolist()
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
@@ -215,10 +232,28 @@ def test_batches_hold_every_image_once_in_a_known_place(split):
 
 def test_training_batches_are_whole_and_reshuffled(split):
     batches = training_batches(split, batch_size=4, steps=5, generator=np.random.default_rng(0), packed=False)
-    assert batches.inputs["pixel_values"].shape == (5, 4, 4, 4, 2)
-    np.testing.assert_array_equal(batches.inputs["pixel_values"], split.pixel_values[batches.index])
+    # Numbers and no images: each epoch would hold them all again.
+    assert batches.inputs["images"].shape == (5, 4)
+    np.testing.assert_array_equal(batches.inputs["images"], batches.index)
     np.testing.assert_array_equal(np.sort(batches.index.ravel()[:11]), np.arange(11))
     np.testing.assert_array_equal(batches.labels, split.labels[batches.index])
+
+
+def test_members_of_one_dataset_share_their_images():
+    data = [load_dataset(name, GREY, sizes=SMALL) for name in ("made_up_images_a1", "made_up_images_a2")]
+    recipe = Recipe(batch_size=8, epochs=3.0)
+    jobs = [Job(data[0], 0, recipe), Job(data[1], 0, recipe), Job(data[0], 1, recipe), Job(data[0], 1, recipe, size=16)]
+    vit = load("tiny_vit")
+    encoder, plan = group_batches(vit.model, vit.params, jobs)
+    (table,) = plan["shared"].values()
+    assert table.shape == (32 + 32 + 16, 8, 8, 1)
+    for job, numbers, labels in zip(jobs, plan["inputs"]["images"], plan["labels"], strict=True):
+        own = {image.tobytes(): label for image, label in zip(job.split.pixel_values, job.split.labels, strict=True)}
+        found = np.asarray(table)[numbers.ravel()]
+        assert [own[image.tobytes()] for image in found] == labels.ravel().tolist()
+    batch = {"images": plan["inputs"]["images"][1, 0]}
+    direct = vit.model.encode(vit.params, {"pixel_values": np.asarray(table)[batch["images"]]})
+    np.testing.assert_array_equal(encoder.encode({**vit.params, **plan["shared"]}, batch), direct)
 
 
 def test_splits_are_taken_joined_and_hashed(split):

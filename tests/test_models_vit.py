@@ -1,6 +1,7 @@
 """ViT against PyTorch on small random models built by transformers, and its folders both ways."""
 
 import functools
+import json
 
 import jax
 import numpy as np
@@ -9,6 +10,9 @@ from flax import nnx
 
 from wsr import models
 from wsr.errors import WsrError
+from wsr.incoming import read_member
+from wsr.models.huggingface.config import read_config
+from wsr.models.huggingface.folder import read_processor
 from wsr.models.huggingface.weights import from_huggingface
 from wsr.models.image_processor import ImageProcessor
 from wsr.models.vit import EXAMPLE, ViT, ViTConfig
@@ -132,7 +136,7 @@ def test_folders_of_transformers_are_read_and_ours_are_read_by_them(torch, tmp_p
 def test_the_huge_size_has_its_number_of_parameters():
     # ViT-H/14 at 224 pixels: 632.0 million with a classifier of 1,000 classes (Dosovitskiy et al. 2021 say 632 M).
     huge = {"hidden_size": 1280, "num_hidden_layers": 32, "num_attention_heads": 16, "intermediate_size": 5120}
-    model = models.build("vit", {**EXAMPLE, **huge, "image_size": 224, "patch_size": 14})
+    model = models.build("vit", {**EXAMPLE, **huge, "image_size": 224, "patch_size": 14, "num_channels": 3})
     params = jax.eval_shape(model.init, jax.random.key(0))
     block = 4 * (1280 * 1280 + 1280) + (1280 * 5120 + 5120) + (5120 * 1280 + 1280) + 4 * 1280
     embeddings = 14 * 14 * 3 * 1280 + 1280 + 1280 + 257 * 1280
@@ -144,21 +148,59 @@ def test_the_huge_size_has_its_number_of_parameters():
 
 
 def test_patches_are_those_of_a_convolution():
-    model = models.build("vit", EXAMPLE)
-    params = model.init(jax.random.key(0))["patches"]
+    config = {**EXAMPLE, "image_size": 12, "patch_size": 4, "num_channels": 3}
+    params = models.build("vit", config).init(jax.random.key(0))["patches"]
     images = _images()
     expected = jax.lax.conv_general_dilated(
         images, params["kernel"], (4, 4), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
-    module = nnx.eval_shape(lambda: ViT(ViTConfig.from_mapping(EXAMPLE), nnx.Rngs(0))).patches
+    module = nnx.eval_shape(lambda: ViT(ViTConfig.from_mapping(config), nnx.Rngs(0))).patches
     nnx.update(module, dict(params))
     np.testing.assert_allclose(module(jax.numpy.asarray(images)), expected.reshape(2, 9, 16), rtol=0, atol=1e-5)
+
+
+def test_published_files_are_read(tmp_path):
+    # With the keys of google/vit-base-patch16-224's config.json; its preprocessor_config.json has the older, bare form.
+    config = {
+        "model_type": "vit",
+        "architectures": ["ViTForImageClassification"],
+        "transformers_version": "4.13.0.dev0",
+    }
+    config |= {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072}
+    config |= {"hidden_act": "gelu", "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    config |= {"initializer_range": 0.02, "layer_norm_eps": 1e-12, "image_size": 224, "patch_size": 16}
+    config |= {"num_channels": 3, "qkv_bias": True, "id2label": {"0": "tench"}, "label2id": {"tench": 0}}
+    means = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    name, read = read_config(tmp_path)
+    assert name == "vit"
+    model = models.build(name, {**read, "pooling": "cls"})
+    assert (model.max_length, model.hidden, model.reads, model.packed) == (197, 768, "images", False)
+    for published in ({"do_normalize": True, "do_resize": True, "size": 224, **means}, {"size": 224, **means}):
+        (tmp_path / "preprocessor_config.json").write_text(json.dumps(published))
+        assert read_processor(tmp_path, model) == ImageProcessor(224, (0.5,) * 3, (0.5,) * 3)
+    (tmp_path / "preprocessor_config.json").unlink()
+    with pytest.raises(WsrError, match=r"preprocessor_config\.json: no such file"):
+        read_processor(tmp_path, model)
+
+
+def test_a_folder_of_another_is_read_as_a_member(tmp_path):
+    base = models.load("tiny_vit")
+    moved = jax.tree.map(lambda leaf: leaf + 0.01, base.params)
+    models.export(models.Checkpoint(base.model, moved, base.tokenizer), tmp_path / "member")
+    found = read_member(tmp_path / "member", base)
+    np.testing.assert_array_equal(found.params["patches"]["kernel"], moved["patches"]["kernel"])
+    assert found.kinship.same_base
+    other = models.build("vit", {**base.model.config, "patch_size": 4})
+    models.export(models.Checkpoint(other, other.init(jax.random.key(0)), base.tokenizer), tmp_path / "other")
+    with pytest.raises(WsrError, match="config patch_size is 4 there and 2 in the base"):
+        read_member(tmp_path / "other", base)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"patch_size": 5}, "image_size = 12 is not a multiple of patch_size = 5"),
+        ({"patch_size": 5}, "image_size = 8 is not a multiple of patch_size = 5"),
         ({"pooling": "last"}, "pooling = 'last'; known: cls, mean"),
         ({"image_size": [12, 16]}, "wrong kind of value: image_size"),
     ],

@@ -7,6 +7,7 @@ window is its loss.
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float
@@ -123,6 +124,7 @@ def _of_losses(model: Model) -> Model:
         )
 
     def encode(params: Params, batch: Batch, dropout_key: Array | None = None) -> Float[Array, "batch 1"]:
-        return pool("mean", token_losses(params, batch)[..., None], batch)
+        places = {name: jnp.asarray(batch[name]) for name in ("text_ids", "starts")}
+        return pool("mean", token_losses(params, batch)[..., None], places)
 
     return replace(model, encode=encode, hidden=1)

@@ -1,4 +1,4 @@
-"""Datasets: from packages, files, hubs and catalogues to tokenised, disjoint splits and packed batches."""
+"""Datasets of texts or images: from packages, files, hubs and catalogues to disjoint splits and their batches."""
 
 from wsr.data.dataset import Dataset, Split
 from wsr.data.examples import Columns

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float32, Int32, Int64, Integer
 
 from wsr.data.images import ImageSplit
+from wsr.errors import WsrError
 
 SPLITS = ("finetune", "probe", "validation", "test")
 """The four splits of every dataset. A probe never sees a text that a member was fine-tuned on."""
@@ -70,12 +71,12 @@ class Split:
 
 AnySplit: TypeAlias = Split | ImageSplit
 """Texts or images: every room but those of text reads either."""
-_Kind = TypeVar("_Kind", Split, ImageSplit)
+_Kind = TypeVar("_Kind", bound=AnySplit)
 
 
 def joined(splits: Sequence[_Kind]) -> _Kind:
     """Returns the texts, or the images, of all splits, one split after the other."""
-    return splits[0].followed_by(splits[1:])
+    return splits[0].followed_by(splits[1:])  # type: ignore[arg-type, return-value]  # all of one kind
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,6 +97,13 @@ class Dataset:
     def regression(self) -> bool:
         """Whether labels are real numbers."""
         return self.classes == 1
+
+    def texts(self, name: str) -> Split:
+        """Returns a split for a room of texts; raises ``WsrError`` where it holds images."""
+        split = self.splits[name]
+        if not isinstance(split, Split):
+            raise WsrError(f"{self.name} is a dataset of images; texts are needed here")
+        return split
 
     def with_split(self, name: str, split: AnySplit) -> "Dataset":
         """The dataset with another split in the place of one of its own; a content of its own."""

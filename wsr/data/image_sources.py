@@ -48,7 +48,7 @@ def _records(folder: Path) -> Records:
     paths = [path for place in _classes(folder) for path in sorted(filter(_is_image, place.iterdir()))]
     others = sum(not _is_image(path) for place in _classes(folder) for path in place.iterdir())
     notes = (f"{folder}: {others} files that are no images left out",) if others else ()
-    columns = {"image": paths, "label": [path.parent.name for path in paths]}
+    columns: dict[str, list] = {"image": paths, "label": [path.parent.name for path in paths]}
     return Records(str(folder), columns, range(1, len(paths) + 1), unit="image", notes=notes)
 
 

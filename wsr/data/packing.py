@@ -3,7 +3,7 @@
 Packed batches have the arrays of ``wsr.types.Batch``, stacked over steps. A text never crosses a row.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Array, Float32, Int32, Int64, Shaped
@@ -20,7 +20,8 @@ class Batches:
 
     inputs: dict[str, np.ndarray]
     """Of texts int32: token_ids, token_types, positions, text_ids [steps, rows, length]; starts [steps, batch].
-    Of images float32: pixel_values [steps, batch, height, width, channels]."""
+    Of images in evaluation float32: pixel_values [steps, batch, height, width, channels]. In training, where every
+    epoch has the same images again, int32: images [steps, batch], their numbers in the split."""
     labels: Int32[np.ndarray, "steps batch"] | Float32[np.ndarray, "steps batch"]
     """0 in padding slots."""
     index: Int32[np.ndarray, "steps batch"]
@@ -80,7 +81,8 @@ def evaluation_batches(split: AnySplit, *, rows: int, row_length: int = 128, pac
     per_step = np.bincount(step, minlength=1)
     slot = np.arange(len(texts)) - np.repeat(np.cumsum(per_step) - per_step, per_step)
     steps = int(step[-1]) + 1 if len(step) else 0
-    return _fill(split, _Plan(texts, step, row, column, slot), steps, rows, int(per_step.max()), row_length)
+    batches = _fill(split, _Plan(texts, step, row, column, slot), steps, rows, int(per_step.max()), row_length)
+    return batches if isinstance(split, Split) else replace(batches, inputs=split.inputs(batches.index))
 
 
 def rows_a_step(split: AnySplit, wanted: int, *, row_length: int = 128, packed: bool = True) -> int:
@@ -219,7 +221,7 @@ def _fill(split: AnySplit, plan: _Plan, steps: int, rows: int, batch: int, row_l
     index = slotted(plan.texts, -1, np.int32)
     tokens = int(split.lengths[plan.texts].sum())
     if not isinstance(split, Split):
-        return Batches(split.inputs(index), labels, index, tokens)
+        return Batches({"images": index}, labels, index, tokens)
     starts = slotted(plan.row * row_length + plan.column, 0, np.int32)
     return Batches(_packed(split, plan, (steps, rows, row_length)) | {"starts": starts}, labels, index, tokens)
 

@@ -1,32 +1,40 @@
 """The batches of a group of members, stacked: all of one shape."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float32, Int32
 
 from wsr import seeds
+from wsr.data.images import ImageSplit
 from wsr.data.packing import Batches, row_length_for, rows_needed, training_batches
 from wsr.features import all_features, refuse_other_split
 from wsr.finetune.job import Job
 from wsr.finetune.lora import adapted
 from wsr.models.model import Model
-from wsr.types import Params
+from wsr.types import Batch, Params
 
 # Groups of other datasets and seeds then mostly have the same shape, and need no program of their own.
 _ROW_MULTIPLE = 4
+IMAGES = "images of the group"
+"""A name that no parameter of an architecture has."""
 
 
 def group_batches(model: Model, start: Params, jobs: Sequence[Job]) -> tuple[Model, dict[str, Any]]:
     """Returns the encoder to train through and the batches of all members, ``[group, steps, ...]``.
 
     Training only a head needs the features once: then the "encoder" hands through features computed beforehand.
-    Training factors, it adds their product.
+    Training factors, it adds their product. Images lie in memory once, however often they are read: under "shared" are
+    arrays that the encoder finds among its frozen parameters, and where it looks them up by their numbers.
     """
-    refuse_other_split(model, *(job.split for job in jobs))
+    splits = [job.split for job in jobs]
+    refuse_other_split(model, *splits)
     steps = max(job.steps for job in jobs)
-    row_length = row_length_for(jobs[0].recipe.row_length, *(job.split for job in jobs))
+    row_length = row_length_for(jobs[0].recipe.row_length, *splits)
 
     def order(job: Job) -> np.random.Generator:
         return seeds.generator(job.seed, *job.stream, "order")
@@ -49,7 +57,13 @@ def group_batches(model: Model, start: Params, jobs: Sequence[Job]) -> tuple[Mod
         inputs = {name: np.stack([b.inputs[name] for b in batches]) for name in batches[0].inputs}
         recipe = jobs[0].recipe
         encoder = adapted(model, recipe.lora_scale) if recipe.mode == "lora" else model
+    shared: dict[str, Array] = {}
+    if "images" in inputs:
+        tables = [split.pixel_values for split in splits if isinstance(split, ImageSplit)]
+        table, inputs["images"] = _table_of_images(tables, list(inputs["images"]))
+        encoder, shared = _by_number(encoder), {IMAGES: jnp.asarray(table)}
     return encoder, {
+        "shared": shared,
         "inputs": inputs,
         "labels": np.stack([b.labels for b in batches]),
         "valid": np.stack([b.index >= 0 for b in batches]),
@@ -58,6 +72,28 @@ def group_batches(model: Model, start: Params, jobs: Sequence[Job]) -> tuple[Mod
 
 def _batch_features(model: Model, start: Params, job: Job, batches: Batches) -> np.ndarray:
     return all_features(model, start, job.split)[np.maximum(batches.index, 0)]
+
+
+def _table_of_images(
+    tables: Sequence[Float32[np.ndarray, "_ height width channels"]],
+    numbers: Sequence[Int32[np.ndarray, "steps batch"]],
+) -> tuple[Float32[np.ndarray, "images height width channels"], Int32[np.ndarray, "group steps batch"]]:
+    """Returns the images of all members, a table that members share once, and the members' numbers in it."""
+    distinct = {id(table): table for table in tables}
+    starts = dict(zip(distinct, np.cumsum([0, *map(len, distinct.values())]), strict=False))
+    moved = [own + starts[id(table)] for table, own in zip(tables, numbers, strict=True)]
+    return np.concatenate(list(distinct.values())), np.stack(moved).astype(np.int32)
+
+
+@lru_cache(maxsize=4)
+def _by_number(model: Model) -> Model:
+    def encode(params: Params, batch: Batch, dropout_key: Array | None = None) -> Array:
+        if "images" in batch:
+            batch = {"pixel_values": params[IMAGES][batch["images"]]}
+        own = {name: part for name, part in params.items() if name != IMAGES}
+        return model.encode(own, batch, dropout_key=dropout_key)
+
+    return replace(model, encode=encode)
 
 
 @lru_cache(maxsize=4)

@@ -58,6 +58,7 @@ def member_bytes(model: Model, start: Params, job: Job) -> int:
         return _bytes(start)
     frozen, trainable = partition(start, job)
     encoder, plan = group_batches(model, start, [job])
+    frozen |= plan["shared"]
     batch = {name: jax.ShapeDtypeStruct(array.shape[2:], array.dtype) for name, array in plan["inputs"].items()}
     key = jax.random.key(0) if job.recipe.dropout else None
 

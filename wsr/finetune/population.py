@@ -87,6 +87,7 @@ def _part_of_program(job: Job) -> tuple:
 
 def _train_group(model: Model, start: Params, jobs: Sequence[Job], counter: Counter | None) -> list[Finetuned]:
     encoder, plan = group_batches(model, start, jobs)
+    shared = plan.pop("shared")
     steps = max(job.steps for job in jobs)
     mode = jobs[0].recipe.mode
     frozen, trainable = partition(start, jobs[0])
@@ -102,7 +103,7 @@ def _train_group(model: Model, start: Params, jobs: Sequence[Job], counter: Coun
     interval = min(job.recipe.check_every for job in jobs) if watch.wanted else _SHOWN_EVERY
     for first in range(0, steps, interval):
         last = min(first + interval, steps)
-        state, segment = program(state, frozen, plan, per_member, first, last)
+        state, segment = program(state, frozen | shared, plan, per_member, first, last)
         losses.append(np.asarray(segment)[:, first:last])
         if counter:
             done = [max(0, min(last, job.steps) - first) for job in jobs]

@@ -12,9 +12,6 @@ from wsr.models.vit import vit
 
 EXAMPLE: Mapping[str, Any] = {
     **VIT_EXAMPLE,
-    "image_size": 8,
-    "patch_size": 2,
-    "num_channels": 1,
     "hidden_dropout_prob": 0.0,
     "attention_probs_dropout_prob": 0.0,
     # Wider than ViT's 0.02, as that of the tiny BERT.

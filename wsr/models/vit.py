@@ -30,9 +30,9 @@ EXAMPLE: Mapping[str, Any] = {
     "hidden_dropout_prob": 0.1,
     "attention_probs_dropout_prob": 0.1,
     "initializer_range": 0.02,
-    "image_size": 12,
-    "patch_size": 4,
-    "num_channels": 3,
+    "image_size": 8,
+    "patch_size": 2,
+    "num_channels": 1,
     "qkv_bias": True,
     "pooling": "cls",
 }
@@ -143,7 +143,7 @@ class Patches(nnx.Module):
         rows, columns = height // side, width // side
         cut = pixel_values.astype(kernel.dtype).reshape(images, rows, side, columns, side, channels)
         flat = cut.transpose(0, 1, 3, 2, 4, 5).reshape(images, rows * columns, -1)
-        return flat @ kernel.reshape(-1, hidden) + bias
+        return flat @ kernel.reshape(-1, hidden) + bias[None, None]
 
 
 class Block(nnx.Module):

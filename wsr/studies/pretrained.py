@@ -92,6 +92,6 @@ def said_of(corpus: Corpus, plan: Pretraining) -> str:
 def _texts(corpus: Corpus, tokenizer: object, max_length: int) -> Split:
     splits = []
     for name in corpus.datasets:
-        whole = load_dataset(name, tokenizer, max_length=max_length).splits["finetune"]
+        whole = load_dataset(name, tokenizer, max_length=max_length).texts("finetune")
         splits.append(whole.take(np.arange(min(len(whole), corpus.most_texts))))
     return joined(splits)

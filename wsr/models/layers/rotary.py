@@ -65,7 +65,7 @@ def rotate(
 
 
 def _check(what: str, parameters: Mapping[str, Any], width: int) -> None:
-    scaling = parameters.get("rope_type")
+    scaling = str(parameters.get("rope_type"))
     if scaling not in SCALINGS:
         raise WsrError(f"{what} config: rope_type = {scaling!r} of rope_parameters; known: {', '.join(SCALINGS)}")
     # "type" is how older files call rope_type; transformers keeps both.
