@@ -8,12 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from models_support import every_token, in_rows, one_a_row, random_params, random_texts
 from oracles import ORACLES, largest_config, our_config
 
 from wsr import models
 from wsr.errors import WsrError
 from wsr.models.bert import EXAMPLE
+from wsr.models.distilbert import DistilBert, DistilBertConfig
 from wsr.models.layers.pooling import POOLINGS, pool
 
 LENGTHS = [5, 9, 3, 7]
@@ -148,6 +150,24 @@ def test_both_dropout_rates_are_followed(rate):
     np.testing.assert_array_equal(encode(params, batch, jax.random.key(1)), plain)
     _, dropping, _, _ = _setup("bert", **{**off, rate: 0.5})
     assert np.abs(dropping(params, batch, jax.random.key(1)) - plain).max() > 1e-3
+
+
+def test_distilbert_drops_nothing_of_what_attention_gives():
+    config = {**models.architectures()["distilbert"].example, "dropout": 0.5, "attention_dropout": 0.0}
+    module = DistilBert(DistilBertConfig(**config).encoder(), nnx.Rngs(0))
+    batch = one_a_row(random_texts(0, LENGTHS, 40), LENGTH)
+    hidden = jnp.asarray(np.random.default_rng(0).normal(size=(batch["token_ids"].size, 16)), jnp.float32)
+
+    def difference():
+        module.eval()
+        plain = module.transform(hidden, batch, None)
+        module.train()
+        return np.abs(module.transform(hidden, batch, nnx.Rngs(dropout=0)) - plain).max()
+
+    assert difference() > 1e-3
+    for layer in module.layers:  # the only other place where something could be dropped
+        layer.feed_forward.output.kernel[...] = jnp.zeros((32, 16))
+    assert difference() == 0.0
 
 
 def test_attention_with_dropout_at_a_vanishing_rate_equals_attention_without():
