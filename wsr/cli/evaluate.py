@@ -1,11 +1,17 @@
-"""scores members of a store, their centroid and points between them on a dataset: the generalised loss (a fresh linear
-probe on the frozen encoder) and the dataset's own metric. Finished points are kept in the store's folder."""
+"""scores members of a store, their centroid, points between them and models merged from them on a dataset: the
+generalised loss (a fresh linear probe on the frozen encoder) with its 95 % interval over texts, and the dataset's own
+metric. Finished points are kept in the store's folder."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from absl import flags
 
 from wsr.cli import dataset_flags, device_flags
+
+if TYPE_CHECKING:
+    from wsr.compare import Interval
+    from wsr.region import Region
 
 
 def define(values: flags.FlagValues) -> None:
@@ -13,6 +19,7 @@ def define(values: flags.FlagValues) -> None:
     dataset_flags.define(values)
     flags.DEFINE_string("store", None, "The store.", flag_values=values)
     flags.DEFINE_list("on", [], "Datasets to score on: names, files, folders.", flag_values=values)
+    flags.DEFINE_list("merged", [], "Folders that wsr merge wrote, to be scored too.", flag_values=values)
     flags.DEFINE_integer("interior", 4, "Points drawn from the convex hull.", lower_bound=0, flag_values=values)
     flags.DEFINE_bool(
         "leave_out", True, "Leave members of the scored dataset out of hull and centroid.", flag_values=values
@@ -50,6 +57,7 @@ def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
     from wsr import seeds
     from wsr.cli.checks import one_of, refuse_positional, required
     from wsr.cli.population import open_base, open_region
+    from wsr.compare import mean_interval
     from wsr.compilation import use_persistent_cache
     from wsr.evaluate import Protocol, evaluate
     from wsr.probe import PROBES
@@ -68,6 +76,7 @@ def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
     tokenizer = open_base(store).tokenizer
     protocol = Protocol(probe=values.probe, inverse_l2=values.inverse_l2, precision=values.precision)
     points = Points.on_disk(Path(values.store) / "points")
+    merged = [_merged(region, folder) for folder in values.merged]
     rows: list[dict] = []
     for name in values.on:
         sizes = {split: size for split, size in (("probe", values.probe_size), ("test", values.test_size)) if size}
@@ -78,6 +87,7 @@ def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
             ("pretrained", region, np.zeros((1, len(region)))),
             ("member", region, corners(len(region))),
             ("centroid", others, centroid(len(others))),
+            *(("merged", alone, corners(1)) for alone in merged),
         ]
         if len(others) > 1 and values.interior:
             groups.append(("interior", others, convex_hull(draw, values.interior, len(others))))
@@ -91,6 +101,7 @@ def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
             precision=values.precision,
         )
         print(f"{dataset.name}: {total} points, {plan}", flush=True)
+        intervals: list[Interval] = []
         with progress(f"evaluating on {dataset.name}", total, "points") as counter:
             for group, part, coefficients in groups:
                 by_surrogate = values.surrogate_tolerance is not None and group == "interior"
@@ -106,20 +117,40 @@ def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
                     counter=counter,
                 )
                 rows += scored.rows(group)
-        _show(dataset.name, dataset.metric, [row for row in rows if row["dataset"] == dataset.name])
+                intervals += [mean_interval(losses) for losses in scored.losses]
+        _show(dataset.name, dataset.metric, [row for row in rows if row["dataset"] == dataset.name], intervals)
     if values.out:
         write_rows(Path(values.out), rows)
         print(f"rows: {values.out}")
 
 
-def _show(dataset: str, metric: str, rows: list[dict]) -> None:
+def _merged(region: "Region", folder: str) -> "Region":
+    """A merged model as a region of its own."""
+    from pathlib import Path
+
+    from wsr.errors import WsrError
+    from wsr.models import load
+    from wsr.region import from_params
+    from wsr.trees import flatten
+
+    if not Path(folder).is_dir():
+        raise WsrError(f"--merged={folder}: no such folder; give one that wsr merge wrote")
+    params = load(folder).params
+    found, expected = ({path: leaf.shape for path, leaf in flatten(own).items()} for own in (params, region.base))
+    if found != expected:
+        raise WsrError(f"--merged={folder}: its encoder is not of the form of the store's")
+    return from_params(region.model, region.base, {Path(folder).name: params})
+
+
+def _show(dataset: str, metric: str, rows: list[dict], intervals: Sequence["Interval"]) -> None:
     from wsr.cli.tables import show_table
 
     losses = [row for row in rows if row["metric"] == "generalised_loss"]
     scores = [row for row in rows if row["metric"] == metric]
     cells = []
-    for loss, score in sorted(zip(losses, scores, strict=True), key=lambda pair: pair[0]["value"]):
+    for loss, score, interval in sorted(zip(losses, scores, intervals, strict=True), key=lambda own: own[0]["value"]):
         members = loss["members"]
         name = members[0] if len(members) == 1 else f"{len(members)} members" if members else "base"
-        cells.append((name, loss["group"], loss["value"], score["value"], loss["how"]))
-    show_table(("point", "group", "generalised loss", metric, "how"), cells, title=dataset)
+        told = f"{interval.low:.3f} to {interval.high:.3f}"
+        cells.append((name, loss["group"], loss["value"], told, score["value"], loss["how"]))
+    show_table(("point", "group", "generalised loss", "95 % interval", metric, "how"), cells, title=dataset)
