@@ -11,6 +11,7 @@ from worlds import made_up
 
 from wsr.data.packing import evaluation_batches
 from wsr.errors import WsrError
+from wsr.geometry import combine
 from wsr.merging.fisher import diagonal_fisher
 from wsr.merging.method import Given, made
 from wsr.merging.regmean import input_grams
@@ -241,6 +242,21 @@ def test_adamergings_first_step_goes_down_the_gradient_of_finite_differences(reg
             region, given, region.params(centre - shift)
         )
         assert np.sign(slope) == -sign
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "row"),
+    [
+        ("uniform", {}, [0.5, 0.5]),
+        ("weighted", {"weights": (1.0, 3.0)}, [0.25, 0.75]),
+        ("task_arithmetic", {"weights": (2.0, -1.0), "scale": 0.3}, [0.6, -0.3]),
+    ],
+)
+def test_methods_of_coefficients_are_combine(region, name, options, row):
+    expected = combine(region.base, region.stacked(), jnp.array(row, jnp.float32))
+    found = merge(region, made(name, options))
+    for path, leaf in flatten(expected).items():
+        np.testing.assert_allclose(flatten(found)[path], leaf, atol=1e-6, err_msg=path)
 
 
 @pytest.mark.parametrize("name", ["fisher", "regmean", "adamerging", "greedy", "learned"])

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from wsr.compare import holm
+from wsr.errors import WsrError
 from wsr.progress import progress
 from wsr.region import Region
 from wsr.report.document import Figure, Section, Table
@@ -44,6 +45,9 @@ def merging(
       names: the methods.
       effort: how many options are tried.
     """
+    populations = [region for region in populations if len(region) > 1]
+    if not populations:
+        raise WsrError("merging: no population has two members that learned their dataset; train longer")
     found: Found = {}
     chosen: dict[str, list[dict[str, Any]]] = {}
     total = sum((1 + len(region) + len(names)) * len(region) for region in populations)
