@@ -97,6 +97,14 @@ def _gain(found: Found, group: str, datasets: Sequence[str]) -> _Gain:
     return _Gain(value, value - half, value + half, p_value)
 
 
+def _adjusted(gains: Mapping[str, _Gain]) -> dict[str, float]:
+    """p-values by Holm over the methods."""
+    if not gains:
+        return {}
+    p_values = holm([gain.p_value for gain in gains.values()])
+    return dict(zip(gains, p_values.tolist(), strict=True))
+
+
 def _interval(scores: Sequence[Float[np.ndarray, " texts"]]) -> tuple[float, float, float]:
     """A mean and its 95 % interval over texts."""
     from scipy.stats import norm
@@ -133,11 +141,11 @@ def _rows(
 def _gain_rows(
     gains: Mapping[str, _Gain], populations: Sequence[Region], chosen: Mapping[str, list[dict[str, Any]]]
 ) -> list[dict]:
-    adjusted = holm([gain.p_value for gain in gains.values()]) if gains else []
+    adjusted = _adjusted(gains)
     return [
         _row(group, MEAN, GAIN, gain.value, 0, populations, chosen)
-        | {"low": gain.low, "high": gain.high, "p_holm": float(p_holm)}
-        for (group, gain), p_holm in zip(gains.items(), adjusted, strict=True)
+        | {"low": gain.low, "high": gain.high, "p_holm": adjusted[group]}
+        for group, gain in gains.items()
     ]
 
 
@@ -180,8 +188,7 @@ def _section(
     gains: Mapping[str, _Gain],
     chosen: Mapping[str, list[dict[str, Any]]],
 ) -> Section:
-    p_values = holm([gain.p_value for gain in gains.values()]) if gains else []
-    adjusted = {group: float(p_value) for group, p_value in zip(gains, p_values, strict=True)}
+    adjusted = _adjusted(gains)
     means = {
         (group, part): float(np.mean([_interval([getattr(own, part) for own in found[group, d]])[0] for d in datasets]))
         for group in groups
