@@ -1,6 +1,8 @@
 """Methods that draw on texts, against references that take their gradients and their least squares another way."""
 
 import dataclasses
+import re
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -276,6 +278,18 @@ def test_methods_that_choose_on_a_dataset_do_not_read_its_test_split(region, own
     blind = dataclasses.replace(dataset, splits={k: v for k, v in dataset.splits.items() if k != "test"})
     merge(region, made("learned", {"steps": 1}), Given(dataset=blind))
     assert on_validation(dataset).splits["test"] is dataset.splits["validation"]
+
+
+def test_the_snippet_of_the_page_runs():
+    page = (Path(__file__).parent.parent / "docs" / "merging.md").read_text(encoding="utf-8")
+    (snippet,) = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    names = {}
+    exec(snippet, names)
+    base, members = names["base"].params, names["members"].values()
+    for path, leaf in flatten(names["params"]).items():
+        start = flatten(base)[path]
+        most = np.max([np.abs(flatten(own)[path] - start) for own in members], axis=0)
+        assert np.all(np.abs(leaf - start) <= most + 1e-6)
 
 
 def test_what_is_missing_is_said(region, own, given):
