@@ -12,7 +12,8 @@ from wsr.merging.method import METHODS
 from wsr.region import Region
 from wsr.studies.lab import Lab
 from wsr.studies.members import member_name
-from wsr.studies.merging import LEFT_OUT, Effort, merging, points_of
+from wsr.studies.merged_models import Effort
+from wsr.studies.merging import LEFT_OUT, merging, points_of
 from wsr.studies.preset import Preset
 from wsr.studies.work import Work
 

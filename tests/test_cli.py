@@ -262,7 +262,13 @@ def test_merge_reads_the_members_own_texts(store, tmp_path):
     ]
     printed = works("merge", *flags, f"--to={tmp_path / 'fisher'}", "--method=fisher", "--on=made_up_a2")
     assert "fisher merge of 4 members" in printed
-    assert next(line for line in printed.splitlines() if line.startswith("fisher ")).split()[3]
+    row = next(line for line in printed.splitlines() if line.startswith("fisher "))
+    scoring = [f"--store={store}", "--on=made_up_a2", "--max_length=48", "--interior=0", "--leave_out=false"]
+    scored = works("evaluate", *scoring, "--probe_size=20", "--test_size=20", f"--merged={tmp_path / 'fisher'}")
+    again = next(line for line in scored.splitlines() if line.startswith("fisher "))
+    assert again.split()[1:3] == ["merged", row.split()[2]]
+    assert " to " in again
+    assert "no such folder" in refuses("evaluate", *scoring, "--merged=nowhere")
     assert "needs its own dataset, made_up_b1" in refuses(
         "merge", *flags, f"--to={tmp_path / 'x'}", "--method=regmean", "--own=made_up_a1"
     )

@@ -1,6 +1,8 @@
 """Methods that draw on texts, against references that take their gradients and their least squares another way."""
 
 import dataclasses
+import re
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +13,7 @@ from worlds import made_up
 
 from wsr.data.packing import evaluation_batches
 from wsr.errors import WsrError
+from wsr.geometry import combine
 from wsr.merging.fisher import diagonal_fisher
 from wsr.merging.method import Given, made
 from wsr.merging.regmean import input_grams
@@ -243,6 +246,21 @@ def test_adamergings_first_step_goes_down_the_gradient_of_finite_differences(reg
         assert np.sign(slope) == -sign
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "row"),
+    [
+        ("uniform", {}, [0.5, 0.5]),
+        ("weighted", {"weights": (1.0, 3.0)}, [0.25, 0.75]),
+        ("task_arithmetic", {"weights": (2.0, -1.0), "scale": 0.3}, [0.6, -0.3]),
+    ],
+)
+def test_methods_of_coefficients_are_combine(region, name, options, row):
+    expected = combine(region.base, region.stacked(), jnp.array(row, jnp.float32))
+    found = merge(region, made(name, options))
+    for path, leaf in flatten(expected).items():
+        np.testing.assert_allclose(flatten(found)[path], leaf, atol=1e-6, err_msg=path)
+
+
 @pytest.mark.parametrize("name", ["fisher", "regmean", "adamerging", "greedy", "learned"])
 def test_identical_members_return_themselves(tiny, region, given, own, name):
     member = region.members[0]
@@ -260,6 +278,18 @@ def test_methods_that_choose_on_a_dataset_do_not_read_its_test_split(region, own
     blind = dataclasses.replace(dataset, splits={k: v for k, v in dataset.splits.items() if k != "test"})
     merge(region, made("learned", {"steps": 1}), Given(dataset=blind))
     assert on_validation(dataset).splits["test"] is dataset.splits["validation"]
+
+
+def test_the_snippet_of_the_page_runs():
+    page = (Path(__file__).parent.parent / "docs" / "merging.md").read_text(encoding="utf-8")
+    (snippet,) = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    names = {}
+    exec(snippet, names)
+    base, members = names["base"].params, names["members"].values()
+    for path, leaf in flatten(names["params"]).items():
+        start = flatten(base)[path]
+        most = np.max([np.abs(flatten(own)[path] - start) for own in members], axis=0)
+        assert np.all(np.abs(leaf - start) <= most + 1e-6)
 
 
 def test_what_is_missing_is_said(region, own, given):

@@ -45,6 +45,15 @@ class LanguageModelEvaluation:
         """The exponential of the loss."""
         return np.exp(self.language_model_loss)
 
+    @property
+    def by_text(self) -> Float[np.ndarray, "points texts"]:
+        """Values whose mean over texts is the loss, and the spread of which is that of the loss.
+
+        A loss over tokens is a ratio of two means over texts, and these are its linear part (Cochran 1977, 2.11).
+        """
+        mean = self.language_model_loss[:, None]
+        return mean + self.texts.predicted / self.texts.predicted.mean() * (self.losses - mean)
+
     def rows(self, group: str, **more: str | float) -> list[dict]:
         """One row a point and metric, as ``wsr.evaluate.Evaluation.rows`` has them; ``n`` counts predicted tokens."""
         tokens = int(self.texts.predicted.sum())

@@ -1,5 +1,6 @@
-"""scores members of a store, their centroid and points between them on a dataset: the generalised loss (a fresh linear
-probe on the frozen encoder) and the dataset's own metric. Finished points are kept in the store's folder.
+"""scores members of a store, their centroid, points between them and models merged from them on a dataset: the
+generalised loss (a fresh linear probe on the frozen encoder) with its 95 % interval over texts, and the dataset's own
+metric. Finished points are kept in the store's folder.
 
 --loss=language_model takes a decoder's own loss instead, and its perplexity. No labels are needed: a .txt file holds a
 text a line, a folder of them a text a file. A text of more than --max_length tokens goes on in another window."""
@@ -12,6 +13,9 @@ from absl import flags
 from wsr.cli import dataset_flags, device_flags
 
 if TYPE_CHECKING:
+    import numpy as np
+
+    from wsr.compare import Interval
     from wsr.data.dataset import AnySplit
     from wsr.region import Region
 
@@ -25,6 +29,8 @@ class Target(NamedTuple):
     planned: "Region"
     """What reads it."""
     evaluate: Callable[..., Any]
+    by_text: "Callable[[Any], np.ndarray]"
+    """Of what it found: values [points, texts] whose mean over texts is the loss."""
     metrics: tuple[str, str]
 
 
@@ -34,6 +40,7 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_string("store", None, "The store.", flag_values=values)
     flags.DEFINE_list("on", [], "Datasets to score on: names, files, folders.", flag_values=values)
     flags.DEFINE_enum("loss", "generalised", list(TARGETS), "What points are scored by.", flag_values=values)
+    flags.DEFINE_list("merged", [], "Folders that wsr merge wrote, to be scored too.", flag_values=values)
     flags.DEFINE_integer("interior", 4, "Points drawn from the convex hull.", lower_bound=0, flag_values=values)
     flags.DEFINE_bool(
         "leave_out", True, "Leave members of the scored dataset out of hull and centroid.", flag_values=values
@@ -71,6 +78,7 @@ def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
     from wsr import seeds
     from wsr.cli.checks import one_of, refuse_positional, required
     from wsr.cli.population import open_base, open_region
+    from wsr.compare import mean_interval
     from wsr.compilation import use_persistent_cache
     from wsr.errors import WsrError
     from wsr.evaluate import Protocol
@@ -93,6 +101,7 @@ def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
     tokenizer = open_base(store).tokenizer
     protocol = Protocol(probe=values.probe, inverse_l2=values.inverse_l2, precision=values.precision)
     points = Points.on_disk(Path(values.store) / "points")
+    merged = [_merged(region, folder) for folder in values.merged]
     rows: list[dict] = []
     for name in values.on:
         target = TARGETS[values.loss](values, name, tokenizer, region)
@@ -103,6 +112,7 @@ def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
             ("pretrained", region, np.zeros((1, len(region)))),
             ("member", region, corners(len(region))),
             ("centroid", others, centroid(len(others))),
+            *(("merged", alone, corners(1)) for alone in merged),
         ]
         if len(others) > 1 and values.interior:
             groups.append(("interior", others, convex_hull(draw, values.interior, len(others))))
@@ -116,6 +126,7 @@ def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
             precision=values.precision,
         )
         print(f"{dataset.name}: {total} points, {plan}", flush=True)
+        intervals: list[Interval] = []
         with progress(f"evaluating on {dataset.name}", total, "points") as counter:
             for group, part, coefficients in groups:
                 by_surrogate = values.surrogate_tolerance is not None and group == "interior"
@@ -133,8 +144,9 @@ def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
                     counter=counter,
                 )
                 rows += scored.rows(group)
-        _show(dataset.name, target.metrics, [row for row in rows if row["dataset"] == dataset.name])
-    keep_scores(store, rows)
+                intervals += [mean_interval(losses) for losses in target.by_text(scored)]
+        _show(dataset.name, target.metrics, [row for row in rows if row["dataset"] == dataset.name], intervals)
+    keep_scores(store, [row for row in rows if row["group"] != "merged"])
     if values.out:
         write_rows(Path(values.out), rows)
         print(f"rows: {values.out}")
@@ -146,7 +158,8 @@ def _generalised(values: flags.FlagValues, name: str, tokenizer: Any, region: "R
     sizes = {split: size for split, size in (("probe", values.probe_size), ("test", values.test_size)) if size}
     dataset = dataset_flags.load(values, name, tokenizer, sizes=sizes)
     splits = {split: dataset.splits[split] for split in ("probe", "test")}
-    return Target(dataset, splits, region, evaluate, ("generalised_loss", dataset.metric))
+    metrics = ("generalised_loss", dataset.metric)
+    return Target(dataset, splits, region, evaluate, lambda found: found.losses, metrics)
 
 
 def _language_model(values: flags.FlagValues, name: str, tokenizer: Any, region: "Region") -> Target:
@@ -155,19 +168,40 @@ def _language_model(values: flags.FlagValues, name: str, tokenizer: Any, region:
     texts = dataset_flags.load_texts(values, name, tokenizer, size=values.test_size or None)
     for note in texts.notes:
         print(note)
-    return Target(texts, {"texts": texts.windows}, with_losses(region), evaluate_language_model, METRICS)
+    splits, planned = {"texts": texts.windows}, with_losses(region)
+    return Target(texts, splits, planned, evaluate_language_model, lambda found: found.by_text, METRICS)
 
 
 TARGETS = {"generalised": _generalised, "language_model": _language_model}
 
 
-def _show(dataset: str, metrics: tuple[str, str], rows: list[dict]) -> None:
+def _merged(region: "Region", folder: str) -> "Region":
+    """A merged model as a region of its own."""
+    from pathlib import Path
+
+    from wsr.errors import WsrError
+    from wsr.models import load
+    from wsr.region import from_params
+    from wsr.trees import flatten
+
+    if not Path(folder).is_dir():
+        raise WsrError(f"--merged={folder}: no such folder; give one that wsr merge wrote")
+    params = load(folder).params
+    found, expected = ({path: leaf.shape for path, leaf in flatten(own).items()} for own in (params, region.base))
+    if found != expected:
+        raise WsrError(f"--merged={folder}: its encoder is not of the form of the store's")
+    return from_params(region.model, region.base, {Path(folder).name: params})
+
+
+def _show(dataset: str, metrics: tuple[str, str], rows: list[dict], intervals: Sequence["Interval"]) -> None:
     from wsr.cli.tables import show_table
 
     losses, scores = ([row for row in rows if row["metric"] == metric] for metric in metrics)
     cells = []
-    for loss, score in sorted(zip(losses, scores, strict=True), key=lambda pair: pair[0]["value"]):
+    for loss, score, interval in sorted(zip(losses, scores, intervals, strict=True), key=lambda own: own[0]["value"]):
         members = loss["members"]
         name = members[0] if len(members) == 1 else f"{len(members)} members" if members else "base"
-        cells.append((name, loss["group"], loss["value"], score["value"], loss["how"]))
-    show_table(("point", "group", *(metric.replace("_", " ") for metric in metrics), "how"), cells, title=dataset)
+        told = f"{interval.low:.3f} to {interval.high:.3f}"
+        cells.append((name, loss["group"], loss["value"], told, score["value"], loss["how"]))
+    loss_name, metric = (name.replace("_", " ") for name in metrics)
+    show_table(("point", "group", loss_name, "95 % interval", metric, "how"), cells, title=dataset)
