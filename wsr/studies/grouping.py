@@ -1,6 +1,6 @@
 """Into which clusters does a population fall, when nobody says, or when so many are asked for?"""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Int
@@ -39,7 +39,7 @@ def grouping_section(
     """
     tree = dendrogram(similarity)
     found = tree.cut(clusters)
-    finest = list(next(iter(labels.values()))) if labels else cluster_names(found)
+    finest = list(next(iter(labels.values()))) if labels else cluster_names(found.tolist())
     flagged = [names[k] for k, own in enumerate(flags) if own]
     text = [f"Into {clusters}, {why}. {_criteria_told(count)}"]
     if flagged:
@@ -73,7 +73,7 @@ def tree_figure(names: Sequence[str], groups: Sequence[str], tree: Dendrogram, c
     )
 
 
-def cluster_names(clusters: Clusters) -> list[str]:
+def cluster_names(clusters: Iterable[int]) -> list[str]:
     """Returns what the clusters are called."""
     return [f"cluster {number + 1}" for number in clusters]
 
