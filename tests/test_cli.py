@@ -53,7 +53,7 @@ def test_help_is_quick_and_imports_no_jax():
     start = time.monotonic()
     assert "wsr <verb>" in works("--help")
     assert time.monotonic() - start < 2
-    for verb in ("demo", "train", "ls", "map", "evaluate", "compare", "merge", "report"):
+    for verb in ("demo", "train", "ls", "map", "check", "suggest", "evaluate", "compare", "merge", "report"):
         code = f"import sys; from wsr.cli import main; main(['{verb}', '--help']); assert 'jax' not in sys.modules"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr

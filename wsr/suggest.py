@@ -83,7 +83,7 @@ def starts(region: Region) -> list[Start]:
     found = [Start("base", np.zeros(len(region)))]
     found += [Start(name, row) for name, row in zip(region.names, corners(len(region)), strict=True)]
     groups = [("all members", [*range(len(region))])]
-    for level, labels in (("family", region.families), ("dataset", region.datasets)):
+    for level, labels in (("dataset", region.datasets), ("family", region.families)):
         for label in dict.fromkeys(labels):
             groups.append((f"{level} {label}", [k for k, own in enumerate(labels) if own == label]))
     seen: set[tuple[int, ...]] = set()

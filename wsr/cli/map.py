@@ -67,7 +67,7 @@ def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
     grouping = grouping_section(names, similarity, mapped.labels, flags_of(mapped.population), count, clusters, why)
     sections = [grouping]
     places = grouping.tables[0]
-    found = {row[0]: int(row[places.columns.index("cluster")]) - 1 for row in places.rows}
+    found = {row[0]: int(str(row[places.columns.index("cluster")])) - 1 for row in places.rows}
     groups = next(iter(mapped.labels.values()), None) or cluster_names([found[name] for name in names])
     figures = population_figures(names, similarity, mapped.labels or {"cluster": groups}, values.seed)
     scored = _scored(mapped)

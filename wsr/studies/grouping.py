@@ -1,6 +1,6 @@
 """Into which clusters does a population fall, when nobody says, or when so many are asked for?"""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Int
@@ -10,7 +10,7 @@ from wsr.clustering import Dendrogram, dendrogram, scores
 from wsr.geometry import cosine
 from wsr.outliers import Flag
 from wsr.region import Region
-from wsr.report.document import Figure, Section, Table
+from wsr.report.document import Cell, Figure, Section, Table
 from wsr.studies.clustered import Similarity, relate, same
 from wsr.studies.layers import grams_by_leaf_group
 
@@ -39,7 +39,7 @@ def grouping_section(
     """
     tree = dendrogram(similarity)
     found = tree.cut(clusters)
-    finest = list(next(iter(labels.values()))) if labels else cluster_names(found)
+    finest = list(next(iter(labels.values()))) if labels else cluster_names(found.tolist())
     flagged = [names[k] for k, own in enumerate(flags) if own]
     text = [f"Into {clusters}, {why}. {_criteria_told(count)}"]
     if flagged:
@@ -73,7 +73,7 @@ def tree_figure(names: Sequence[str], groups: Sequence[str], tree: Dendrogram, c
     )
 
 
-def cluster_names(clusters: Clusters) -> list[str]:
+def cluster_names(clusters: Iterable[int]) -> list[str]:
     """Returns what the clusters are called."""
     return [f"cluster {number + 1}" for number in clusters]
 
@@ -87,29 +87,32 @@ def layer_section(region: Region, groups: Sequence[str]) -> Section:
     similarities = {"whole encoder": cosine(whole)} | {name: cosine(gram) for name, gram in by_layer.items()}
     _, own = np.unique(np.array(groups), return_inverse=True)
     relations = {"same group": same(groups), "other group": ~same(groups)}
-    rows: list[tuple[str | float, ...]] = []
+    rows: list[tuple[Cell, ...]] = []
+    silhouettes = {}
     for name, similarity in similarities.items():
         lengths = np.diag(by_layer.get(name, whole))
         means = {one.relation: one.mean.value for one in relate(similarity, relations)}
         again = scores(groups, dendrogram(similarity).cut(len(set(groups))))
+        silhouettes[name] = float(silhouette(similarity, own).mean())
         rows.append(
             (
                 name,
                 float(np.mean(lengths / np.where(np.diag(whole) > 0, np.diag(whole), 1.0))),
                 *(means.get(relation) for relation in relations),
-                float(silhouette(similarity, own).mean()),
+                silhouettes[name],
                 again.adjusted_rand,
             )
         )
     pairs = np.triu_indices(len(region), 1)
     values = np.stack([similarity[pairs] for similarity in similarities.values()])
     figures = () if values.shape[1] < 3 else (_agreement(list(similarities), values),)
-    best = max(rows[1:], key=lambda row: float(row[4]))
+    best = max(by_layer, key=lambda layer: silhouettes[layer])
     return Section(
         "By layer",
         "Which layers carry the groups?",
         "Not in the paper, which takes the flattened encoder.",
-        f"{best[0]} separates the groups most by itself: mean silhouette {best[4]:.3f}, whole encoder {rows[0][4]:.3f}",
+        f"{best} separates the groups most by itself: mean silhouette {silhouettes[best]:.3f}, whole encoder "
+        f"{silhouettes['whole encoder']:.3f}",
         "not tested",
         figures=figures,
         tables=(
@@ -137,7 +140,14 @@ def _agreement(names: list[str], values: np.ndarray) -> Figure:
         "heatmap",
         "Do layers tell the same story?",
         "Correlation, over pairs of models, of their cosines in two parts of the encoder.",
-        {"matrix": matrix, "names": names, "groups": names, "value_label": "correlation of cosines"},
+        {
+            "matrix": matrix,
+            "names": names,
+            "groups": names,
+            "value_label": "correlation of cosines",
+            "vmin": min(0.0, float(np.nanmin(matrix, initial=0.0))),
+            "vmax": 1.0,
+        },
     )
 
 
