@@ -11,7 +11,7 @@ import numpy as np
 from absl import app
 
 from wsr import seeds
-from wsr.data.dataset import Dataset, Split
+from wsr.data.dataset import AnySplit, Dataset
 from wsr.data.examples import Columns
 from wsr.data.load import load_dataset
 from wsr.data.made_up import MadeUp
@@ -96,7 +96,7 @@ def measured(region: Region, dataset: Dataset, size: int) -> str:
 
 def _loss_elsewhere(
     features: np.ndarray,
-    texts: Split,
+    texts: AnySplit,
     dataset: Dataset,
     size: int,
     draw: np.random.Generator,

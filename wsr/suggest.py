@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float, Int, Shaped
 
 from wsr import seeds
-from wsr.data.dataset import Dataset, Split, joined
+from wsr.data.dataset import AnySplit, Dataset, joined
 from wsr.data.metrics import score
 from wsr.errors import WsrError
 from wsr.evaluate import Protocol, point_key, score_features
@@ -173,7 +173,7 @@ def against_the_best(
     return worse, worse - width, worse + width
 
 
-def labelled(dataset: Dataset, most: int, generator: np.random.Generator) -> Split:
+def labelled(dataset: Dataset, most: int, generator: np.random.Generator) -> AnySplit:
     """Returns at most so many of a dataset's texts, from all splits, in an order that deals labels evenly to folds.
 
     A text that occurs twice is taken once, and a class with a single text is left out: it could not be learned.
@@ -182,8 +182,7 @@ def labelled(dataset: Dataset, most: int, generator: np.random.Generator) -> Spl
     order = generator.permutation(len(whole))
     seen: dict[bytes, int] = {}
     for text in order.tolist():
-        piece = slice(whole.offsets[text], whole.offsets[text + 1])
-        seen.setdefault(whole.token_ids[piece].tobytes() + whole.token_types[piece].tobytes(), text)
+        seen.setdefault(whole.content(text), text)
     kept = np.array(list(seen.values()))[:most]
     if not dataset.regression:
         kept = kept[np.bincount(whole.labels[kept], minlength=dataset.classes)[whole.labels[kept]] > 1]
@@ -200,7 +199,7 @@ def cross_fitted(
     region: Region,
     coefficients: Float[np.ndarray, "points members"],
     dataset: Dataset,
-    texts: Split,
+    texts: AnySplit,
     protocol: Protocol,
     points: Points,
 ) -> tuple[Float[np.ndarray, "points texts"], Shaped[np.ndarray, "points texts"]]:
@@ -226,7 +225,7 @@ def cross_fitted(
 
 
 def fitted_across(
-    features: Float[np.ndarray, "points texts hidden"], texts: Split, dataset: Dataset, protocol: Protocol
+    features: Float[np.ndarray, "points texts hidden"], texts: AnySplit, dataset: Dataset, protocol: Protocol
 ) -> tuple[Float[np.ndarray, "points texts"], Shaped[np.ndarray, "points texts"]]:
     """Fits a probe without each fold in turn, and returns the losses and predictions on the folds."""
     fold = np.arange(len(texts)) % FOLDS

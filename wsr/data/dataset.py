@@ -49,6 +49,11 @@ class Split:
         """All that a model can see."""
         return self.token_ids, self.token_types, self.offsets, self.labels
 
+    def content(self, text: int) -> bytes:
+        """What a model sees of one text: equal texts have equal content."""
+        piece = slice(self.offsets[text], self.offsets[text + 1])
+        return self.token_ids[piece].tobytes() + self.token_types[piece].tobytes()
+
     def take(self, indices: Integer[np.ndarray, " taken"]) -> "Split":
         """Returns the texts ``indices``, in that order."""
         lengths = self.lengths[indices]

@@ -38,6 +38,10 @@ class ImageSplit:
         """All that a model can see, shape included."""
         return np.array(self.pixel_values.shape), self.pixel_values, self.labels
 
+    def content(self, image: int) -> bytes:
+        """What a model sees of one image: equal images have equal content."""
+        return self.pixel_values[image].tobytes()
+
     def take(self, indices: Integer[np.ndarray, " taken"]) -> "ImageSplit":
         """Returns the images ``indices``, in that order."""
         return ImageSplit(self.pixel_values[indices], self.labels[indices])

@@ -10,7 +10,7 @@ import numpy as np
 from wsr.merging.method import Given, OfData, one_of, option, positive, weights
 
 if TYPE_CHECKING:
-    from wsr.data.dataset import Split
+    from wsr.data.dataset import AnySplit
     from wsr.models.model import Model
     from wsr.region import Region
     from wsr.types import Head, Params
@@ -63,7 +63,7 @@ def diagonal_fisher(
     model: "Model",
     params: "Params",
     head: "Head",
-    split: "Split",
+    split: "AnySplit",
     *,
     labels: str = "all",
     seed: int = 0,

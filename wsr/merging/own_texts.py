@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from wsr.data.dataset import Dataset, Split
+from wsr.data.dataset import AnySplit, Dataset
 from wsr.data.packing import Batches, evaluation_batches, row_length_for
 from wsr.errors import WsrError
 from wsr.features import all_features
@@ -49,14 +49,14 @@ def own_head(region: Region, member: Member, params: Params, given: Given) -> He
     return {name: jnp.asarray(leaf, jnp.float32) for name, leaf in head.items()}
 
 
-def first_texts(split: Split, texts: int) -> Split:
+def first_texts(split: AnySplit, texts: int) -> AnySplit:
     """Returns so many texts, spread evenly over the split; 0: all."""
     if not texts or texts >= len(split):
         return split
     return split.take(np.linspace(0, len(split) - 1, texts).round().astype(int))
 
 
-def batches_of(model: Model, split: Split, *, rows: int = 16, row_length: int = 64, packed: bool = True) -> Batches:
+def batches_of(model: Model, split: AnySplit, *, rows: int = 16, row_length: int = 64, packed: bool = True) -> Batches:
     """Returns the texts in rows, as long as the longest needs."""
     length = row_length_for(row_length, split)
     return evaluation_batches(split, rows=rows, row_length=length, packed=packed and model.packed)

@@ -11,7 +11,7 @@ from wsr.errors import WsrError
 from wsr.merging.method import Given, OfData, option, share
 
 if TYPE_CHECKING:
-    from wsr.data.dataset import Split
+    from wsr.data.dataset import AnySplit
     from wsr.models.model import Model
     from wsr.region import Region
     from wsr.types import Params
@@ -59,7 +59,7 @@ class RegMean(OfData):
         return nest({path: (solved.get(path, mean)).astype(np.float32) for path, mean in means.items()})
 
 
-def input_grams(model: "Model", params: "Params", split: "Split") -> dict[str, np.ndarray]:
+def input_grams(model: "Model", params: "Params", split: "AnySplit") -> dict[str, np.ndarray]:
     """Returns ``X^T X`` of what each dense layer reads, a mean over tokens, by the path of its kernel.
 
     Raises:
