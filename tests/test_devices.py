@@ -114,7 +114,7 @@ def test_a_plan_says_what_it_chose(dataset, region):
 def test_training_takes_what_its_compiled_program_says(tiny, dataset):
     job = Job(dataset, 0, Recipe(batch_size=16, epochs=1.0))
     encoder, plan = group_batches(tiny.model, tiny.params, [job])
-    state = initial_state(flatten(tiny.params), [initial_head(job, tiny.model.hidden)])
+    state = initial_state([flatten(tiny.params)], [initial_head(job, tiny.model.hidden)])
     program = training_program(encoder, False, True)
     found = program.lower(state, {}, plan, hyperparameters([job], job.steps), 0, 1).compile().memory_analysis()
     compiled = found.temp_size_in_bytes + sum(leaf.nbytes for leaf in jax.tree.leaves(state))

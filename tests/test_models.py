@@ -8,12 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from models_support import every_token, in_rows, one_a_row, random_params, random_texts
 from oracles import ORACLES, largest_config, our_config
 
 from wsr import models
 from wsr.errors import WsrError
 from wsr.models.bert import EXAMPLE
+from wsr.models.distilbert import DistilBert, DistilBertConfig
 from wsr.models.layers.pooling import POOLINGS, pool
 
 LENGTHS = [5, 9, 3, 7]
@@ -127,7 +129,7 @@ def test_gradient_is_finite_and_agrees_with_a_difference(name):
     np.testing.assert_allclose((ends[0] - ends[1]) / 2e-2, norm, rtol=1e-2)
 
 
-@pytest.mark.parametrize("name", ["bert", "roberta"])
+@pytest.mark.parametrize("name", sorted(set(NAMES) - {"tiny"}))
 def test_dropout_happens_only_with_a_key_and_follows_it(name):
     _, encode, params, texts = _setup(name)
     batch = one_a_row(texts, LENGTH)
@@ -150,6 +152,24 @@ def test_both_dropout_rates_are_followed(rate):
     assert np.abs(dropping(params, batch, jax.random.key(1)) - plain).max() > 1e-3
 
 
+def test_distilbert_drops_nothing_of_what_attention_gives():
+    config = {**models.architectures()["distilbert"].example, "dropout": 0.5, "attention_dropout": 0.0}
+    module = DistilBert(DistilBertConfig(**config).encoder(), nnx.Rngs(0))
+    batch = one_a_row(random_texts(0, LENGTHS, 40), LENGTH)
+    hidden = jnp.asarray(np.random.default_rng(0).normal(size=(batch["token_ids"].size, 16)), jnp.float32)
+
+    def difference():
+        module.eval()
+        plain = module.transform(hidden, batch, None)
+        module.train()
+        return np.abs(module.transform(hidden, batch, nnx.Rngs(dropout=0)) - plain).max()
+
+    assert difference() > 1e-3
+    for layer in module.layers:  # the only other place where something could be dropped
+        layer.feed_forward.output.kernel[...] = jnp.zeros((32, 16))
+    assert difference() == 0.0
+
+
 def test_attention_with_dropout_at_a_vanishing_rate_equals_attention_without():
     # The path with dropout of the attention weights is written out by hand; it must be the same function.
     _, encode, params, texts = _setup("bert", hidden_dropout_prob=0.0, attention_probs_dropout_prob=1e-9)
@@ -168,8 +188,9 @@ def test_pooling_agrees_with_numpy(pooling):
     np.testing.assert_allclose(found, [part.mean(axis=0) for part in expected], atol=1e-6)
 
 
-def test_no_silent_broadcasting_between_ranks():
-    model, _, params, texts = _setup("roberta")
+@pytest.mark.parametrize("name", NAMES)
+def test_no_silent_broadcasting_between_ranks(name):
+    model, _, params, texts = _setup(name)
     with jax.numpy_rank_promotion("raise"):
         features = jax.eval_shape(model.encode, params, in_rows(texts, PACKED, LENGTH), jax.random.key(0))
     assert features.shape == (4, model.hidden)

@@ -10,12 +10,13 @@ import ml_dtypes
 import numpy as np
 import pytest
 from models_support import every_token, one_a_row, random_params, random_texts
-from oracles import ORACLES, counterpart, their_config
+from oracles import CASES, ORACLES, counterpart, our_config, their_config
 from safetensors.numpy import load_file, save_file
 
 from wsr import models
 from wsr.errors import WsrError
 from wsr.models import huggingface
+from wsr.models.huggingface.config import to_config
 from wsr.models.huggingface.weights import from_huggingface, to_huggingface
 
 TEXTS = random_texts(0, [7, 3, 5], 100)
@@ -76,6 +77,15 @@ def test_the_weight_map_is_its_own_inverse(name):
         again, dropped = from_huggingface(model, names)
         assert _same(again, params)
         assert dropped == ()
+
+
+@pytest.mark.parametrize(("name", "variant"), CASES)
+def test_a_config_goes_out_and_comes_back(name, variant):
+    changes = ORACLES[name].variants[variant] if variant else {}
+    read_as, config = our_config(their_config(name, **changes))
+    model = models.build(read_as, {**config, "pooling": "mean"})
+    assert our_config(to_config(model)) == (name, config)
+    assert {**model.config} == {**config, "pooling": "mean"}
 
 
 @pytest.mark.torch

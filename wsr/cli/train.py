@@ -19,7 +19,15 @@ def define(values: flags.FlagValues) -> None:
     number("seeds", 3, "Members of each dataset.", lower_bound=1, flag_values=values)
     number("first_seed", 0, "Seed of the first of them.", lower_bound=0, flag_values=values)
     number("size", None, "Fine-tuning examples, drawn by the seed; all by default.", lower_bound=1, flag_values=values)
-    flags.DEFINE_enum("mode", "full", ["full", "bitfit", "head"], "What is trained.", flag_values=values)
+    flags.DEFINE_enum("mode", "full", ["full", "bitfit", "lora", "head"], "What is trained.", flag_values=values)
+    number("lora_rank", 8, "Mode lora: rank of what a matrix moves by.", lower_bound=1, flag_values=values)
+    real("lora_alpha", 16.0, "Mode lora: the product of the factors is scaled by alpha / rank.", flag_values=values)
+    text(
+        "lora_targets",
+        r".*/(query|value|query_key_value)/kernel",
+        "Mode lora: paths of the matrices that move, a regular expression.",
+        flag_values=values,
+    )
     real("learning_rate", 5e-5, "Peak learning rate.", lower_bound=0.0, flag_values=values)
     real("head_learning_rate", None, "Of the head; by default that of the encoder.", flag_values=values)
     number("batch_size", 32, "Texts a step.", lower_bound=1, flag_values=values)
@@ -31,7 +39,11 @@ def define(values: flags.FlagValues) -> None:
     number("check_every", 50, "Steps between two checks.", lower_bound=1, flag_values=values)
     device_flags.define(values, "Members")
     flags.DEFINE_enum(
-        "keep", "float32", ["float32", "bfloat16_task_vector"], "How members are stored.", flag_values=values
+        "keep",
+        "float32",
+        ["float32", "bfloat16_task_vector"],
+        "How members are stored; of mode lora always as factors.",
+        flag_values=values,
     )
 
 
@@ -63,18 +75,21 @@ def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
         dropout=values.dropout,
         patience=values.patience,
         check_every=values.check_every,
+        lora_rank=values.lora_rank,
+        lora_alpha=values.lora_alpha,
+        lora_targets=values.lora_targets,
     )
     seeds = range(values.first_seed, values.first_seed + values.seeds)
     jobs = [Job(dataset, seed, recipe, values.size) for dataset in datasets for seed in seeds]
+    chunk = chunk_for_training(
+        checkpoint.model, checkpoint.params, jobs, chunk=values.chunk, memory_budget_gib=values.memory_budget_gib
+    )
     store = Store.create(
         values.store,
         model_name=checkpoint.model.name,
         model_config=dict(checkpoint.model.config),
         base_name=values.base,
         base_params=checkpoint.params,
-    )
-    chunk = chunk_for_training(
-        checkpoint.model, checkpoint.params, jobs, chunk=values.chunk, memory_budget_gib=values.memory_budget_gib
     )
     print(f"{len(jobs)} members, {chunk} at a time on the device")
     train_members(checkpoint.model, store, jobs, chunk=chunk, dtype=values.keep)

@@ -2,6 +2,8 @@
 
 job.py             what a member is trained on and how
 population.py      members in, trained members out, chunk by chunk
+trainable.py       which arrays a mode trains and which stay
+lora.py            low-rank factors beside an encoder
 batches.py         the batches of a group, of one shape
 memory.py          how many members fit on the device together
 program.py         the compiled training loop

@@ -10,6 +10,7 @@ from wsr import seeds
 from wsr.data.packing import Batches, row_length_for, rows_needed, training_batches
 from wsr.features import all_features
 from wsr.finetune.job import Job
+from wsr.finetune.lora import adapted
 from wsr.models.model import Model
 from wsr.types import Params
 
@@ -21,6 +22,7 @@ def group_batches(model: Model, start: Params, jobs: Sequence[Job]) -> tuple[Mod
     """Returns the encoder to train through and the batches of all members, ``[group, steps, ...]``.
 
     Training only a head needs the features once: then the "encoder" hands through features computed beforehand.
+    Training factors, it adds their product.
     """
     steps = max(job.steps for job in jobs)
     row_length = row_length_for(jobs[0].recipe.row_length, *(job.split for job in jobs))
@@ -44,7 +46,8 @@ def group_batches(model: Model, start: Params, jobs: Sequence[Job]) -> tuple[Mod
         encoder = _hand_through(model.hidden)
     else:
         inputs = {name: np.stack([b.inputs[name] for b in batches]) for name in batches[0].inputs}
-        encoder = model
+        recipe = jobs[0].recipe
+        encoder = adapted(model, recipe.lora_scale) if recipe.mode == "lora" else model
     return encoder, {
         "inputs": inputs,
         "labels": np.stack([b.labels for b in batches]),

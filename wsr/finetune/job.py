@@ -1,7 +1,7 @@
 """What a member is trained on, and how."""
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -10,7 +10,7 @@ from wsr import seeds
 from wsr.data.dataset import Dataset, Split
 from wsr.errors import WsrError
 
-Mode = Literal["full", "bitfit", "head"]
+Mode = Literal["full", "bitfit", "lora", "head"]
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,8 @@ class Recipe:
     """How a member is trained. The defaults are the recipe of the paper's authors (PAPER: AdamW, linear decay)."""
 
     mode: Mode = "full"
-    """``full`` trains everything, ``bitfit`` the bias terms and the head, ``head`` the head alone."""
+    """``full`` trains everything, ``bitfit`` the bias terms and the head, ``lora`` low-rank factors and the head,
+    ``head`` the head alone."""
     learning_rate: float = 5e-5
     head_learning_rate: float | None = None
     """Of the freshly initialised head; None: that of the encoder."""
@@ -37,6 +38,23 @@ class Recipe:
     min_improvement: float = 0.001
     row_length: int = 64
     """Tokens of a packed row; longer texts make longer rows."""
+    lora_rank: int = 8
+    """Of the product that a matrix moves by."""
+    lora_alpha: float = 16.0
+    """The product is scaled by ``lora_alpha / lora_rank``."""
+    lora_targets: str = r".*/(query|value|query_key_value)/kernel"
+    """The paths of the matrices that move, a regular expression; those of Hu et al. 2021, and the keys where one matrix
+    holds all three."""
+
+    @property
+    def lora_scale(self) -> float:
+        """What the product of the factors is multiplied by."""
+        return self.lora_alpha / self.lora_rank
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The fields that have a say in this mode, by name."""
+        return {name: value for name, value in asdict(self).items() if self.mode == "lora" or name[:5] != "lora_"}
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,14 +1,17 @@
 """How many members are trained together: what the device asks for and its memory allows."""
 
 from collections.abc import Sequence
-from functools import partial
+from typing import Any
 
 import jax
+from jaxtyping import Array
 
 from wsr.devices import chunk_for_device, fitting
 from wsr.finetune.batches import group_batches
 from wsr.finetune.job import Job
+from wsr.finetune.trainable import partition
 from wsr.models.model import Model
+from wsr.trees import nest
 from wsr.types import Params
 
 
@@ -32,31 +35,49 @@ def chunk_for_training(
     Raises:
       WsrError: where not even the smallest chunk fits.
     """
-    each = max((member_bytes(model, start, job) for job in _heaviest(jobs)), default=0)
+    heaviest = _heaviest(jobs)
+    each = max((member_bytes(model, start, job) for job in heaviest), default=0)
+    shared = max((shared_bytes(start, job) for job in heaviest), default=0)
     wanted = chunk or chunk_for_device(len(jobs))
     return fitting(
-        wanted, lambda size: size * each, what="members", fixed=chunk is not None, memory_budget_gib=memory_budget_gib
+        wanted,
+        lambda size: shared + size * each,
+        what="members",
+        fixed=chunk is not None,
+        memory_budget_gib=memory_budget_gib,
     )
 
 
 def member_bytes(model: Model, start: Params, job: Job) -> int:
-    """Returns about what training one member takes: its state, what a step makes of it, activations kept for the
+    """Returns about what training one member more takes: its state, what a step makes of it, activations kept for the
     backward pass. Nothing is computed or compiled.
 
-    Weights, two moments, gradient, update and new weights are six copies; XLA's own buffers add about a tenth.
+    Trained weights, two moments, gradient, update and new weights are six copies; XLA's own buffers add about a tenth.
     """
-    params_bytes = sum(4 * leaf.size for leaf in jax.tree.leaves(start))
     if job.recipe.mode == "head":  # trained on features, which one forward pass gives
-        return params_bytes
-    _, plan = group_batches(model, start, [job])
+        return _bytes(start)
+    frozen, trainable = partition(start, job)
+    encoder, plan = group_batches(model, start, [job])
     batch = {name: jax.ShapeDtypeStruct(array.shape[2:], array.dtype) for name, array in plan["inputs"].items()}
     key = jax.random.key(0) if job.recipe.dropout else None
 
-    def kept(params: Params, batch: dict) -> object:
-        return jax.vjp(partial(model.encode, batch=batch, dropout_key=key), params)[1]
+    def kept(trainable: dict, frozen: dict, batch: dict) -> list:
+        def encode(trainable: dict) -> Array:
+            return encoder.encode(nest(frozen | trainable), batch, dropout_key=key)
 
-    activations = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(jax.eval_shape(kept, start, batch)))
-    return int(6 * params_bytes + 1.1 * activations)
+        shared = {id(leaf) for leaf in frozen.values()}
+        return [leaf for leaf in jax.tree.leaves(jax.vjp(encode, trainable)[1]) if id(leaf) not in shared]
+
+    return int(6 * _bytes(trainable) + 1.1 * _bytes(jax.eval_shape(kept, trainable, frozen, batch)))
+
+
+def shared_bytes(start: Params, job: Job) -> int:
+    """Returns what all members trained together have in common: the weights that stay."""
+    return _bytes(partition(start, job)[0])
+
+
+def _bytes(tree: Any) -> int:
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
 def _heaviest(jobs: Sequence[Job]) -> list[Job]:

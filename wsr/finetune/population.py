@@ -13,8 +13,11 @@ from wsr.data.metrics import score
 from wsr.features import all_features
 from wsr.finetune.batches import group_batches
 from wsr.finetune.early_stopping import EarlyStopping
-from wsr.finetune.job import Job, Mode, initial_head
+from wsr.finetune.job import Job, initial_head
+from wsr.finetune.lora import trained_factors
 from wsr.finetune.program import hyperparameters, initial_state, training_program
+from wsr.finetune.trainable import partition
+from wsr.low_rank import LowRank, add
 from wsr.models.model import Model
 from wsr.progress import Counter
 from wsr.trees import flatten, nest
@@ -36,6 +39,8 @@ class Finetuned:
     """The step at which it became non-finite, or None. A failed member is no member: quarantine it."""
     group_size: int
     """Members that shared its program."""
+    low_rank: LowRank | None = None
+    """The task vector of a member whose factors were trained."""
 
 
 def finetune(
@@ -52,7 +57,7 @@ def finetune(
       counter: advanced by one for each optimiser step of each member.
     """
     # What is part of the program, and not data of it, sets jobs apart.
-    programs = [(job.recipe.mode, job.recipe.dropout, job.dataset.regression) for job in jobs]
+    programs = [_part_of_program(job) for job in jobs]
     for program in dict.fromkeys(programs):
         alike = [job for job, own in zip(jobs, programs, strict=True) if own == program]
         for first in range(0, len(alike), chunk):
@@ -74,17 +79,24 @@ def score_member(model: Model, params: Params, head: Head, dataset: Dataset, spl
     return score(dataset.metric, texts.labels, predict(features, head, regression=dataset.regression))
 
 
+def _part_of_program(job: Job) -> tuple:
+    recipe = job.recipe
+    factors = (recipe.lora_rank, recipe.lora_scale, recipe.lora_targets) if recipe.mode == "lora" else ()
+    return recipe.mode, recipe.dropout, job.dataset.regression, *factors
+
+
 def _train_group(model: Model, start: Params, jobs: Sequence[Job], counter: Counter | None) -> list[Finetuned]:
     encoder, plan = group_batches(model, start, jobs)
     steps = max(job.steps for job in jobs)
     mode = jobs[0].recipe.mode
-    frozen, trainable = _partition(start if mode != "head" else {}, mode)
+    frozen, trainable = partition(start, jobs[0])
+    own = [partition(start, job)[1] for job in jobs] if mode == "lora" else [trainable] * len(jobs)
     width = max(job.dataset.classes for job in jobs)
-    state = initial_state(trainable, [_padded(initial_head(job, model.hidden), width) for job in jobs])
+    state = initial_state(own, [_padded(initial_head(job, model.hidden), width) for job in jobs])
     per_member = hyperparameters(jobs, steps)
     dropout = jobs[0].recipe.dropout and mode != "head"
     program = training_program(encoder, jobs[0].dataset.regression, dropout)
-    watch = EarlyStopping(model, jobs, flatten(start) if mode == "head" else frozen)
+    watch = EarlyStopping(model, jobs, flatten(start)) if mode == "head" else EarlyStopping(encoder, jobs, frozen)
 
     losses = []
     interval = min(job.recipe.check_every for job in jobs) if watch.wanted else _SHOWN_EVERY
@@ -101,16 +113,6 @@ def _train_group(model: Model, start: Params, jobs: Sequence[Job], counter: Coun
                 break
     trained = watch.best(state) if watch.wanted else state
     return _unpack(jobs, frozen, start, trained, np.concatenate(losses, axis=1))
-
-
-def _partition(params: Params, mode: Mode) -> tuple[dict[str, AnyArray], dict[str, AnyArray]]:
-    """Splits the leaves into those that stay and those that are trained."""
-    leaves = flatten(params)
-    trained = {path for path in leaves if mode == "full" or path.rsplit("/", 1)[-1] == "bias"}
-    return (
-        {path: leaf for path, leaf in leaves.items() if path not in trained},
-        {path: leaves[path] for path in sorted(trained)},
-    )
 
 
 def _padded(head: Mapping[str, np.ndarray], width: int) -> dict[str, np.ndarray]:
@@ -132,14 +134,19 @@ def _unpack(
     members = []
     for number, job in enumerate(jobs):
         own = {path: leaf[number] for path, leaf in weights["encoder"].items()}
-        params = nest({p: np.asarray(leaf) for p, leaf in frozen.items()} | own) if job.recipe.mode != "head" else start
+        low_rank = trained_factors(job.recipe, own) if job.recipe.mode == "lora" else None
+        params = start
+        if low_rank:
+            params = add(start, low_rank)
+        elif own:
+            params = nest({path: np.asarray(leaf) for path, leaf in frozen.items()} | own)
         head = {
             "kernel": weights["head"]["kernel"][number][:, : job.dataset.classes],
             "bias": weights["head"]["bias"][number][: job.dataset.classes],
         }
         step = int(failed[number])
         taken = losses[number, : job.steps]
-        members.append(Finetuned(job, params, head, taken, step if step >= 0 else None, len(jobs)))
+        members.append(Finetuned(job, params, head, taken, step if step >= 0 else None, len(jobs), low_rank))
     return members
 
 

@@ -104,12 +104,12 @@ def _descend(weight: Array, direction: Array, *, rate: Array, decay: Array) -> A
     return weight - rate * (direction + (decay * weight if weight.ndim > 1 else 0.0))
 
 
-def initial_state(trainable: Mapping[str, AnyArray], heads: Sequence[Mapping[str, np.ndarray]]) -> dict[str, Any]:
+def initial_state(
+    trainable: Sequence[Mapping[str, AnyArray]], heads: Sequence[Mapping[str, np.ndarray]]
+) -> dict[str, Any]:
+    """Returns the state of a group before its first step, from the trained arrays and the head of each member."""
     members = len(heads)
-    weights = {
-        "encoder": {path: np.repeat(np.asarray(leaf)[None], members, axis=0) for path, leaf in trainable.items()},
-        "head": stack(heads),
-    }
+    weights = {"encoder": stack(trainable), "head": stack(heads)}
     return {
         "weights": jax.tree.map(jnp.asarray, weights),
         "adam": jax.vmap(optax.scale_by_adam().init)(weights),

@@ -89,6 +89,8 @@ class DistilBert(Bert):
         self.pooling = config.pooling
         self.embeddings = Embeddings(config, rngs, token_types=0)
         self.layers = nnx.List(blocks(config, rngs))
+        for layer in self.layers:
+            layer.attention.output_dropout = nnx.Dropout(0.0)  # of what attention gives, the original drops nothing
 
 
 def modules(config: Mapping[str, Any]) -> Iterator[Module]:

@@ -1,6 +1,5 @@
 """Trains a population into a store, and says how well each member learned its dataset."""
 
-import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 
@@ -31,6 +30,8 @@ def train_members(
 ) -> list[MemberRecord]:
     """Trains the jobs whose members the store lacks, saves each when it is done, and returns all their records.
 
+    Members whose factors were trained are stored as factors, the others as ``dtype`` says.
+
     Raises:
       WsrError: where a member of the same name was made by another recipe or from other data.
     """
@@ -49,7 +50,7 @@ def train_members(
                 store.quarantine(record, member.failed_step, "the loss or a gradient became infinite or not a number")
                 print(f"quarantined {record.name}: non-finite at step {member.failed_step}", flush=True)
             else:
-                store.save(record, member.params, member.head, dtype=dtype)
+                _save(store, record, member, dtype)
     return [store.record(name) for name in names if name in store]
 
 
@@ -166,7 +167,7 @@ def members_section(
 
 def _record(model: Model, member: Finetuned) -> MemberRecord:
     job = member.job
-    recipe = dataclasses.asdict(job.recipe)
+    recipe = job.recipe.settings
     return MemberRecord(
         name=member_name(job),
         dataset=job.dataset.name,
@@ -181,6 +182,13 @@ def _record(model: Model, member: Finetuned) -> MemberRecord:
         threads=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         group_size=member.group_size,
     )
+
+
+def _save(store: Store, record: MemberRecord, member: Finetuned, dtype: DTypeOnDisk) -> None:
+    if member.low_rank is None:
+        store.save(record, member.params, member.head, dtype=dtype)
+    else:
+        store.save_low_rank(record, member.low_rank, member.head)
 
 
 def _metrics(model: Model, member: Finetuned) -> dict[str, float]:
@@ -205,7 +213,7 @@ def _chance(dataset: Dataset) -> float:
 
 
 def _refuse_other_recipe(record: MemberRecord, job: Job) -> None:
-    wanted: Mapping[str, object] = dataclasses.asdict(job.recipe) | {"data_sha256": job.dataset.content_hash}
+    wanted: Mapping[str, object] = job.recipe.settings | {"data_sha256": job.dataset.content_hash}
     differing = [
         f"{name} is {record.hyperparameters.get(name)!r} there and {value!r} here"
         for name, value in wanted.items()

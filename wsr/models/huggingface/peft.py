@@ -8,7 +8,7 @@ cases, whatever ``fan_in_fan_out`` says. The scale is ``alpha / rank`` (Hu et al
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -117,7 +117,7 @@ def _understood(path: Path, raw: Mapping[str, Any]) -> _Lora:
     refused = [f"{name} = {value!r}" for name, value in sorted(raw.items()) if not _is_understood(name, value)]
     if refused:
         raise WsrError(f"{path}: not understood: {', '.join(refused)}; merge the adapter where it was made")
-    read = {
+    read: dict[str, tuple[Any, Any]] = {
         "r": (raw.get("r"), int),
         "lora_alpha": (raw.get("lora_alpha"), (int, float)),
         "rank_pattern": (raw.get("rank_pattern") or {}, dict),
@@ -152,9 +152,9 @@ def _is_understood(name: str, value: Any) -> bool:
 
 def _mapped(folder: Path, lora: _Lora, model: Model, base: Params) -> tuple[LowRank, dict[str, np.ndarray]]:
     counterpart = counterpart_of(model)
-    matrices = _matrices(model, counterpart)
-    tensors = _read_tensors(folder)
     shapes = {path: leaf.shape for path, leaf in flatten(base).items()}
+    matrices = {module: path for module, path in _kernels(model, counterpart) if len(shapes[path]) == 2}
+    tensors = _read_tensors(folder)
     pairs, head, problems = _paired(counterpart, tensors)
     prefix = counterpart.prefix if any(module.startswith(counterpart.prefix) for module in pairs) else ""
     task_vector: dict[str, Factors] = {}
@@ -180,14 +180,12 @@ def _mapped(folder: Path, lora: _Lora, model: Model, base: Params) -> tuple[LowR
     return task_vector, head
 
 
-def _matrices(model: Model, counterpart: Counterpart) -> dict[str, str]:
-    """Returns, by their module, the path of our leaf ``[inputs, outputs]`` or ``[entries, features]``."""
-    return {
-        theirs: f"{ours}/{leaf.ours}"
-        for theirs, ours, kind in counterpart.modules(model.config)
-        for leaf in KINDS[kind]
-        if leaf.theirs == "weight" and leaf.ours in ("kernel", "embedding") and leaf.layout in (SAME, TRANSPOSED)
-    }
+def _kernels(model: Model, counterpart: Counterpart) -> Iterator[tuple[str, str]]:
+    """Yields their module and the path of our leaf ``[inputs, outputs]`` or ``[entries, features]``."""
+    for theirs, ours, kind in counterpart.modules(model.config):
+        for leaf in KINDS[kind]:
+            if leaf.theirs == "weight" and leaf.ours in ("kernel", "embedding") and leaf.layout in (SAME, TRANSPOSED):
+                yield theirs, f"{ours}/{leaf.ours}"
 
 
 def _read_tensors(folder: Path) -> dict[str, np.ndarray]:

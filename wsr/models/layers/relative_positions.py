@@ -46,7 +46,7 @@ def deberta_buckets(apart: Int[np.ndarray, " n"], buckets: int, furthest: int) -
     if buckets < 1:
         return apart.astype(np.int32)
     middle = buckets // 2
-    size = np.where(np.abs(apart) < middle, middle - 1, np.abs(apart)).astype(np.float32)
+    size = np.maximum(np.abs(apart), middle).astype(np.float32)
     steepness = np.log(np.float32((furthest - 1) / middle))
     far = np.ceil(np.log(size / np.float32(middle)) / steepness * np.float32(middle - 1)) + middle
-    return np.where(size <= middle, apart, far * np.sign(apart)).astype(np.int32)
+    return np.where(np.abs(apart) <= middle, apart, far * np.sign(apart)).astype(np.int32)

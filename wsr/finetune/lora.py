@@ -1,0 +1,91 @@
+"""LoRA (Hu et al. 2021): the encoder stays, some of its matrices move by ``alpha / rank * a @ b``.
+
+The factors are trained as leaves of their own beside the encoder's. Each step adds their product to the matrix, so that
+any architecture can be trained so, and the inputs of a layer, which the paper's code drops out, are nobody's to drop.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import lru_cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from wsr import seeds
+from wsr.errors import WsrError
+from wsr.finetune.job import Job, Recipe
+from wsr.low_rank import Factors, LowRank
+from wsr.models.model import Model
+from wsr.trees import flatten, nest
+from wsr.types import AnyArray, Batch, Params
+
+_BESIDE = "low_rank"
+"""Where the factors lie in the params of an ``adapted`` model: low_rank/<path of the leaf>/a and b."""
+
+
+def initial_factors(job: Job, leaves: Mapping[str, AnyArray]) -> dict[str, np.ndarray]:
+    """Returns fresh factors of a member, from the streams (dataset, seed, "lora", leaf).
+
+    ``a [inputs, rank]`` is uniform within ``1 / sqrt(inputs)``, which is what the paper's code draws (the paper itself
+    says Gaussian), ``b [rank, outputs]`` is 0: the member starts at the base.
+
+    Raises:
+      WsrError: the recipe's targets are no matrices, or smaller than its rank.
+    """
+    factors = {}
+    for path in _targets(job.recipe, leaves):
+        (inputs, outputs), rank = leaves[path].shape, job.recipe.lora_rank
+        bound = 1 / np.sqrt(inputs)
+        drawn = seeds.generator(job.seed, *job.stream, "lora", path).uniform(-bound, bound, (inputs, rank))
+        factors[f"{_BESIDE}/{path}/a"] = drawn.astype(np.float32)
+        factors[f"{_BESIDE}/{path}/b"] = np.zeros((rank, outputs), np.float32)
+    return factors
+
+
+@lru_cache(maxsize=4)
+def adapted(model: Model, scale: float) -> Model:
+    """Returns the model whose params hold factors beside the encoder, which move it by ``scale * a @ b``."""
+
+    def encode(params: Params, batch: Batch, dropout_key: Array | None = None) -> Float[Array, "batch hidden"]:
+        leaves = flatten({key: part for key, part in params.items() if key != _BESIDE})
+        for path, factors in _by_leaf(flatten(params[_BESIDE])).items():
+            # HIGHEST: as where weights are mixed, TPUs and recent GPUs would multiply in less.
+            product = jnp.matmul(factors.a, factors.b, precision=jax.lax.Precision.HIGHEST)
+            leaves[path] = leaves[path] + scale * product
+        return model.encode(nest(leaves), batch, dropout_key=dropout_key)
+
+    return replace(model, encode=encode)
+
+
+def trained_factors(recipe: Recipe, weights: Mapping[str, AnyArray]) -> LowRank:
+    """Returns a member's task vector from its trained weights, the scale folded in."""
+    prefix, scale = f"{_BESIDE}/", np.float32(recipe.lora_scale)
+    found = _by_leaf({path.removeprefix(prefix): leaf for path, leaf in weights.items()})
+    return {path: Factors(np.asarray(own.a), scale * np.asarray(own.b)) for path, own in found.items()}
+
+
+def _by_leaf(flat: Mapping[str, AnyArray]) -> dict[str, Factors]:
+    paths = sorted({path.rpartition("/")[0] for path in flat})
+    return {path: Factors(flat[f"{path}/a"], flat[f"{path}/b"]) for path in paths}
+
+
+def _targets(recipe: Recipe, leaves: Mapping[str, AnyArray]) -> list[str]:
+    what = f"lora_targets={recipe.lora_targets!r}"
+    try:
+        chosen = [path for path in leaves if re.fullmatch(recipe.lora_targets, path)]
+    except re.error as error:
+        raise WsrError(f"{what} is no regular expression: {error}") from error
+    matrices = [path for path, leaf in leaves.items() if leaf.ndim == 2]
+    if not chosen:
+        raise WsrError(f"{what} is the path of no leaf; matrices are, for example, {', '.join(matrices[-6:])}")
+    wrong = [
+        f"{path} is {list(leaves[path].shape)}"
+        for path in chosen
+        if leaves[path].ndim != 2 or min(leaves[path].shape) < recipe.lora_rank
+    ]
+    if wrong:
+        raise WsrError(f"{what}: expected matrices of rank {recipe.lora_rank} and more, but {'; '.join(wrong)}")
+    return chosen
