@@ -11,8 +11,8 @@ import numpy as np
 from absl import app
 
 from wsr import seeds
-from wsr.membership import Population, standings
-from wsr.outliers import flags
+from wsr.membership.outliers import flags
+from wsr.membership.regions import Population, standings
 
 RUNS = 60
 DIMENSION = 600

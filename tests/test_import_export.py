@@ -9,12 +9,12 @@ import pytest
 from incoming_folders import edit_config, near, write, write_independent
 from safetensors.numpy import load_file, save_file
 
-from wsr.admission import dataset_of, names_of
 from wsr.cli import main
 from wsr.errors import WsrError
-from wsr.model_card import model_card
-from wsr.named_point import named_point
-from wsr.scores import keep_scores
+from wsr.incoming.admission import dataset_of, names_of
+from wsr.outgoing.model_card import model_card
+from wsr.outgoing.named_point import named_point
+from wsr.outgoing.scores import keep_scores
 from wsr.store import Store
 from wsr.trees import flatten
 

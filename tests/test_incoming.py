@@ -12,8 +12,8 @@ from models_support import random_params
 from safetensors.numpy import load_file, save_file
 
 from wsr.errors import WsrError
-from wsr.incoming import read_member, require_base
-from wsr.likely_bases import likeliest_base, stores_beside
+from wsr.incoming.likely_bases import likeliest_base, stores_beside
+from wsr.incoming.member import read_member, require_base
 from wsr.models import Checkpoint, architectures, build
 from wsr.store import Store
 from wsr.trees import flatten

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from models_support import random_params
 
-from wsr.kinship import LEAST_COSINE, kinship, rounding
+from wsr.incoming.kinship import LEAST_COSINE, kinship, rounding
 from wsr.trees import flatten
 
 

@@ -10,7 +10,7 @@ from flax import nnx
 
 from wsr import models
 from wsr.errors import WsrError
-from wsr.incoming import read_member
+from wsr.incoming.member import read_member
 from wsr.models.huggingface.config import read_config
 from wsr.models.huggingface.folder import read_processor
 from wsr.models.huggingface.weights import from_huggingface

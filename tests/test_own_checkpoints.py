@@ -13,7 +13,7 @@ from wsr.cli import main
 from wsr.models import build
 from wsr.models.huggingface.folder import write_folder
 from wsr.models.huggingface.heads import TANH_CLASSIFIERS, linear_classifier
-from wsr.named_point import open_point
+from wsr.outgoing.named_point import open_point
 from wsr.store import Store
 from wsr.trees import flatten, nest
 

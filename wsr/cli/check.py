@@ -43,10 +43,10 @@ def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
 
 
 def _candidate(values: flags.FlagValues, wanted: str) -> "tuple[dict, Section]":
-    from wsr.candidate import products_with, read_candidate
     from wsr.cli.command import command_of
     from wsr.cli.population import open_base
-    from wsr.membership import Population
+    from wsr.incoming.candidate import products_with, read_candidate
+    from wsr.membership.regions import Population
     from wsr.studies.standing import candidate_section, check_candidate
 
     store, region = _open(values.store)
@@ -68,7 +68,7 @@ def _candidate(values: flags.FlagValues, wanted: str) -> "tuple[dict, Section]":
 
 def _everyone(values: flags.FlagValues) -> "tuple[dict, Section]":
     from wsr.cli.command import command_of
-    from wsr.membership import Population
+    from wsr.membership.regions import Population
     from wsr.studies.standing import check_candidate, store_section
 
     store, region = _open(values.store)

@@ -82,12 +82,12 @@ def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
     from wsr.compilation import use_persistent_cache
     from wsr.errors import WsrError
     from wsr.evaluate import Protocol
+    from wsr.outgoing.scores import keep_scores
     from wsr.probe import PROBES
     from wsr.progress import progress
     from wsr.region_features import plan_features
     from wsr.results import Points, write_rows
     from wsr.sampling import centroid, convex_hull, corners
-    from wsr.scores import keep_scores
     from wsr.surrogate import evaluate_hull
 
     refuse_positional(positional)

@@ -29,11 +29,11 @@ def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
     from wsr.cli.command import command_of
     from wsr.compilation import use_persistent_cache
     from wsr.errors import WsrError
-    from wsr.model_card import model_card
     from wsr.models import build
     from wsr.models.huggingface.folder import write_folder
     from wsr.models.load import load_tokenizer
-    from wsr.named_point import named_point, open_point
+    from wsr.outgoing.model_card import model_card
+    from wsr.outgoing.named_point import named_point, open_point
     from wsr.store import Store
 
     if not positional:

@@ -11,7 +11,7 @@ from absl import flags
 
 if TYPE_CHECKING:
     from wsr.cluster_count import ClusterCount
-    from wsr.membership import Population
+    from wsr.membership.regions import Population
     from wsr.region import Region
     from wsr.report.document import Section
 
@@ -51,7 +51,7 @@ def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
     from wsr.cluster_count import count_clusters
     from wsr.errors import WsrError
     from wsr.geometry import cosine
-    from wsr.outliers import flags as flags_of
+    from wsr.membership.outliers import flags as flags_of
     from wsr.studies.clusters import population_figures, similarity_section
     from wsr.studies.grouping import cluster_names, grouping_section, layer_section
 
@@ -102,7 +102,7 @@ def _how_many(asked: str | None, mapped: _Mapped, count: "ClusterCount") -> tupl
 
 def _from_store(values: flags.FlagValues) -> _Mapped:
     from wsr.cli.population import open_region
-    from wsr.membership import UNKNOWN, Population
+    from wsr.membership.regions import UNKNOWN, Population
 
     _, region = open_region(values.store)
     _refuse_nobody(values.store, len(region))
@@ -113,7 +113,7 @@ def _from_store(values: flags.FlagValues) -> _Mapped:
 
 def _from_file(values: flags.FlagValues) -> _Mapped:
     from wsr.errors import WsrError
-    from wsr.membership import Population
+    from wsr.membership.regions import Population
     from wsr.similarity_file import labels_from_names, labels_in_order, read_labels, read_similarity
 
     if values.labels and values.labels_from:
@@ -136,7 +136,7 @@ def _refuse_nobody(where: str, members: int) -> None:
 
 def _scored(mapped: _Mapped) -> tuple[list[int], dict[str, list[str]]] | None:
     """The models whose labels are known, where there are some, and their labels."""
-    from wsr.membership import UNKNOWN
+    from wsr.membership.regions import UNKNOWN
 
     finest = next(iter(mapped.labels.values()), [])
     part = [k for k, label in enumerate(finest) if label not in UNKNOWN]

@@ -145,8 +145,8 @@ def _export(
     from pathlib import Path
 
     from wsr.cli.command import command_of
-    from wsr.model_card import model_card
     from wsr.models import Checkpoint, export
+    from wsr.outgoing.model_card import model_card
 
     card = model_card(
         store,

@@ -8,7 +8,7 @@ from jaxtyping import Int
 from wsr.cluster_count import ClusterCount, silhouette
 from wsr.clustering import Dendrogram, dendrogram, scores
 from wsr.geometry import cosine
-from wsr.outliers import Flag
+from wsr.membership.outliers import Flag
 from wsr.region import Region
 from wsr.report.document import Cell, Figure, Section, Table
 from wsr.studies.clustered import Similarity, relate, same

@@ -7,8 +7,8 @@ import numpy as np
 
 from wsr.clustering import tsne
 from wsr.geometry import cosine, norms
-from wsr.membership import UNKNOWN, Population, Standing, standings
-from wsr.outliers import Flag, flags
+from wsr.membership.outliers import Flag, flags
+from wsr.membership.regions import UNKNOWN, Population, Standing, standings
 from wsr.report.document import Figure, Section, Table
 
 NEAREST = 5

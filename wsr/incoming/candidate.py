@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from wsr.errors import WsrError
-from wsr.incoming import Incoming, read_member, require_base
+from wsr.incoming.member import Incoming, read_member, require_base
 from wsr.models import Checkpoint
 from wsr.models.load import find_folder
 from wsr.region import Region

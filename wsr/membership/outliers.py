@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 from wsr.geometry import cosine, norms
-from wsr.membership import UNKNOWN, Population
+from wsr.membership.regions import UNKNOWN, Population
 
 FURTHEST_Z = 3.5
 """Robust z-score from which a length is out of the ordinary; Iglewicz and Hoaglin, How to detect outliers, 1993."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from wsr.data.table import find, registered
 from wsr.errors import WsrError
-from wsr.incoming import Incoming
+from wsr.incoming.member import Incoming
 from wsr.store import MemberRecord, Store
 from wsr.store.record import check_name
 

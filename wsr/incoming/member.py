@@ -15,7 +15,7 @@ import numpy as np
 from jax import numpy as jnp
 
 from wsr.errors import WsrError
-from wsr.kinship import LEAST_COSINE, Kinship, kinship, rounding
+from wsr.incoming.kinship import LEAST_COSINE, Kinship, kinship, rounding
 from wsr.low_rank import LowRank, add
 from wsr.models.counterpart import Counterpart
 from wsr.models.huggingface.config import counterpart_of, read_config, read_json

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from wsr import assets
 from wsr.errors import WsrError
-from wsr.incoming import read_member
+from wsr.incoming.member import read_member
 from wsr.models import Checkpoint, build, load
 from wsr.models.huggingface.config import read_json
 from wsr.models.registry import checkpoints

@@ -6,8 +6,8 @@ from typing import Any
 
 from wsr import __version__
 from wsr.models.huggingface.hub import is_name
+from wsr.outgoing.scores import scores_of
 from wsr.printable import printable
-from wsr.scores import scores_of
 from wsr.store import MemberRecord, Store
 
 
