@@ -90,7 +90,7 @@ def write_folder(
     Raises:
         WsrError: ``folder`` is there and not empty, or the architecture has no Hugging Face counterpart.
     """
-    config = to_config(model, **(head.config if head else {}))
+    config = to_config(model, **(_marks(model, tokenizer) | (head.config if head else {})))
     table = {f"{head.prefix if head else ''}{theirs}": (ours, layout) for theirs, ours, layout in their_tensors(model)}
     shapes = flatten(jax.eval_shape(model.init, jax.random.key(0)))
     # Shape only: no memory is taken.
@@ -131,6 +131,14 @@ def _write_pooling(model: Model, folder: Path) -> None:
     flags = {flag: mode == pooling for flag, mode in _POOLING_FLAGS.items()}
     content = {"word_embedding_dimension": model.hidden, **flags}
     (folder / POOLING_FILE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def _marks(model: Model, tokenizer: Any) -> dict[str, int]:
+    """The ids of first and last tokens, which say when a language model's text begins and ends."""
+    if model.token_losses is None:
+        return {}
+    found = {name: getattr(tokenizer, name, None) for name in ("bos_token_id", "eos_token_id")}
+    return {name: number for name, number in found.items() if number is not None}
 
 
 def _folder_pooling(folder: Path) -> str | None:
