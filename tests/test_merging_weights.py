@@ -351,7 +351,33 @@ def test_order_statistics_are_those_of_a_sort():
     ordered = np.sort(np.abs(numbers))
     pieces = [numbers[:37], numbers[37:900], numbers[900:]]
     ranks = [0, 9, 10, 499, 500, 999]
-    np.testing.assert_array_equal(order_statistics(lambda: pieces, ranks), ordered[ranks])
+    found = order_statistics(lambda: pieces, ranks)
+    np.testing.assert_array_equal([own.value for own in found], ordered[ranks])
+    for own, rank in zip(found, ranks, strict=True):
+        run = np.flatnonzero(ordered == ordered[rank])
+        assert (own.before, own.equal) == (rank - run[0], len(run))
+
+
+@pytest.mark.parametrize("piece", [5, 2**16])
+@pytest.mark.parametrize("name", ["ties", "breadcrumbs"])
+def test_of_equal_magnitudes_as_many_are_kept_as_the_density_says(name, piece):
+    """Task vectors of few distinct magnitudes; which of equals are kept is what a stable sort says."""
+    rounded = [{path: np.sign(leaf) * np.round(2 * np.abs(leaf)) for path, leaf in drawn(9, 1.0).items()}]
+    own = {path: BASE[path] * 0 + leaf.astype(np.float32) for path, leaf in rounded[0].items()}
+    zero = {path: np.zeros(shape, np.float32) for path, shape in SHAPES.items()}
+    one = Population(("a",), SHAPES, opened(zero), (opened(own),), stored="weights", piece=piece)
+    options = {"scope": "leaf"} if name == "ties" else {"gamma": 0.2}
+    found = merged(made(name, {"density": 0.5, "scale": 1.0, **options}), one)
+    for path, leaf in own.items():
+        vector = leaf.ravel()
+        if name == "ties":
+            chosen = np.argsort(-np.abs(vector), kind="stable")[: max(1, vector.size // 2)]
+        else:
+            first = max(0, vector.size - vector.size // 2 - int(0.2 * vector.size))
+            chosen = np.argsort(np.abs(vector), kind="stable")[first : first + vector.size // 2]
+        expected = np.zeros_like(vector)
+        expected[chosen] = vector[chosen]
+        np.testing.assert_array_equal(found[path].ravel(), expected, err_msg=path)
 
 
 def test_groups_merge_some_leaves_otherwise():

@@ -1,6 +1,7 @@
 """The value of a rank among numbers that are read in pieces, exactly, in a memory that does not grow with them."""
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float32
@@ -9,7 +10,19 @@ Pieces = Callable[[], Iterable[Float32[np.ndarray, " _"]]]
 """Gives the same numbers each time it is called."""
 
 
-def order_statistics(pieces: Pieces, ranks: Sequence[int]) -> list[float]:
+@dataclass(frozen=True)
+class Ranked:
+    """The number of a rank."""
+
+    value: float
+    """Its magnitude."""
+    before: int
+    """How many numbers of the very same magnitude have a lower rank."""
+    equal: int
+    """How many there are of this magnitude."""
+
+
+def order_statistics(pieces: Pieces, ranks: Sequence[int]) -> list[Ranked]:
     """Returns the magnitudes of some ranks, 0 for the smallest, among all numbers; reads them twice.
 
     The bits of a float32 of positive sign, read as a whole number, have the order of the numbers themselves: the first
@@ -29,8 +42,11 @@ def order_statistics(pieces: Pieces, ranks: Sequence[int]) -> list[float]:
     found = []
     for rank, own in zip(ranks, bins.tolist(), strict=True):
         below = int(ends[own] - upper[own])
-        low = int(np.searchsorted(np.cumsum(lower[own]), rank - below, side="right"))
-        found.append(float(np.uint32(own << 16 | low).view(np.float32)))
+        within = np.cumsum(lower[own])
+        low = int(np.searchsorted(within, rank - below, side="right"))
+        equal = int(lower[own][low])
+        value = float(np.uint32(own << 16 | low).view(np.float32))
+        found.append(Ranked(value, rank - below - int(within[low]) + equal, equal))
     return found
 
 

@@ -59,9 +59,8 @@ class Sce(OfWeights):
         selected = int(varying * self.density)
         if not selected:
             return np.inf
-        return order_statistics(lambda: (_variance(block.vectors) for block in leaf.blocks()), [leaf.size - selected])[
-            0
-        ]
+        variances = lambda: (_variance(block.vectors) for block in leaf.blocks())  # noqa: E731
+        return order_statistics(variances, [leaf.size - selected])[0].value
 
 
 def _variance(vectors: np.ndarray) -> np.ndarray:

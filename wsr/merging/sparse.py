@@ -5,7 +5,7 @@ entries that have the sign of ``sum_k w_k keep_k(tau_k)`` at their place (a sum 
 divided by the weights that took part where ``normalise`` is on.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -15,7 +15,7 @@ from jaxtyping import Float
 from wsr.errors import WsrError
 from wsr.merging.averages import default_scale, members_weights
 from wsr.merging.method import OfWeights, one_of, option, share, weights
-from wsr.merging.order_statistics import order_statistics
+from wsr.merging.order_statistics import Ranked, order_statistics
 from wsr.merging.population import Block, Leaf, Population
 from wsr.merging.run import on_all_cores
 
@@ -96,20 +96,25 @@ class Ties(_Sparse):
     rescale: str = one_of("none", "Restore each leaf's sum of magnitudes after trimming, or do not.", "norm", "none")
 
     def keeping(self, population: Population) -> Callable[[Leaf], Keep]:
-        """The smallest magnitude that is kept, in two passes; all entries of that very magnitude are kept."""
+        """The smallest magnitude that is kept, in two passes."""
+        densities = self.densities(population)
 
-        def lowest(leaves: list[Leaf]) -> Factors:
+        def lowest(leaves: list[Leaf]) -> list[_Cut]:
             size = sum(leaf.size for leaf in leaves)
             kept = [max(1, int(density * size)) if density > 0 else 0 for density in densities]
             found = _magnitudes(leaves, [[size - own] if 0 < own < size else [] for own in kept])
-            return np.array([own[0] if own else 0.0 if kept[k] else np.inf for k, own in enumerate(found)])
+            return [
+                _Cut(own[0].value, stop=own[0].equal - own[0].before if self.scope == "leaf" else None)
+                if own
+                else _Cut(-1.0 if kept[member] else np.inf)
+                for member, own in enumerate(found)
+            ]
 
-        densities = self.densities(population)
         whole = lowest(population.leaves()) if self.scope == "whole" else None
 
         def open_leaf(leaf: Leaf) -> Keep:
-            bounds = (lowest([leaf]) if whole is None else whole).astype(np.float32)[:, None]
-            return lambda vectors, node: (np.abs(vectors) >= bounds).astype(np.float32)
+            cuts = lowest([leaf]) if whole is None else whole
+            return lambda vectors, node: _through(cuts, vectors)
 
         return open_leaf
 
@@ -238,27 +243,21 @@ class Breadcrumbs(_Sparse):
     rescale: str = one_of("none", "Restore each leaf's sum of magnitudes, or do not.", "norm", "none")
 
     def keeping(self, population: Population) -> Callable[[Leaf], Keep]:
-        """Two bounds for each leaf and member, in two passes; fewer large entries go where the density asks for it."""
-
+        """Two cuts for each leaf and member, in two passes; fewer large entries go where the density asks for it."""
         densities = self.densities(population)
 
-        def bounds(leaf: Leaf) -> Float[np.ndarray, "members 2"]:
+        def open_leaf(leaf: Leaf) -> Keep:
             kept = [int(density * leaf.size) if density < 1 else leaf.size for density in densities]
             first = [max(0, leaf.size - own - int(self.gamma * leaf.size)) for own in kept]
             # Both ends are kept: that of rank `first` and that of rank `first + kept - 1`.
             ranks = [[at, at + own - 1] if 0 < own < leaf.size else [] for at, own in zip(first, kept, strict=True)]
-            everything, nothing = (0.0, np.inf), (np.inf, 0.0)
             found = _magnitudes([leaf], ranks)
-            return np.array([own or (everything if kept[k] else nothing) for k, own in enumerate(found)])
-
-        def open_leaf(leaf: Leaf) -> Keep:
-            low, high = bounds(leaf).astype(np.float32).T[..., None]
-
-            def keep(vectors: np.ndarray, node: int) -> np.ndarray:
-                sizes = np.abs(vectors)
-                return ((sizes >= low) & (sizes <= high)).astype(np.float32)
-
-            return keep
+            low = [
+                _Cut(own[0].value, first=own[0].before) if own else _Cut(-1.0 if kept[member] else np.inf)
+                for member, own in enumerate(found)
+            ]
+            high = [_Cut(own[1].value, stop=own[1].before + 1, above=False) if own else _Cut(-1.0) for own in found]
+            return lambda vectors, node: _through(low, vectors) * _through(high, vectors)
 
         return open_leaf
 
@@ -286,11 +285,44 @@ def elected(
     return merged
 
 
-def _magnitudes(leaves: list[Leaf], ranks: list[list[int]]) -> list[list[float]]:
+class _Cut:
+    """Keeps the magnitudes on one side of a value; those that have it are told apart by the order in which they come.
+
+    Args:
+      value: where the cut is.
+      first: the first of the entries with this very magnitude that is kept.
+      stop: the first that is not kept any more; None: all others are kept.
+      above: whether larger magnitudes are kept, and not smaller ones.
+    """
+
+    def __init__(self, value: float, *, first: int = 0, stop: int | None = None, above: bool = True):
+        self.value, self.first, self.stop, self.above = np.float32(value), first, stop, above
+        self._seen = 0
+
+    def __call__(self, sizes: Float[np.ndarray, " piece"]) -> np.ndarray:
+        if self.above and not self.first and self.stop is None:
+            return sizes >= self.value
+        kept = sizes > self.value if self.above else sizes < self.value
+        equal = np.flatnonzero(sizes == self.value)
+        numbers = self._seen + np.arange(equal.size)
+        self._seen += equal.size
+        kept[equal] = (numbers >= self.first) & (self.stop is None or numbers < self.stop)
+        return kept
+
+
+def _through(cuts: Sequence[_Cut], vectors: np.ndarray) -> np.ndarray:
+    """1 for entries that a member's cut keeps, 0 for the others."""
+    kept = np.abs(vectors)
+    for cut, row in zip(cuts, kept, strict=True):
+        row[:] = cut(row)
+    return kept
+
+
+def _magnitudes(leaves: list[Leaf], ranks: list[list[int]]) -> list[list[Ranked]]:
     """The magnitudes of some ranks, each member's own, in its task vector over all leaves together."""
     ordered = sorted(leaves, key=lambda leaf: leaf.path)
 
-    def of_member(member: int) -> list[float]:
+    def of_member(member: int) -> list[Ranked]:
         own = [Leaf(leaf.path, leaf.shape, leaf.population.alone(member)) for leaf in ordered]
         pieces = lambda: (block.vectors[0] for leaf in own for block in leaf.blocks())  # noqa: E731
         return order_statistics(pieces, ranks[member]) if ranks[member] else []
