@@ -171,7 +171,7 @@ def test_files_that_cannot_be_read(tmp_path):
     with pytest.raises(WsrError, match="not a readable Parquet file"):
         read_file(write(tmp_path / "data.parquet", b"not parquet"))
     with pytest.raises(WsrError, match=r"ends in \.csv, \.tsv, \.jsonl, \.parquet"):
-        read_file(write(tmp_path / "data.txt", b""))
+        read_file(write(tmp_path / "data.xml", b""))
 
 
 cells = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8), st.just([1]))

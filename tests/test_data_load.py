@@ -234,8 +234,11 @@ def test_names_that_lead_nowhere(tmp_path, monkeypatch):
         load_dataset("absent.csv", make_tokenizer())
     with pytest.raises(WsrError, match="nearest: mnli"):
         load_dataset("mnl", make_tokenizer())
+    (tmp_path / "notes.xml").write_text("x")
+    with pytest.raises(WsrError, match=r"notes\.xml: expected a file that ends in \.csv"):
+        load_dataset("notes.xml", make_tokenizer())
     (tmp_path / "notes.txt").write_text("x")
-    with pytest.raises(WsrError, match=r"notes\.txt: expected a file that ends in \.csv"):
+    with pytest.raises(WsrError, match=r"notes\.txt: no column 'label'; found 'text'"):
         load_dataset("notes.txt", make_tokenizer())
 
 
