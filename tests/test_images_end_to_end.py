@@ -82,10 +82,11 @@ def test_members_learn_and_points_between_them_are_scored(vit, data, members):
 
 def test_an_early_answer_reads_images_as_texts(vit, data, members):
     region = from_params(vit.model, vit.params, {f"seed {m.job.seed}": m.params for m in members})
-    near, base = Group(region, np.array([[1.0, 0.0], [0.0, 1.0]])), Group(region, np.array([[0.0, 0.0], [0.05, 0.0]]))
+    near = Group(region, np.array([[1.0, 0.0], [0.0, 1.0], [0.5, 0.5]]))
+    base = Group(region, np.array([[0.0, 0.0], [0.05, 0.0], [0.0, 0.05]]))
     answer = early_answer(near, base, data[0], confidence=0.5, generator=np.random.default_rng(0))
     assert answer.looks[-1].probability > 0.5  # members are better than their base
-    assert answer.texts_read == 4 * (answer.looks[-1].size.texts + 40)
+    assert answer.texts_read == 6 * (answer.looks[-1].size.texts + 40)
 
 
 def test_the_gradient_in_the_coefficients_agrees_with_a_difference(vit, data, members):

@@ -24,7 +24,7 @@ from wsr.results import Points
 from wsr.store import Store
 
 LENGTHS = [9, 4, 13, 2]
-KINDS = [("gpt2", True), ("llama", False), ("qwen2", True), ("qwen3", False)]
+KINDS = [("gpt2", True), ("llama", False), ("qwen2", True)]
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def _texts(lengths=LENGTHS, windows=None):
 
 
 @pytest.mark.torch
-@pytest.mark.parametrize(("name", "tied"), KINDS)
+@pytest.mark.parametrize(("name", "tied"), KINDS[:2])
 def test_losses_of_tokens_however_texts_are_packed_and_in_whatever_pieces(torch, name, tied, monkeypatch):
     theirs, ours, params = _pair(torch, name, tied)
     texts = random_texts(1, LENGTHS, 40)
