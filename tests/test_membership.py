@@ -108,15 +108,15 @@ def test_the_nearest_region_comes_first_and_can_be_asked_for_alone():
 RUNS = 40
 
 
-def verdicts(candidate, **law):
+def verdicts(candidate, runs=RUNS, **law):
     found = []
-    for seed in range(RUNS):
+    for seed in range(runs):
         generator = np.random.default_rng(seed)
         vectors, datasets, families, more = draw_world(generator, **law)
         joined = population(np.vstack([vectors, candidate(generator, vectors, more)]), [*datasets, ""], [*families, ""])
         (one,) = standings(joined, len(vectors), only=["d0"])
         found.append(one.verdict)
-    return {verdict: found.count(verdict) / RUNS for verdict in ("inside", "on the rim", "outside")}
+    return {verdict: found.count(verdict) / runs for verdict in ("inside", "on the rim", "outside")}
 
 
 @pytest.mark.parametrize("members", [3, 5])
@@ -128,10 +128,10 @@ def test_members_of_the_same_law_are_seldom_called_outside(members):
 
 
 def test_strangers_are_outside_even_where_they_are_short():
-    whole = verdicts(lambda generator, vectors, more: more(1), datasets=3, members=4)
-    half = verdicts(lambda generator, vectors, more: more(1) / 2, datasets=3, members=4)
-    noise = verdicts(lambda generator, vectors, more: generator.normal(size=DIMENSION) / DIMENSION**0.5, datasets=3)
-    assert min(whole["outside"], half["outside"], noise["outside"]) >= 0.95
+    whole = verdicts(lambda generator, vectors, more: more(1), runs=12, datasets=3)
+    half = verdicts(lambda generator, vectors, more: more(1) / 2, runs=12, datasets=3)
+    noise = verdicts(lambda generator, vectors, more: generator.normal(size=DIMENSION), runs=12, datasets=3)
+    assert min(whole["outside"], half["outside"], noise["outside"]) == 1
 
 
 def test_the_base_is_near_every_hull_and_outside_all_the_same():
