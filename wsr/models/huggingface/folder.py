@@ -90,7 +90,7 @@ def write_folder(
     Raises:
         WsrError: ``folder`` is there and not empty, or the architecture has no Hugging Face counterpart.
     """
-    config = to_config(model, **(_marks(model, tokenizer) | (head.config if head else {})))
+    config = to_config(model, **_marks(model, tokenizer), **(head.config if head else {}))
     table = {f"{head.prefix if head else ''}{theirs}": (ours, layout) for theirs, ours, layout in their_tensors(model)}
     shapes = flatten(jax.eval_shape(model.init, jax.random.key(0)))
     # Shape only: no memory is taken.
