@@ -222,7 +222,7 @@ def _groups(values: flags.FlagValues) -> "Groups":
     """Reads --groups; an entry has the options of the flags, but for those that it names."""
     from pathlib import Path
 
-    import yaml  # type: ignore[import-untyped]
+    import yaml
 
     from wsr.errors import WsrError
     from wsr.merging.method import find, made, options_of

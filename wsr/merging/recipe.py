@@ -114,7 +114,7 @@ def read_recipe(path: Path) -> Recipe:
     Raises:
       WsrError: not YAML, a key or method that is not supported, members that are missing or doubled.
     """
-    import yaml  # type: ignore[import-untyped]
+    import yaml
 
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
