@@ -62,7 +62,7 @@ def read_examples(
     """
     labels, names = read_labels(records, columns, label_names=label_names, classes=classes)
     out = {role: _examples(table, columns, labels[role], drop_empty) for role, table in records.items()}
-    _refuse_one_label(records["train"], columns, out["train"].labels, names)
+    refuse_one_label(records["train"], columns, out["train"].labels, names)
     return out, names
 
 
@@ -78,11 +78,11 @@ def read_labels(
         role: _numbers(table, columns.label) if classes == 1 else _classes(table, columns.label, names)
         for role, table in records.items()
     }
-    _refuse_one_label(train, columns, labels["train"], names)
     return labels, names
 
 
-def _refuse_one_label(train: Records, columns: Columns, labels: np.ndarray, names: tuple[str, ...]) -> None:
+def refuse_one_label(train: Records, columns: Columns, labels: np.ndarray, names: tuple[str, ...]) -> None:
+    """Raises where all labels are the same: there is nothing to tell apart."""
     distinct = np.unique(labels)
     if len(distinct) < 2:
         found = names[int(distinct[0])] if names else float(distinct[0])

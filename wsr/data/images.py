@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32, Int32, Int64, Integer, UInt8
 
-from wsr.data.examples import Columns, read_labels
+from wsr.data.examples import Columns, read_labels, refuse_one_label
 from wsr.data.records import Records
 from wsr.errors import WsrError
 from wsr.models.image_processor import ImageProcessor
@@ -93,6 +93,7 @@ def read_images(
     Raises: ``WsrError`` naming the file, or the row and column.
     """
     labels, names = read_labels(records, columns, label_names=label_names, classes=classes)
+    refuse_one_label(records["train"], columns, labels["train"], names)
     return {role: _examples(table, columns, labels[role], processor) for role, table in records.items()}, names
 
 
