@@ -107,6 +107,13 @@ def test_they_are_mapped(folders, store):
     np.testing.assert_allclose([float(row[number]) for number, row in enumerate(rows)], 1, atol=1e-6)
 
 
+def test_an_outsider_is_told_from_a_member(folders, store, capsys):
+    assert main(["check", str(folders / "outsider"), f"--store={store.path}", f"--out={folders / 'check'}"]) == 1
+    assert "not fine-tuned from this base" in capsys.readouterr().err
+    assert main(["check", str(folders / MEMBERS[0]), f"--store={store.path}", f"--out={folders / 'check'}"]) == 0
+    assert MEMBERS[0] in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("point", ["centroid", "made_up_a1-s0=0.75,made_up_b1-s0=-0.5"])
 def test_a_point_loads_back_with_our_features(torch, folders, store, point):
     from transformers import AutoModel
