@@ -117,7 +117,7 @@ class Lab:
         """One store for each recipe: members of one name in one store are made in one way."""
         (recipe,) = {job.recipe for job in jobs}
         preset = self.preset
-        made_by = (dataclasses.astuple(recipe), preset.base, preset.pooling, preset.max_length, preset.sizes)
+        made_by = (tuple(recipe.settings.values()), preset.base, preset.pooling, preset.max_length, preset.sizes)
         name = f"{recipe.mode}-{recipe.epochs:g}-epochs-{zlib.crc32(repr(made_by).encode()):08x}"
         checkpoint = self.checkpoint
         return Store.create(
