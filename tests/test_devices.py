@@ -139,8 +139,9 @@ def test_training_fewer_together_where_memory_is_short(tiny, dataset, monkeypatc
 def test_the_prediction_is_at_least_what_the_kernel_counts_and_at_most_twice(way):
     """Not closer: NumPy's arrays that happen to lie well for XLA are not copied to a CPU's device memory."""
     script = Path(__file__).with_name("memory_in_a_process.py")
-    done = subprocess.run([sys.executable, script, way], capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
+    for _ in range(2):  # the first compiles, which takes memory of its own; the second finds everything compiled
+        done = subprocess.run([sys.executable, script, way], capture_output=True, text=True, timeout=300, check=False)
+        assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["resident"] == (way == "resident")
     assert 0.9 * found["used"] < found["predicted"] < 2 * found["used"]
