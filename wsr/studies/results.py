@@ -110,7 +110,7 @@ def _table(name: str, kept: Kept, options: Sequence[str], results: str) -> str:
     across = chosen.pop("across", None)
     if across:
         return _wide(name, kept, by, across, chosen, results)
-    if "metric" not in chosen:
+    if "metric" not in chosen and "metric" not in by:
         by.append("metric")
     groups: dict[tuple[str, ...], list[dict]] = {}
     for row in kept.rows:
