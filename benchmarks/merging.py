@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
@@ -95,7 +96,7 @@ def _measure(folder: Path, name: str, theirs: str) -> Result:
         Mark("times as fast as mergekit-pytorch", result.ratio("mergekit-pytorch"), 2.0),
         Mark("peak memory / that of mergekit-pytorch", memory["wsr"] / memory["mergekit-pytorch"], 0.5, at_most=True),
     )
-    return Result(**{**result.__dict__, "marks": marks})
+    return replace(result, marks=marks)
 
 
 SPAWN = """

@@ -1,6 +1,5 @@
 """Multinomial logistic regression of many points of weight space to its optimum: the linear probe's engine."""
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import NamedTuple
@@ -9,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
+
+from wsr.cores import usable_cores
 
 MEMORY = 12  # pairs of L-BFGS
 REFRESH = 8  # the metric is computed anew when the number of iterations has grown by this factor
@@ -44,7 +45,7 @@ def fit_logistic(
         return jax.block_until_ready(_fit_alone(features[point], labels, inverse_l2, classes=classes))
 
     # LAPACK's own threads wait for each other actively, and take the cores from other points.
-    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(os.cpu_count()) as pool:
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(usable_cores()) as pool:
         # The first point compiles the program that the others share.
         heads = [fit(0), *pool.map(fit, range(1, len(features)))]
     return {name: jnp.stack([head[name] for head in heads]) for name in heads[0]}

@@ -6,7 +6,6 @@ block the others read, hash and subtract the next, so work hides behind waiting 
 Two task vectors of low rank are multiplied as the factors they are kept as; beside others their blocks are filled too.
 """
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,6 +14,7 @@ from contextlib import nullcontext
 import numpy as np
 from jaxtyping import Bool, Float32, Float64
 
+from wsr.cores import usable_cores
 from wsr.low_rank import OpenLowRank, inner_products
 from wsr.progress import Counter, progress
 from wsr.trees import flatten
@@ -110,7 +110,7 @@ def _rows(
     """Inner products of the first ``new`` members with all."""
     from threadpoolctl import threadpool_limits
 
-    workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    workers = usable_cores()
     width = memory_bytes // (4 * len(members) * (workers + 1))
     width = max(1, min(width, LONGEST_PIECE, max(sizes.values(), default=1)))
     total = np.zeros((new, len(members)))

@@ -1,6 +1,5 @@
 """A population under a method, or each part of it under its own; leaf by leaf, on all cores."""
 
-import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from wsr.cores import usable_cores
 from wsr.errors import WsrError
 from wsr.merging.method import Given, Method, OfData, OfWeights, name_of
 from wsr.merging.population import Leaf, Population, of_region
@@ -91,7 +91,7 @@ def assigned(paths: Iterable[str], method: Method, groups: Groups) -> dict[str, 
 
 def on_all_cores(work: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
     """Calls ``work`` on each item, from as many threads as there are cores; NumPy lets them run side by side."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = usable_cores()
     with ThreadPoolExecutor(cores) as threads:
         return list(threads.map(work, items))
 

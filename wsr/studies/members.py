@@ -1,12 +1,12 @@
 """Trains a population into a store, and says how well each member learned its dataset."""
 
-import os
 from collections.abc import Mapping, Sequence
 
 import jax
 import jaxlib
 import numpy as np
 
+from wsr.cores import usable_cores
 from wsr.data.dataset import Dataset
 from wsr.data.metrics import score
 from wsr.errors import WsrError
@@ -179,7 +179,7 @@ def _record(model: Model, member: Finetuned) -> MemberRecord:
         metrics=_metrics(model, member),
         jaxlib=jaxlib.__version__,
         device_kind=jax.devices()[0].device_kind,
-        threads=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        threads=usable_cores(),
         group_size=member.group_size,
     )
 
