@@ -4,6 +4,7 @@ import gzip
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -119,8 +120,33 @@ def test_other_values_choose_rows(kept):
 def test_findings_figures_and_verdicts(kept):
     assert lines("findings: hull", kept) == ["- **The hull: partly.** 79 % of pairs.", "  - Few."]
     assert lines("figures: hull", kept) == ["![Line](results/figures/hull.0.svg)"]
-    assert lines("verdicts: all", kept)[2] == "| `hull` | Is it lower? | 88 % | 79 % of pairs | **partly** |"
+    assert lines("verdicts: all", kept)[2] == "| `hull` | The hull | Is it lower? | **partly** |"
     assert lines("table: plane", kept) == ["Not run: there is no results/plane.jsonl.gz."]
+
+
+def test_what_several_sections_say_is_said_once(kept):
+    run = kept.parent.parent / "runs" / "hull"
+    document = Document.from_json((run / "document.json").read_text())
+    second = replace(document.sections[0], title="Again", text=("Few.", "Fewer."))
+    (run / "document.json").write_text(replace(document, sections=(*document.sections, second)).to_json())
+    collect(run, kept, commit="abc123")
+    found = lines("findings: hull", kept)
+    assert found == ["- **The hull: partly.** 79 % of pairs.", "  - Few.", found[2], "  - Fewer."]
+    assert found[2].startswith("- **Again: partly.**")
+
+
+def test_a_long_table_is_folded(kept):
+    run = kept.parent.parent / "runs" / "hull"
+    write_rows(run / "results.jsonl", [ROWS[0] | {"dataset": f"d{number}"} for number in range(31)])
+    collect(run, kept, commit="abc123")
+    found = lines("table: hull", kept)
+    assert found[:3] == [
+        "<details><summary>31 lines: group, dataset, metric, value</summary>",
+        "",
+        "| group | dataset | metric | value |",
+    ]
+    assert sum(line.startswith("| In |") for line in found) == 31
+    assert "</details>" in found
 
 
 def test_a_page_made_twice_is_the_same(kept):

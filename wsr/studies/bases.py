@@ -24,6 +24,7 @@ from wsr.studies.clustered import (
     told,
 )
 from wsr.studies.clusters import population_figures
+from wsr.studies.verdict import above, verdict
 
 HOLDS = 0.95
 """One-to-one accuracy by checkpoint from which members count as clustered by it."""
@@ -80,7 +81,7 @@ def two_bases(
             "Radius: mean distance of a checkpoint's members from their centroid.",
         )
     )
-    signs = [*(accuracy >= HOLDS for accuracy in by_checkpoint[1]), gaps[0].low > 0]
+    parts = [*(accuracy >= HOLDS for accuracy in by_checkpoint[1]), above(gaps[0])]
     accuracies = [f"{100 * min(own):.0f} % to {100 * max(own):.0f} %" for own in by_checkpoint]
     section = Section(
         "Two checkpoints",
@@ -88,7 +89,7 @@ def two_bases(
         "Yes: models from two different RoBERTa-base pretrainings cluster by checkpoint.",
         f"by checkpoint {accuracies[1]} seen from a common origin, {accuracies[0]} seen each from its own checkpoint; "
         f"same dataset, own checkpoints: cosine higher within a checkpoint by {told(gaps[0])}",
-        "holds" if all(signs) else "partly" if any(signs) else "does not hold",
+        verdict(parts),
         text=(
             *what,
             f"The two checkpoints are {apart:.3g} apart, {apart / max(radii):.1f} times the larger radius of their "

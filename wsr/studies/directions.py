@@ -11,6 +11,8 @@ from wsr.evaluate import Evaluation
 from wsr.report.document import Figure, Section, Table
 from wsr.studies.context import Context, Request, score_all
 from wsr.studies.intervals import bootstrap_mean
+from wsr.studies.lines import NO_BARRIER_NATS
+from wsr.studies.verdict import above, below, verdict
 from wsr.trees import flatten
 from wsr.types import Params
 
@@ -80,7 +82,6 @@ def random_directions(
         resamples=10_000,
     )
     rows += _interval_rows(target, region.names, radii, rises, homeward_rise, middle)
-    flat = homeward_rise.low <= 0
     weights = float(np.linalg.norm([np.linalg.norm(leaf) for leaf in flatten(region.base).values()]))
     distances = (1 - shrink) * to_origin / unit
     curve = Figure(
@@ -131,7 +132,7 @@ def random_directions(
         "A random direction of the same length from the centroid degrades past the fine-tuned radius; the direction "
         "towards the origin does not.",
         measured,
-        _verdict(radii, risen, flat),
+        _verdict(radii, rises, homeward_rise),
         text=(
             f"The centroid is that of all {len(region)} members, those of {target} among them, so the way to the "
             "pretrained model gives up what they learned.",
@@ -179,9 +180,9 @@ def _interval_rows(
     ]
 
 
-def _verdict(radii: tuple[float, ...], risen: list[float], flat: bool) -> str:
-    """Holds where random steps hurt from the first length past the radius on, and the way home does not."""
-    past = [radius for radius in radii if radius >= 1]
-    if risen and past and risen[0] <= past[min(1, len(past) - 1)]:
-        return "holds" if flat else "partly"
-    return "partly" if flat else "does not hold"
+def _verdict(radii: tuple[float, ...], rises: Sequence[Interval], homeward: Interval) -> str:
+    """Whether random steps just past the radius hurt, and the way home does not."""
+    past = [rise for radius, rise in zip(radii, rises, strict=True) if radius >= 1]
+    # The second length of them leaves the radius; what adds less than a barrier would does not hurt.
+    hurts = above(past[min(1, len(past) - 1)], NO_BARRIER_NATS) if past else None
+    return verdict([hurts, below(homeward, NO_BARRIER_NATS)])

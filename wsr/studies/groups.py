@@ -18,6 +18,7 @@ from wsr.geometry import norms
 from wsr.region import Region
 from wsr.report.document import Figure, Section, Table
 from wsr.studies.context import Context, Request, score_all
+from wsr.studies.verdict import above, verdict
 
 LEVELS = ("dataset", "family", "general")
 PAIRS = (("interior", "exterior"), ("interior", "member"), ("member", "exterior"))
@@ -292,9 +293,8 @@ def _measured(outcomes: Sequence[Outcome]) -> str:
 
 
 def _verdict(outcomes: Sequence[Outcome]) -> str:
-    """Of the claims that the paper makes: holds where each P_B is above a half on every target, "partly" on some."""
-    above = [outcome.half.probability > 0.5 for outcome in outcomes if outcome.claim in PAPER]
-    return "holds" if all(above) else "partly" if any(above) else "does not hold"
+    """Of the claims that the paper makes: whether each P_B is above a half on every target."""
+    return verdict(above(outcome.half, 0.5, p=outcome.p) for outcome in outcomes if outcome.claim in PAPER)
 
 
 def _reasons(outcomes: Sequence[Outcome], context: Context) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from wsr.report.document import Figure, Section, Table
 from wsr.studies.context import Context, Request, score_all
 from wsr.studies.intervals import bootstrap_mean
 from wsr.studies.lines import KINDS, NO_BARRIER_NATS
+from wsr.studies.verdict import above, below, verdict
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,8 +106,6 @@ def landscape(context: Context, *, degree: int, grid: int, reach: float) -> tupl
             (corners.kind, corners.target, "barrier of the triangle", *_values(height), "; ".join(told)),
             (corners.kind, corners.target, "rim of the square minus triangle", *_values(wall), ""),
         ]
-    fine = [height.high <= NO_BARRIER_NATS and wall.low > 0 for height, wall in zip(heights, walls, strict=True)]
-    some = [height.high <= NO_BARRIER_NATS or wall.low > 0 for height, wall in zip(heights, walls, strict=True)]
     section = Section(
         "The loss between and around three members",
         "Is the loss low all over the triangle of three members, and higher all around it?",
@@ -116,7 +115,7 @@ def landscape(context: Context, *, degree: int, grid: int, reach: float) -> tupl
             f"{wall.value:+.3f} ({wall.low:+.3f} to {wall.high:+.3f})"
             for corners, height, wall in zip(drawn, heights, walls, strict=True)
         ),
-        "holds" if fine and all(fine) else "partly" if any(some) else "does not hold",
+        verdict([*(below(own, NO_BARRIER_NATS) for own in heights), *(above(own) for own in walls)]),
         text=(
             f"It counts as holding for three members when the interval of the barrier of their triangle ends at "
             f"{NO_BARRIER_NATS} nats or less and that of the rise to the rim of the square lies above 0.",

@@ -26,6 +26,7 @@ from wsr.studies.clustered import (
     same,
     score_rows,
 )
+from wsr.studies.verdict import verdict
 
 HOLDS = 0.95
 """One-to-one accuracy from which a part of the encoder counts as clustered by itself."""
@@ -143,8 +144,7 @@ def _clustering(parts: Sequence[Part]) -> int:
 
 
 def _verdict(parts: Sequence[Part]) -> str:
-    holding = [_accuracy(part, "average linkage") >= HOLDS for part in parts]
-    return "holds" if all(holding) else "partly" if any(holding) else "does not hold"
+    return verdict(_accuracy(part, "average linkage") >= HOLDS for part in parts)
 
 
 def _told(whole: Part, of_layers: Sequence[Part], of_kinds: Sequence[Part]) -> tuple[str, ...]:

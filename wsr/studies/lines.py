@@ -15,6 +15,7 @@ from wsr.region import Member, Region
 from wsr.report.document import Figure, Section, Table
 from wsr.studies.context import Context, Request, score_all
 from wsr.studies.intervals import bootstrap_mean
+from wsr.studies.verdict import above, below, verdict
 
 KINDS = ("same dataset", "same family", "across families")
 NO_BARRIER_NATS = 0.02
@@ -58,7 +59,6 @@ def lines(context: Context, *, alphas: Float[np.ndarray, " points"], pairs_a_kin
         for what, interval in own.items()
     ]
     between = {kind: [0 < cell[6] < 1 for cell in cells if cell[0] == kind] for kind in found}
-    no_barrier = [own["barrier"].high <= NO_BARRIER_NATS for own in found.values()]
     section = Section(
         "Between two members",
         "Is the loss between two members as low as at the members themselves?",
@@ -69,7 +69,7 @@ def lines(context: Context, *, alphas: Float[np.ndarray, " points"], pairs_a_kin
             f"lowest strictly between in {sum(between[kind])} of {len(between[kind])}"
             for kind, own in found.items()
         ),
-        _verdict(no_barrier, [own["barrier"].low > NO_BARRIER_NATS for own in found.values()]),
+        verdict(below(own["barrier"], NO_BARRIER_NATS) for own in found.values()),
         text=(
             f"The claim counts as holding for a kind of pair when the interval of its mean barrier ends at "
             f"{NO_BARRIER_NATS} nats or less. A barrier is a maximum, so noise alone makes it positive; the loss in "
@@ -151,17 +151,16 @@ def extrapolation(
         f"{len(outside)} steps of a kind together (Bonferroni).",
     )
     furthest = {kind: (own[min(own)], own[max(own)]) for kind, own in rises.items()}
-    risen = [interval.low > 0 for ends in furthest.values() for interval in ends]
     section = Section(
         "Past the members",
         "Does the loss rise beyond the members, as it would if they sat on the rim of a basin?",
         "Beyond the fine-tuned models the loss rises fast, in 10 logarithmic steps to alpha 32 and -31.",
         "; ".join(
-            f"{kind}: {_told(above)} nats over the nearer end at alpha {max(rises[kind]):.3g}, {_told(below)} at "
+            f"{kind}: {_told(upper)} nats over the nearer end at alpha {max(rises[kind]):.3g}, {_told(lower)} at "
             f"{min(rises[kind]):.3g}"
-            for kind, (below, above) in furthest.items()
+            for kind, (lower, upper) in furthest.items()
         ),
-        _verdict(risen, [interval.high <= 0 for ends in furthest.values() for interval in ends]),
+        verdict(above(interval) for ends in furthest.values() for interval in ends),
         text=tuple(f"{kind}: {_onset(own)}." for kind, own in rises.items()),
         figures=(
             _curves(
@@ -239,13 +238,6 @@ def _rise(alphas: np.ndarray, alpha: float, losses: Float[np.ndarray, "points dr
     """The loss at ``alpha``, which is past one of the ends, minus the loss at that end."""
     end, there = (int(np.abs(alphas - wanted).argmin()) for wanted in (1.0 if alpha > 1 else 0.0, alpha))
     return losses[there] - losses[end]
-
-
-def _verdict(holding: Sequence[bool], failing: Sequence[bool]) -> str:
-    """What intervals say of each part of a claim: that it holds, that it fails, or neither."""
-    if all(holding):
-        return "holds"
-    return "partly" if any(holding) else "does not hold" if all(failing) else "not settled"
 
 
 def _onset(rises: Mapping[float, Interval]) -> str:

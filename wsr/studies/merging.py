@@ -220,7 +220,7 @@ def _section(
         "Does any way to merge members of several datasets beat their plain average on the members' own tasks?",
         "Not in the paper, whose merged model is the centroid.",
         measured,
-        "holds" if sure else "partly" if better else "does not hold",
+        "holds" if sure else "not settled" if any(gain.high > 0 for gain in gains.values()) else "does not hold",
         text=(
             "Claim: some method is better than the centroid under the members' own heads, beyond chance. Options were "
             "chosen by the loss on validation splits. greedy, learned and learned_free make a model for each dataset, "

@@ -17,6 +17,7 @@ from wsr.evaluate import Evaluation
 from wsr.region import Region
 from wsr.report.document import Figure, Section, Table
 from wsr.studies.context import Context, Request, score_all
+from wsr.studies.verdict import above, below, verdict
 
 PROBES = ("unseen", "seen")
 GROUPS = {"member": "In", "interior": "In'"}
@@ -52,15 +53,15 @@ def probe_texts(context: Context, *, interior: int) -> tuple[list[dict], Section
     adjusted = _corrected(gains)
     rows += [_gain_row(key, gain, adjusted[key], scored) for key, gain in gains.items()]
     flips = [target for target in targets if _flips(gains, target)]
-    sure = [target for target in flips if all(adjusted[target, probe, "member"] < 0.05 for probe in PROBES)]
+    beyond_doubt = [_flips_beyond_doubt(gains, adjusted, target) for target in targets]
     section = Section(
         "The texts of the probe",
         "Does a probe on texts that the members were fine-tuned on make them look worse than the pretrained model?",
         "By readers' notes the paper fits the probe on the target's training data; what it says about texts that "
         "members were fine-tuned on is not known.",
         "; ".join(_told(gains, target) for target in targets)
-        + f". The sign flips on {len(flips)} of {len(targets)} targets, beyond doubt on {len(sure)}",
-        "holds" if len(sure) == len(targets) else "partly" if flips else "does not hold",
+        + f". The sign flips on {len(flips)} of {len(targets)} targets, beyond doubt on {beyond_doubt.count(True)}",
+        verdict(beyond_doubt),
         text=(
             "Claim: members of the target's own dataset have a lower loss than the pretrained model with a probe on "
             "unseen texts, and a higher one with a probe on their own fine-tuning texts. "
@@ -126,6 +127,14 @@ def _corrected(gains: Mapping[tuple[str, str, str], Difference]) -> dict[tuple[s
 
 def _flips(gains: Mapping[tuple[str, str, str], Difference], target: str) -> bool:
     return gains[target, "unseen", "member"].mean < 0 < gains[target, "seen", "member"].mean
+
+
+def _flips_beyond_doubt(
+    gains: Mapping[tuple[str, str, str], Difference], adjusted: Mapping[tuple[str, str, str], float], target: str
+) -> bool | None:
+    unseen, seen = ((target, probe, "member") for probe in ("unseen", "seen"))
+    parts = [below(gains[unseen], p=adjusted[unseen]), above(gains[seen], p=adjusted[seen])]
+    return False if False in parts else None if None in parts else True
 
 
 def _told(gains: Mapping[tuple[str, str, str], Difference], target: str) -> str:

@@ -22,6 +22,7 @@ from wsr.errors import WsrError
 from wsr.report.document import Document
 from wsr.results import read_rows
 
+_LONGEST_UNFOLDED = 30  # lines of a table
 _BLOCK = re.compile(r"(<!-- (table|findings|figures|verdicts): (.*?) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
 
@@ -128,7 +129,7 @@ def _table(name: str, kept: Kept, options: Sequence[str], results: str) -> str:
     else:
         header = [*labels, "rows", f"{value}: mean", "smallest", "largest"]
         body = [[*place, str(len(rows)), *_spread(rows)] for place, rows in groups.items()]
-    return f"{_markdown(header, body)}\n{_source(name, kept, results)}"
+    return f"{_folded(header, body)}\n{_source(name, kept, results)}"
 
 
 def _wide(name: str, kept: Kept, by: Sequence[str], across: str, chosen: Mapping[str, str], results: str) -> str:
@@ -142,7 +143,7 @@ def _wide(name: str, kept: Kept, by: Sequence[str], across: str, chosen: Mapping
     columns = list(dict.fromkeys(column for own in cells.values() for column in own))
     header = [*(key.replace("_", " ") for key in by), *columns]
     body = [[*place, *(own.get(column, "–") for column in columns)] for place, own in cells.items()]
-    return f"{_markdown(header, body)}\n{_source(name, kept, results)}"
+    return f"{_folded(header, body)}\n{_source(name, kept, results)}"
 
 
 def _source(name: str, kept: Kept, results: str) -> str:
@@ -150,9 +151,11 @@ def _source(name: str, kept: Kept, results: str) -> str:
 
 
 def _findings(name: str, kept: Kept, options: Sequence[str], results: str) -> str:
-    lines = [f"- **{s.title}: {s.verdict}.** {s.measured}." for s in kept.document.sections]
-    why = [f"  - {sentence}" for section in kept.document.sections for sentence in section.text]
-    return "".join(f"{line}\n" for line in [*lines, *why])
+    lines = []
+    for section in kept.document.sections:
+        lines += [f"- **{section.title}: {section.verdict}.** {section.measured}."]
+        lines += [f"  - {sentence}" for sentence in section.text]
+    return "".join(f"{line}\n" for line in dict.fromkeys(lines))  # what several sections say is said once
 
 
 def _figures(name: str, kept: Kept, options: Sequence[str], results: str) -> str:
@@ -167,9 +170,9 @@ _KINDS: Mapping[str, Callable[[str, Kept, Sequence[str], str], str]] = {
 
 
 def _verdicts(kept: Mapping[str, Kept]) -> str:
-    header = ["study", "question", "the paper", "measured here", "the claim"]
+    header = ["study", "what it looks at", "question", "the claim"]
     body = [
-        [f"`{name}`", section.question, section.paper, section.measured, f"**{section.verdict}**"]
+        [f"`{name}`", section.title, section.question, f"**{section.verdict}**"]
         for name, own in kept.items()
         for section in own.document.sections
     ]
@@ -179,6 +182,14 @@ def _verdicts(kept: Mapping[str, Kept]) -> str:
 def _figure_files(name: str, document: Document) -> list[tuple[str, str]]:
     titles = [figure.title for section in document.sections for figure in section.figures]
     return [(f"figures/{name}.{number}.svg", title) for number, title in enumerate(titles)]
+
+
+def _folded(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    """A table, behind a line to click on where it is long."""
+    table = _markdown(header, body)
+    if len(body) <= _LONGEST_UNFOLDED:
+        return table
+    return f"<details><summary>{len(body)} lines: {', '.join(header)}</summary>\n\n{table}\n</details>\n"
 
 
 def _markdown(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:

@@ -16,6 +16,7 @@ from wsr.data.table import overlapping
 from wsr.evaluate import Evaluation
 from wsr.report.document import Figure, Section, Table
 from wsr.studies.context import Context, Request, score_all
+from wsr.studies.verdict import below, verdict
 
 PLACES = ("left out", "in")
 
@@ -294,10 +295,7 @@ def _size(cell: Cell) -> str:
 
 
 def _verdict(gains: Mapping[tuple[str, str], Gain]) -> str:
-    """Holds where the largest left-out subsets are better than the smallest on every target, beyond chance."""
-    own = [(difference, p_holm) for (place, _), (difference, p_holm, *_) in gains.items() if place == "left out"]
-    if not own:
-        return "not tested"
-    if all(difference.mean < 0 and p_holm < 0.05 for difference, p_holm in own):
-        return "holds"
-    return "partly" if any(difference.mean < 0 for difference, _ in own) else "does not hold"
+    """Whether the largest left-out subsets are better than the smallest on every target, beyond chance."""
+    return verdict(
+        below(difference, p=p_holm) for (place, _), (difference, p_holm, *_) in gains.items() if place == "left out"
+    )

@@ -22,6 +22,7 @@ from wsr.studies.clustered import (
     score_table,
     told,
 )
+from wsr.studies.verdict import above, verdict
 
 POPULATIONS = ("independent seeds", "shared seeds")
 SAME_SEED, OTHER_SEED = "other dataset, same seed", "other dataset, other seed"
@@ -65,7 +66,7 @@ def shared_seed(
         "Not in the paper. With shared initial heads, task vectors of different datasets may agree by that alone.",
         f"members of different datasets with equal classes: same seed minus other seed {told(effect)} with shared "
         f"streams, {told(gaps['independent seeds'])} with independent ones",
-        "holds" if effect.low > 0 else "partly" if effect.value > 0 else "does not hold",
+        verdict([above(effect)]),
         text=(
             "Shared: initial head, order of the examples and dropout are derived from the seed alone, in place of "
             "dataset and seed. An initial head is the same only for datasets with as many classes, so the difference "

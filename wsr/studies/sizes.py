@@ -23,6 +23,7 @@ from wsr.studies.clustered import (
     told,
 )
 from wsr.studies.clusters import population_figures
+from wsr.studies.verdict import verdict
 
 HOLDS = 0.95
 """One-to-one accuracy by dataset from which subsets of all sizes count as clustered by dataset."""
@@ -71,7 +72,7 @@ def data_sizes(region: Region, sizes: Sequence[int], *, seed: int = 0, command: 
         "Subsets of 200, 400, 800, 1.6K and 3K examples of 9 datasets cluster by dataset, not by size.",
         f"by dataset {accuracy_told(by_dataset)}; adjusted Rand with the size "
         f"{', '.join(f'{own.scores.adjusted_rand:.2f} ({own.method})' for own in own_size)}",
-        _verdict([own.scores.one_to_one_accuracy for own in by_dataset]),
+        verdict(own.scores.one_to_one_accuracy >= HOLDS for own in by_dataset),
         text=tuple(text),
         figures=(
             *population_figures(names, similarity, {"dataset": region.datasets}, seed),
@@ -107,8 +108,3 @@ def _lengths(region: Region, sizes: Sequence[int], lengths: np.ndarray) -> Figur
         "Mean over the members of a dataset and size.",
         {"series": series, "x_label": "examples", "y_label": "length of the task vector", "x_scale": "log"},
     )
-
-
-def _verdict(accuracies: Sequence[float]) -> str:
-    holding = [accuracy >= HOLDS for accuracy in accuracies]
-    return "holds" if all(holding) else "partly" if any(holding) else "does not hold"

@@ -22,6 +22,7 @@ from wsr.progress import progress
 from wsr.region import Region
 from wsr.report.document import Figure, Section, Table
 from wsr.studies.context import Context
+from wsr.studies.verdict import above, verdict
 from wsr.types import Params
 
 STARTS = ("pretrained", "centroid")
@@ -306,8 +307,5 @@ def _measured(gains: Mapping[tuple[str, str], Gain], mode: str) -> str:
 
 
 def _verdict(gains: Mapping[tuple[str, str], Gain]) -> str:
-    """Holds where the interval of the mean gain lies above zero in both modes, "partly" where the mean does in one."""
-    means = [_mean_gain(gains, mode) for mode in MODES]
-    if all(mean.low > 0 for mean in means):
-        return "holds"
-    return "partly" if any(mean.value > 0 for mean in means) else "does not hold"
+    """Whether the interval of the mean gain lies above zero in both modes."""
+    return verdict(above(_mean_gain(gains, mode)) for mode in MODES)

@@ -24,6 +24,7 @@ from wsr.studies.clustered import (
     told,
 )
 from wsr.studies.clusters import population_figures
+from wsr.studies.verdict import verdict
 
 HOLDS = 0.9
 """One-to-one accuracy from which tasks count as clustered: the paper's figure."""
@@ -67,7 +68,7 @@ def task_clusters(region: Region, *, seed: int = 0, command: str = "") -> tuple[
         "; ".join(
             f"by {own[0].level} {accuracy_told(own)}; F1 (spectral) {_f1_told(own[0])}" for own in (found, fewer) if own
         ),
-        _verdict([*found, *fewer]),
+        verdict(own.scores.one_to_one_accuracy >= HOLDS for own in [*found, *fewer]),
         text=tuple(text),
         figures=population_figures(region.names, similarity, {"dataset": region.datasets, "family": families}, seed),
         tables=(score_table([*found, *fewer]), cosine_table(cosines)),
@@ -144,16 +145,10 @@ def _f1_told(found: Clustered) -> str:
     return ", ".join(f"{label} {100 * value:.0f}" for label, value in sorted(found.scores.f1.items()))
 
 
-def _verdict(found: Sequence[Clustered]) -> str:
-    holding = [own.scores.one_to_one_accuracy >= HOLDS for own in found]
-    return "holds" if all(holding) else "partly" if any(holding) else "does not hold"
-
-
 def _domain_verdict(added: Sequence[Clustered], domain: str, nearer: bool) -> str:
     """Holds where the domain's F1 is under every task's by each method, and a shared task counts more than it."""
     worse = [
         flat(own.scores)[f"F1 {domain}"] < min(value for label, value in own.scores.f1.items() if label != domain)
         for own in added
     ]
-    signs = [*worse, nearer]
-    return "holds" if all(signs) else "partly" if any(signs) else "does not hold"
+    return verdict([*worse, nearer])
