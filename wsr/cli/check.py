@@ -26,6 +26,7 @@ def define(values: flags.FlagValues) -> None:
 def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
     """Checks, prints and writes a page."""
     import sys
+    from pathlib import Path
 
     from wsr.cli.checks import refuse_positional, required
 
@@ -34,7 +35,8 @@ def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
     # What is told of the work on the way is no JSON.
     with redirect_stdout(sys.stderr) if values.json else nullcontext():
         found, section = _candidate(values, positional[0]) if positional else _everyone(values)
-        page = _write(values, section)
+        title = Path(positional[0]).name if positional else "All members"
+        page = _write(values, title, section)
     if values.json:
         print(json.dumps(found, indent=1, allow_nan=False))
     else:
@@ -43,6 +45,8 @@ def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
 
 
 def _candidate(values: flags.FlagValues, wanted: str) -> "tuple[dict, Section]":
+    from pathlib import Path
+
     from wsr.cli.command import command_of
     from wsr.cli.population import open_base
     from wsr.incoming.candidate import products_with, read_candidate
@@ -59,7 +63,9 @@ def _candidate(values: flags.FlagValues, wanted: str) -> "tuple[dict, Section]":
             f"It shares the base: {incoming.kinship}.",
             *(f"{note[0].upper()}{note[1:]}." for note in incoming.notes),
         )
-        population = Population.of(region).joined(wanted, products_with(region, incoming.params))
+        # As it is called beside the members: by its folder, where none of them is.
+        name = wanted if Path(wanted).name in region.names else Path(wanted).name or wanted
+        population = Population.of(region).joined(name, products_with(region, incoming.params))
         place = len(region)
     checked = check_candidate(population, place, _doubtful(store, region))
     section = candidate_section(checked, population, facts, command_of("check", values, [wanted]))
@@ -116,7 +122,7 @@ def _show(section: "Section") -> None:
     print()
 
 
-def _write(values: flags.FlagValues, section: "Section") -> str:
+def _write(values: flags.FlagValues, title: str, section: "Section") -> str:
     from pathlib import Path
 
     from wsr.report.document import Document
@@ -125,5 +131,5 @@ def _write(values: flags.FlagValues, section: "Section") -> str:
     out = Path(values.out) if values.out else Path("runs") / f"check-{Path(values.store).stem}"
     out.mkdir(parents=True, exist_ok=True)
     page = out / "check.html"
-    write_page(Document(f"Check of {values.store}", section.text, {}, (section,)), page)
+    write_page(Document(f"{title} in {Path(values.store).name}", (), {"Store": values.store}, (section,)), page)
     return str(page)

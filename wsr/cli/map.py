@@ -165,6 +165,8 @@ def _show(section: "Section") -> None:
 def _write(
     out: Path, where: str, mapped: _Mapped, positions: Mapping, scored: bool, sections: Sequence["Section"]
 ) -> None:
+    from dataclasses import replace
+
     from wsr.geometry import cosine
     from wsr.report.document import Document, Table
     from wsr.report.page import write_page
@@ -181,6 +183,7 @@ def _write(
         write_csv(tables["By layer"][0], out / "layers.csv")
     places = zip(positions["names"], positions["groups"], positions["x"], positions["y"], strict=True)
     write_csv(Table("", ("model", "label", "x", "y"), tuple(places)), out / "map.csv")
-    summary = tuple(line for section in sections for line in section.text)
-    write_page(Document(f"Map of {where}", summary, {}, tuple(sections)), out / "map.html")
+    # Somebody's own models: what the paper claims of others has no verdict here.
+    own = tuple(replace(section, paper="", verdict="not tested") for section in sections)
+    write_page(Document(f"Map of {Path(where).name}", (), {"From": where}, own), out / "map.html")
     print(f"map: {out / 'map.html'}")

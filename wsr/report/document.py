@@ -175,7 +175,10 @@ class Table:
 
 @dataclass(frozen=True)
 class Section:
-    """One question of a study: the paper's answer, the measured one, and whether the claim holds here."""
+    """One question of a study: the paper's answer, the measured one, and whether the claim holds here.
+
+    ``paper`` is empty where somebody asks about models of their own: there is no claim then, and no verdict is shown.
+    """
 
     title: str
     question: str

@@ -1,5 +1,6 @@
 """The report as one HTML file that needs nothing else: no script, no font, no request."""
 
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
@@ -69,15 +70,23 @@ def _facts(document: Document) -> str:
 
 def _findings(document: Document) -> str:
     lines = "".join(f"<li>{_text(line)}</li>" for line in document.summary)
-    claims = "".join(
-        f'<li>{_verdict(section.verdict)}<a href="#s{number}">{number}. {_text(section.title)}</a>'
-        f'<span class="muted">{_text(section.paper)}</span><span>{_text(section.measured)}</span></li>'
-        for number, section in enumerate(document.sections, start=1)
-    )
-    head = '<li class="label" aria-hidden="true"><span></span><span></span><span>The paper</span><span>Here</span></li>'
     summary = f'<ul class="summary">{lines}</ul>' if lines else ""
-    claims = f'<nav id="contents" aria-label="Contents"><ol class="claims">{head}{claims}</ol></nav>' if claims else ""
-    return f'<div class="findings"><h2>What was found</h2>{summary}{claims}</div>'
+    return f'<div class="findings"><h2>What was found</h2>{summary}{_contents(document.sections)}</div>'
+
+
+def _contents(sections: Sequence[Section]) -> str:
+    if not sections:
+        return ""
+    claims = any(section.paper for section in sections)
+    lines = ""
+    for number, section in enumerate(sections, start=1):
+        link = f'<a href="#s{number}">{number}. {_text(section.title)}</a>'
+        beside = f'<span class="muted">{_text(section.paper)}</span>' if claims else ""
+        verdict = _verdict(section.verdict) if section.paper else "<span></span>" if claims else ""
+        lines += f"<li>{verdict}{link}{beside}<span>{_text(section.measured)}</span></li>"
+    head = '<li class="label" aria-hidden="true"><span></span><span></span><span>The paper</span><span>Here</span></li>'
+    kind = "claims" if claims else "claims own"
+    return f'<nav id="contents" aria-label="Contents"><ol class="{kind}">{head if claims else ""}{lines}</ol></nav>'
 
 
 def _section(section: Section, number: int) -> str:
@@ -85,18 +94,23 @@ def _section(section: Section, number: int) -> str:
     figures = "".join(_figure(figure, f"s{number}f{count}-") for count, figure in enumerate(section.figures))
     tables = "".join(table_html(table) for table in section.tables)
     command = f'<div class="command"><span class="label">To reproduce</span>{_code(section.command)}</div>'
+    verdict = _verdict(section.verdict) if section.paper else ""
     return f"""<section id="s{number}">
-<div class="heading"><h2>{number}. {_text(section.title)}</h2>{_verdict(section.verdict)}{_UP}</div>
+<div class="heading"><h2>{number}. {_text(section.title)}</h2>{verdict}{_UP}</div>
 <p class="question">{_text(section.question)}</p>
-<dl class="beside">
-<div><dt class="label">The paper</dt><dd>{_text(section.paper)}</dd></div>
-<div class="measured"><dt class="label">Measured here</dt><dd>{_text(section.measured)}</dd></div>
-</dl>
+{_beside(section) if section.paper else ""}
 {paragraphs}
 {f'<div class="figures">{figures}</div>' if figures else ""}
 {tables}
 {command if section.command else ""}
 </section>"""
+
+
+def _beside(section: Section) -> str:
+    return f"""<dl class="beside">
+<div><dt class="label">The paper</dt><dd>{_text(section.paper)}</dd></div>
+<div class="measured"><dt class="label">Measured here</dt><dd>{_text(section.measured)}</dd></div>
+</dl>"""
 
 
 def _figure(figure: Figure, prefix: str) -> str:

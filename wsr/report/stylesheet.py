@@ -61,6 +61,7 @@ a:hover { color: var(--accent); text-decoration-color: currentColor; }
   padding: 11px 0; border-bottom: 1px solid var(--line);
 }
 .claims li:last-child { border-bottom: 0; padding-bottom: 0; }
+.claims.own li { grid-template-columns: minmax(0, 3fr) minmax(0, 9fr); }
 .claims a { font-weight: 600; }
 .claims .muted { font-size: 0.9rem; }
 .claims .label { padding: 6px 0; }
@@ -129,7 +130,7 @@ footer { padding-top: 36px; padding-bottom: 56px; }
   h1 { font-size: 1.6rem; }
   .facts { grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 12px 16px; }
   .summary li { font-size: 1.05rem; }
-  .claims li { grid-template-columns: minmax(0, 1fr); padding: 12px 0 13px; }
+  .claims li, .claims.own li { grid-template-columns: minmax(0, 1fr); padding: 12px 0 13px; }
   .claims .label, .up { display: none; }
   .claims .muted::before { content: "The paper: "; }
   .beside { grid-template-columns: minmax(0, 1fr); }

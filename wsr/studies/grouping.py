@@ -47,7 +47,7 @@ def grouping_section(
     return Section(
         "Clusters",
         "Into which clusters does the population fall?",
-        "As many as there are datasets, or tasks: the paper knows the labels.",
+        "",
         f"by silhouette {count.by_silhouette}, by eigengap {count.by_eigengap}; used: {clusters}, {why}",
         "not tested",
         text=tuple(text),
@@ -110,7 +110,7 @@ def layer_section(region: Region, groups: Sequence[str]) -> Section:
     return Section(
         "By layer",
         "Which layers carry the groups?",
-        "Not in the paper, which takes the flattened encoder.",
+        "",
         f"{best} separates the groups most by itself: mean silhouette {silhouettes[best]:.3f}, whole encoder "
         f"{silhouettes['whole encoder']:.3f}",
         "not tested",

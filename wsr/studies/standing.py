@@ -115,17 +115,12 @@ def told(checked: Checked) -> tuple[str, ...]:
 def candidate_section(checked: Checked, population: Population, facts: Sequence[str], command: str) -> Section:
     """Returns the section of one candidate, which is the last of the population or one of its members."""
     lines = told(checked)
-    verdicts = {one.verdict for one in checked.standings}
-    verdict = (
-        "does not hold" if checked.flags else "holds" if "inside" in verdicts else "partly" if "on the rim" in verdicts
-        else "does not hold" if "outside" in verdicts else "not tested"
-    )  # fmt: skip
     return Section(
         "Where it lies",
         f"Is {checked.name} inside a region of this population?",
-        "Not in the paper, which tells datasets apart by the nearest centroid.",
+        "",
         lines[0],
-        verdict,
+        "not tested",
         text=(*lines, *facts),
         figures=(population_map(population, [checked.name]),),
         tables=(standing_table(checked.standings), _nearest_table(checked)),
@@ -148,9 +143,9 @@ def store_section(
     return Section(
         "Who should be left out",
         "Are all members fit to be averaged?",
-        "Not in the paper, which keeps all members.",
+        "",
         f"{measured}: {', '.join(reasons)}" if reasons else measured,
-        "partly" if reasons else "holds",
+        "not tested",
         text=tuple(lines),
         figures=(population_map(population, list(reasons)),),
         tables=(store_table(found, reasons),),
