@@ -159,7 +159,7 @@ def test_map_scores_the_labelled_members_where_some_are_not(works, store, tiny):
     extra = moved(tiny, lambda leaf, draw: leaf + 0.05 * draw.normal(size=leaf.shape))
     store_of(tiny, "mixed", [*((record(r.name, r.dataset, r.family), p) for r, p in members), (record("who"), extra)])
     works("map", "--store=mixed", "--out=out")
-    assert [float(row["one-to-one accuracy"]) for row in table("out/scores.csv")] == [1.0] * 4
+    assert [float(row["one-to-one accuracy"]) for row in table("out/scores.csv")] == [1.0] * 6
     assert {row["model"] for row in table("out/clusters.csv")} == {*opened.names(), "who"}
 
 

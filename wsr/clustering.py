@@ -3,6 +3,7 @@
 How many clusters there are, where nobody says, is in ``wsr.cluster_count``.
 """
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -37,16 +38,45 @@ def spectral(
 ) -> Int[np.ndarray, " models"]:
     """Returns a cluster a model by the paper's recipe: spectral clustering, discretised, seed 0.
 
-    Similarities are mapped by (s + 1) / 2 when any is negative, as in the paper's released code.
+    Similarities are lifted to (s + 1) / 2 when any is negative, as in the paper's released code.
     """
+    return _spectral(lifted(check_similarity(similarity, clusters=clusters)), clusters, seed)
+
+
+def spectral_clipped(
+    similarity: Float[np.ndarray, "models models"], clusters: int, seed: int = 0
+) -> Int[np.ndarray, " models"]:
+    """Returns a cluster a model by spectral clustering where a negative similarity is none.
+
+    Lifting cosines near 0 to 1/2 leaves all pairs nearly alike, and a cut then pays for unequal sizes rather than for
+    similarity that it severs.
+    """
+    return _spectral(np.maximum(check_similarity(similarity, clusters=clusters), 0.0), clusters, seed)
+
+
+def lifted(similarity: Float[np.ndarray, "models models"]) -> Float[np.ndarray, "models models"]:
+    """Returns the affinities of the paper's released code: (s + 1) / 2 when any similarity is negative, else s."""
+    return (similarity + 1) / 2 if np.any(similarity < 0) else similarity
+
+
+def normalised_cut(affinity: Float[np.ndarray, "models models"], clusters: Int[np.ndarray, " models"]) -> float:
+    """Returns what spectral clustering makes small: over clusters A, sum of cut(A, rest) / volume(A).
+
+    Shi and Malik 2000, Normalized Cuts and Image Segmentation, equation 2.
+    """
+    groups = [clusters == one for one in np.unique(clusters)]
+    return float(sum(affinity[own][:, ~own].sum() / affinity[own].sum() for own in groups))
+
+
+def _spectral(affinity: np.ndarray, clusters: int, seed: int) -> np.ndarray:
     from sklearn.cluster import SpectralClustering
 
-    matrix = check_similarity(similarity, clusters=clusters)
-    if clusters in (1, len(matrix)):  # the eigensolver wants something in between
-        return np.arange(len(matrix)) % clusters
-    affinity = (matrix + 1) / 2 if np.any(matrix < 0) else matrix
+    if clusters in (1, len(affinity)):  # the eigensolver wants something in between
+        return np.arange(len(affinity)) % clusters
     method = SpectralClustering(clusters, affinity="precomputed", assign_labels="discretize", random_state=seed)
-    return method.fit_predict(affinity).astype(np.int64)
+    with warnings.catch_warnings():  # of groups without any tie between them, which is how clipped ones may be
+        warnings.filterwarnings("ignore", "Graph is not fully connected")
+        return method.fit_predict(affinity).astype(np.int64)
 
 
 def average_linkage(similarity: Float[np.ndarray, "models models"], clusters: int) -> Int[np.ndarray, " models"]:

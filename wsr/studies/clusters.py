@@ -18,6 +18,7 @@ from wsr.studies.clustered import (
     cluster,
     cosine_rows,
     cosine_table,
+    lifting_told,
     member_draws,
     relate,
     same,
@@ -118,7 +119,7 @@ def population_figures(names: Sequence[str], similarity: Similarity, labels: Lab
 def _reasons(
     similarity: Similarity, labels: Labels, cosines: Sequence[Related], found: Sequence[Clustered]
 ) -> tuple[str, ...]:
-    """Says, where a level is not clustered, which pairs lie too close and whether lone labels are to blame."""
+    """Says, where a level is not clustered, which pairs lie too close and what the paper's affinities do to it."""
     means = ", ".join(f"{own.relation} {own.mean.value:.3f}" for own in cosines)
     by_relation = {own.relation: own.cosines for own in cosines}
     text = [f"Mean cosine of two models: {means}."]
@@ -136,7 +137,7 @@ def _reasons(
                 f"Two models that differ in {level} come as close as {others.max():.3f}, two of one {level} lie as "
                 f"far apart as {within.min():.3f}."
             )
-        text += _without_lone_labels(similarity, labels, level, failing)
+        text += lifting_told(similarity, labels[level], [own for own in found if own.level == level], HOLDS[level])
     return tuple(text)
 
 
@@ -144,19 +145,3 @@ def _finer(labels: Labels, level: str | None = None) -> list[str]:
     """The relations of pairs that agree on ``level`` (by default the coarsest): that level and those before it."""
     levels = list(labels)
     return [f"same {name}" for name in levels[: levels.index(level or levels[-1]) + 1]]
-
-
-def _without_lone_labels(similarity: Similarity, labels: Labels, level: str, failing: list[str]) -> list[str]:
-    """Repeats the clustering without families of a single dataset, which spectral clustering tends to split."""
-    finest, own = next(iter(labels.values())), labels[level]
-    if own is finest:
-        return []
-    parts = {label: {fine for fine, coarse in zip(finest, own, strict=True) if coarse == label} for label in own}
-    keep = [k for k, label in enumerate(own) if len(parts[label]) > 1]
-    kept = [own[k] for k in keep]
-    if len(keep) == len(own) or len(set(kept)) < 2:
-        return []
-    again = cluster(similarity[np.ix_(keep, keep)], {level: kept})
-    told = accuracy_told([found for found in again if found.method in failing])
-    lone = sorted(label for label in parts if len(parts[label]) == 1)
-    return [f"Without {', '.join(lone)}, which has a single dataset, the accuracy by {level} is {told}."]

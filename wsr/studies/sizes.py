@@ -14,6 +14,7 @@ from wsr.studies.clustered import (
     cosine_difference,
     cosine_rows,
     cosine_table,
+    lifting_told,
     member_draws,
     relate,
     row,
@@ -65,6 +66,7 @@ def data_sizes(region: Region, sizes: Sequence[int], *, seed: int = 0, command: 
         + ", ".join(f"{lengths[np.array(sizes) == own].mean():.3g} at {own} examples" for own in ordered)
         + " (mean over members; more examples are also more steps)."
     )
+    text += lifting_told(similarity, region.datasets, [own for own in found if own.level == "dataset"], HOLDS)
     by_dataset, own_size = ([own for own in found if own.level == level] for level in ("dataset", "size"))
     section = Section(
         "Kind and amount of data",

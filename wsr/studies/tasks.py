@@ -15,6 +15,7 @@ from wsr.studies.clustered import (
     cosine_rows,
     cosine_table,
     flat,
+    lifting_told,
     member_draws,
     relate,
     row,
@@ -58,9 +59,9 @@ def task_clusters(region: Region, *, seed: int = 0, command: str = "") -> tuple[
         )
     if lone:
         text.append(
-            f"{', '.join(lone)} has a single dataset: it says nothing on whether datasets of one family lie together, "
-            "and spectral clustering tends to split such groups."
+            f"{', '.join(lone)} has a single dataset: it says nothing on whether datasets of one family lie together."
         )
+    text += lifting_told(similarity, families, found, HOLDS)
     section = Section(
         "Families",
         "Do members of different datasets of one family cluster together?",
