@@ -29,7 +29,7 @@ class Settings:
 
 SETTINGS = {
     "smoke": Settings(2, (4.0, 6.0), 2, 1),
-    "packaged": Settings(3, (0.5, 1.0, 2.0, 5.0), 3, 2),
+    "packaged": Settings(3, (0.5, 1.0, 2.0, 5.0, 10.0), 3, 2),
     "paper": Settings(5, (0.5, 1.0, 2.0, 5.0, 10.0), 5, 4),
 }
 
