@@ -8,7 +8,7 @@ comma := ,
 # Extras to install: JAX for CUDA where there is an NVIDIA driver; on a TPU VM: make demo EXTRAS=tpu
 EXTRAS ?= $(if $(shell command -v nvidia-smi),cuda)
 
-.PHONY: help demo test torture bench bench-gpu bench-choices results-tables lint format torch clean
+.PHONY: help demo test bench bench-gpu bench-choices results-tables lint format torch clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -19,10 +19,6 @@ demo: .venv/.installed  ## fine-tune, map, evaluate and merge a real population 
 
 test: .venv/.installed-dev lint  ## lint, then the tests (at most 15 minutes on two cores)
 	@$(BIN)/python -m pytest -n 2
-
-torture: .venv/.installed-dev  ## faults as often as docs/reliability.md promises (TORTURE: pytest's choice of tests)
-	@rm -f docs/results/torture.jsonl
-	@$(BIN)/python -m pytest --torture=docs/results/torture.jsonl -m fault $(TORTURE)
 
 bench: torch  ## wsr against what people use today, side by side (at most 20 minutes on two cores)
 	@$(BIN)/python -m benchmarks --out=benchmarks/results/cpu $(BENCH_FLAGS)

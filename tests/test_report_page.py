@@ -181,9 +181,9 @@ def test_page_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
 def test_a_section_without_a_claim_has_no_verdict_and_no_paper():
     asked = Section("Mine", "Where is it?", "", "inside", "not tested", text=("It is inside.",))
     claimed = Section("Theirs", "Does it hold?", "98 %", "97 %", "holds")
-    alone, both = (_read(page_html(Document("d", (), {}, own))).text for own in ((asked,), (asked, claimed)))
-    assert "The paper" not in alone
-    assert "not tested" not in alone + both
-    assert "inside" in alone
-    assert both.count("holds") == 2  # in the contents and over the section
-    assert both.count("The paper") == 2
+    own, theirs = (_read(page_html(Document("d", (), {}, (section,)))).text for section in (asked, claimed))
+    assert "The paper" not in own
+    assert "not tested" not in own
+    assert "inside" in own
+    assert theirs.count("holds") == 2  # in the contents and over the section
+    assert theirs.count("The paper") == 2

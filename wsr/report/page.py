@@ -82,7 +82,7 @@ def _contents(sections: Sequence[Section]) -> str:
     for number, section in enumerate(sections, start=1):
         link = f'<a href="#s{number}">{number}. {_text(section.title)}</a>'
         beside = f'<span class="muted">{_text(section.paper)}</span>' if claims else ""
-        verdict = _verdict(section.verdict) if section.paper else "<span></span>" if claims else ""
+        verdict = _verdict(section.verdict) if claims else ""
         lines += f"<li>{verdict}{link}{beside}<span>{_text(section.measured)}</span></li>"
     head = '<li class="label" aria-hidden="true"><span></span><span></span><span>The paper</span><span>Here</span></li>'
     kind = "claims" if claims else "claims own"
