@@ -8,7 +8,7 @@ comma := ,
 # Extras to install: JAX for CUDA where there is an NVIDIA driver; on a TPU VM: make demo EXTRAS=tpu
 EXTRAS ?= $(if $(shell command -v nvidia-smi),cuda)
 
-.PHONY: help demo test bench bench-gpu bench-choices results-tables lint format torch clean
+.PHONY: help demo test torture bench bench-gpu bench-choices results-tables lint format torch clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -18,7 +18,11 @@ demo: .venv/.installed  ## fine-tune, map, evaluate and merge a real population 
 	@$(BIN)/wsr demo $(DEMO_FLAGS)
 
 test: .venv/.installed-dev lint  ## lint, then the tests (at most 15 minutes on two cores)
-	@$(BIN)/python -m pytest -n 2
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+torture: .venv/.installed-dev  ## faults as often as docs/reliability.md promises (TORTURE: pytest's choice of tests)
+	@rm -f docs/results/torture.jsonl
+	@$(BIN)/python -m pytest --torture=docs/results/torture.jsonl -m fault $(TORTURE)
 
 bench: torch  ## wsr against what people use today, side by side (at most 20 minutes on two cores)
 	@$(BIN)/python -m benchmarks --out=benchmarks/results/cpu $(BENCH_FLAGS)
@@ -29,8 +33,8 @@ bench-gpu: torch  ## the same on a GPU; offline: make bench-gpu PIP_FLAGS="--no-
 bench-choices: torch  ## why the project is written as it is: packing or buckets, ways to write an encoder
 	@$(BIN)/python -m benchmarks --only=encoder,packing --out=benchmarks/results/cpu $(BENCH_FLAGS)
 
-results-tables: .venv/.installed  ## whether docs/results.md is what the committed rows say
-	@$(BIN)/python -m experiments.results
+results-tables: .venv/.installed  ## whether the pages of results are what the committed rows say
+	@for page in results merging reliability; do $(BIN)/python -m experiments.results --page=docs/$$page.md || exit 1; done
 
 lint: .venv/.installed-dev  ## ruff (format and check) and mypy
 	@$(BIN)/ruff format --check .

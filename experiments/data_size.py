@@ -63,7 +63,15 @@ def main(lab: Lab, settings: Settings) -> Found:
 
 def work(preset: Preset, settings: Settings) -> Work:
     """What it would train and evaluate."""
-    return Work(members=settings.seeds * len(settings.examples) * len(settings.subsets_of), points=0)
+    own = [size for size in settings.examples if size != preset.finetune_texts]
+    a_size = settings.seeds * len(settings.subsets_of)
+    return Work(
+        members=a_size * len(settings.examples),
+        points=0,
+        own_members=a_size * len(own),
+        own_texts=sum(own) / len(own) if own else None,
+        datasets=settings.subsets_of,
+    )
 
 
 if __name__ == "__main__":

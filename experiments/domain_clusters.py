@@ -50,7 +50,8 @@ def main(lab: Lab, settings: Settings) -> Found:
 
 def work(preset: Preset, settings: Settings) -> Work:
     """What it would train and evaluate."""
-    return Work(members=settings.seeds * len(datasets(preset, settings)), points=0)
+    names = tuple(datasets(preset, settings))
+    return Work(members=settings.seeds * len(names), points=0, datasets=names)
 
 
 def datasets(preset: Preset, settings: Settings) -> list[str]:

@@ -14,13 +14,17 @@ from typing import Any, get_type_hints
 
 from absl import app, flags, logging
 
+from wsr.buckets import folder_of
+from wsr.cli import run_flags
 from wsr.compilation import use_persistent_cache
 from wsr.errors import WsrError
+from wsr.preemption import STATUS, TOLD, Preempted, sigterm_raises
 from wsr.report.document import Document, Section
 from wsr.studies.lab import Lab
 from wsr.studies.plan import same_plan_or_refuse
 from wsr.studies.preset import PRESETS, Preset
 from wsr.studies.work import Work
+from wsr.sweep.run import Unfinished
 
 Found = Sequence[tuple[list[dict], Section]]
 """Rows and a section for each question of an experiment."""
@@ -41,14 +45,18 @@ def launch(main: Main, settings: Mapping[str, Any], work: Callable[[Preset, Any]
     name = module.__spec__.name.rpartition(".")[2]
     flags.DEFINE_string("preset", "packaged", f"One of {', '.join(PRESETS)}.")
     flags.DEFINE_string("out", None, f"Folder of the results; by default runs/PRESET/{name}.")
-    flags.DEFINE_string("shelf", None, "Folder of members and points that studies share; by default runs/PRESET/shelf.")
+    flags.DEFINE_string(
+        "shelf", None, "Folder of members and points that studies share, or its URL; by default runs/PRESET/shelf."
+    )
     flags.DEFINE_bool("dry_run", False, "Print what would be trained and evaluated, and what it would take.")
     flags.DEFINE_bool("debug", False, "Show the traceback of an error.")
+    run_flags.define(flags.FLAGS)
     for record in (Preset, type(settings["smoke"])):
         _define(record)
     if {"--help", "-help", "-h"} & set(sys.argv):
         # Not absl's own, to which a percent sign in the text is a place to fill in.
-        print(f"{(module.__doc__ or '').strip()}\n\nFlags:{flags.FLAGS.module_help(__name__)}")
+        told = "".join(flags.FLAGS.module_help(owner) for owner in (__name__, run_flags.__name__))
+        print(f"{(module.__doc__ or '').strip()}\n\nFlags:{told}")
         return
     app.run(lambda positional: _run(name, positional, main, settings, work))
 
@@ -76,13 +84,20 @@ def _run(
         folder = Path(values.out or f"runs/{values.preset}/{name}")
         use_persistent_cache()
         command = shlex.join(["python", "-m", f"experiments.{name}", *_given()])
-        lab = Lab(preset, folder, Path(values.shelf or f"runs/{values.preset}/shelf"), command=command)
+        shelf = folder_of(values.shelf or f"runs/{values.preset}/shelf")
+        lab = Lab(preset, folder, shelf, command=command, run=run_flags.run_of(values))
         same_plan_or_refuse(folder, {"experiment": name, "preset": preset, "settings": own})
-        _write(name, lab, main(lab, own))
+        with sigterm_raises():
+            _write(name, lab, main(lab, own))
+    except Unfinished as unfinished:
+        print(unfinished)
     except WsrError as error:
         if values.debug:
             raise
         sys.exit(f"{name}: error: {' '.join(str(error).split())}")
+    except Preempted:
+        print(TOLD, file=sys.stderr)
+        sys.exit(STATUS)
     except KeyboardInterrupt:
         sys.exit("interrupted; what was finished is kept, the same command goes on from there")
 

@@ -66,7 +66,7 @@ def _named(region: Region, names: list[str]) -> Region:
 def work(preset: Preset, settings: Settings) -> Work:
     """What it would train and evaluate with a probe; merges and validation come on top."""
     members = len(preset.targets)
-    return Work(settings.seeds * members, points_of(NAMES, settings.seeds, members))
+    return Work(settings.seeds * members, points_of(NAMES, settings.seeds, members), datasets=preset.targets)
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ def main(lab: Lab, settings: Settings) -> Found:
 def work(preset: Preset, settings: Settings) -> Work:
     """What it would train and evaluate: members, points between them and the base, with two probes."""
     points = len(PROBES) * len(preset.targets) * (settings.seeds + settings.interior + 1)
-    return Work(members=settings.seeds * len(preset.targets), points=points)
+    return Work(members=settings.seeds * len(preset.targets), points=points, datasets=preset.targets)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Compares the page of results with the rows that are kept, or (--write) makes its tables from them.
+"""Compares a page of results, or of faults, with the rows that are kept, or (--write) makes its tables from them.
 
 Command:  python -m experiments.results          (the same as `make results-tables`)
 """
@@ -12,6 +12,7 @@ from absl import app, flags
 from wsr.atomic import write_atomically
 from wsr.errors import WsrError
 from wsr.studies.results import load_kept, rendered
+from wsr.studies.torture import TORTURE, read_torture, rendered_torture
 
 _PAGE = flags.DEFINE_string("page", "docs/results.md", "The page.")
 _KEPT = flags.DEFINE_string("kept", "docs/results", "Folder that experiments.collect wrote.")
@@ -25,7 +26,10 @@ def main(argv: list[str]) -> None:
         if not page.is_file():
             raise WsrError(f"there is no page {page}; name it with --page")
         found = page.read_text(encoding="utf-8")
-        wanted = rendered(found, load_kept(Path(_KEPT.value)), results=Path(_KEPT.value).name)
+        kept = Path(_KEPT.value)
+        wanted = rendered(found, load_kept(kept), results=kept.name)
+        if TORTURE in wanted:
+            wanted = rendered_torture(wanted, read_torture(kept / "torture.jsonl"))
         if _WRITE.value:
             write_atomically(page, wanted.encode())
             print(f"page: {page}")

@@ -35,7 +35,8 @@ def main(lab: Lab, settings: Settings) -> Found:
 
 def work(preset: Preset, settings: Settings) -> Work:
     """What it would train and evaluate."""
-    return Work(members=2 * settings.seeds * len(preset.datasets), points=0)
+    each = settings.seeds * len(preset.datasets)
+    return Work(members=2 * each, points=0, own_members=each)
 
 
 if __name__ == "__main__":

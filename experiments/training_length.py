@@ -50,10 +50,13 @@ def work(preset: Preset, settings: Settings) -> Work:
     """What it would train and evaluate: In, past them, In', their centroid, Ex; the pretrained model once a target."""
     targets, lengths = len(preset.targets), len(settings.lengths)
     each = 2 * settings.seeds + settings.interior + 1 + settings.random_directions
+    own = [length for length in settings.lengths if length != preset.epochs]
     return Work(
         members=settings.seeds * targets * lengths,
         points=targets * (lengths * each + 1),
-        epochs=sum(settings.lengths) / lengths,
+        epochs=sum(own) / len(own) if own else None,
+        own_members=settings.seeds * targets * len(own),
+        datasets=preset.targets,
     )
 
 

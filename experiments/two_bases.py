@@ -58,7 +58,17 @@ def main(lab: Lab, settings: Settings) -> Found:
 
 def work(preset: Preset, settings: Settings) -> Work:
     """What it would train and evaluate."""
-    return Work(members=2 * settings.seeds * len(preset.datasets), points=0)
+    each = settings.seeds * len(preset.datasets)
+    changed = changes(preset, settings)
+    usual = all(getattr(preset, name) == value for name, value in changed.items())
+    own = sum(not usual or base != preset.base for base in settings.bases or ("", ""))
+    return Work(
+        members=2 * each,
+        points=0,
+        epochs=changed["epochs"],
+        own_members=own * each,
+        own_texts=changed["finetune_texts"] or None,
+    )
 
 
 def changes(preset: Preset, settings: Settings) -> dict[str, int | float]:

@@ -1,6 +1,8 @@
 """Shared by all tests: shapes checked at run time, compiled programs kept on disk, one small world a session."""
 
+import json
 import os
+from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -16,6 +18,35 @@ from wsr.compilation import use_persistent_cache
 
 # Compiling takes most of the time of tests on small models: a second run compiles nothing.
 use_persistent_cache()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """``--torture=FILE``: the long form of the tests of faults; what they count is kept in FILE."""
+    parser.addoption("--torture", metavar="FILE", help="run faults as often as promised; write what was counted")
+
+
+class Trials:
+    """How often a fault is tried, and what came of it."""
+
+    def __init__(self, file: Path | None):
+        self.file = file
+
+    def __call__(self, often: int, *, torture: int) -> int:
+        """Returns ``torture`` for ``make torture``, else ``often``."""
+        return torture if self.file else often
+
+    def note(self, fault: str, **counted: float | str) -> None:
+        """Keeps what was counted under the name of the fault; the file has a line for each."""
+        if self.file:
+            with self.file.open("a", encoding="utf-8") as lines:
+                lines.write(json.dumps({"fault": fault, **counted}) + "\n")
+
+
+@pytest.fixture(scope="session")
+def trials(request: pytest.FixtureRequest) -> Trials:
+    """How often to try a fault: ``trials(10, torture=100)``."""
+    file = request.config.getoption("--torture")
+    return Trials(Path(file) if file else None)
 
 
 @pytest.fixture(scope="session")

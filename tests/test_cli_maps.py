@@ -327,3 +327,14 @@ def test_suggest_leaves_out_who_saw_the_data(works, store):
     printed = works("suggest", f"--store={store}", "--data=made_up_a1", "--max_length=48", "--texts=60")
     assert "left out, trained on made_up_a1 or its texts: 3 members" in printed
     assert "made_up_a1-full" not in printed.split("left out")[1].split("wsr train")[0]
+
+
+def test_a_map_from_sketches_is_near_the_exact_one(works, refuses, store):
+    def similarity(*flags):
+        works("map", f"--store={store}", "--out=map", *flags)
+        return np.loadtxt("map/similarity.csv", delimiter=",", skiprows=1)
+
+    assert np.abs(similarity("--sketch=4096") - similarity()).max() < 6 / np.sqrt(4096)
+    assert "cosines are off by about 0.016" in works("map", f"--store={store}", "--sketch=4096", "--out=map")
+    assert "expected a power of two" in refuses("map", f"--store={store}", "--sketch=1000", "--out=map")
+    assert "--sketch reads the weights" in refuses("map", "--similarity=x.csv", "--sketch=64")

@@ -217,7 +217,7 @@ def test_a_table_may_have_a_column_for_each_value(kept):
         rendered(page("table: hull by=group across=dataset metric=nothing"), load_kept(kept))
 
 
-@pytest.mark.parametrize("name", ["results", "merging"])
+@pytest.mark.parametrize("name", ["results", "merging", "reliability"])
 def test_the_pages_of_the_project_are_what_their_rows_say(name):
     done = run("results", f"--page=docs/{name}.md")
     assert done.returncode == 0, done.stdout + done.stderr

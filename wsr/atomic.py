@@ -2,9 +2,13 @@
 
 import os
 import secrets
+import time
 from pathlib import Path
 
+from wsr import buckets
 from wsr.errors import WsrError
+
+_DEAD_SECONDS = 3600  # of a scratch file: its writer needs a moment, unless it was killed
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -19,3 +23,14 @@ def write_atomically(path: Path, content: bytes) -> None:
             scratch.unlink(missing_ok=True)
     except OSError as error:
         raise WsrError(f"cannot write {path}: {error.strerror}; choose another place") from error
+    buckets.put_file(path)
+
+
+def sweep_scratch(folder: Path) -> None:
+    """Removes what writers left in ``folder`` that were killed an hour ago or earlier."""
+    for scratch in folder.glob(".*.tmp"):
+        try:
+            if time.time() - scratch.stat().st_mtime > _DEAD_SECONDS:
+                scratch.unlink()
+        except FileNotFoundError:  # another process was quicker
+            continue

@@ -85,7 +85,7 @@ def plan(
     Raises:
       WsrError: where not even the smallest plan fits.
     """
-    device = mesh.devices.flat[0]
+    device = mesh.local_devices[0]
     budget = memory_budget(memory_budget_gib, device=device)
     axis = mesh.shape["points"]
     most = -(-max(points, 1) // axis)
@@ -148,11 +148,17 @@ def rows_for_device(rows: int, chunk: int, row_length: int, *, device: Any = Non
 def mesh_for(points: int, *, devices: Sequence[Any] | None = None) -> Mesh:
     """Returns a mesh of all accelerators, or of one CPU: as many along the points as there are points for.
 
-    What is left goes along the texts.
+    What is left goes along the texts. The devices are those of this process; where it is one of several
+    (``wsr.hosts``), those that its CPU was cut into count as well.
     """
-    devices = devices or [device for device in jax.local_devices() if device.platform != "cpu"] or jax.devices()[:1]
-    along_points = max(n for n in range(1, len(devices) + 1) if len(devices) % n == 0 and n <= max(points, 1))
+    devices = devices or _own_devices()
+    along_points = largest_divisor(len(devices), at_most=points)
     return mesh_of(along_points, len(devices) // along_points, devices=devices)
+
+
+def largest_divisor(number: int, *, at_most: int) -> int:
+    """Returns the largest divisor of ``number`` that is at most ``at_most``, or 1."""
+    return max(n for n in range(1, number + 1) if number % n == 0 and n <= max(at_most, 1))
 
 
 def mesh_of(points: int, texts: int = 1, *, devices: Sequence[Any] | None = None) -> Mesh:
@@ -165,9 +171,15 @@ def memory_budget(gib: float | None = None, *, device: Any = None) -> int:
     """Returns the bytes that may be used on a device: ``gib``, or most of what it has."""
     if gib:
         return int(gib * 2**30)
-    device = device or jax.devices()[0]
+    device = device or jax.local_devices()[0]
     limit = (device.memory_stats() or {}).get("bytes_limit") if device.platform != "cpu" else None
     return int(_SHARE_OF_DEVICE * limit) if limit else int(_SHARE_OF_HOST * _host_available_bytes())
+
+
+def _own_devices() -> list[Any]:
+    devices = jax.local_devices()
+    # A CPU cut into several devices is no faster for it: who couples processes asks for all of them.
+    return devices if devices[0].platform != "cpu" or jax.distributed.is_initialized() else devices[:1]
 
 
 def _host_available_bytes() -> int:

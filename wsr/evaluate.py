@@ -5,16 +5,19 @@ of the target dataset, and the loss is taken on the test split. Neither split wa
 """
 
 import hashlib
+import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import jax
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Float, Shaped
 
 from wsr.data.dataset import AnySplit, Dataset
 from wsr.data.metrics import score
+from wsr.hosts import agree, deal, exchange
 from wsr.probe import PROBES, ProbeResult
 from wsr.progress import Counter
 from wsr.region import Region
@@ -110,7 +113,8 @@ def evaluate(
       points: where finished points are kept; those already there are not evaluated again.
       chunk: points on each device at the same time; None: chosen for the device.
       memory_budget_gib: of each device; None: most of what it has.
-      mesh: devices by points and texts, see ``wsr.devices``; None: all accelerators, or one CPU.
+      mesh: devices by points and texts, see ``wsr.devices``; None: all accelerators, or one CPU; or, of several
+        processes (``wsr.hosts``), all devices: each then evaluates and keeps its share, and all return all points.
       counter: advanced by one a point.
     """
     kept = score_points(
@@ -153,26 +157,55 @@ def score_points(
     """
     points = points or Points.in_memory()
     missing = [number for number, key in enumerate(keys) if key not in points]
+    if mesh is None:
+        missing, chunk, memory_budget_gib = agree(keys, missing, chunk, memory_budget_gib)
+    share = deal(len(missing), mesh)
+    own = [missing[number] for number in share.points]
     if counter:
         counter.advance(len(keys) - len(missing))
+    left = len(missing)
     for numbers, features in region_features(
         region,
-        coefficients[missing],
+        coefficients[own],
         splits,
         rows=protocol.rows,
         row_length=protocol.row_length,
         chunk=chunk,
         memory_budget_gib=memory_budget_gib,
-        mesh=mesh,
+        mesh=share.mesh,
         precision=protocol.precision,
     ):
-        scores = score(features)
-        for at, number in enumerate(numbers):
-            points.put(keys[missing[number]], **{name: values[at] for name, values in scores.items()})
+        if share.keeps:
+            scores = score(features)
+            for at, number in enumerate(numbers):
+                points.put(keys[own[number]], **{name: values[at] for name, values in scores.items()})
         if counter:
-            counter.advance(len(numbers), note=note)
+            done = min(left, len(numbers) * share.groups)  # the others are about as far
+            counter.advance(done, note=note)
+            left -= done
+    if mesh is None:
+        _tell_others(points, [keys[number] for number in own] if share.keeps else [])
+    if counter:
+        counter.advance(left, note=note)
     kept = [points.get(key) for key in keys]
     return {name: np.stack([point[name] for point in kept]) for name in kept[0]}
+
+
+def _tell_others(points: Points, keys: Sequence[str]) -> None:
+    """Lets all processes know the points that each has evaluated, whatever their file system shows yet."""
+    if jax.process_count() == 1:
+        return
+    own = io.BytesIO()
+    if keys:
+        values = [points.get(key) for key in keys]
+        arrays = {name: np.stack([point[name] for point in values]) for name in values[0]}
+        np.savez(own, allow_pickle=False, keys=np.array(keys), **arrays)
+    for content in exchange(own.getvalue()):
+        if content:
+            with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+                arrays = dict(archive)
+            for at, key in enumerate(arrays.pop("keys").tolist()):
+                points.remember(key, **{name: values[at] for name, values in arrays.items()})
 
 
 def score_features(

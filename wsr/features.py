@@ -14,6 +14,7 @@ from wsr.data.packing import Batches, evaluation_batches, in_text_order, row_len
 from wsr.devices import mesh_for
 from wsr.errors import WsrError
 from wsr.models.model import Model
+from wsr.placement import placed
 from wsr.types import Params
 
 _SLOT_MULTIPLE = 64  # batches of different datasets are padded to few shapes, so that few programs are compiled
@@ -45,7 +46,7 @@ def refuse_other_split(model: Model, *splits: AnySplit) -> None:
 def point_features(
     model: Model, points: Params, batches: Batches, texts: int, mesh: Mesh
 ) -> Float[Array, "points {texts} hidden"]:
-    """Returns the features of every text under each point, on the first device of the mesh.
+    """Returns the features of every text under each point, on the first device of the mesh that is this process's.
 
     Args:
       model: the architecture.
@@ -55,14 +56,18 @@ def point_features(
       mesh: the devices; each encodes texts of its own under points of its own.
     """
     program = _encoder(model, mesh)
-    home, along_texts = mesh.devices.flat[0], mesh.shape["texts"]
+    home, along_texts = mesh.local_devices[0], mesh.shape["texts"]
     inputs, slots = _inputs(batches, along_texts)
     placement = NamedSharding(mesh, PartitionSpec("texts"))
     outputs = []
     for first in range(0, len(next(iter(inputs.values()))), along_texts):
         step = {name: array[first : first + along_texts] for name, array in inputs.items()}
-        outputs.append(jax.device_put(program(points, jax.device_put(step, placement)), home))
-    return _in_text_order(outputs, _slot_of_text(batches, texts, slots))
+        output = program(points, placed(step, placement))
+        outputs.append(output if mesh.is_multi_process else jax.device_put(output, home))
+    slot_of_text = _slot_of_text(batches, texts, slots)
+    if mesh.is_multi_process:  # the only time that processes talk: each gets the features of all
+        return _everywhere(mesh)(outputs, slot_of_text).addressable_data(0)
+    return _in_text_order(outputs, slot_of_text)
 
 
 def encoding_bytes(
@@ -115,6 +120,11 @@ def _in_text_order(
 ) -> Float[Array, "points texts hidden"]:
     together = jnp.concatenate(outputs, axis=1)
     return together.reshape(len(together), -1, together.shape[-1])[:, slot_of_text]
+
+
+@lru_cache(maxsize=32)
+def _everywhere(mesh: Mesh) -> jax.stages.Wrapped:
+    return jax.jit(_in_text_order, out_shardings=NamedSharding(mesh, PartitionSpec()))
 
 
 @lru_cache(maxsize=32)

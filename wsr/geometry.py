@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float64
 
+from wsr.placement import placed
 from wsr.types import AnyArray, Params
 
 
@@ -55,10 +56,12 @@ def combine_one_by_one(
       coefficients: one row for each point.
       sharding: how points lie on devices, where base and members are on several.
     """
-    mixed = _scaled(base, _placed(np.asarray(1.0 - coefficients.sum(axis=-1)), sharding))
+    rest = np.asarray(1.0 - coefficients.sum(axis=-1), np.float32)
+    mixed = _scaled(base, placed(rest, sharding))
     for number, member in enumerate(members):
+        factors = placed(np.asarray(coefficients[..., number], np.float32), sharding)
         # Waits for each, or members would queue up on the device.
-        mixed = jax.block_until_ready(_added(mixed, member, _placed(coefficients[..., number], sharding)))
+        mixed = jax.block_until_ready(_added(mixed, member, factors))
         del member  # it is not to lie beside the next
     return mixed
 
@@ -75,10 +78,6 @@ def _added(mixed: Params, params: Params, factors: Float[Array, "*points"]) -> P
 
 def _times(factors: Float[Array, "*points"], leaf: AnyArray) -> Array:
     return factors.reshape(factors.shape + (1,) * leaf.ndim) * leaf
-
-
-def _placed(factors: np.ndarray, sharding: jax.sharding.Sharding | None) -> Array:
-    return jax.device_put(np.asarray(factors, np.float32), sharding)
 
 
 def task_vector(params: Params, base: Params) -> Params:

@@ -14,6 +14,7 @@ from wsr.data.packing import Batches, evaluation_batches, row_length_for, rows_a
 from wsr.devices import Plan, chunk_for_device, mesh_for, plan, rows_for_device
 from wsr.features import encoding_bytes, point_features, refuse_other_split
 from wsr.geometry import combine_one_by_one
+from wsr.placement import placed
 from wsr.region import Region
 from wsr.types import Params
 
@@ -59,7 +60,7 @@ def region_features(
     # Texts of all splits share rows and batches.
     ends = np.cumsum([len(split) for split in splits.values()])
     passes = _passes(len(coefficients), layout.together * layout.rounds)
-    base = jax.device_put(region.base, layout.sharding())
+    base = placed(region.base, layout.sharding())
     load = _loader(region, coefficients, passes, layout)
     for number, part in enumerate(passes):
         # The last pass is filled up with its last point, so that one program serves all.
@@ -118,7 +119,7 @@ def _planned(
     mesh: Mesh,
     precision: Precision,
 ) -> tuple[Plan, Batches]:
-    device, axis = mesh.devices.flat[0], mesh.shape["points"]
+    device, axis = mesh.local_devices[0], mesh.shape["points"]
     most = chunk or chunk_for_device(-(-len(coefficients) // axis), device=device)
     refuse_other_split(region.model, *splits.values())
     texts: AnySplit = joined(list(splits.values()))
@@ -147,7 +148,7 @@ def _loader(
     kept: dict[int, Params] = {}
 
     def load(number: int, member: int) -> Params:
-        params = kept.pop(member, None) or jax.device_put(region.members[member].load(), layout.sharding())
+        params = kept.pop(member, None) or placed(region.members[member].load(), layout.sharding())
         if layout.resident and last[member] > number:
             kept[member] = params
         return params

@@ -4,15 +4,18 @@ A point's file is written whole under the name of its content and never changed,
 nothing that was finished, and two processes that score the same point do no harm.
 """
 
+import hashlib
 import io
 import json
+import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from wsr.atomic import write_atomically
+from wsr import buckets, strict_json
+from wsr.atomic import sweep_scratch, write_atomically
 from wsr.errors import WsrError
 
 
@@ -32,6 +35,8 @@ class Points:
     def on_disk(cls, folder: Path) -> "Points":
         """Keeps points in ``folder``, which is created."""
         folder.mkdir(parents=True, exist_ok=True)
+        sweep_scratch(folder)
+        buckets.bring_files(folder)
         return cls(folder)
 
     def __contains__(self, key: str) -> bool:
@@ -45,25 +50,41 @@ class Points:
 
     def put(self, key: str, **arrays: np.ndarray) -> None:
         """Keeps a finished point."""
-        self._known[key] = arrays
+        self.remember(key, **arrays)
         if self._folder is not None:
             content = io.BytesIO()
             np.savez(content, allow_pickle=False, **arrays)
             write_atomically(self._folder / f"{key}.npz", content.getvalue())
 
+    def remember(self, key: str, **arrays: np.ndarray) -> None:
+        """Keeps a point that another process has written."""
+        self._known[key] = arrays
+
     def _read(self, key: str) -> dict[str, np.ndarray] | None:
         assert self._folder is not None
         file = self._folder / f"{key}.npz"
-        try:
-            with np.load(file, allow_pickle=False) as archive:  # zip entries carry a CRC, which this verifies
-                self._known[key] = {name: archive[name] for name in archive.files}
-        except FileNotFoundError:
+        if not file.exists():
             return None
-        except Exception:  # zipfile, zlib and NumPy each have their own way to say that a file is damaged
-            print(f"results: {file} is damaged; the point is evaluated again", flush=True)
-            file.unlink()
+        try:
+            self._known[key] = read_point(file)
+        except WsrError as error:
+            print(f"results: {error}; the point is evaluated again", flush=True)
+            file.unlink(missing_ok=True)
             return None
         return self._known[key]
+
+
+def read_point(file: Path) -> dict[str, np.ndarray]:
+    """Returns the arrays of a point's file; raises WsrError where it is damaged, or packed to be larger than it is."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            packed = [entry.filename for entry in archive.infolist() if entry.compress_type != zipfile.ZIP_STORED]
+            if packed:
+                raise ValueError(f"{packed[0]} is compressed, which we never do")
+        with np.load(file, allow_pickle=False) as archive:  # zip entries carry a CRC, which this verifies
+            return {name: archive[name] for name in archive.files}
+    except Exception as error:  # zipfile, zlib and NumPy each have their own way to say that a file is damaged
+        raise WsrError(f"{file} is damaged ({type(error).__name__}: {' '.join(str(error).split())})") from error
 
 
 def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -78,10 +99,47 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     Raises:
       WsrError: naming the file and the line that is not a JSON object.
     """
+    return _rows(path, _lines(path))
+
+
+def write_sealed_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Writes rows below a line with their hash, whole or not at all."""
+    lines = "".join(json.dumps(dict(row), allow_nan=False) + "\n" for row in rows)
+    seal = json.dumps({_SEAL: hashlib.sha256(lines.encode()).hexdigest()})
+    write_atomically(path, f"{seal}\n{lines}".encode())
+
+
+def read_sealed_rows(path: Path) -> list[dict[str, Any]]:
+    """Reads what ``write_sealed_rows`` wrote, or, where the first line has a row's key "value", ``write_rows``.
+
+    Raises:
+      WsrError: naming the file, and the line that is not a JSON object or both hashes.
+    """
+    first, *lines = _lines(path) or [""]
+    (seal,) = _rows(path, [first])
+    if "value" in seal:
+        return [seal, *_rows(path, lines, after=1)]
+    expected, found = seal.get(_SEAL), hashlib.sha256("".join(lines).encode()).hexdigest()
+    if found != expected or set(seal) != {_SEAL}:
+        raise WsrError(f"{path} was changed on disk: {_SEAL} expected {expected}, found {found}")
+    return _rows(path, lines, after=1)
+
+
+_SEAL = "sha256 of the rows"
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").splitlines(keepends=True)
+    except UnicodeDecodeError as error:
+        raise WsrError(f"{path}: not UTF-8 ({error})") from None
+
+
+def _rows(path: Path, lines: Iterable[str], *, after: int = 0) -> list[dict[str, Any]]:
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(lines, start=after + 1):
         try:
-            row = json.loads(line)
+            row = strict_json.parse(line)
         except ValueError as error:
             raise WsrError(f"{path}: line {number}: not JSON ({error})") from None
         if not isinstance(row, dict):

@@ -14,9 +14,11 @@ from wsr.printable import printable
 
 VERBS = {
     "demo": "fine-tune, map, evaluate and merge a real population; ends with a report",
+    "plan": "what studies, or a population of one's own, would take on a machine",
     "train": "fine-tune members of a population into a store",
     "import": "bring fine-tuned models of others, Hugging Face folders, into a store",
     "ls": "list the members of a store",
+    "verify": "read everything in a store and say what is damaged; --repair sets it aside",
     "map": "similarity, clusters and a 2-D map of a store, or of a matrix of similarities",
     "check": "is a model inside a region of the store, and who should be left out of an average",
     "evaluate": "score members, their centroid and points between them on a dataset",
@@ -60,13 +62,17 @@ def _run(verb: str, words: list[str]) -> int:
     except flags.Error as error:
         return _complain(f"wsr {verb}: {' '.join(str(error).split())}; see wsr {verb} --help", status=2)
     from wsr.errors import WsrError
+    from wsr.preemption import STATUS, TOLD, Preempted, sigterm_raises
 
     try:
-        module.run(values, positional)
+        with sigterm_raises():
+            module.run(values, positional)
     except WsrError as error:
         if values.debug:
             raise
         return _complain(str(error))
+    except Preempted:
+        return _complain(TOLD, status=STATUS)
     except KeyboardInterrupt:
         return _complain("interrupted; what was finished is kept, the same command goes on from there", status=130)
     except BrokenPipeError:

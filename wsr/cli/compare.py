@@ -33,7 +33,6 @@ def define(values: flags.FlagValues) -> None:
 
 def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
     """Compares and says what was saved."""
-    from pathlib import Path
 
     from wsr import seeds
     from wsr.cli.checks import one_of, refuse_positional, required
@@ -83,7 +82,7 @@ def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
         second,
         dataset,
         confidence=values.until_confidence,
-        points=Points.on_disk(Path(values.store) / "points"),
+        points=Points.on_disk(store.path / "points"),
         generator=draw,
         tell=_tell,
     )

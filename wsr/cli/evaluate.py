@@ -2,21 +2,25 @@
 generalised loss (a fresh linear probe on the frozen encoder) with its 95 % interval over texts, and the dataset's own
 metric. Finished points are kept in the store's folder.
 
+--distributed, given to the same command on several hosts, deals the points to all of their devices; the hosts share the
+store's file system. docs/several_hosts.md tells more.
+
 --loss=language_model takes a decoder's own loss instead, and its perplexity. No labels are needed: a .txt file holds a
 text a line, a folder of them a text a file. A text of more than --max_length tokens goes on in another window."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from absl import flags
 
-from wsr.cli import dataset_flags, device_flags
+from wsr.cli import dataset_flags, device_flags, host_flags
 
 if TYPE_CHECKING:
     import numpy as np
 
     from wsr.compare import Interval
     from wsr.data.dataset import AnySplit
+    from wsr.models import Checkpoint
     from wsr.region import Region
 
 
@@ -32,6 +36,10 @@ class Target(NamedTuple):
     by_text: "Callable[[Any], np.ndarray]"
     """Of what it found: values [points, texts] whose mean over texts is the loss."""
     metrics: tuple[str, str]
+
+
+Request: TypeAlias = "tuple[Callable[..., Any], Region, dict[str, np.ndarray]]"
+"""What scores, in which region, coefficients of the points by group."""
 
 
 def define(values: flags.FlagValues) -> None:
@@ -50,6 +58,7 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_string("probe", "linear", "The classifier: linear or roberta_head.", flag_values=values)
     flags.DEFINE_float("inverse_l2", 1.0, "C of the linear probe.", lower_bound=0.0, flag_values=values)
     device_flags.define(values, "Points")
+    host_flags.define(values)
     flags.DEFINE_enum(
         "precision",
         "float32",
@@ -70,25 +79,9 @@ def define(values: flags.FlagValues) -> None:
 
 def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
     """Evaluates and prints a table, best first."""
-    from functools import partial
-    from pathlib import Path
-
-    import numpy as np
-
-    from wsr import seeds
     from wsr.cli.checks import one_of, refuse_positional, required
-    from wsr.cli.population import open_base, open_region
-    from wsr.compare import mean_interval
-    from wsr.compilation import use_persistent_cache
     from wsr.errors import WsrError
-    from wsr.evaluate import Protocol
-    from wsr.outgoing.scores import keep_scores
     from wsr.probe import PROBES
-    from wsr.progress import progress
-    from wsr.region_features import plan_features
-    from wsr.results import Points, write_rows
-    from wsr.sampling import centroid, convex_hull, corners
-    from wsr.surrogate import evaluate_hull
 
     refuse_positional(positional)
     required("--store", values.store)
@@ -96,46 +89,79 @@ def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
     one_of("--probe", values.probe, PROBES)
     if values.loss != "generalised" and values.surrogate_tolerance is not None:
         raise WsrError("--surrogate_tolerance is for --loss=generalised: the surrogate is of a probe's features")
+    if values.distributed and values.surrogate_tolerance is not None:
+        raise WsrError("--surrogate_tolerance takes few forward passes, in one process; leave out --distributed")
+    with host_flags.coupled(values, values.store) as reports:
+        _evaluate(values, reports)
+
+
+def _evaluate(values: flags.FlagValues, reports: bool) -> None:
+    from functools import partial
+    from pathlib import Path
+
+    import numpy as np
+
+    from wsr import seeds
+    from wsr.cli.population import open_base, open_region
+    from wsr.compare import mean_interval
+    from wsr.compilation import use_persistent_cache
+    from wsr.evaluate import Protocol
+    from wsr.hosts import deal
+    from wsr.outgoing.scores import keep_scores
+    from wsr.progress import progress
+    from wsr.region_features import plan_features
+    from wsr.results import Points, write_rows
+    from wsr.sampling import centroid, convex_hull, corners
+    from wsr.surrogate import evaluate_hull
+
     use_persistent_cache()
     store, region = open_region(values.store)
-    tokenizer = open_base(store).tokenizer
+    base = open_base(store)
+    tokenizer = base.tokenizer
     protocol = Protocol(probe=values.probe, inverse_l2=values.inverse_l2, precision=values.precision)
-    points = Points.on_disk(Path(values.store) / "points")
-    merged = [_merged(region, folder) for folder in values.merged]
+    points = Points.on_disk(store.path / "points")
+    merged = [_merged(base, region, folder) for folder in values.merged]
     rows: list[dict] = []
     for name in values.on:
         target = TARGETS[values.loss](values, name, tokenizer, region)
         dataset = target.dataset
         others = region.without_dataset(dataset.name) if values.leave_out else region
+        columns = [region.names.index(name) for name in others.names]
         draw = seeds.generator(values.seed, "hull", dataset.name)
-        groups = [
-            ("pretrained", region, np.zeros((1, len(region)))),
-            ("member", region, corners(len(region))),
-            ("centroid", others, centroid(len(others))),
-            *(("merged", alone, corners(1)) for alone in merged),
-        ]
+        groups = {
+            "pretrained": np.zeros((1, len(region))),
+            "member": corners(len(region)),
+            "centroid": _widened(centroid(len(others))[None], columns, len(region)),
+        }
+        # Points of one region together: no device waits for more.
+        requests: list[Request] = [(target.evaluate, region, groups)]
         if len(others) > 1 and values.interior:
-            groups.append(("interior", others, convex_hull(draw, values.interior, len(others))))
-        total = sum(len(coefficients) for _, _, coefficients in groups)
+            interior = {"interior": _widened(convex_hull(draw, values.interior, len(others)), columns, len(region))}
+            if values.surrogate_tolerance is not None:
+                requests.append((partial(evaluate_hull, tolerance=values.surrogate_tolerance), region, interior))
+            else:
+                groups |= interior
+        requests += [(target.evaluate, alone, {"merged": corners(1)}) for alone in merged]
+        total = sum(len(own) for _, _, groups in requests for own in groups.values())
+        share = deal(total)
         plan = plan_features(
             target.planned,
-            np.tile(centroid(len(region)), (total, 1)),
+            np.tile(centroid(len(region)), (-(-total // share.groups), 1)),
             target.splits,
             chunk=values.chunk,
             memory_budget_gib=values.memory_budget_gib,
+            mesh=share.mesh,
             precision=values.precision,
         )
-        print(f"{dataset.name}: {total} points, {plan}", flush=True)
+        several = f" dealt to {share.groups} processes" if share.groups > 1 else ""
+        print(f"{dataset.name}: {total} points{several}, {plan}", flush=True)
+        found: list[dict] = []
         intervals: list[Interval] = []
         with progress(f"evaluating on {dataset.name}", total, "points") as counter:
-            for group, part, coefficients in groups:
-                by_surrogate = values.surrogate_tolerance is not None and group == "interior"
-                score = (
-                    partial(evaluate_hull, tolerance=values.surrogate_tolerance) if by_surrogate else target.evaluate
-                )
+            for score, part, groups in requests:
                 scored = score(
                     part,
-                    coefficients,
+                    np.concatenate(list(groups.values())),
                     dataset,
                     protocol=protocol,
                     points=points,
@@ -143,13 +169,26 @@ def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
                     memory_budget_gib=plan.budget_gib,
                     counter=counter,
                 )
-                rows += scored.rows(group)
+                names = [group for group, own in groups.items() for _ in own for _ in target.metrics]
+                found += [{**row, "group": group} for group, row in zip(names, scored.rows(""), strict=True)]
                 intervals += [mean_interval(losses) for losses in target.by_text(scored)]
-        _show(dataset.name, target.metrics, [row for row in rows if row["dataset"] == dataset.name], intervals)
+        _show(dataset.name, target.metrics, found, intervals)
+        rows += found
+    if not reports:
+        return
     keep_scores(store, [row for row in rows if row["group"] != "merged"])
     if values.out:
         write_rows(Path(values.out), rows)
         print(f"rows: {values.out}")
+
+
+def _widened(rows: "np.ndarray", columns: Sequence[int], members: int) -> "np.ndarray":
+    """Coefficients over some members as coefficients over all of them."""
+    import numpy as np
+
+    wide = np.zeros((len(rows), members))
+    wide[:, columns] = rows
+    return wide
 
 
 def _generalised(values: flags.FlagValues, name: str, tokenizer: Any, region: "Region") -> Target:
@@ -175,22 +214,19 @@ def _language_model(values: flags.FlagValues, name: str, tokenizer: Any, region:
 TARGETS = {"generalised": _generalised, "language_model": _language_model}
 
 
-def _merged(region: "Region", folder: str) -> "Region":
+def _merged(base: "Checkpoint", region: "Region", folder: str) -> "Region":
     """A merged model as a region of its own."""
     from pathlib import Path
 
     from wsr.errors import WsrError
-    from wsr.models import load
+    from wsr.incoming.member import read_member, require_base
     from wsr.region import from_params
-    from wsr.trees import flatten
 
     if not Path(folder).is_dir():
         raise WsrError(f"--merged={folder}: no such folder; give one that wsr merge wrote")
-    params = load(folder).params
-    found, expected = ({path: leaf.shape for path, leaf in flatten(own).items()} for own in (params, region.base))
-    if found != expected:
-        raise WsrError(f"--merged={folder}: its encoder is not of the form of the store's")
-    return from_params(region.model, region.base, {Path(folder).name: params})
+    found = read_member(Path(folder), base)
+    require_base(found)
+    return from_params(region.model, region.base, {Path(folder).name: found.params})
 
 
 def _show(dataset: str, metrics: tuple[str, str], rows: list[dict], intervals: Sequence["Interval"]) -> None:

@@ -86,14 +86,13 @@ def _one_for_each(flag: str, given: Sequence[str], models: Sequence[str]) -> lis
 
 def _open(values: flags.FlagValues) -> "tuple[Store | None, Checkpoint]":
     """Returns the store, if it is there, and the base."""
-    from pathlib import Path
 
     from wsr.cli.population import open_base
     from wsr.errors import WsrError
     from wsr.models import load
     from wsr.store import Store
 
-    there = (Path(values.store) / "base").is_dir()
+    there = Store.is_at(values.store)
     if not values.base and not there:
         raise WsrError(f"{values.store} is no store yet: --base is needed, the checkpoint all were fine-tuned from")
     if not values.base:
@@ -104,6 +103,7 @@ def _open(values: flags.FlagValues) -> "tuple[Store | None, Checkpoint]":
 
 
 def _create(values: flags.FlagValues, base: "Checkpoint") -> "Store":
+    from wsr.data.fingerprint import fingerprint
     from wsr.store import Store
 
     return Store.create(
@@ -112,6 +112,7 @@ def _create(values: flags.FlagValues, base: "Checkpoint") -> "Store":
         model_config=dict(base.model.config),
         base_name=values.base,
         base_params=base.params,
+        tokenizer=fingerprint(base.tokenizer),
     )
 
 

@@ -32,7 +32,7 @@ def show(store: "Store") -> None:
     from wsr.cli.tables import show_table
     from wsr.studies.members import learned
 
-    print(f"{store.path}: {store.model_name}, base {store.base_name} ({store.base_sha256[:12]})")
+    print(f"{store.where}: {store.model_name}, base {store.base_name} ({store.base_sha256[:12]})")
     rows, damaged = [], []
     for name in store.names():
         try:
@@ -65,7 +65,7 @@ def show(store: "Store") -> None:
         print(f"damaged: {line}")
     if damaged:
         raise WsrError(
-            f"{len(damaged)} of {len(store.names())} members of {store.path} are damaged, the others are fine"
+            f"{len(damaged)} of {len(store.names())} members of {store.where} are damaged, the others are fine"
         )
 
 

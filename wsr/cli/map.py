@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from wsr.membership.regions import Population
     from wsr.region import Region
     from wsr.report.document import Section
+    from wsr.store import Store
 
 AUTO = "auto"
 
@@ -29,6 +30,13 @@ def define(values: flags.FlagValues) -> None:
         "clusters",
         None,
         "How many, or auto: by silhouette and eigengap. By default as many as labels; without labels auto.",
+        flag_values=values,
+    )
+    flags.DEFINE_integer(
+        "sketch",
+        0,
+        "Similarity from sketches of so many numbers a member (say 4096), kept in the store: for thousands of members.",
+        lower_bound=0,
         flag_values=values,
     )
     flags.DEFINE_bool("by_layer", False, "Also layer by layer (of a store).", flag_values=values)
@@ -60,6 +68,8 @@ def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
         raise WsrError("give either --store or --similarity")
     if values.by_layer and not values.store:
         raise WsrError("--by_layer reads the weights: it needs --store")
+    if values.sketch and not values.store:
+        raise WsrError("--sketch reads the weights: it needs --store")
     mapped = _from_store(values) if values.store else _from_file(values)
     names, similarity = mapped.population.names, cosine(mapped.population.gram)
     count = count_clusters(similarity, seed=values.seed)
@@ -104,11 +114,20 @@ def _from_store(values: flags.FlagValues) -> _Mapped:
     from wsr.cli.population import open_region
     from wsr.membership.regions import UNKNOWN, Population
 
-    _, region = open_region(values.store)
+    store, region = open_region(values.store)
     _refuse_nobody(values.store, len(region))
-    population = Population.of(region)
+    population = _sketched(store, region, values.sketch) if values.sketch else Population.of(region)
     labels = {"dataset": list(population.datasets), "family": list(population.families)}
     return _Mapped(population, labels if set(population.datasets) - set(UNKNOWN) else {}, region)
+
+
+def _sketched(store: "Store", region: "Region", size: int) -> "Population":
+    from wsr.membership.regions import Population
+    from wsr.sketch import products, sketches
+
+    rows = sketches(region, store.sketch_file(size))
+    print(f"similarity from sketches of {size} numbers: cosines are off by about {size**-0.5:.3f}")
+    return Population.of(region, products(rows))
 
 
 def _from_file(values: flags.FlagValues) -> _Mapped:

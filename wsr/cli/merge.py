@@ -186,7 +186,6 @@ def _chosen_members(values: flags.FlagValues, region: "Region") -> "Region":
 
 def _given(values: flags.FlagValues, store: "Store", region: "Region", base: "Checkpoint", *, own: bool) -> "Given":
     """Loads what the method needs beside the weights."""
-    from pathlib import Path
 
     from wsr.compilation import use_persistent_cache
     from wsr.evaluate import Protocol
@@ -206,7 +205,7 @@ def _given(values: flags.FlagValues, store: "Store", region: "Region", base: "Ch
         dataset = load(name)
         datasets[dataset.name] = dataset
     heads = {name: store.load(name)[1] for name in region.names} if own else {}
-    points = Points.on_disk(Path(values.store) / "points")
+    points = Points.on_disk(store.path / "points")
     return Given(load(values.on) if values.on else None, datasets, heads, Protocol(), points)
 
 
@@ -222,17 +221,13 @@ def _groups(values: flags.FlagValues) -> "Groups":
     """Reads --groups; an entry has the options of the flags, but for those that it names."""
     from pathlib import Path
 
-    import yaml
-
     from wsr.errors import WsrError
     from wsr.merging.method import find, made, options_of
+    from wsr.merging.yaml_file import read_yaml
 
     if not values.groups:
         return []
-    try:
-        content = yaml.safe_load(Path(values.groups).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise WsrError(f"--groups={values.groups}: cannot be read as YAML: {error}") from error
+    content = read_yaml(Path(values.groups))
     if not isinstance(content, list) or not all(
         isinstance(e, dict) and isinstance(e.get("leaves"), str) for e in content
     ):

@@ -1,5 +1,7 @@
 """Opens a store as a region, and the checkpoint that its members started from: shared by several verbs."""
 
+from wsr.data.fingerprint import fingerprint, other_fingerprint
+from wsr.errors import WsrError
 from wsr.models import Checkpoint, build
 from wsr.models.load import load_processor
 from wsr.region import Region
@@ -17,4 +19,11 @@ def open_region(path: str) -> tuple[Store, Region]:
 def open_base(store: Store) -> Checkpoint:
     """Returns the checkpoint that the store's members started from, with its tokenizer."""
     model = build(store.model_name, store.model_config)
-    return Checkpoint(model, store.base(), load_processor(store.base_name, model))
+    processor = load_processor(store.base_name, model)
+    other = other_fingerprint(fingerprint(processor), store.tokenizer)
+    if other:
+        raise WsrError(
+            f"{store.path}: the tokenizer of {store.base_name!r} is not the one its members were trained with: another "
+            f"{' and another '.join(other)}; bring back the files that were there"
+        )
+    return Checkpoint(model, store.base(), processor)

@@ -29,7 +29,6 @@ def define(values: flags.FlagValues) -> None:
 
 def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
     """Scores all starts, prints them and the commands."""
-    from pathlib import Path
 
     from wsr.cli.checks import refuse_positional, required
     from wsr.cli.population import open_base, open_region
@@ -56,7 +55,7 @@ def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
         dataset,
         texts=values.texts,
         confidence=values.confidence,
-        points=Points.on_disk(Path(values.store) / "points"),
+        points=Points.on_disk(store.path / "points"),
         seed=values.seed,
     )
     _show(found, dataset.metric)

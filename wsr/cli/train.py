@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from wsr.cli import dataset_flags, device_flags
+from wsr.cli import dataset_flags, device_flags, run_flags
 
 
 def define(values: flags.FlagValues) -> None:
@@ -38,6 +38,7 @@ def define(values: flags.FlagValues) -> None:
     number("patience", None, "Early stopping: checks of the validation loss without gain.", flag_values=values)
     number("check_every", 50, "Steps between two checks.", lower_bound=1, flag_values=values)
     device_flags.define(values, "Members")
+    run_flags.define(values)
     flags.DEFINE_enum(
         "keep",
         "float32",
@@ -48,19 +49,22 @@ def define(values: flags.FlagValues) -> None:
 
 
 def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
-    """Trains what is missing and lists the population."""
+    """Trains what is missing and lists the population; a share of it ends with a line of what others have to do."""
     from wsr.cli import ls
     from wsr.cli.checks import refuse_positional, required
     from wsr.compilation import use_persistent_cache
+    from wsr.data.fingerprint import fingerprint
     from wsr.finetune import Job, Recipe
-    from wsr.finetune.memory import chunk_for_training
+    from wsr.finetune.trainable import partition
     from wsr.models import load
     from wsr.store import Store
     from wsr.studies.members import train_members
+    from wsr.sweep.run import Unfinished
 
     refuse_positional(positional)
     required("--store", values.store)
     required("--datasets", values.datasets)
+    run = run_flags.run_of(values)
     use_persistent_cache()
     checkpoint = load(values.base, pooling=values.pooling)
     datasets = [dataset_flags.load(values, name, checkpoint.tokenizer) for name in values.datasets]
@@ -81,16 +85,27 @@ def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
     )
     seeds = range(values.first_seed, values.first_seed + values.seeds)
     jobs = [Job(dataset, seed, recipe, values.size) for dataset in datasets for seed in seeds]
-    chunk = chunk_for_training(
-        checkpoint.model, checkpoint.params, jobs, chunk=values.chunk, memory_budget_gib=values.memory_budget_gib
-    )
+    for job in jobs[:1]:
+        partition(checkpoint.params, job)  # a recipe that does not fit the model leaves no store behind
     store = Store.create(
         values.store,
         model_name=checkpoint.model.name,
         model_config=dict(checkpoint.model.config),
         base_name=values.base,
         base_params=checkpoint.params,
+        tokenizer=fingerprint(checkpoint.tokenizer),
     )
-    print(f"{len(jobs)} members, {chunk} at a time on the device")
-    train_members(checkpoint.model, store, jobs, chunk=chunk, dtype=values.keep)
+    try:
+        train_members(
+            checkpoint.model,
+            store,
+            jobs,
+            run=run,
+            chunk=values.chunk,
+            memory_budget_gib=values.memory_budget_gib,
+            dtype=values.keep,
+        )
+    except Unfinished as unfinished:
+        print(unfinished)
+        return
     ls.show(store)

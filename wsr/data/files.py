@@ -2,15 +2,21 @@
 
 import csv
 import io
-import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from wsr import strict_json
+from wsr.data.decompressed import Allowance
 from wsr.data.records import ROLES, Records
 from wsr.errors import WsrError
 
+ROWS_AT_ONCE = 1024
+POINTER_BYTES = 8
+CELL_BYTES = 64
+"""What a short text takes in Python beside its letters."""
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet", ".txt")
 
 
@@ -117,7 +123,7 @@ def _read_csv(path: Path) -> Records:
 
 
 def _header(path: Path, names: list[str]) -> list[str]:
-    repeated = sorted({name for name in names if names.count(name) > 1})
+    repeated = sorted(name for name, count in Counter(names).items() if count > 1)
     if repeated:
         raise WsrError(f"{path}, line 1: column {repeated[0]!r} is there more than once")
     return names
@@ -130,14 +136,15 @@ def _read_jsonl(path: Path) -> Records:
         if not line.strip():
             continue
         try:
-            value = json.loads(line)
-        except (ValueError, RecursionError) as error:
+            value = strict_json.parse(line)
+        except ValueError as error:
             raise WsrError(f"{path}, line {number}: not JSON: {error}") from None
         if not isinstance(value, dict):
             raise WsrError(f"{path}, line {number}: expected one JSON object a line, found {type(value).__name__}")
         objects.append(value)
         rows.append(number)
     names = dict.fromkeys(name for value in objects for name in value)
+    Allowance(path).take(len(names) * len(objects) * POINTER_BYTES)  # each line may bring keys that no other has
     return Records(str(path), {name: [value.get(name) for value in objects] for name in names}, rows)
 
 
@@ -147,12 +154,41 @@ def _read_lines(path: Path) -> Records:
 
 
 def _read_parquet(path: Path) -> Records:
-    import pyarrow  # type: ignore[import-untyped]
-    import pyarrow.parquet  # type: ignore[import-untyped]
+    import pyarrow
+    import pyarrow.parquet
 
+    allowance, batches = Allowance(path), []
     try:
-        columns = pyarrow.parquet.read_table(path).to_pydict()
-    except (pyarrow.ArrowException, UnicodeDecodeError) as error:
-        raise WsrError(f"{path}: not a readable Parquet file: {str(error).splitlines()[0]}") from None
+        schema = pyarrow.parquet.read_schema(path)
+        # One long text in a million rows stays one text until it is known how long they are together.
+        texts = [field.name for field in schema if _is_text(field.type)]
+        with pyarrow.parquet.ParquetFile(path, read_dictionary=texts) as file:
+            groups = [file.metadata.row_group(number) for number in range(file.num_row_groups)]
+            # What the file says of itself is asked first, and not relied on.
+            Allowance(path).take(sum(group.total_byte_size for group in groups))
+            for batch in file.iter_batches(ROWS_AT_ONCE):
+                allowance.take(sum(map(_bytes_in_python, batch.columns)))
+                batches.append(batch)
+        columns = pyarrow.Table.from_batches(batches, batches[0].schema if batches else schema).to_pydict()
+    except (pyarrow.ArrowException, UnicodeDecodeError, OSError) as error:
+        told = " ".join(str(error).split()) or type(error).__name__
+        raise WsrError(f"{path}: not a readable Parquet file: {told}") from None
     count = len(next(iter(columns.values()))) if columns else 0
     return Records(str(path), columns, range(1, count + 1), unit="row")
+
+
+def _is_text(kind: Any) -> bool:
+    from pyarrow import types
+
+    return any(is_one(kind) for is_one in (types.is_string, types.is_large_string, types.is_binary))
+
+
+def _bytes_in_python(column: Any) -> int:
+    import pyarrow
+    import pyarrow.compute
+
+    size = column.nbytes + CELL_BYTES * len(column)
+    if isinstance(column, pyarrow.DictionaryArray):
+        lengths = pyarrow.compute.binary_length(column.dictionary.cast(pyarrow.large_binary(), safe=False))
+        size += pyarrow.compute.sum(lengths.take(column.indices)).as_py() or 0
+    return int(size)

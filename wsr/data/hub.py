@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from wsr.data.decompressed import Allowance
 from wsr.data.records import Records
 from wsr.errors import WsrError
 
@@ -50,6 +51,8 @@ class Hub:
             for column, feature in table.features.items()
             if isinstance(feature, datasets.ClassLabel)
         }
+        if Path(self.path).is_dir():
+            Allowance(Path(self.path)).take(table.data.nbytes)
         where = "/".join(part for part in (self.path, self.config, split) if part)
         return Records(where, table.to_dict(), range(1, len(table) + 1), unit="row", label_names=names)
 

@@ -48,6 +48,14 @@ def choose_splits(
     return chosen, notes
 
 
+def dealt(texts: int, wanted: Sequence[str]) -> dict[str, int]:
+    """Returns how many of ``texts`` different ones of ``train`` go to each of the splits that are cut out of it."""
+    shares = np.array([PARTS[split] for split in wanted])
+    counts = 1 + np.floor(shares / shares.sum() * (texts - len(wanted))).astype(int)
+    counts[0] += texts - counts.sum()
+    return dict(zip(wanted, counts.tolist(), strict=True))
+
+
 def _pools(name: str, roles: Mapping[str, Examples | ImageExamples]) -> tuple[dict[str, list[Place]], tuple[str, ...]]:
     taken: set[tuple[str, str]] = set()
     pools: dict[str, list[Place]] = {}
@@ -78,10 +86,8 @@ def _pools(name: str, roles: Mapping[str, Examples | ImageExamples]) -> tuple[di
 
 def _cut(groups: int, wanted: Sequence[str], name: str) -> list[Int64[np.ndarray, " groups"]]:
     """Deals groups of equal texts to the splits by their shares, each split at least one."""
-    shares = np.array([PARTS[split] for split in wanted])
-    counts = 1 + np.floor(shares / shares.sum() * (groups - len(wanted))).astype(int)
-    counts[0] += groups - counts.sum()
-    return np.split(generator(0, name, "splits").permutation(groups), np.cumsum(counts)[:-1])
+    ends = np.cumsum([*dealt(groups, wanted).values()])
+    return np.split(generator(0, name, "splits").permutation(groups), ends[:-1])
 
 
 def _keys(examples: Examples | ImageExamples) -> list[tuple[str, str]]:

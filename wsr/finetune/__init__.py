@@ -11,6 +11,6 @@ early_stopping.py  the best weights by validation loss
 """
 
 from wsr.finetune.job import Job, Mode, Recipe, initial_head
-from wsr.finetune.population import Finetuned, finetune, predict, score_member
+from wsr.finetune.population import Finetuned, finetune, groups_of, predict, score_member
 
-__all__ = ["Finetuned", "Job", "Mode", "Recipe", "finetune", "initial_head", "predict", "score_member"]
+__all__ = ["Finetuned", "Job", "Mode", "Recipe", "finetune", "groups_of", "initial_head", "predict", "score_member"]

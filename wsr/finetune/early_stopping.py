@@ -20,6 +20,7 @@ class EarlyStopping:
 
     def __init__(self, model: Model, jobs: Sequence[Job], frozen: Mapping[str, AnyArray]):
         self.wanted = any(job.recipe.patience is not None for job in jobs)
+        self.all_stopped = False
         self._model, self._jobs, self._frozen = model, jobs, frozen
         self._lowest = np.full(len(jobs), np.inf)
         self._waited = np.zeros(len(jobs), int)

@@ -14,6 +14,9 @@ from wsr.models.model import Model
 from wsr.trees import nest
 from wsr.types import Params
 
+COPIES = 6
+"""Of what is trained: weights, two moments, gradient, update and new weights."""
+
 
 def chunk_for_training(
     model: Model,
@@ -69,7 +72,7 @@ def member_bytes(model: Model, start: Params, job: Job) -> int:
         shared = {id(leaf) for leaf in frozen.values()}
         return [leaf for leaf in jax.tree.leaves(jax.vjp(encode, trainable)[1]) if id(leaf) not in shared]
 
-    return int(6 * _bytes(trainable) + 1.1 * _bytes(jax.eval_shape(kept, trainable, frozen, batch)))
+    return int(COPIES * _bytes(trainable) + 1.1 * _bytes(jax.eval_shape(kept, trainable, frozen, batch)))
 
 
 def shared_bytes(start: Params, job: Job) -> int:

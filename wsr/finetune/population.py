@@ -1,5 +1,6 @@
 """Members in, trained members out, chunk by chunk."""
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +24,9 @@ from wsr.progress import Counter
 from wsr.trees import flatten, nest
 from wsr.types import AnyArray, Head, Params
 
-_SHOWN_EVERY = 10  # steps between two reports of progress; each is one call of the compiled program
+_CALL_SECONDS = 0.25
+"""What one call of the compiled program takes, about, where more than one step fits into it: between two calls progress
+is told and a process that was asked to end does so."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,14 +59,18 @@ def finetune(
         last member, so that "same seed, same bits" does not depend on how many members there are.
       counter: advanced by one for each optimiser step of each member.
     """
+    for group in groups_of(jobs, chunk):
+        padded = group + [group[-1]] * (chunk - len(group))
+        yield from _train_group(model, start, padded, counter)[: len(group)]
+
+
+def groups_of(jobs: Sequence[Job], chunk: int) -> list[list[Job]]:
+    """Returns the jobs in groups that are trained together, at most ``chunk`` in one."""
     # What is part of the program, and not data of it, sets jobs apart.
-    programs = [_part_of_program(job) for job in jobs]
-    for program in dict.fromkeys(programs):
-        alike = [job for job, own in zip(jobs, programs, strict=True) if own == program]
-        for first in range(0, len(alike), chunk):
-            group = alike[first : first + chunk]
-            padded = group + [group[-1]] * (chunk - len(group))
-            yield from _train_group(model, start, padded, counter)[: len(group)]
+    alike: dict[tuple, list[Job]] = {}
+    for job in jobs:
+        alike.setdefault(_part_of_program(job), []).append(job)
+    return [own[first : first + chunk] for own in alike.values() for first in range(0, len(own), chunk)]
 
 
 def predict(features: Float[AnyArray, "texts hidden"], head: Head, *, regression: bool) -> np.ndarray:
@@ -100,20 +107,27 @@ def _train_group(model: Model, start: Params, jobs: Sequence[Job], counter: Coun
     watch = EarlyStopping(model, jobs, flatten(start)) if mode == "head" else EarlyStopping(encoder, jobs, frozen)
 
     losses = []
-    interval = min(job.recipe.check_every for job in jobs) if watch.wanted else _SHOWN_EVERY
-    for first in range(0, steps, interval):
-        last = min(first + interval, steps)
+    check_every = min(job.recipe.check_every for job in jobs) if watch.wanted else steps
+    first, length = 0, 1
+    while first < steps and not watch.all_stopped:
+        last = min(first + length, steps, first - first % check_every + check_every)
+        started = time.monotonic()
         state, segment = program(state, frozen | shared, plan, per_member, first, last)
         losses.append(np.asarray(segment)[:, first:last])
+        length = _steps_that_fit((time.monotonic() - started) / (last - first), length)
         if counter:
             done = [max(0, min(last, job.steps) - first) for job in jobs]
             counter.advance(sum(done[: _distinct(jobs)]), note=jobs[0].dataset.name)
-        if watch.wanted:
+        if watch.wanted and (last % check_every == 0 or last == steps):
             state = watch.check(state)
-            if watch.all_stopped:
-                break
+        first = last
     trained = watch.best(state) if watch.wanted else state
     return _unpack(jobs, frozen, start, trained, np.concatenate(losses, axis=1))
+
+
+def _steps_that_fit(seconds_a_step: float, length: int) -> int:
+    """Returns how many steps the next call makes: as many as ``_CALL_SECONDS`` hold, at most twice the last call's."""
+    return max(1, min(2 * length, int(_CALL_SECONDS / max(seconds_a_step, 1e-6))))
 
 
 def _padded(head: Mapping[str, np.ndarray], width: int) -> dict[str, np.ndarray]:

@@ -81,6 +81,7 @@ def read_member(folder: Path, base: Checkpoint) -> Incoming:
     tensors = read_tensors(folder)
     try:
         params, dropped = from_huggingface(model, tensors)
+        problems += _head_differences({name: tensors[name] for name in dropped}, theirs)
     except WsrError as error:
         problems.append(str(error))
     if problems:
@@ -153,6 +154,19 @@ def _config_differences(folder: Path, model: Model) -> list[str]:
         f"config {name} is {value!r} there and {ours[name]!r} in the base"
         for name, value in theirs.items()
         if name != "vocab_size" and not _TRAINING_ONLY.search(name) and value != ours[name]
+    ]
+
+
+def _head_differences(head: Mapping[str, np.ndarray], theirs: Mapping[str, Any]) -> list[str]:
+    """Where the classifier has not a row for each label that the config names."""
+    labels = theirs.get("id2label")
+    if not isinstance(labels, Mapping):
+        return []
+    rows = {name: leaf.shape[0] for name, leaf in head.items() if _CLASSES.search(name) and leaf.ndim == 2}
+    return [
+        f"the head {name} has {count} rows where config id2label names {len(labels)} labels"
+        for name, count in rows.items()
+        if count != len(labels)
     ]
 
 

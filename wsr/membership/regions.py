@@ -42,10 +42,14 @@ class Population:
     """Of an encoder: the dimension of the weight space; 0 where nobody knows."""
 
     @classmethod
-    def of(cls, region: Region) -> "Population":
-        """The members of a region; a dataset that is called as its member (an import without one) is not known."""
+    def of(cls, region: Region, gram: Float64[np.ndarray, "members members"] | None = None) -> "Population":
+        """The members of a region; a dataset that is called as its member (an import without one) is not known.
+
+        ``gram`` takes the place of their exact inner products, which are then not worked out.
+        """
         datasets = tuple("" if member.dataset == member.name else member.dataset for member in region.members)
-        return cls(region.names, datasets, region.families, region.gram, sum(region.leaf_sizes.values()))
+        products = region.gram if gram is None else gram
+        return cls(region.names, datasets, region.families, products, sum(region.leaf_sizes.values()))
 
     def part(self, members: Sequence[int]) -> "Population":
         """Some of the members, in the order given."""

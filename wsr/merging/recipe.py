@@ -12,6 +12,7 @@ from typing import Any
 
 from wsr.errors import WsrError
 from wsr.merging.method import Method, made
+from wsr.merging.yaml_file import read_yaml
 
 KEYS = ("merge_method", "base_model", "models", "parameters", "dtype", "out_dtype")
 DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "float64": "F64"}
@@ -114,12 +115,7 @@ def read_recipe(path: Path) -> Recipe:
     Raises:
       WsrError: not YAML, a key or method that is not supported, members that are missing or doubled.
     """
-    import yaml
-
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise WsrError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from error
+    content = read_yaml(path)
     if not isinstance(content, dict):
         raise WsrError(f"{path}: expected a recipe with {', '.join(KEYS)}")
     unknown = [str(key) for key in content if key not in KEYS]

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from wsr import strict_json
 from wsr.errors import WsrError
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -117,7 +118,7 @@ def _of_file(path: Path) -> dict[str, Tensor]:
             length = int.from_bytes(file.read(8), "little")
             if not 0 < length <= min(size - 8, LONGEST_HEADER_BYTES):
                 raise ValueError(f"its header would have {length} bytes")
-            header = json.loads(file.read(length))
+            header = strict_json.parse(file.read(length).decode())
         found = {}
         for name, entry in header.items():
             if name == "__metadata__":
@@ -134,7 +135,7 @@ def _of_file(path: Path) -> dict[str, Tensor]:
 
 def _of_index(index: Path) -> dict[str, Tensor]:
     try:
-        where = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        where = strict_json.parse(index.read_text(encoding="utf-8"))["weight_map"]
         names = sorted(set(where.values()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise WsrError(f"{index}: expected weight_map, a table from tensor to file name ({error})") from error

@@ -1,13 +1,15 @@
 """Scores of a store's points that were measured, kept in its folder so that whoever exports a point can tell them.
 
-``scores.jsonl`` holds rows as ``wsr.evaluate`` writes them. It may be removed: evaluating again writes it again.
+``scores.jsonl`` holds rows as ``wsr.evaluate`` writes them, below their hash. It may be removed: evaluating again
+writes it again.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from wsr.results import read_rows, write_rows
+from wsr.errors import WsrError
+from wsr.results import read_sealed_rows, write_sealed_rows
 from wsr.store import Store
 
 Row = Mapping[str, Any]
@@ -15,7 +17,7 @@ Row = Mapping[str, Any]
 
 def keep_scores(store: Store, rows: Iterable[Row]) -> None:
     """Keeps rows beside those that are there; of one point, dataset, metric and count of texts the last stays."""
-    write_rows(_path(store), ({_key(row): row for row in [*_kept(store), *rows]}).values())
+    write_sealed_rows(_path(store), ({_key(row): row for row in [*_kept(store), *rows]}).values())
 
 
 def scores_of(store: Store, coefficients: Mapping[str, float]) -> list[Row]:
@@ -26,7 +28,13 @@ def scores_of(store: Store, coefficients: Mapping[str, float]) -> list[Row]:
 
 
 def _kept(store: Store) -> Sequence[Row]:
-    return read_rows(_path(store)) if _path(store).exists() else ()
+    if not _path(store).exists():
+        return ()
+    try:
+        return read_sealed_rows(_path(store))
+    except WsrError as error:
+        remedy = f"wsr verify --store={store.path} --repair sets it aside, wsr evaluate writes it again"
+        raise WsrError(f"{error}; {remedy}") from None
 
 
 def _path(store: Store) -> Path:

@@ -26,6 +26,7 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import numpy as np
 
+from wsr import strict_json
 from wsr.errors import WsrError
 
 VERDICTS = ("holds", "partly", "does not hold", "not settled", "not tested")
@@ -212,7 +213,7 @@ class Document:
     def from_json(cls, text: str) -> "Document":
         """Reads what ``to_json`` wrote; raises WsrError for anything that is not exactly a document."""
         try:
-            record = json.loads(text)
+            record = strict_json.parse(text)
         except ValueError as error:
             raise WsrError(f"report: not JSON ({error})") from None
         return _read(cls, record, "report")

@@ -11,8 +11,9 @@ from wsr.report.style import number, readable
 
 # A table of more rows is folded until someone asks for it.
 OPEN_ROWS = 12
-# A spreadsheet takes a cell that begins with one of these for a formula; tab and return are skipped by some.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+# A spreadsheet takes a cell that begins with one of these for a formula; blanks before it are skipped by some, and some
+# read the wide forms of Chinese and Japanese keyboards (OWASP, CSV injection).
+_FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
 
 def write_csv(table: Table, path: str | Path) -> None:
@@ -53,4 +54,5 @@ def _tag(tag: str, cell: Cell, right: bool) -> str:
 
 
 def _guarded(cell: Cell) -> Cell:
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell
+    guarded = isinstance(cell, str) and (cell.lstrip().startswith(_FORMULA) or cell.startswith(("\t", "\r", "\n")))
+    return f"'{cell}" if guarded else cell

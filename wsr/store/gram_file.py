@@ -1,16 +1,16 @@
 """Inner products of task vectors that were worked out before, kept in the store's folder."""
 
 import contextlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float64
 
 from wsr.errors import WsrError
 from wsr.store import checkpoint
-from wsr.store.leaves import json_sha256
+from wsr.store.seal import sealed, unsealed
 
 FORMAT = 1
 
@@ -18,7 +18,8 @@ FORMAT = 1
 class GramFile:
     """Products by the content hashes of the members: whatever happens to a member, its number is not another's.
 
-    A file that is damaged, or of another base, counts as none: everything in it can be worked out again.
+    A file that is damaged, or of another base, counts as none: everything in it can be worked out again. ``check``
+    tells the one from the other.
     """
 
     def __init__(self, path: Path, base_sha256: str, staging: Path):
@@ -42,16 +43,22 @@ class GramFile:
         whole[np.ix_(places, places)] = gram
         content = {"format": FORMAT, "base_sha256": self.base_sha256, "members": names, "gram": whole.tolist()}
         with contextlib.suppress(WsrError):
-            checkpoint.write_json(self.path, {**content, "sha256": json_sha256(content)}, self._staging)
+            checkpoint.write_json(self.path, sealed(content), self._staging)
+
+    def check(self) -> None:
+        """Raises where the file is there and damaged."""
+        if self.path.exists():
+            self._sealed()
 
     def _content(self) -> tuple[list[str], np.ndarray]:
         try:
-            content = json.loads(self.path.read_text(encoding="utf-8"))
-            digest = content.pop("sha256")
-            ours = (content["format"], content["base_sha256"]) == (FORMAT, self.base_sha256)
-            if ours and json_sha256(content) == digest:
+            content = self._sealed()
+            if (content["format"], content["base_sha256"]) == (FORMAT, self.base_sha256):
                 names = content["members"]
                 return names, np.asarray(content["gram"], np.float64).reshape(len(names), len(names))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (WsrError, ValueError, KeyError, TypeError):
             pass
         return [], np.zeros((0, 0))
+
+    def _sealed(self) -> dict[str, Any]:
+        return unsealed(self.path, "it can be worked out again")

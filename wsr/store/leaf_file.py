@@ -9,6 +9,10 @@ import ml_dtypes  # noqa: F401  # NumPy knows "bfloat16" by its name from here o
 import numpy as np
 
 
+class WrongLeaf(Exception):
+    """A leaf that is not what was written; the message names it."""
+
+
 class LeafFile:
     """A leaf that is read from its first entry to its last, whole or piece by piece.
 
@@ -38,15 +42,21 @@ class LeafFile:
         """Fills the flat ``out`` with the next entries; with the last one the hash of the whole leaf is compared.
 
         Raises:
-          OSError, ValueError: the file is not what was written.
+          WrongLeaf: the file is not what was written; both hashes are named.
         """
         piece = out.view(np.uint8)
         self._read(piece)
         self._hash.update(piece.data)
         if self._position == self._end and self._hash.hexdigest() != self.form["sha256"]:
-            raise ValueError(f"sha256 expected {self.form['sha256']}, found {self._hash.hexdigest()}")
+            raise WrongLeaf(self._other(self._hash.hexdigest()))
 
     def _read(self, piece: np.ndarray) -> None:
+        try:
+            self._fill(piece)
+        except OSError as error:
+            raise WrongLeaf(f"leaf {self.path}: {error}") from error
+
+    def _fill(self, piece: np.ndarray) -> None:
         # Opened for each piece: a process may hold fewer files open than there are members.
         file = os.open(self._file, os.O_RDONLY)
         try:
@@ -56,4 +66,9 @@ class LeafFile:
         finally:
             os.close(file)
         if rest.size or size != self._end:
-            raise ValueError(f"the file has {size} bytes, expected {self._end}")
+            with open(self._file, "rb") as content:
+                found = hashlib.file_digest(content, "sha256").hexdigest()
+            raise WrongLeaf(f"{self._other(found)}: the file has {size} bytes, expected {self._end}")
+
+    def _other(self, found: str) -> str:
+        return f"leaf {self.path}: sha256 expected {self.form['sha256']}, found {found}"

@@ -4,11 +4,13 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from wsr.errors import WsrError
+from wsr.store.seal import unsealed
 
 LONGEST_NAME_BYTES = 200
 
@@ -58,6 +60,18 @@ def record_from_json(content: Any, where: str) -> MemberRecord:
         found = sorted(content) if isinstance(content, dict) else content
         raise WsrError(f"{where}: not a member's record: expected the fields {sorted(known)}, found {found}")
     return MemberRecord(**content)
+
+
+def read_quarantined(path: Path) -> Quarantined:
+    """Returns what ``Store.quarantine`` wrote; raises WsrError where it is damaged."""
+    content = unsealed(path, "remove it", before_seals=frozenset(("record", "step", "reason")))
+    try:
+        found = Quarantined(record_from_json(content["record"], str(path)), content["step"], content["reason"])
+    except KeyError as error:
+        raise WsrError(f"{path} cannot be read (KeyError: {error}); remove it") from error
+    if found.record.name != path.stem:
+        raise WsrError(f"{path}: name expected {path.stem!r}, found {found.record.name!r}; remove it")
+    return found
 
 
 def to_plain_json(value: Any, what: str) -> Any:

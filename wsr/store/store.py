@@ -2,15 +2,15 @@
 
 import contextlib
 import datetime
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from wsr import buckets, strict_json
 from wsr.errors import WsrError
 from wsr.low_rank import LowRank
 from wsr.store import checkpoint, encoder_part
@@ -24,14 +24,18 @@ from wsr.store.leaves import (
     table_differences,
     table_of,
 )
+from wsr.store.member import is_name, member_folders, read_member
 from wsr.store.record import (
     MemberRecord,
     Quarantined,
     check_name,
-    record_from_json,
+    read_quarantined,
     record_to_json,
     to_plain_json,
 )
+from wsr.store.seal import sealed
+from wsr.store.sketch_file import SketchFile
+from wsr.store.verification import DAMAGED, damaged_parts, parts_of, summary_of
 from wsr.trees import nest
 from wsr.types import Params
 
@@ -44,7 +48,9 @@ class Store:
     members/<name>/            one immutable checkpoint per member
     quarantine/<name>.json     members that became non-finite
     gram.json                  inner products of task vectors worked out so far
+    sketches/                  sketches of task vectors made so far
     points/, scores.jsonl      what evaluations found
+    damaged/                   what ``wsr verify --repair`` set aside
     writing/                   unfinished writes, each under its process's own name
     """
 
@@ -56,6 +62,8 @@ class Store:
         self.base_sha256: str = about["base_sha256"]
         self.config_sha256: str = about["config_sha256"]
         self.created: str = about["created"]
+        self.tokenizer: Mapping[str, str] = about.get("tokenizer", {})
+        """What tells the base's tokenizer from others (``wsr.data.fingerprint``); nothing where it is not known."""
         self._base_table = base_table
 
     @classmethod
@@ -67,13 +75,17 @@ class Store:
         model_config: Mapping[str, Any],
         base_name: str,
         base_params: Params,
+        tokenizer: Mapping[str, str] | None = None,
     ) -> "Store":
         """Makes a store at ``path``, or opens the one there if it is of the same model and base.
+
+        Args:
+            tokenizer: what tells it from others, ``wsr.data.fingerprint.fingerprint``; None: not compared.
 
         Raises:
             WsrError: ``path`` holds something else, or a store of another base; every difference is named.
         """
-        path = _absolute(path)
+        path = _brought(path)
         leaves = float32_leaves(base_params, "base")
         if not leaves:
             raise WsrError("base cannot be stored: it has no parameters")
@@ -85,6 +97,7 @@ class Store:
             "base_name": base_name,
             "base_sha256": json_sha256(table),
             "config_sha256": json_sha256(config),
+            "tokenizer": dict(tokenizer or {}),
             "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         }
         if not (path / "base").exists():
@@ -98,14 +111,29 @@ class Store:
 
     @classmethod
     def open(cls, path: str | Path) -> "Store":
-        """Opens the store at ``path``; a missing or garbled store.json is written again from the base."""
-        path = _absolute(path)
+        """Opens the store at ``path``, a folder or a URL; a missing or garbled store.json is written again."""
+        path = _brought(path)
         if not (path / "base").is_dir():
-            raise WsrError(f"{path} is not a store: it has no folder base/")
+            if member_folders(path):
+                raise WsrError(
+                    f"{buckets.where_is(path)} has members but no folder base/; wsr train or wsr import, with the "
+                    "--base they started from, writes it again"
+                )
+            raise WsrError(f"{buckets.where_is(path)} is not a store: it has no folder base/")
         about, table = checkpoint.read_about(path / "base")
         store = cls(path, about, table)
-        store._write_summary({"format": checkpoint.FORMAT, **about})
+        store._write_summary(summary_of(about))
         return store
+
+    @classmethod
+    def is_at(cls, path: str | Path) -> bool:
+        """Whether there is a store at ``path``, a folder or a URL."""
+        return (_brought(path) / "base").is_dir()
+
+    @property
+    def where(self) -> str:
+        """What leads any machine to the store: its URL if it is in a bucket, else its path."""
+        return buckets.where_is(self.path)
 
     @cached_property
     def _base(self) -> Params:
@@ -152,11 +180,15 @@ class Store:
         return self._save(record, leaves, head, version=checkpoint.FORMAT_OF_FACTORS)
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and name in self.names()
+        if not isinstance(name, str) or not is_name(name):
+            return False
+        buckets.bring_marks(self.path / "members", checkpoint.METADATA_FILE, [name])
+        return self._folder(name).is_dir()
 
     def names(self) -> list[str]:
-        """Returns the names of all members, sorted."""
-        return sorted(folder.name for folder in _member_folders(self.path))
+        """Returns the names of all members, sorted; of a store in a bucket also those that others have put by now."""
+        buckets.bring_marks(self.path / "members", checkpoint.METADATA_FILE)
+        return [folder.name for folder in member_folders(self.path)]
 
     def records(self) -> list[MemberRecord]:
         """Returns the records of all members, by name."""
@@ -213,22 +245,23 @@ class Store:
         """Inner products of this store's task vectors that were worked out before."""
         return GramFile(self.path / "gram.json", self.base_sha256, self._staging)
 
+    def sketch_file(self, size: int) -> SketchFile:
+        """Sketches of so many numbers of this store's task vectors that were made before."""
+        return SketchFile(self.path / "sketches", self.base_sha256, size)
+
     def quarantine(self, record: MemberRecord, step: int, reason: str) -> None:
         """Notes that the member of ``record`` became non-finite at ``step``; its weights are not kept."""
         check_name(record.name)
         content = {"record": record_to_json(self._complete(record)), "step": step, "reason": reason}
-        checkpoint.write_json(self.path / "quarantine" / f"{record.name}.json", content, self._staging)
+        checkpoint.write_json(self.path / "quarantine" / f"{record.name}.json", sealed(content), self._staging)
 
     def quarantined(self) -> list[Quarantined]:
         """Returns the members that became non-finite, by name."""
-        return [_read_quarantined(path) for path in sorted((self.path / "quarantine").glob("*.json"))]
+        return [read_quarantined(path) for path in sorted((self.path / "quarantine").glob("*.json"))]
 
     def verify(self) -> list[str]:
         """Reads everything on disk and returns what is wrong, one line each."""
-        reads: list[Callable[[], object]] = [lambda: checkpoint.read(self.path / "base")]
-        reads += [partial(self._read, name) for name in self.names()]
-        reads += [partial(_read_quarantined, path) for path in sorted((self.path / "quarantine").glob("*.json"))]
-        return [problem for read in reads if (problem := _problem_of(read))]
+        return [problem for _, problem in damaged_parts(parts_of(self.path))]
 
     @property
     def _staging(self) -> Path:
@@ -242,18 +275,7 @@ class Store:
         folder = self._folder(name)
         if not folder.is_dir():
             raise WsrError(f"{self.path} has no member {name!r}; it has {len(self.names())} others (wsr ls)")
-        about, table = checkpoint.read_about(folder)
-        record = record_from_json(about.get("record"), str(folder))
-        # A folder renamed or brought from another store is whole in itself, and wrong all the same.
-        found = (record.name, record.base_sha256, record.content_sha256)
-        expected = (name, self.base_sha256, json_sha256(table))
-        if found != expected:
-            raise WsrError(f"{folder}: name, base and content expected {expected}, found {found}; remove it")
-        return record, table
-
-    def _read(self, name: str) -> Leaves:
-        self._about(name)
-        return checkpoint.read(self._folder(name))
+        return read_member(folder, self.base_sha256)
 
     def _save(self, record: MemberRecord, encoder: Leaves, head: Params, *, version: int | None = None) -> MemberRecord:
         heads = float32_leaves(head, f"head of member {record.name!r}")
@@ -317,6 +339,8 @@ class Store:
         for key in sorted(there.keys() | here.keys()):
             if (key in there, there.get(key)) != (key in here, here.get(key)):
                 problems.append(f"config {key}: {there.get(key)!r} there, {here.get(key)!r} here")
+        own = about["tokenizer"]
+        problems += [f"tokenizer: another {key}" for key in own if self.tokenizer.get(key, own[key]) != own[key]]
         problems += table_differences(table, self._base_table)
         if problems:
             raise WsrError(f"{self.path} holds the population of another base: {'; '.join(problems)}")
@@ -324,7 +348,7 @@ class Store:
     def _write_summary(self, summary: dict[str, Any]) -> None:
         path = self.path / "store.json"
         try:
-            if json.loads(path.read_text(encoding="utf-8")) == summary:
+            if strict_json.parse(path.read_text(encoding="utf-8")) == summary:
                 return
         except (OSError, ValueError):
             pass
@@ -333,12 +357,19 @@ class Store:
             checkpoint.write_json(path, summary, self._staging)
 
 
-def _absolute(path: str | Path) -> Path:
-    return Path(path).expanduser().resolve()
+def _brought(path: str | Path) -> Path:
+    """The absolute folder of a store; of one in a bucket with all that says what is in it."""
+    folder = buckets.folder_of(path)
+    buckets.bring_files(folder, ["store.json", "gram.json", "scores.jsonl"])
+    buckets.bring_files(folder / "quarantine")
+    buckets.bring_marks(folder, checkpoint.METADATA_FILE, ["base"])
+    buckets.bring_marks(folder / "members", checkpoint.METADATA_FILE)
+    return folder
 
 
 def _refuse_foreign_folder(path: Path) -> None:
-    ours = {"base", "members", "quarantine", "writing", "store.json", "gram.json", "points", "scores.jsonl"}
+    files = {"store.json", "gram.json", "scores.jsonl"}
+    ours = files | {"base", "members", "quarantine", "sketches", "points", "writing", DAMAGED}
     if path.exists() and not path.is_dir():
         raise WsrError(f"{path} is a file; a store is a folder")
     foreign = sorted(entry.name for entry in path.iterdir() if entry.name not in ours) if path.exists() else []
@@ -348,28 +379,7 @@ def _refuse_foreign_folder(path: Path) -> None:
 
 def _refuse_other_members(path: Path, base_sha256: str) -> None:
     # The base was removed by hand: it may come back, another may not take its place.
-    for folder in _member_folders(path):
+    for folder in member_folders(path):
         found = checkpoint.read_about(folder)[0]["record"]["base_sha256"]
         if found != base_sha256:
             raise WsrError(f"{folder}: base expected {base_sha256}, found {found}: not the base of these members")
-
-
-def _member_folders(path: Path) -> list[Path]:
-    folders = (path / "members").glob("*")
-    return [folder for folder in folders if folder.is_dir() and not _problem_of(partial(check_name, folder.name))]
-
-
-def _problem_of(call: Callable[[], object]) -> str | None:
-    try:
-        call()
-    except WsrError as error:
-        return str(error)
-    return None
-
-
-def _read_quarantined(path: Path) -> Quarantined:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return Quarantined(record_from_json(content["record"], str(path)), content["step"], content["reason"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise WsrError(f"{path} cannot be read ({type(error).__name__}: {error}); remove it") from error

@@ -17,11 +17,11 @@ import numpy as np
 import wsr
 from wsr.atomic import write_atomically
 from wsr.data.dataset import Dataset
+from wsr.data.fingerprint import fingerprint
 from wsr.data.load import load_dataset
 from wsr.errors import WsrError
 from wsr.evaluate import Protocol
 from wsr.finetune import Job, Recipe
-from wsr.finetune.memory import chunk_for_training
 from wsr.models.load import load
 from wsr.report.document import Document, Section
 from wsr.results import Points, write_rows
@@ -144,10 +144,11 @@ def run_demo(plan: DemoPlan, folder: Path, *, command: str) -> DemoRun:
         model_config=dict(model.config),
         base_name=plan.base,
         base_params=checkpoint.params,
+        tokenizer=fingerprint(checkpoint.tokenizer),
     )
     with clock.phase("fine-tuning"):
         jobs = [Job(dataset, seed, plan.recipe) for dataset in datasets.values() for seed in range(plan.seeds)]
-        records = train_members(model, store, jobs, chunk=chunk_for_training(model, checkpoint.params, jobs))
+        records = train_members(model, store, jobs)
     region = learned_region(model, store, records)
     if len(set(region.datasets)) < 3:
         raise WsrError(f"demo: only {len(region)} of {len(records)} members learned their dataset; nothing to compare")

@@ -8,9 +8,9 @@ from functools import cache, cached_property
 from pathlib import Path
 
 from wsr.data.dataset import Dataset
+from wsr.data.fingerprint import fingerprint
 from wsr.data.load import load_dataset
 from wsr.finetune import Job
-from wsr.finetune.memory import chunk_for_training
 from wsr.models import Checkpoint, load
 from wsr.region import Region
 from wsr.results import Points
@@ -18,6 +18,7 @@ from wsr.store import MemberRecord, Store
 from wsr.studies.context import Context
 from wsr.studies.members import learned_region, member_name, train_members
 from wsr.studies.preset import Preset
+from wsr.sweep.run import HERE, Run
 from wsr.types import Head
 
 
@@ -29,10 +30,11 @@ class Lab:
       folder: of this study's results.
       shelf: shared by studies: a store for each recipe, and finished points; members are trained once for all studies.
       command: what reproduces the study.
+      run: where members are trained.
     """
 
-    def __init__(self, preset: Preset, folder: Path, shelf: Path, *, command: str):
-        self.preset, self.folder, self.shelf, self.command = preset, folder, shelf, command
+    def __init__(self, preset: Preset, folder: Path, shelf: Path, *, command: str, run: Run = HERE):
+        self.preset, self.folder, self.shelf, self.command, self.run = preset, folder, shelf, command, run
         self.dataset = cache(self._dataset)
 
     @cached_property
@@ -79,10 +81,10 @@ class Lab:
 
         Raises:
           WsrError: where nobody learned.
+          Unfinished: where other processes have members left to train.
         """
         model, store = self.checkpoint.model, self._store(jobs)
-        chunk = chunk_for_training(model, self.checkpoint.params, jobs)
-        records = train_members(model, store, jobs, chunk=chunk)
+        records = train_members(model, store, jobs, run=self.run)
         return learned_region(model, store, records), records
 
     def heads(self, jobs: Sequence[Job]) -> dict[str, Head]:
@@ -126,4 +128,5 @@ class Lab:
             model_config=dict(checkpoint.model.config),
             base_name=self.preset.base,
             base_params=checkpoint.params,
+            tokenizer=fingerprint(checkpoint.tokenizer),
         )

@@ -1,6 +1,7 @@
 """Trains a population into a store, and says how well each member learned its dataset."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import jax
 import jaxlib
@@ -10,12 +11,16 @@ from wsr.cores import usable_cores
 from wsr.data.dataset import Dataset
 from wsr.data.metrics import score
 from wsr.errors import WsrError
-from wsr.finetune import Finetuned, Job, finetune, score_member
+from wsr.finetune import Finetuned, Job, finetune, groups_of, score_member
+from wsr.finetune.memory import chunk_for_training
 from wsr.models.model import Model
-from wsr.progress import progress
+from wsr.progress import Counter
 from wsr.region import Region
 from wsr.report.document import Figure, Section, Table
 from wsr.store import DTypeOnDisk, MemberRecord, Store
+from wsr.store.record import check_name
+from wsr.sweep.run import HERE, Run
+from wsr.sweep.units import Unit, settled
 
 
 def member_name(job: Job) -> str:
@@ -26,32 +31,61 @@ def member_name(job: Job) -> str:
 
 
 def train_members(
-    model: Model, store: Store, jobs: Sequence[Job], *, chunk: int, dtype: DTypeOnDisk = "float32"
+    model: Model,
+    store: Store,
+    jobs: Sequence[Job],
+    *,
+    run: Run = HERE,
+    chunk: int | None = None,
+    memory_budget_gib: float | None = None,
+    dtype: DTypeOnDisk = "float32",
 ) -> list[MemberRecord]:
     """Trains the jobs whose members the store lacks, saves each when it is done, and returns all their records.
 
     Members whose factors were trained are stored as factors, the others as ``dtype`` says.
 
+    Args:
+      model: the architecture.
+      store: where members go; it knows what they start from.
+      jobs: the members of the sweep.
+      run: where they are trained.
+      chunk: members trained together; None: chosen where they are trained, see ``wsr.finetune.memory``.
+      memory_budget_gib: of a device; None: most of what it has.
+      dtype: how members are kept.
+
     Raises:
       WsrError: where a member of the same name was made by another recipe or from other data.
+      Unfinished: where other processes have members left to train.
     """
     names = [member_name(job) for job in jobs]
-    gone = {entry.record.name for entry in store.quarantined()}
+    for name in names:
+        check_name(name)  # of a file or folder of anybody's
+    present = set(store.names())
     for job, name in zip(jobs, names, strict=True):
-        if name in store:
+        if name in present:
             _refuse_other_recipe(store.record(name), job)
-    todo = [job for job, name in zip(jobs, names, strict=True) if name not in store and name not in gone]
-    if len(todo) < len(jobs):
-        print(f"{len(jobs) - len(todo)} of {len(jobs)} members are in the store already", flush=True)
-    with progress("fine-tuning", sum(job.steps for job in todo), "steps") as counter:
-        for member in finetune(model, store.base(), todo, chunk=chunk, counter=counter):
-            record = _record(model, member)
-            if member.failed_step is not None:
-                store.quarantine(record, member.failed_step, "the loss or a gradient became infinite or not a number")
-                print(f"quarantined {record.name}: non-finite at step {member.failed_step}", flush=True)
-            else:
-                _save(store, record, member, dtype)
-    return [store.record(name) for name in names if name in store]
+    missing = len(set(names) - settled(store))
+    if missing < len(jobs):
+        print(f"{len(jobs) - missing} of {len(jobs)} members are in the store already", flush=True)
+    if missing:
+        fitting = partial(_chunk, jobs=jobs, chunk=chunk, memory_budget_gib=memory_budget_gib)
+        together = run.ask(fitting, model, store)
+        print(f"{len(jobs)} members, {together} at a time on the device", flush=True)
+        run.make(training_units(jobs, together, dtype), model, store)
+    present = set(store.names())
+    return [store.record(name) for name in names if name in present]
+
+
+def training_units(jobs: Sequence[Job], chunk: int, dtype: DTypeOnDisk = "float32") -> list[Unit]:
+    """Returns the units that train ``jobs``, ``chunk`` members together."""
+    return [
+        Unit(
+            tuple(member_name(job) for job in group),
+            partial(_train_unit, jobs=group, chunk=chunk, dtype=dtype),
+            sum(job.steps for job in group),
+        )
+        for group in groups_of(jobs, chunk)
+    ]
 
 
 def learned(record: MemberRecord) -> bool:
@@ -184,11 +218,46 @@ def _record(model: Model, member: Finetuned) -> MemberRecord:
     )
 
 
+def _chunk(
+    model: Model, store: Store, *, jobs: Sequence[Job], chunk: int | None, memory_budget_gib: float | None
+) -> int:
+    return chunk_for_training(model, store.base(), jobs, chunk=chunk, memory_budget_gib=memory_budget_gib)
+
+
+def _train_unit(
+    model: Model, store: Store, counter: Counter | None, *, jobs: Sequence[Job], chunk: int, dtype: DTypeOnDisk
+) -> None:
+    for member in finetune(model, store.base(), jobs, chunk=chunk, counter=counter):
+        record = _record(model, member)
+        if member.failed_step is None:
+            _save(store, record, member, dtype)
+            continue
+        store.quarantine(record, member.failed_step, "the loss or a gradient became infinite or not a number")
+        print(f"quarantined {record.name}: non-finite at step {member.failed_step}", flush=True)
+
+
 def _save(store: Store, record: MemberRecord, member: Finetuned, dtype: DTypeOnDisk) -> None:
-    if member.low_rank is None:
-        store.save(record, member.params, member.head, dtype=dtype)
-    else:
-        store.save_low_rank(record, member.low_rank, member.head)
+    try:
+        if member.low_rank is None:
+            store.save(record, member.params, member.head, dtype=dtype)
+        else:
+            store.save_low_rank(record, member.low_rank, member.head)
+    except WsrError:
+        if record.name not in store:
+            raise
+        there = store.record(record.name)
+        _refuse_other_recipe(there, member.job)
+        if _made_where(there) == _made_where(record):  # the same seed there must give the same bits
+            raise
+        # Made twice in two places, whose roundings differ: the first to be there stays.
+        print(f"kept the {record.name} that is in the store, made elsewhere ({_made_where(there)})", flush=True)
+
+
+def _made_where(record: MemberRecord) -> str:
+    """All that bits depend on, beside the recipe and the seed."""
+    return (
+        f"jaxlib {record.jaxlib}, {record.device_kind}, {record.threads} threads, {record.group_size} members together"
+    )
 
 
 def _metrics(model: Model, member: Finetuned) -> dict[str, float]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from wsr import strict_json
 from wsr.atomic import write_atomically
 from wsr.errors import WsrError
 
@@ -23,7 +24,7 @@ def same_plan_or_refuse(folder: Path, plan: Any) -> None:
         write_atomically(file, (json.dumps(wanted, indent=1) + "\n").encode())
         return
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        found = strict_json.parse(file.read_text(encoding="utf-8"))
     except ValueError:
         raise WsrError(f"{file} is not JSON; remove {folder} or choose another folder with --out") from None
     differing = sorted(_differing(_flat(wanted), _flat(found)))

@@ -1,8 +1,15 @@
-"""What a study would train and evaluate, and what that would take: for a look before a long run."""
+"""What studies would train and evaluate, and the workload that makes: for a look before a long run."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from wsr.errors import WsrError
+from wsr.planning.cost import Estimate, Workload
+from wsr.planning.encoder import find_encoder
+from wsr.planning.hardware import HERE, Hardware
+from wsr.planning.hardware import find as find_hardware
+from wsr.planning.published import split_sizes
+from wsr.planning.told import told
 from wsr.studies.preset import Preset
 
 
@@ -17,62 +24,127 @@ class Work:
     few_shot_runs: int = 0
     """Short trainings from one start."""
     epochs: float | None = None
-    """Of a member, where they are not the preset's."""
+    """Of its own members, where they are not the preset's."""
+    own_members: int = 0
+    """Of the members, those that are trained otherwise than the preset's: no other study has them."""
+    own_texts: float | None = None
+    """Fine-tuning texts of an own member, where they are not the preset's."""
+    datasets: tuple[str, ...] = ()
+    """Of the members; none: the preset's."""
 
     def told(self, preset: Preset) -> str:
-        """Returns lines that a person reads."""
-        lines = [
-            f"members to fine-tune: {self.members} on {len(preset.datasets)} datasets "
-            f"({', '.join(preset.datasets[:8])}{', ...' if len(preset.datasets) > 8 else ''})",
-            f"points to evaluate:   {self.points}",
-            f"few-shot runs:        {self.few_shot_runs}",
-        ]
-        return "\n".join([*lines, *self._cost(preset)])
+        """Returns lines that a person reads: counts, and what they take on this machine."""
+        return "\n".join(planned([self], preset, find_hardware(HERE)))
 
-    def _cost(self, preset: Preset) -> list[str]:
-        """Upper bounds from the number of parameters and this machine's rate of matrix products."""
-        if not (preset.finetune_texts and preset.probe_texts and preset.test_texts):
-            return [
-                "time, memory, disk:   not estimated: splits are used whole; give --finetune_texts, --probe_texts ..."
-            ]
+
+def planned(
+    works: Sequence[Work],
+    preset: Preset,
+    hardware: Hardware,
+    *,
+    base: str | None = None,
+    length: float | None = None,
+    within_hours: float = 24.0,
+    price: float | None = None,
+) -> list[str]:
+    """Returns lines: what some studies of one preset take together on a machine, and everything that is assumed.
+
+    Args:
+      works: the counts of each study.
+      preset: sizes, recipe, targets.
+      hardware: the machine.
+      base: another checkpoint than the preset's, see ``find_encoder``.
+      length: tokens of a text; None: the preset's longest.
+      within_hours: when all of it is to be done.
+      price: of a chip for an hour.
+    """
+    lines = counted(works, preset)
+    try:
+        encoder = find_encoder(base or preset.base)
+        estimate = Estimate(workload(works, preset, length=length), encoder, hardware)
+        each = max(_sizes(name, preset)["probe"] + _sizes(name, preset)["test"] for name in preset.targets)
+    except WsrError as error:
+        return [*lines, f"time, memory, disk:   not estimated: {error}"]
+    texts = each if estimate.workload.points else 0
+    whole = f"a text has {preset.max_length} tokens, the longest there may be: an upper bound; --length says otherwise"
+    notes = [
+        *([whole] if length is None else []),
+        "members of the preset's recipe are trained once for all studies; few-shot runs are not counted",
+        *(["every member is trained to the end and checked as often: an upper bound"] if preset.patience else []),
+        *(
+            ["datasets that are used whole have the sizes of their cards as far as they are remembered, unchecked"]
+            if len(preset.sizes) < 4
+            else []
+        ),
+    ]
+    return lines + told(
+        estimate, recipe=preset.recipe, point_texts=texts, notes=notes, within_hours=within_hours, price=price
+    )
+
+
+def counted(works: Sequence[Work], preset: Preset) -> list[str]:
+    """Returns the counts of some studies together as lines."""
+    members = _shared(works) + sum(work.own_members for work in works)
+    datasets = tuple(dict.fromkeys(name for work in works for name in work.datasets or preset.datasets))
+    return [
+        f"members to fine-tune: {members} on {len(datasets)} datasets "
+        f"({', '.join(datasets[:8])}{', ...' if len(datasets) > 8 else ''})",
+        f"points to evaluate:   {sum(work.points for work in works)}",
+        f"few-shot runs:        {sum(work.few_shot_runs for work in works)}",
+    ]
+
+
+def workload(works: Sequence[Work], preset: Preset, *, length: float | None = None) -> Workload:
+    """Returns what some studies of one preset take together, at most.
+
+    Members that are trained as the preset says are trained once for all studies: the largest number of them counts.
+    Few-shot runs are not in it.
+
+    Args:
+      works: the counts of each study.
+      preset: sizes, recipe, targets; splits that are used whole have the sizes that are published.
+      length: tokens of a text; None: the preset's longest.
+
+    Raises:
+      WsrError: where sizes are not known.
+    """
+    trained = checked = 0.0
+    most = max(works, key=lambda work: work.members - work.own_members)
+    groups: list[tuple[int, Work, float, float | None]] = [(_shared(works), most, preset.epochs, None)]
+    groups += [(work.own_members, work, work.epochs or preset.epochs, work.own_texts) for work in works]
+    for members, work, epochs, texts in groups:
+        if not members:
+            continue
+        names = work.datasets or preset.datasets
+        for name in names:
+            sizes = _sizes(name, preset)
+            read = members / len(names) * epochs * (texts or sizes["finetune"])
+            trained += read
+            if preset.patience:
+                checks = read / preset.recipe.batch_size / preset.recipe.check_every
+                checked += checks * sizes["validation"]
+    points = sum(work.points for work in works)
+    each = sum(_sizes(name, preset)["probe"] + _sizes(name, preset)["test"] for name in preset.targets)
+    return Workload(
+        members=_shared(works) + sum(work.own_members for work in works),
+        trained_texts=trained,
+        length=preset.max_length if length is None else length,
+        points=points,
+        scored_texts=points * each / len(preset.targets) if points else 0.0,
+        checked_texts=checked,
+    )
+
+
+def _shared(works: Sequence[Work]) -> int:
+    return max(work.members - work.own_members for work in works)
+
+
+def _sizes(name: str, preset: Preset) -> dict[str, int]:
+    wanted = ("finetune", "probe", "validation", "test")
+    sizes = dict(preset.sizes)
+    if any(split not in sizes for split in wanted):
         try:
-            parameters = _parameters(preset)
+            sizes = split_sizes(name) | sizes
         except WsrError as error:
-            return [f"time, memory, disk:   not estimated: {error}"]
-        trained = self.members * preset.finetune_texts * (preset.epochs if self.epochs is None else self.epochs)
-        read = self.points * (preset.probe_texts + preset.test_texts)
-        # Two operations a parameter and token forward, twice as many backward.
-        operations = 2 * parameters * preset.max_length * (3 * trained + read)
-        hours = operations / (_SHARE * _matmul_rate()) / 3600
-        return [
-            f"time:                 at most about {hours:.1f} hours at {100 * _SHARE:.0f} % of this machine's rate of "
-            "matrix products (assumed), if no text is shorter than the longest",
-            f"memory:               {6 * 4 * parameters / 2**30:.1f} GiB for the weights of a member in training",
-            f"disk:                 {self.members * 4 * parameters / 2**30:.1f} GiB for the members",
-        ]
-
-
-_SHARE = 0.4  # of the rate of matrix products: assumed, not measured
-
-
-def _parameters(preset: Preset) -> int:
-    import jax
-
-    from wsr.models import load
-
-    return sum(leaf.size for leaf in jax.tree.leaves(load(preset.base, pooling=preset.pooling).params))
-
-
-def _matmul_rate() -> float:
-    """Operations a second of a square float32 product."""
-    import time
-
-    import jax
-    import jax.numpy as jnp
-
-    left = jnp.ones((2048, 2048), jnp.float32)
-    product = jax.jit(jnp.matmul)
-    product(left, left).block_until_ready()
-    start = time.perf_counter()
-    product(left, left).block_until_ready()
-    return 2 * 2048**3 / (time.perf_counter() - start)
+            raise WsrError(f"splits are used whole and {error}, or give --finetune_texts, --probe_texts ...") from None
+    return sizes

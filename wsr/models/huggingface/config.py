@@ -1,11 +1,11 @@
 """Hugging Face configs: what is understood is taken over, what is not is refused by name."""
 
-import json
 from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+from wsr import strict_json
 from wsr.errors import WsrError
 from wsr.models.counterpart import Counterpart
 from wsr.models.model import Model
@@ -76,7 +76,7 @@ def to_config(model: Model, **more: Any) -> Any:
 def read_json(path: Path) -> dict[str, Any]:
     """Returns the JSON object in ``path``; raises ``WsrError`` when there is none."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = strict_json.parse(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise WsrError(f"{path}: no such file; expected a Hugging Face model folder") from error
     except (OSError, ValueError) as error:

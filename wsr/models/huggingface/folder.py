@@ -167,7 +167,7 @@ def read_tokenizer(folder: Path, vocab_size: int) -> Any:
     if not any((folder / name).exists() for name in TOKENIZER_FILES):
         raise WsrError(f"{folder}: no tokenizer; expected one of {', '.join(TOKENIZER_FILES)}")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # Any of a dozen kinds, by tokenizer class.
         raise WsrError(f"{folder}: no readable tokenizer: {' '.join(str(error).split())}") from error
     if not tokenizer.is_fast:

@@ -1,0 +1,1 @@
+"""What a population would take before any of it is run: operations, bytes, memory, hours, machines."""

@@ -1,0 +1,107 @@
+"""An estimate as lines that a person reads, with everything it assumes."""
+
+from collections.abc import Sequence
+
+from wsr.finetune.job import Recipe
+from wsr.finetune.memory import COPIES
+from wsr.planning.cost import READ_BYTES_A_SECOND, Estimate
+from wsr.planning.memory import Memory, evaluation_memory, training_memory
+
+_MOST_TEXTS = 20_000  # that a prediction of memory packs
+
+
+def told(
+    estimate: Estimate,
+    *,
+    recipe: Recipe,
+    point_texts: int = 0,
+    notes: Sequence[str] = (),
+    within_hours: float = 24.0,
+    price: float | None = None,
+) -> list[str]:
+    """Returns the lines of an estimate.
+
+    Args:
+      estimate: the workload, the encoder, the machine.
+      recipe: how members are trained; for memory.
+      point_texts: that one point encodes, for memory; 0: no points.
+      notes: what the workload assumes.
+      within_hours: when all of it is to be done.
+      price: of a chip for an hour, in any currency; None: no cost is told.
+    """
+    work, hardware, encoder = estimate.workload, estimate.hardware, estimate.encoder
+    machines = estimate.machines(within_hours)
+    lines = [
+        f"machine:              {hardware.name}: {hardware.chips} x {_rate(hardware.chip.float32_flops)}, "
+        f"{_gib(hardware.chip.memory_bytes)} each, {hardware.hosts} host{'s' if hardware.hosts > 1 else ''}",
+        f"encoder:              {encoder.parameters / 1e6:.1f} million parameters, "
+        f"{encoder.matrix_parameters / 1e6:.1f} million in matrix products",
+        f"tokens:               {estimate.training_tokens:.3g} trained on, {estimate.encoded_tokens:.3g} encoded",
+        f"operations:           {estimate.training_operations:.3g} in training, "
+        f"{estimate.encoding_operations:.3g} in evaluation",
+        f"disk:                 {_gib(estimate.disk_bytes)} for {work.members} members and their base; "
+        f"similarity reads them once",
+        *_memory_lines(estimate, recipe, point_texts),
+        f"time:                 {_hours(estimate.hours)} on one machine: {_hours(estimate.training_hours)} training, "
+        f"{_hours(estimate.encoding_hours)} evaluation, {_hours(estimate.similarity_hours)} similarity",
+        f"machines:             {machines} to be done within {_hours(within_hours)}",
+    ]
+    if price is not None:
+        cost = price * hardware.chips * estimate.hours
+        lines.append(f"cost:                 {cost:,.0f} at {price:g} a chip and hour")
+    return [*lines, "assumed:", *(f"  - {line}" for line in (*notes, *_assumptions(estimate, price)))]
+
+
+def _assumptions(estimate: Estimate, price: float | None) -> list[str]:
+    chip, shares, encoder = estimate.hardware.chip, estimate.shares, estimate.encoder
+    attention = "attention" if encoder.hidden else "no attention (the architecture is not known)"
+    return [
+        f"float32 products run in {chip.float32_runs_in}; their rate: {chip.source}",
+        f"of that rate {100 * shares.training:.0f} % in training, {100 * shares.evaluation:.0f} % in evaluation; "
+        f"{shares.how}",
+        f"a token takes 2 operations a parameter in matrix products, and {attention}; the gradient three times that",
+        "work is dealt out evenly to all chips, which do not wait for each other",
+        f"members are read at {READ_BYTES_A_SECOND / 1e9:.0f} GB/s and hashed meanwhile, on one machine; "
+        "the products of thousands of members take longer: docs/scale.md",
+        "not counted: compiling, downloads, tokenising, probes, saving, heads, machines that are waited for",
+        *([] if price is not None else ["no price: none is kept here; --price=UNITS_A_CHIP_HOUR"]),
+    ]
+
+
+def _memory_lines(estimate: Estimate, recipe: Recipe, point_texts: int) -> list[str]:
+    encoder, chip, work = estimate.encoder, estimate.hardware.chip, estimate.workload
+    if encoder.model is None:
+        return [
+            f"memory, training:     {_gib(COPIES * estimate.member_bytes)} and activations, which the shapes would tell"
+        ]
+    lines = []
+    if encoder.model.reads != "text":
+        return ["memory:               not predicted for a model of images"]
+    if work.members:
+        found, together = training_memory(encoder, chip, recipe, work.length)
+        more = f", {together} at a time on a chip" if found.fits else ""
+        lines.append(f"memory, training:     {_fit(found)} for a member, {recipe.batch_size} texts a step{more}")
+    if point_texts:
+        found = evaluation_memory(encoder, chip, min(point_texts, _MOST_TEXTS), work.length)
+        less = f" (with {_MOST_TEXTS} of {point_texts} texts)" if point_texts > _MOST_TEXTS else ""
+        lines.append(f"memory, evaluation:   {_fit(found)} for a point at a time{less}")
+    return lines
+
+
+def _fit(memory: Memory) -> str:
+    fits = "" if memory.fits else ": DOES NOT FIT,"
+    return f"{_gib(memory.needed)} of {_gib(memory.budget)}{fits}"
+
+
+def _gib(size: float) -> str:
+    return f"{size / 2**30:,.1f} GiB" if size >= 0.05 * 2**30 else f"{size / 2**20:,.1f} MiB"
+
+
+def _hours(hours: float) -> str:
+    if hours >= 48:
+        return f"{hours:,.0f} hours"
+    return f"{hours:.1f} hours" if hours >= 1 else f"{60 * hours:.1f} minutes"
+
+
+def _rate(flops: float) -> str:
+    return f"{flops / 1e12:.0f} TFLOP/s" if flops >= 1e12 else f"{flops / 1e9:.0f} GFLOP/s"
