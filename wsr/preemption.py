@@ -49,5 +49,6 @@ def sigterm_raises() -> Iterator[None]:
             raise Preempted from None
         raise
     finally:
-        sys.unraisablehook = hook
+        if sys.unraisablehook is again:  # else another was put before it
+            sys.unraisablehook = hook
         signal.signal(signal.SIGTERM, before)

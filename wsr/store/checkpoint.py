@@ -18,7 +18,7 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -186,16 +186,16 @@ def _says_something(record: logging.LogRecord) -> bool:
     return not any(said in str(record.msg) for said in ("Skipping merge of OCDBT", "_SignalingThread.run()"))
 
 
-@cache
 def _hear_no_closed_loops() -> None:
     """Keeps what ends after a failed save from printing a traceback a leaf: the failure itself is raised."""
-    show = sys.unraisablehook
+    hook = sys.unraisablehook
+    if not (isinstance(hook, partial) and hook.func is _unless_closed):
+        sys.unraisablehook = partial(_unless_closed, hook)
 
-    def hook(found: "sys.UnraisableHookArgs") -> None:
-        if str(found.exc_value) != "Event loop is closed":
-            show(found)
 
-    sys.unraisablehook = hook
+def _unless_closed(hook: Callable[["sys.UnraisableHookArgs"], Any], ignored: "sys.UnraisableHookArgs") -> None:
+    if str(ignored.exc_value) != "Event loop is closed":
+        hook(ignored)
 
 
 def _read_metadata(folder: Path) -> dict[str, Any]:
