@@ -183,8 +183,11 @@ def on_shelf(shelf: Path) -> dict[str, str]:
     return {f"{store.path.name}/{name}": own for store in stores for name, own in contents(store).items()}
 
 
-def stopped(words: Sequence[str], folder: Path) -> tuple[int, str]:
-    """Starts a command and sends it SIGTERM when it has made a member; returns its status and what it complained of."""
+def stopped(words: Sequence[str], folder: Path, members: str) -> tuple[int, str]:
+    """Starts a command and sends it SIGTERM when it has made a member; returns its status and what it complained of.
+
+    ``members`` is the pattern of members in ``folder``, which looks into no folder that may go away.
+    """
     process = subprocess.Popen(
         [sys.executable, *words],
         cwd=Path(__file__).parent.parent,
@@ -192,9 +195,9 @@ def stopped(words: Sequence[str], folder: Path) -> tuple[int, str]:
         stderr=subprocess.PIPE,
         text=True,
     )
-    while not list(folder.glob("**/members/*")):
+    while not list(folder.glob(members)):
         assert process.poll() is None, process.communicate()
         time.sleep(0.01)
     process.terminate()
-    _, complaint = process.communicate(timeout=60)
+    _, complaint = process.communicate(timeout=180)
     return process.returncode, complaint

@@ -35,6 +35,7 @@ from wsr.store import Store
 from wsr.studies.members import train_members
 
 TESTS = Path(__file__).parent
+SIGNALS_AN_ORDER = 3
 SIGNALS = {"kill -9": signal.SIGKILL, "SIGTERM": signal.SIGTERM}
 
 
@@ -122,14 +123,20 @@ def disturbed(forks, kind, number, count, draw, *, check):
     """Sends signal ``number`` to one run after another, at random moments of its work; returns where that was.
 
     A moment is drawn in two steps, so that moments fall into all of the work whatever a process takes to come to it:
-    how much of what is left must be done, and a part of the time of one more. The next order is taken when one has come
-    to its end.
+    how much of what is left must be done, and a part of the time of one more. An order that three signals have ended
+    is then let come to its end, and the next is taken.
 
     Returns:
       For each signal that ended a run, how much was done then.
     """
-    ends, order = [], None
-    while len(ends) < count:
+    ends, order, times = [], None, 0
+    while len(ends) < count or order:
+        if times == SIGNALS_AN_ORDER or len(ends) == count:
+            forks.start(order)
+            assert forks.ended() == 0
+            check(order)
+            order, times = None, 0
+            continue
         order = order or next(kind.orders)
         before = kind.done(order)
         enough = before + draw.randrange(max(1, kind.total - before))
@@ -142,13 +149,11 @@ def disturbed(forks, kind, number, count, draw, *, check):
         status = forks.ended()
         check(order)
         if status == 0:  # the signal came too late
-            order = None
+            order, times = None, 0
             continue
         assert status == (-number if number == signal.SIGKILL else STATUS)
         ends.append(kind.done(order))
-    if order:
-        forks.start(order)
-        assert forks.ended() == 0
+        times += 1
     return ends
 
 

@@ -118,7 +118,7 @@ def test_a_driver_of_ray_that_is_told_to_end_loses_nothing(tmp_path, trials, ray
     """Its workers end with it; what they were at is made again."""
     store = tmp_path / "store"
     words = ["train", f"--store={store}", *TRAIN, "--seeds=30", "--chunk=1"]
-    status, complaint = stopped(["-m", "wsr.cli", *words, "--run=ray"], store)
+    status, complaint = stopped(["-m", "wsr.cli", *words, "--run=ray"], store, "members/*")
     assert status == STATUS
     assert complaint.splitlines()[-1] == f"wsr: error: {TOLD}"
     time.sleep(1)  # its workers end
