@@ -25,25 +25,16 @@ def count(event: str, **_: object) -> None:
 monitoring.register_event_listener(count)
 use_persistent_cache()
 
-from worlds import made_up  # noqa: E402
+from worlds import made_up, three_near  # noqa: E402
 
 from wsr import region_features, sampling  # noqa: E402
 from wsr.devices import mesh_for, mesh_of  # noqa: E402
 from wsr.evaluate import Protocol, evaluate  # noqa: E402
 from wsr.models import load  # noqa: E402
-from wsr.region import from_params  # noqa: E402
 
 tiny = load("tiny")
 dataset = made_up(tiny, "made_up_a1")
-generator = np.random.default_rng(0)
-
-
-def moved(leaf: np.ndarray) -> np.ndarray:
-    """Some other model."""
-    return (leaf + 0.05 * generator.normal(size=leaf.shape)).astype(np.float32)
-
-
-region = from_params(tiny.model, tiny.params, {f"m{n}": jax.tree.map(moved, tiny.params) for n in range(3)})
+region = three_near(tiny)
 rows = sampling.convex_hull(np.random.default_rng(1), 5, 3)
 losses, placed = [], {}
 encode = region_features.point_features

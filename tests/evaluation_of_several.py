@@ -10,14 +10,13 @@ from pathlib import Path
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from worlds import made_up
+from worlds import made_up, three_near
 
 from wsr import hosts, region_features, sampling
 from wsr.compilation import use_persistent_cache
 from wsr.errors import WsrError
 from wsr.evaluate import Protocol, evaluate
 from wsr.models import load
-from wsr.region import from_params
 from wsr.results import Points
 
 folder = Path(sys.argv[1])
@@ -28,15 +27,7 @@ process, processes = jax.process_index(), jax.process_count()
 
 tiny = load("tiny")
 dataset = made_up(tiny, "made_up_a1")
-generator = np.random.default_rng(0)
-
-
-def moved(leaf: np.ndarray) -> np.ndarray:
-    """Some other model."""
-    return (leaf + 0.05 * generator.normal(size=leaf.shape)).astype(np.float32)
-
-
-region = from_params(tiny.model, tiny.params, {f"m{n}": jax.tree.map(moved, tiny.params) for n in range(3)})
+region = three_near(tiny)
 rows = sampling.convex_hull(np.random.default_rng(1), 7, 3)
 encoded: list[list[int]] = []
 wrote: list[str] = []

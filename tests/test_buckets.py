@@ -231,14 +231,20 @@ def test_a_download_cut_anywhere_is_gone_on_with(
     trials.note("download from a bucket cut at a file boundary", downloads=len(tried), lost=0)
 
 
-@pytest.mark.fault
-@pytest.mark.parametrize("same", [True, False])
-def test_two_writers_of_a_member_leave_one_whole(machine: Machine, monkeypatch: pytest.MonkeyPatch, same: bool) -> None:
+def two_writers(machine: Machine) -> dict[str, Store]:
+    """Machines a and b with one store."""
     stores = {}
     for name in ("a", "b"):
         machine(name)
         stores[name] = make_store("memory://bucket/s", BASE)
     buckets.settle()
+    return stores
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("same", [True, False])
+def test_two_writers_of_a_member_leave_one_whole(machine: Machine, monkeypatch: pytest.MonkeyPatch, same: bool) -> None:
+    stores = two_writers(machine)
     cut = Cut(monkeypatch, "put_file")
     theirs = near(BASE, 1 if same else 2)
     # In the midst of a's upload b puts the whole member.
@@ -256,11 +262,7 @@ def test_two_writers_of_a_member_leave_one_whole(machine: Machine, monkeypatch: 
 
 @pytest.mark.fault
 def test_two_writers_at_the_last_file_still_leave_one_whole(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    stores = {}
-    for name in ("a", "b"):
-        machine(name)
-        stores[name] = make_store("memory://bucket/s", BASE)
-    buckets.settle()
+    stores = two_writers(machine)
     cut = Cut(monkeypatch, "put_file")
     cut.at(0)
     stores["b"].save(record_of("counted"), near(BASE, 1), {})

@@ -8,10 +8,10 @@ import time
 from pathlib import Path
 
 import pytest
-from sweep_worlds import RECIPE, begun, contents, fake_units, jobs_of, logged, store_of
+from sweep_worlds import begun, contents, fake_units, jobs_of, logged, store_of
 
 from wsr.errors import WsrError
-from wsr.finetune import Job, finetune, population
+from wsr.finetune import finetune, population
 from wsr.preemption import Preempted, sigterm_raises
 from wsr.progress import Counter
 from wsr.store import Store
@@ -19,7 +19,6 @@ from wsr.studies import members
 from wsr.studies.members import train_members, training_units
 from wsr.sweep.run import HERE, Unfinished
 from wsr.sweep.share import Share, parse_share, share_of_environment
-from wsr.sweep.units import unfinished
 
 
 @pytest.fixture(scope="module")
@@ -82,24 +81,6 @@ def test_another_member_of_the_same_place_and_name_is_refused(tiny, jobs, clean,
     monkeypatch.setattr(members, "finetune", other_bits)
     with pytest.raises(WsrError, match="has another member 'made_up_a1-full-s0'"):
         training_units(jobs, 2)[0].make(tiny.model, clean, None)
-
-
-@pytest.mark.fault
-def test_a_member_that_becomes_non_finite_is_quarantined_and_its_siblings_are_those_of_a_clean_run(
-    tiny, jobs, clean, tmp_path, trials
-):
-    store = store_of(tiny, tmp_path / "store")
-    poison = dataclasses.replace(RECIPE, learning_rate=1e30)
-    poisoned = [Job(jobs[1].dataset, 1, poison) if number == 1 else job for number, job in enumerate(jobs)]
-    train_members(tiny.model, store, poisoned, chunk=2)
-    (gone,) = store.quarantined()
-    assert gone.record.name == "made_up_a1-full-s1"
-    assert 1 <= gone.step <= 3
-    expected = contents(clean)
-    del expected[gone.record.name]
-    assert contents(store) == expected
-    assert unfinished(training_units(poisoned, 2), store) == []
-    trials.note("a member turns non-finite", tried=1, quarantined=1, siblings_changed=0)
 
 
 def test_sigterm_ends_training_before_the_next_call(tiny, jobs):
