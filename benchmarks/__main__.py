@@ -17,7 +17,7 @@ from rich.table import Table
 
 from benchmarks.harness import Result
 from benchmarks.machine import machine
-from wsr.compilation import use_persistent_cache
+from wsr.runtime.compilation import use_persistent_cache
 
 BENCHMARKS = ("evaluation", "surrogate", "probes", "similarity", "finetuning", "start")
 # Not part of a plain run: why the project is written as it is; what needs 25 GB of disk, or a rival of its own.

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from absl import app
 
-from wsr import seeds
-from wsr.membership.outliers import flags
-from wsr.membership.regions import Population, standings
+from wsr.region.outliers import flags
+from wsr.region.standing import Population, standings
+from wsr.runtime import seeds
 
 RUNS = 60
 DIMENSION = 600
@@ -151,7 +151,7 @@ def _trained() -> None:
     from wsr.data.load import load_dataset
     from wsr.finetune import Job, Recipe, finetune
     from wsr.models import load
-    from wsr.region import Region, from_params
+    from wsr.region.region import Region, from_params
 
     base = load("tiny")
     recipe = Recipe(learning_rate=0.01, batch_size=32, epochs=4.0)
@@ -186,7 +186,7 @@ def _relation(population: Population, place: int, region: str) -> str:
 
 
 def _mean_cosines(population: Population) -> str:
-    from wsr.geometry import cosine
+    from wsr.geometry.gram import cosine
 
     similarity = cosine(population.gram)
     found: dict[str, list[float]] = {}

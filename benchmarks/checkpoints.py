@@ -19,10 +19,10 @@ import numpy as np
 
 from benchmarks.harness import Mark, Result
 from wsr.errors import WsrError
+from wsr.geometry.trees import flatten
 from wsr.models import architectures, build, load
 from wsr.models.huggingface.folder import write_folder
-from wsr.seeds import generator
-from wsr.trees import flatten
+from wsr.runtime.seeds import generator
 
 MEMBERS = 24
 ROBERTA_BASE: Mapping[str, Any] = {

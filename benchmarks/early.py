@@ -9,7 +9,7 @@ import numpy as np
 from absl import app
 from scipy.stats import norm
 
-from wsr.early import Look, Size, look_in_rounds, schedule
+from wsr.engine.early import Look, Size, look_in_rounds, schedule
 
 FULL = Size(30, 16, 300)
 PROBE_TEXTS = 160

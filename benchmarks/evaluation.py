@@ -17,15 +17,15 @@ from jaxtyping import Float
 
 from benchmarks.harness import Mark, Result, side_by_side
 from benchmarks.matmul_rate import matmul_work
-from wsr import seeds
 from wsr.data.dataset import Dataset, Split
 from wsr.data.load import load_dataset
-from wsr.evaluate import Protocol, evaluate
+from wsr.engine.evaluate import Protocol, evaluate
+from wsr.engine.region_features import Precision
+from wsr.geometry.sampling import convex_hull
 from wsr.models import Checkpoint, build, load
 from wsr.models.model import Model
-from wsr.region import Region, from_params
-from wsr.region_features import Precision
-from wsr.sampling import convex_hull
+from wsr.region.region import Region, from_params
+from wsr.runtime import seeds
 from wsr.types import Params
 
 MEMBERS, REPEATS = 5, 4

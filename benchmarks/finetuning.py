@@ -8,13 +8,13 @@ import torch
 from transformers import AutoModel
 
 from benchmarks.harness import Mark, Result, side_by_side
-from wsr import seeds
 from wsr.data.dataset import Dataset
 from wsr.data.load import load_dataset
-from wsr.devices import chunk_for_device
 from wsr.finetune import Job, Recipe, finetune
 from wsr.models import load
 from wsr.models.huggingface import export
+from wsr.runtime import seeds
+from wsr.runtime.devices import chunk_for_device
 
 TEXTS, BATCH, REPEATS = 512, 32, 3
 MEMBERS_ON_ACCELERATOR = 16

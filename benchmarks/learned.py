@@ -12,16 +12,16 @@ import numpy as np
 from absl import app, flags, logging
 
 from wsr.cli.population import open_base, open_region
-from wsr.compare import paired_difference
-from wsr.compilation import use_persistent_cache
 from wsr.data.dataset import Dataset
 from wsr.data.load import load_dataset
-from wsr.evaluate import Evaluation, Protocol, evaluate
-from wsr.learned_coefficients import Space, learn_coefficients
+from wsr.engine.evaluate import Evaluation, Protocol, evaluate
+from wsr.engine.learned_coefficients import Space, learn_coefficients
+from wsr.geometry.sampling import corners
 from wsr.merging.soups import greedy_soup, on_validation
-from wsr.region import Region
-from wsr.results import Points
-from wsr.sampling import corners
+from wsr.region.region import Region
+from wsr.runtime.compilation import use_persistent_cache
+from wsr.statistics.compare import paired_difference
+from wsr.store.results import Points
 
 _STORE = flags.DEFINE_string("store", "runs/demo/store", "The store of the demo.")
 _TARGETS = flags.DEFINE_list("targets", ["vader_amazon", "vader_movie", "newsgroups_rec_sci"], "Datasets.")

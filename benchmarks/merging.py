@@ -21,8 +21,8 @@ from statistics import median
 import numpy as np
 
 from benchmarks.harness import Mark, Result, side_by_side
-from wsr import assets
 from wsr.errors import WsrError
+from wsr.runtime import assets
 
 MEMBERS = 5
 REPEATS = 3

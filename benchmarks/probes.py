@@ -16,9 +16,9 @@ from threadpoolctl import threadpool_limits
 from benchmarks.harness import Mark, Result, side_by_side
 from benchmarks.matmul_rate import matmul_rate
 from wsr.data.load import load_dataset
-from wsr.features import all_features
+from wsr.engine.probe import fit_probe
 from wsr.models import load
-from wsr.probe import fit_probe
+from wsr.models.features import all_features
 
 POINTS, REPEATS = 64, 3
 THEIR_POINTS = 8

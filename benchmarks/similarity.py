@@ -19,11 +19,11 @@ from statistics import median
 import numpy as np
 
 from benchmarks.harness import Mark, Result
-from wsr.geometry import cosine
+from wsr.geometry.gram import cosine
+from wsr.geometry.trees import flatten, nest
 from wsr.models.model import Model
-from wsr.region import Region
+from wsr.region.region import Region
 from wsr.store import MemberRecord, Store
-from wsr.trees import flatten, nest
 from wsr.types import Params
 
 ROBERTA_BASE = 124_600_000

@@ -17,12 +17,12 @@ from absl import app, flags
 from sklearn.metrics import adjusted_rand_score
 
 from benchmarks.machine import machine
-from wsr.clustering import spectral
-from wsr.geometry import cosine
+from wsr.geometry.gram import cosine
+from wsr.geometry.similarity import gram_matrix
 from wsr.models import build
-from wsr.region import Region
-from wsr.similarity import gram_matrix
-from wsr.sketch import BLOCK, nearest, sketch
+from wsr.region.region import Region
+from wsr.region.sketch import BLOCK, nearest, sketch
+from wsr.statistics.clustering import spectral
 from wsr.store import Store
 
 SIZES = (256, 1024, 4096, 16_384, 65_536)

@@ -16,7 +16,9 @@ def run() -> list[Result]:
             "import wsr": lambda: _python("-c", "import wsr"),
             "import jax": lambda: _python("-c", "import jax"),
             "wsr --help": lambda: _python("-m", "wsr.cli", "--help"),
-            "from wsr.evaluate import evaluate": lambda: _python("-c", "from wsr.evaluate import evaluate"),
+            "from wsr.engine.evaluate import evaluate": lambda: _python(
+                "-c", "from wsr.engine.evaluate import evaluate"
+            ),
             "from flax import nnx": lambda: _python("-c", "from flax import nnx"),
         },
         repeats=REPEATS,
@@ -25,7 +27,7 @@ def run() -> list[Result]:
     def beside_jax(name: str) -> float:
         return median(own / jax for own, jax in zip(seconds[name], seconds["import jax"], strict=True))
 
-    engine = "from wsr.evaluate import evaluate"
+    engine = "from wsr.engine.evaluate import evaluate"
     return [
         Result(
             name="start",

@@ -10,18 +10,18 @@ python -m benchmarks.suggest
 import numpy as np
 from absl import app
 
-from wsr import seeds
 from wsr.data.dataset import AnySplit, Dataset
 from wsr.data.examples import Columns
 from wsr.data.load import load_dataset
 from wsr.data.made_up import MadeUp
 from wsr.data.table import DatasetSpec, register
-from wsr.evaluate import Protocol, score_features
+from wsr.engine.evaluate import Protocol, score_features
+from wsr.engine.region_features import region_features
+from wsr.engine.suggest import FOLDS, against_the_best, fitted_across, labelled, starts
 from wsr.finetune import Job, Recipe, finetune
 from wsr.models import Checkpoint, load
-from wsr.region import Region, from_params
-from wsr.region_features import region_features
-from wsr.suggest import FOLDS, against_the_best, fitted_across, labelled, starts
+from wsr.region.region import Region, from_params
+from wsr.runtime import seeds
 
 SIZES = (40, 100, 200, 400)
 DRAWS = 60

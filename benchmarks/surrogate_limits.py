@@ -19,15 +19,17 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.machine import machine
-from wsr import lattice, sampling, seeds
 from wsr.cli.population import open_base
-from wsr.compilation import use_persistent_cache
 from wsr.data.dataset import Dataset
 from wsr.data.load import load_dataset
-from wsr.evaluate import Protocol, score_features
+from wsr.engine import lattice
+from wsr.engine.evaluate import Protocol, score_features
+from wsr.engine.region_features import region_features
+from wsr.geometry import sampling
 from wsr.models import build
-from wsr.region import Region
-from wsr.region_features import region_features
+from wsr.region.region import Region
+from wsr.runtime import seeds
+from wsr.runtime.compilation import use_persistent_cache
 from wsr.store import Store
 
 _STORE = flags.DEFINE_string("store", "runs/demo/store", "Where `make demo` left its members.")
@@ -181,7 +183,7 @@ def more_members(own: Population) -> list[Row]:
 
 
 def _nodes(own: Population, degree: int) -> Float[np.ndarray, "nodes members"]:
-    """As ``wsr.surrogate`` places them for uniform points, degree by degree."""
+    """As ``wsr.engine.surrogate`` places them for uniform points, degree by degree."""
     wanted = sampling.convex_hull(seeds.generator(1, "wanted"), 500, len(own.region))
     nodes = np.zeros((0, len(own.region)))
     for current in range(1, degree + 1):

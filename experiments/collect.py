@@ -10,7 +10,7 @@ from pathlib import Path
 from absl import app, flags
 
 from wsr.errors import WsrError
-from wsr.studies.results import collect
+from wsr.studies.harness.results import collect
 
 _RUNS = flags.DEFINE_string("runs", "runs/packaged", "Folder whose folders are finished runs.")
 _TO = flags.DEFINE_string("to", "docs/results", "Folder to keep them in.")

@@ -9,10 +9,10 @@ Expect:   P_B(In' > Ex) 100 % at all levels; P_B(In' > In) 88 % (dataset), 96.7 
 from dataclasses import dataclass
 
 from experiments.launcher import Found, launch
-from wsr.studies.groups import LEVELS, Sizes, groups
-from wsr.studies.lab import Lab
-from wsr.studies.preset import Preset
-from wsr.studies.work import Work
+from wsr.studies.convex_hull import LEVELS, Sizes, groups
+from wsr.studies.harness.lab import Lab
+from wsr.studies.harness.preset import Preset
+from wsr.studies.harness.work import Work
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ Expect:   the paper's subsets of 200 to 3K examples of 9 datasets cluster by dat
 from dataclasses import dataclass
 
 from experiments.launcher import Found, launch
-from wsr.studies.lab import Lab
-from wsr.studies.preset import Preset
-from wsr.studies.sizes import data_sizes
-from wsr.studies.work import Work
+from wsr.studies.data_size import data_sizes
+from wsr.studies.harness.lab import Lab
+from wsr.studies.harness.preset import Preset
+from wsr.studies.harness.work import Work
 
 
 @dataclass(frozen=True)

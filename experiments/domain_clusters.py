@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 from experiments.launcher import Found, launch
 from wsr.data.table import find
-from wsr.studies.lab import Lab
-from wsr.studies.preset import Preset
-from wsr.studies.tasks import domain_clusters
-from wsr.studies.work import Work
+from wsr.studies.harness.lab import Lab
+from wsr.studies.harness.preset import Preset
+from wsr.studies.harness.work import Work
+from wsr.studies.task_clusters import domain_clusters
 
 
 @dataclass(frozen=True)

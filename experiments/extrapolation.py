@@ -8,11 +8,11 @@ Expect:   beyond the members the loss rises fast, in 10 logarithmic steps to alp
 from dataclasses import dataclass
 
 from experiments.launcher import Found, launch
-from wsr.sampling import extrapolation_alphas
-from wsr.studies.lab import Lab
+from wsr.geometry.sampling import extrapolation_alphas
+from wsr.studies.harness.lab import Lab
+from wsr.studies.harness.preset import Preset
+from wsr.studies.harness.work import Work
 from wsr.studies.lines import KINDS, extrapolation
-from wsr.studies.preset import Preset
-from wsr.studies.work import Work
 
 
 @dataclass(frozen=True)

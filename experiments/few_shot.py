@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 from experiments.launcher import Found, launch
 from wsr.finetune import Recipe
-from wsr.studies.lab import Lab
-from wsr.studies.preset import Preset
-from wsr.studies.start import FewShot, centroid_start
-from wsr.studies.work import Work
+from wsr.studies.centroid_start import FewShot, centroid_start
+from wsr.studies.harness.lab import Lab
+from wsr.studies.harness.preset import Preset
+from wsr.studies.harness.work import Work
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from experiments.launcher import Found, launch
-from wsr.studies.lab import Lab
+from wsr.studies.harness.lab import Lab
+from wsr.studies.harness.preset import Preset
+from wsr.studies.harness.work import Work
 from wsr.studies.lines import KINDS, lines
-from wsr.studies.preset import Preset
-from wsr.studies.work import Work
 
 
 @dataclass(frozen=True)

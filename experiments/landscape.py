@@ -8,12 +8,12 @@ Expect:   no surface is known from the paper; by readers' notes, a basin with a 
 from dataclasses import dataclass
 
 from experiments.launcher import Found, launch
-from wsr.lattice import count
-from wsr.studies.lab import Lab
+from wsr.engine.lattice import count
+from wsr.studies.harness.lab import Lab
+from wsr.studies.harness.preset import Preset
+from wsr.studies.harness.work import Work
 from wsr.studies.landscape import landscape
 from wsr.studies.lines import KINDS
-from wsr.studies.preset import Preset
-from wsr.studies.work import Work
 
 
 @dataclass(frozen=True)

@@ -14,17 +14,17 @@ from typing import Any, get_type_hints
 
 from absl import app, flags, logging
 
-from wsr.buckets import folder_of
 from wsr.cli import run_flags
-from wsr.compilation import use_persistent_cache
 from wsr.errors import WsrError
-from wsr.preemption import STATUS, TOLD, Preempted, sigterm_raises
+from wsr.finetune.sweep.run import Unfinished
 from wsr.report.document import Document, Section
-from wsr.studies.lab import Lab
-from wsr.studies.plan import same_plan_or_refuse
-from wsr.studies.preset import PRESETS, Preset
-from wsr.studies.work import Work
-from wsr.sweep.run import Unfinished
+from wsr.runtime.buckets import folder_of
+from wsr.runtime.compilation import use_persistent_cache
+from wsr.runtime.preemption import STATUS, TOLD, Preempted, sigterm_raises
+from wsr.studies.harness.lab import Lab
+from wsr.studies.harness.plan import same_plan_or_refuse
+from wsr.studies.harness.preset import PRESETS, Preset
+from wsr.studies.harness.work import Work
 
 Found = Sequence[tuple[list[dict], Section]]
 """Rows and a section for each question of an experiment."""
@@ -103,9 +103,9 @@ def _run(
 
 
 def _write(name: str, lab: Lab, found: Found) -> None:
-    from wsr.atomic import write_atomically
     from wsr.report.page import write_page
-    from wsr.results import write_rows
+    from wsr.runtime.atomic import write_atomically
+    from wsr.store.results import write_rows
 
     sections = tuple(section for _, section in found)
     summary = tuple(f"{section.title}: {section.verdict}. {section.measured}." for section in sections)

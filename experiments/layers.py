@@ -8,10 +8,10 @@ Expect:   not in the paper, which takes the flattened encoder
 from dataclasses import dataclass
 
 from experiments.launcher import Found, launch
-from wsr.studies.lab import Lab
+from wsr.studies.harness.lab import Lab
+from wsr.studies.harness.preset import Preset
+from wsr.studies.harness.work import Work
 from wsr.studies.layers import layers
-from wsr.studies.preset import Preset
-from wsr.studies.work import Work
 
 
 @dataclass(frozen=True)

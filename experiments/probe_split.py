@@ -8,10 +8,10 @@ Expect:   not in the paper; with such a probe the members of a dataset may look 
 from dataclasses import dataclass
 
 from experiments.launcher import Found, launch
-from wsr.studies.lab import Lab
-from wsr.studies.preset import Preset
-from wsr.studies.probe_texts import PROBES, probe_texts
-from wsr.studies.work import Work
+from wsr.studies.harness.lab import Lab
+from wsr.studies.harness.preset import Preset
+from wsr.studies.harness.work import Work
+from wsr.studies.probe_split import PROBES, probe_texts
 
 
 @dataclass(frozen=True)

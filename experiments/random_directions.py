@@ -8,10 +8,10 @@ Expect:   a random direction degrades past the radius of the members, the one to
 from dataclasses import dataclass
 
 from experiments.launcher import Found, launch
-from wsr.studies.directions import HOMEWARD_STEPS, random_directions
-from wsr.studies.lab import Lab
-from wsr.studies.preset import Preset
-from wsr.studies.work import Work
+from wsr.studies.harness.lab import Lab
+from wsr.studies.harness.preset import Preset
+from wsr.studies.harness.work import Work
+from wsr.studies.random_directions import HOMEWARD_STEPS, random_directions
 
 
 @dataclass(frozen=True)

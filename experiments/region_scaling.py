@@ -8,10 +8,10 @@ Expect:   not in the paper, whose centroid is that of all members but the target
 from dataclasses import dataclass
 
 from experiments.launcher import Found, launch
-from wsr.studies.lab import Lab
-from wsr.studies.preset import Preset
-from wsr.studies.scaling import Grid, count_points, region_scaling
-from wsr.studies.work import Work
+from wsr.studies.harness.lab import Lab
+from wsr.studies.harness.preset import Preset
+from wsr.studies.harness.work import Work
+from wsr.studies.region_scaling import Grid, count_points, region_scaling
 
 
 @dataclass(frozen=True)

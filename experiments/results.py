@@ -9,10 +9,10 @@ from pathlib import Path
 
 from absl import app, flags
 
-from wsr.atomic import write_atomically
 from wsr.errors import WsrError
-from wsr.studies.results import load_kept, rendered
-from wsr.studies.torture import TORTURE, read_torture, rendered_torture
+from wsr.runtime.atomic import write_atomically
+from wsr.studies.harness.results import load_kept, rendered
+from wsr.studies.harness.torture import TORTURE, read_torture, rendered_torture
 
 _PAGE = flags.DEFINE_string("page", "docs/results.md", "The page.")
 _KEPT = flags.DEFINE_string("kept", "docs/results", "Folder that experiments.collect wrote.")

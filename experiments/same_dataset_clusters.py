@@ -8,10 +8,10 @@ Expect:   the paper's 280 models cluster by dataset with 98 % accuracy
 from dataclasses import dataclass
 
 from experiments.launcher import Found, launch
-from wsr.studies.clusters import clusters
-from wsr.studies.lab import Lab
-from wsr.studies.preset import Preset
-from wsr.studies.work import Work
+from wsr.studies.harness.lab import Lab
+from wsr.studies.harness.preset import Preset
+from wsr.studies.harness.work import Work
+from wsr.studies.same_dataset_clusters import clusters
 
 
 @dataclass(frozen=True)

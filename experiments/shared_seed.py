@@ -8,10 +8,10 @@ Expect:   not in the paper; with shared seeds, members of different datasets loo
 from dataclasses import dataclass
 
 from experiments.launcher import Found, launch
-from wsr.studies.lab import Lab
-from wsr.studies.preset import Preset
+from wsr.studies.harness.lab import Lab
+from wsr.studies.harness.preset import Preset
+from wsr.studies.harness.work import Work
 from wsr.studies.shared_seed import shared_seed
-from wsr.studies.work import Work
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ Expect:   not in the paper, whose members are trained for up to 10 epochs: In' b
 from dataclasses import dataclass
 
 from experiments.launcher import Found, launch
-from wsr.studies.lab import Lab
-from wsr.studies.lengths import LengthSizes, training_length
-from wsr.studies.preset import Preset
-from wsr.studies.work import Work
+from wsr.studies.harness.lab import Lab
+from wsr.studies.harness.preset import Preset
+from wsr.studies.harness.work import Work
+from wsr.studies.training_length import LengthSizes, training_length
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ import dataclasses
 from dataclasses import dataclass
 
 from experiments.launcher import Found, launch
-from wsr.studies.bases import two_bases
-from wsr.studies.lab import Lab
-from wsr.studies.preset import Preset
-from wsr.studies.pretrained import PLANS, pretrained, said_of
-from wsr.studies.work import Work
+from wsr.studies.harness.lab import Lab
+from wsr.studies.harness.preset import Preset
+from wsr.studies.harness.pretrained import PLANS, pretrained, said_of
+from wsr.studies.harness.work import Work
+from wsr.studies.two_bases import two_bases
 
 
 @dataclass(frozen=True)

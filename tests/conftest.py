@@ -14,7 +14,7 @@ install_import_hook("wsr", "typechecking.checked")
 
 import pytest
 
-from wsr.compilation import use_persistent_cache
+from wsr.runtime.compilation import use_persistent_cache
 
 # Compiling takes most of the time of tests on small models: a second run compiles nothing.
 use_persistent_cache()

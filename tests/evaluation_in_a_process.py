@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from jax import monitoring
 
-from wsr.compilation import use_persistent_cache
+from wsr.runtime.compilation import use_persistent_cache
 
 counted = {"compile_requests_use_cache": 0, "cache_hits": 0}
 
@@ -27,10 +27,11 @@ use_persistent_cache()
 
 from worlds import made_up, three_near  # noqa: E402
 
-from wsr import region_features, sampling  # noqa: E402
-from wsr.devices import mesh_for, mesh_of  # noqa: E402
-from wsr.evaluate import Protocol, evaluate  # noqa: E402
+from wsr.engine import region_features  # noqa: E402
+from wsr.engine.evaluate import Protocol, evaluate  # noqa: E402
+from wsr.geometry import sampling  # noqa: E402
 from wsr.models import load  # noqa: E402
+from wsr.runtime.devices import mesh_for, mesh_of  # noqa: E402
 
 tiny = load("tiny")
 dataset = made_up(tiny, "made_up_a1")

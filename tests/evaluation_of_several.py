@@ -12,12 +12,14 @@ import numpy as np
 from jax.experimental import multihost_utils
 from worlds import made_up, three_near
 
-from wsr import hosts, region_features, sampling
-from wsr.compilation import use_persistent_cache
+from wsr.engine import region_features
+from wsr.engine.evaluate import Protocol, evaluate
 from wsr.errors import WsrError
-from wsr.evaluate import Protocol, evaluate
+from wsr.geometry import sampling
 from wsr.models import load
-from wsr.results import Points
+from wsr.runtime import hosts
+from wsr.runtime.compilation import use_persistent_cache
+from wsr.store.results import Points
 
 folder = Path(sys.argv[1])
 use_persistent_cache()

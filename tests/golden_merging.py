@@ -4,7 +4,7 @@ Run it where mergekit and PyTorch are installed, neither of which the tests need
 
     python tests/golden_merging.py
 
-Random drops are the one thing that cannot agree: in the place of PyTorch's draws it puts those of ``wsr.seeds``, as
+Random drops are the one thing that cannot agree: PyTorch's draws are replaced by those of ``wsr.runtime.seeds``, as
 ``wsr.merging.sparse`` takes them, so that everything else is compared.
 """
 

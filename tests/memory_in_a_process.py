@@ -14,12 +14,12 @@ import jax
 import numpy as np
 from worlds import made_up
 
-from wsr import sampling
-from wsr.compilation import use_persistent_cache
-from wsr.evaluate import evaluate
+from wsr.engine.evaluate import evaluate
+from wsr.engine.region_features import plan_features
+from wsr.geometry import sampling
 from wsr.models import bert, load
-from wsr.region import Member, Region
-from wsr.region_features import plan_features
+from wsr.region.region import Member, Region
+from wsr.runtime.compilation import use_persistent_cache
 
 MEMBERS = 6
 

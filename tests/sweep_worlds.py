@@ -16,21 +16,21 @@ from pathlib import Path
 import numpy as np
 from worlds import made_up
 
-from wsr.evaluate import evaluate
+from wsr.engine.evaluate import evaluate
 from wsr.finetune import Job, Recipe
+from wsr.finetune.members import training_units
+from wsr.finetune.sweep.run import Run
+from wsr.finetune.sweep.units import Unit
+from wsr.geometry.sampling import convex_hull
+from wsr.geometry.trees import flatten, nest
 from wsr.models import Checkpoint, load
 from wsr.models.model import Model
-from wsr.progress import Counter
-from wsr.region import Region
-from wsr.results import Points
-from wsr.sampling import convex_hull
+from wsr.region.region import Region
+from wsr.runtime.progress import Counter
 from wsr.store import MemberRecord, Store
-from wsr.studies.lab import Lab
-from wsr.studies.members import training_units
-from wsr.studies.preset import PRESETS
-from wsr.sweep.run import Run
-from wsr.sweep.units import Unit
-from wsr.trees import flatten, nest
+from wsr.store.results import Points
+from wsr.studies.harness.lab import Lab
+from wsr.studies.harness.preset import PRESETS
 from wsr.types import Params
 
 RECIPE = Recipe(learning_rate=5e-3, batch_size=16, epochs=2, warmup=0.25, dropout=False)

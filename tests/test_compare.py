@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from wsr.compare import (
+from wsr.errors import WsrError
+from wsr.statistics.compare import (
     barrier,
     barrier_interval,
     holm,
@@ -13,7 +14,6 @@ from wsr.compare import (
     paired_difference,
     probability_better,
 )
-from wsr.errors import WsrError
 
 
 def generator(seed=0):

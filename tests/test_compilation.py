@@ -10,9 +10,9 @@ import jax
 import numpy as np
 from jax import monitoring
 
-from wsr import sampling
-from wsr.evaluate import evaluate
-from wsr.region import from_params
+from wsr.engine.evaluate import evaluate
+from wsr.geometry import sampling
+from wsr.region.region import from_params
 
 SCRIPT = Path(__file__).with_name("evaluation_in_a_process.py")
 

@@ -9,17 +9,17 @@ import pytest
 
 from wsr.data import Columns, DatasetSpec, load_dataset, register, table
 from wsr.data.dataset import SPLITS, hash_splits, joined
+from wsr.data.image_processor import FILE, ImageProcessor, read_image_processor
 from wsr.data.image_sources import Digits
 from wsr.data.images import ImageSplit
 from wsr.data.packing import evaluation_batches, in_text_order, rows_a_step, training_batches
 from wsr.data.records import Records
 from wsr.errors import WsrError
-from wsr.features import refuse_other_split
 from wsr.finetune import Job, Recipe
 from wsr.finetune.batches import group_batches
 from wsr.models import load
+from wsr.models.features import refuse_other_split
 from wsr.models.huggingface.config import read_json
-from wsr.models.image_processor import FILE, ImageProcessor, read_image_processor
 
 GREY = ImageProcessor(size=8, mean=(0.5,), std=(0.5,))
 SMALL = {"finetune": 32, "probe": 8, "validation": 8, "test": 8}

@@ -2,10 +2,10 @@
 
 import pytest
 
-from wsr.assets import fetch
 from wsr.data import load_dataset
 from wsr.data.examples import read_examples
 from wsr.data.table import PACKAGED, find
+from wsr.runtime.assets import fetch
 
 pytestmark = pytest.mark.real
 

@@ -10,17 +10,17 @@ import jax
 import numpy as np
 import pytest
 
-from wsr import sampling
-from wsr.devices import chunk_for_device, memory_budget, mesh_for, rows_for_device
+from wsr.engine.evaluate import evaluate
+from wsr.engine.region_features import plan_features
 from wsr.errors import WsrError
-from wsr.evaluate import evaluate
 from wsr.finetune import Job, Recipe, initial_head, memory
 from wsr.finetune.batches import group_batches
 from wsr.finetune.memory import chunk_for_training, member_bytes
 from wsr.finetune.program import hyperparameters, initial_state, training_program
-from wsr.region import Member, Region
-from wsr.region_features import plan_features
-from wsr.trees import flatten
+from wsr.geometry import sampling
+from wsr.geometry.trees import flatten
+from wsr.region.region import Member, Region
+from wsr.runtime.devices import chunk_for_device, memory_budget, mesh_for, rows_for_device
 
 ACCELERATOR = SimpleNamespace(platform="gpu", memory_stats=lambda: {"bytes_limit": 10 * 2**30})
 

@@ -16,9 +16,9 @@ import jax
 import numpy as np
 import pytest
 
-from wsr.devices import mesh_for
-from wsr.hosts import deal
-from wsr.preemption import STATUS, TOLD
+from wsr.runtime.devices import mesh_for
+from wsr.runtime.hosts import deal
+from wsr.runtime.preemption import STATUS, TOLD
 from wsr.store import MemberRecord, Store
 
 ROOT = Path(__file__).parent.parent
@@ -110,7 +110,7 @@ def test_every_point_has_one_keeper_and_every_process_a_part(monkeypatch, proces
     monkeypatch.setattr(jax, "devices", lambda: devices)
     shares, chosen = [], []
     mesh = mesh_for(1)
-    monkeypatch.setattr("wsr.hosts.mesh_for", lambda points, *, devices: chosen.append(devices) or mesh)
+    monkeypatch.setattr("wsr.runtime.hosts.mesh_for", lambda points, *, devices: chosen.append(devices) or mesh)
     for number in range(processes):
         monkeypatch.setattr(jax, "process_index", lambda number=number: number)
         shares.append(deal(points))

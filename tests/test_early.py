@@ -11,13 +11,14 @@ from scipy import stats
 from worlds import made_up
 
 from benchmarks.early import EVEN, FULL, simulated_answers, true_probability
-from wsr import early, sampling
-from wsr.compare import probability_better
-from wsr.early import Group, Size, early_answer, probability_interval, schedule
+from wsr.engine import early
+from wsr.engine.early import Group, Size, early_answer, probability_interval, schedule
+from wsr.engine.evaluate import evaluate
 from wsr.errors import WsrError
-from wsr.evaluate import evaluate
-from wsr.region import from_params
-from wsr.results import Points
+from wsr.geometry import sampling
+from wsr.region.region import from_params
+from wsr.statistics.compare import probability_better
+from wsr.store.results import Points
 
 
 @pytest.mark.parametrize("law", EVEN)

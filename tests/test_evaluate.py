@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from wsr import sampling
 from wsr.data.packing import evaluation_batches
-from wsr.devices import mesh_for
-from wsr.evaluate import Protocol, evaluate
-from wsr.features import all_features, point_features, split_features
-from wsr.geometry import combine
-from wsr.region import from_params
-from wsr.region_features import region_features
-from wsr.results import Points
-from wsr.trees import flatten, stack
+from wsr.engine.evaluate import Protocol, evaluate
+from wsr.engine.region_features import region_features
+from wsr.geometry import sampling
+from wsr.geometry.points import combine
+from wsr.geometry.trees import flatten, stack
+from wsr.models.features import all_features, point_features, split_features
+from wsr.region.region import from_params
+from wsr.runtime.devices import mesh_for
+from wsr.store.results import Points
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +101,7 @@ def test_a_member_is_the_same_point_whatever_the_basis(dataset, region):
 
 
 def test_finished_points_are_not_evaluated_again_and_a_damaged_one_is(dataset, region, tmp_path, monkeypatch, capsys):
-    from wsr import evaluate as module
+    from wsr.engine import evaluate as module
 
     counted = []
     score = module.score_features
@@ -153,7 +153,7 @@ def test_evaluation_leaves_the_members_as_they_were(dataset, region, members):
 
 
 def test_one_program_serves_all_chunks(dataset, region, tiny):
-    from wsr.features import _encoder
+    from wsr.models.features import _encoder
 
     _encoder.cache_clear()
     for count in (1, 3, 5):

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from wsr.report.document import VERDICTS
-from wsr.results import Points
-from wsr.studies.lab import Lab
-from wsr.studies.preset import PRESETS
+from wsr.store.results import Points
+from wsr.studies.harness.lab import Lab
+from wsr.studies.harness.preset import PRESETS
 
 FOLDER = Path(__file__).parent.parent / "experiments"
 EXPERIMENTS = sorted(path.stem for path in FOLDER.glob("*.py") if "    launch(main, " in path.read_text())

@@ -9,11 +9,11 @@ import optax
 import pytest
 from worlds import made_up
 
-from wsr import seeds
 from wsr.data.packing import training_batches
 from wsr.errors import WsrError
 from wsr.finetune import Job, Recipe, finetune, initial_head, predict, score_member
-from wsr.trees import flatten
+from wsr.geometry.trees import flatten
+from wsr.runtime import seeds
 
 RECIPE = Recipe(learning_rate=5e-3, batch_size=16, epochs=2, warmup=0.25, dropout=False)
 
@@ -169,7 +169,7 @@ def test_early_stopping_keeps_the_best_and_stops(tiny, dataset):
     assert len(member.losses) < len(whole.losses)
 
     def validation_loss(own):
-        from wsr.features import all_features
+        from wsr.models.features import all_features
 
         split = dataset.splits["validation"]
         features = all_features(tiny.model, own.params, split)

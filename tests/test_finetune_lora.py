@@ -10,7 +10,7 @@ import pytest
 from models_support import every_token, one_a_row, random_texts
 from worlds import made_up
 
-from wsr import models, seeds
+from wsr import models
 from wsr.data.packing import training_batches
 from wsr.errors import WsrError
 from wsr.finetune import Job, Recipe, finetune, initial_head, memory, score_member
@@ -19,9 +19,10 @@ from wsr.finetune.lora import adapted, initial_factors
 from wsr.finetune.memory import chunk_for_training, member_bytes, shared_bytes
 from wsr.finetune.program import hyperparameters, initial_state, training_program
 from wsr.finetune.trainable import partition
-from wsr.low_rank import add
+from wsr.geometry.low_rank import add
+from wsr.geometry.trees import flatten, nest
 from wsr.models.huggingface.weights import from_huggingface
-from wsr.trees import flatten, nest
+from wsr.runtime import seeds
 
 RECIPE = Recipe(
     mode="lora", lora_rank=2, lora_alpha=6.0, learning_rate=2e-2, batch_size=16, epochs=1, warmup=0.25, dropout=False
@@ -270,7 +271,7 @@ def test_the_base_is_shared_and_only_factors_multiply(tiny, dataset, monkeypatch
 
 def test_from_the_command_line_to_a_map(tmp_path, capsys):
     from wsr.cli import main
-    from wsr.region import Region
+    from wsr.region.region import Region
     from wsr.store import Store
 
     flags = [

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
-from wsr import geometry
-from wsr.trees import flatten, nest, stack
+from wsr.geometry import gram as grams
+from wsr.geometry import points as places
+from wsr.geometry.trees import flatten, nest, stack
 
 
 def tree(generator: np.random.Generator, scale: float = 1.0) -> dict:
@@ -31,7 +32,7 @@ def flat(params: dict) -> np.ndarray:
 
 def test_combine_gives_back_base_and_members_bit_for_bit(world):
     base, members = world
-    points = geometry.combine(base, stack(members), jnp.concatenate([jnp.zeros((1, 4)), jnp.eye(4)]))
+    points = places.combine(base, stack(members), jnp.concatenate([jnp.zeros((1, 4)), jnp.eye(4)]))
     for number, expected in enumerate([base, *members]):
         for path, leaf in flatten(points).items():
             np.testing.assert_array_equal(leaf[number], flatten(expected)[path])
@@ -40,7 +41,7 @@ def test_combine_gives_back_base_and_members_bit_for_bit(world):
 def test_combine_equals_base_plus_task_vectors(world):
     base, members = world
     rows = np.random.default_rng(1).normal(size=(3, 4))
-    points = flatten(geometry.combine(base, stack(members), jnp.asarray(rows, jnp.float32)))
+    points = flatten(places.combine(base, stack(members), jnp.asarray(rows, jnp.float32)))
     for number, row in enumerate(rows):
         expected = flat(base) + sum(c * (flat(m) - flat(base)) for c, m in zip(row, members, strict=True))
         found = np.concatenate([np.asarray(leaf[number], np.float64).ravel() for leaf in points.values()])
@@ -50,14 +51,14 @@ def test_combine_equals_base_plus_task_vectors(world):
 def test_combine_of_one_row_is_that_row_of_many(world):
     base, members = world
     row = jnp.asarray([0.2, 0.3, 0.4, 0.1])
-    one = geometry.combine(base, stack(members), row)
-    many = geometry.combine(base, stack(members), jnp.stack([row, row * 2]))
+    one = places.combine(base, stack(members), row)
+    many = places.combine(base, stack(members), jnp.stack([row, row * 2]))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b[0], atol=1e-6), one, many)
 
 
 def test_cosine_is_over_the_whole_vector_and_keeps_its_sign():
     vectors = np.array([[1.0, 0.0, 2.0], [-1.0, 0.0, -2.0], [0.0, 0.0, 0.0], [3.0, 1.0, 0.0]])
-    similarity = geometry.cosine(vectors @ vectors.T)
+    similarity = grams.cosine(vectors @ vectors.T)
     assert similarity[0, 1] == pytest.approx(-1.0)
     assert similarity[0, 3] == pytest.approx(3 / np.sqrt(50))
     assert similarity[0, 2] == 0.0
@@ -67,7 +68,7 @@ def test_cosine_is_over_the_whole_vector_and_keeps_its_sign():
 def test_distance_between_points_from_the_gram_matrix_alone():
     vectors = np.random.default_rng(0).normal(size=(4, 9))
     a, b = np.array([0.5, 0.5, 0, 0]), np.array([0.0, 2.0, -1.0, 0.3])
-    assert geometry.distance(vectors @ vectors.T, a, b) == pytest.approx(np.linalg.norm(a @ vectors - b @ vectors))
+    assert grams.distance(vectors @ vectors.T, a, b) == pytest.approx(np.linalg.norm(a @ vectors - b @ vectors))
 
 
 @settings(max_examples=25, deadline=None)
@@ -76,7 +77,7 @@ def test_hull_distance_agrees_with_a_general_solver(seed, members):
     vectors = np.random.default_rng(seed).normal(size=(members + 1, 8))
     gram = vectors @ vectors.T
     point = np.eye(members + 1)[-1]
-    found, weights = geometry.hull_distance(gram, point, range(members))
+    found, weights = grams.hull_distance(gram, point, range(members))
 
     def squared(w):
         return float(np.sum((vectors[-1] - w @ vectors[:-1]) ** 2))
@@ -97,7 +98,7 @@ def test_hull_distance_agrees_with_a_general_solver(seed, members):
 def test_a_point_inside_the_hull_is_at_distance_zero():
     vectors = np.random.default_rng(3).normal(size=(3, 5))
     inside = np.array([0.2, 0.3, 0.5])
-    found, weights = geometry.hull_distance(vectors @ vectors.T, inside, range(3))
+    found, weights = grams.hull_distance(vectors @ vectors.T, inside, range(3))
     assert found == pytest.approx(0, abs=1e-6)
     np.testing.assert_allclose(weights, inside, atol=1e-6)
 
@@ -105,10 +106,10 @@ def test_a_point_inside_the_hull_is_at_distance_zero():
 def test_members_one_by_one_give_the_points_of_combine(world):
     base, members = world
     rows = np.random.default_rng(2).dirichlet(np.ones(4), (2, 3))
-    together = flatten(geometry.combine(base, stack(members), jnp.asarray(rows, jnp.float32)))
-    for path, leaf in flatten(geometry.combine_one_by_one(base, iter(members), rows)).items():
+    together = flatten(places.combine(base, stack(members), jnp.asarray(rows, jnp.float32)))
+    for path, leaf in flatten(places.combine_one_by_one(base, iter(members), rows)).items():
         np.testing.assert_allclose(leaf, together[path], atol=1e-6)
-    corners = geometry.combine_one_by_one(base, iter(members), np.concatenate([np.zeros((1, 4)), np.eye(4)]))
+    corners = places.combine_one_by_one(base, iter(members), np.concatenate([np.zeros((1, 4)), np.eye(4)]))
     for number, expected in enumerate([base, *members]):
         for path, leaf in flatten(corners).items():
             np.testing.assert_array_equal(leaf[number], flatten(expected)[path])

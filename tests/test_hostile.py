@@ -27,8 +27,8 @@ from wsr.merging.yaml_file import read_yaml
 from wsr.models import export
 from wsr.models.huggingface.files import read_file as read_safetensors
 from wsr.models.load import load
-from wsr.results import Points
 from wsr.store import Store
+from wsr.store.results import Points
 
 pytestmark = pytest.mark.fault
 
@@ -185,7 +185,7 @@ def test_a_name_that_no_member_can_have_is_refused_before_it_is_trained(
     folder.mkdir()
     rows = "".join(f"{'good' if n % 2 else 'bad'} number {n},{n % 2}\n" for n in range(400))
     (folder / "train.csv").write_text(f"text,label\n{rows}")
-    monkeypatch.setattr("wsr.studies.members.finetune", None)
+    monkeypatch.setattr("wsr.finetune.members.finetune", None)
     words = ["train", f"--store={tmp_path / 'store'}", "--base=tiny", f"--datasets={folder}", "--seeds=1"]
     assert "not a safe file name" in refused(capsys, *words)
 

@@ -10,13 +10,13 @@ from transformers import AutoConfig
 
 from wsr.cli import main
 from wsr.data import load_dataset
-from wsr.early import Group, early_answer
-from wsr.evaluate import evaluate
-from wsr.features import all_features
+from wsr.engine.early import Group, early_answer
+from wsr.engine.evaluate import evaluate
+from wsr.engine.learned_coefficients import validation_loss
 from wsr.finetune import Job, Recipe, finetune
-from wsr.learned_coefficients import validation_loss
 from wsr.models import load
-from wsr.region import from_params
+from wsr.models.features import all_features
+from wsr.region.region import from_params
 from wsr.store import Store
 
 SIZES = {"finetune": 96, "probe": 40, "validation": 24, "test": 40}

@@ -11,12 +11,12 @@ from safetensors.numpy import load_file, save_file
 
 from wsr.cli import main
 from wsr.errors import WsrError
-from wsr.incoming.admission import dataset_of, names_of
-from wsr.outgoing.model_card import model_card
-from wsr.outgoing.named_point import named_point
-from wsr.outgoing.scores import keep_scores
+from wsr.exchange.admission import dataset_of, names_of
+from wsr.exchange.model_card import model_card
+from wsr.exchange.named_point import named_point
+from wsr.exchange.scores import keep_scores
+from wsr.geometry.trees import flatten
 from wsr.store import Store
-from wsr.trees import flatten
 
 HEAD = {"weight": (3, 16), "bias": (3,)}
 

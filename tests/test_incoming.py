@@ -12,11 +12,11 @@ from models_support import random_params
 from safetensors.numpy import load_file, save_file
 
 from wsr.errors import WsrError
-from wsr.incoming.likely_bases import likeliest_base, stores_beside
-from wsr.incoming.member import read_member, require_base
+from wsr.exchange.likely_bases import likeliest_base, stores_beside
+from wsr.exchange.member import read_member, require_base
+from wsr.geometry.trees import flatten
 from wsr.models import Checkpoint, architectures, build
 from wsr.store import Store
-from wsr.trees import flatten
 
 TOKENS = "embeddings.word_embeddings.weight"
 
@@ -182,7 +182,7 @@ def test_missing_rows_of_no_token_come_from_the_base_and_fewer_than_tokens_are_r
     params = flatten(tiny.params)
     table = np.asarray(params["embeddings/token/embedding"])
     params["embeddings/token/embedding"] = np.concatenate([table, np.full((12, 16), 3, np.float32)])
-    from wsr.trees import nest
+    from wsr.geometry.trees import nest
 
     base = Checkpoint(padded, nest(params), tiny.tokenizer)
     incoming = read_member(folder, base)

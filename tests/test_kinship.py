@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from models_support import random_params
 
-from wsr.incoming.kinship import LEAST_COSINE, kinship, rounding
-from wsr.trees import flatten
+from wsr.exchange.kinship import LEAST_COSINE, kinship, rounding
+from wsr.geometry.trees import flatten
 
 
 def near(base, scale, seed=1):

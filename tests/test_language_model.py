@@ -11,17 +11,18 @@ from models_support import in_rows, one_a_row, random_params, random_texts
 from oracles import ORACLES, our_config, their_config
 from test_store import record_of
 
-from wsr import models, sampling
+from wsr import models
 from wsr.cli import main
 from wsr.data.dataset import Split
 from wsr.data.texts import Texts
+from wsr.engine.language_model import evaluate_language_model
 from wsr.errors import WsrError
-from wsr.language_model import evaluate_language_model
+from wsr.geometry import sampling
 from wsr.models.huggingface.weights import from_huggingface, to_huggingface
 from wsr.models.layers import language_model as layers
-from wsr.region import from_params
-from wsr.results import Points
+from wsr.region.region import from_params
 from wsr.store import Store
+from wsr.store.results import Points
 
 LENGTHS = [9, 4, 13, 2]
 KINDS = [("gpt2", True), ("llama", False), ("qwen2", True)]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from wsr import lattice
+from wsr.engine import lattice
 
 
 def monomials(points, degree):

@@ -11,13 +11,13 @@ from sklearn.linear_model import LogisticRegression, Ridge
 
 from wsr.data.dataset import Dataset
 from wsr.data.packing import evaluation_batches, in_text_order
+from wsr.engine.evaluate import Protocol, evaluate
+from wsr.engine.learned_coefficients import learn_coefficients, validation_loss
 from wsr.errors import WsrError
-from wsr.evaluate import Protocol, evaluate
-from wsr.learned_coefficients import learn_coefficients, validation_loss
+from wsr.geometry.sampling import centroid
 from wsr.merging.soups import greedy_soup, on_validation
-from wsr.region import from_params
-from wsr.results import Points
-from wsr.sampling import centroid
+from wsr.region.region import from_params
+from wsr.store.results import Points
 
 C = 0.7
 

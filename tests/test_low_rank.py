@@ -12,13 +12,13 @@ from test_similarity import MODEL
 from test_store import make_store, near, random_head, random_params, record_of, same_bits
 from test_store import task_vector as read_in_pieces
 
-from wsr import low_rank
 from wsr.errors import WsrError
-from wsr.low_rank import Factors, OpenLowRank, inner_products
-from wsr.region import Region
-from wsr.similarity import gram_matrix, in_memory
+from wsr.geometry import low_rank
+from wsr.geometry.low_rank import Factors, OpenLowRank, inner_products
+from wsr.geometry.similarity import gram_matrix, in_memory
+from wsr.geometry.trees import flatten
+from wsr.region.region import Region
 from wsr.store import Store
-from wsr.trees import flatten
 
 BASE = random_params(0)
 SIZES = {path: leaf.size for path, leaf in flatten(BASE).items()}
@@ -226,7 +226,7 @@ def test_similarity_of_factors_makes_nothing_dense(
 ) -> None:
     whole = np.stack([dense(task_vector) for task_vector in task_vectors])
     sizes = count_entries(monkeypatch)
-    monkeypatch.setattr("wsr.similarity._rows", None)
+    monkeypatch.setattr("wsr.geometry.similarity._rows", None)
     monkeypatch.setattr(Store, "load", None)
     gram = region_of(store).gram
     assert sizes == []
@@ -244,7 +244,7 @@ def test_a_new_member_of_factors_costs_its_own_row_and_the_file_of_products_is_u
         shapes.append((len(fresh), len(members)))
         return inner_products(fresh, members)
 
-    monkeypatch.setattr("wsr.similarity.inner_products", recorded)
+    monkeypatch.setattr("wsr.geometry.similarity.inner_products", recorded)
     grown = region_of(store, ["low0", "low1", "low2"]).gram
     np.testing.assert_array_equal(grown[:2, :2], first)
     assert shapes == [(1, 3)]  # the new one has factors of one leaf

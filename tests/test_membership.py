@@ -5,7 +5,7 @@ import pytest
 from scipy.optimize import nnls
 from scipy.stats import t
 
-from wsr.membership.regions import ERROR, Population, standings
+from wsr.region.standing import ERROR, Population, standings
 
 DIMENSION = 300
 

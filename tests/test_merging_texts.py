@@ -13,15 +13,15 @@ from worlds import made_up
 
 from wsr.data.packing import evaluation_batches
 from wsr.errors import WsrError
-from wsr.geometry import combine
+from wsr.geometry.points import combine
+from wsr.geometry.trees import flatten
 from wsr.merging.fisher import diagonal_fisher
 from wsr.merging.method import Given, made
 from wsr.merging.regmean import input_grams
 from wsr.merging.run import merge
 from wsr.merging.soups import on_validation
 from wsr.models import architectures, build, from_linen
-from wsr.region import Region, from_params
-from wsr.trees import flatten
+from wsr.region.region import Region, from_params
 
 
 @pytest.fixture(scope="module")

@@ -5,12 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from wsr import seeds
 from wsr.errors import WsrError
 from wsr.merging.method import METHODS, OfWeights, find, made, options_of
 from wsr.merging.order_statistics import order_statistics
 from wsr.merging.population import Population
 from wsr.merging.run import assigned, merge_leaves
+from wsr.runtime import seeds
 
 SHAPES = {"embed/embedding": (7, 6), "layer/kernel": (6, 9), "layer/bias": (9,), "norm/scale": (1,)}
 NAMES = ("a", "b", "c")

@@ -13,14 +13,14 @@ from models_support import LENGTH, LENGTHS, every_token, in_rows, inputs_for, on
 from oracles import ORACLES, largest_config, our_config
 
 from wsr import models
+from wsr.data.image_processor import ImageProcessor
 from wsr.errors import WsrError
-from wsr.geometry import combine
+from wsr.geometry.points import combine
+from wsr.geometry.trees import flatten, stack
 from wsr.models.bert import EXAMPLE
 from wsr.models.distilbert import DistilBert, DistilBertConfig
-from wsr.models.image_processor import ImageProcessor
 from wsr.models.layers.pooling import POOLINGS, pool
 from wsr.store import MemberRecord, Store
-from wsr.trees import flatten, stack
 
 NAMES = sorted(models.architectures())
 DROPPING = [

@@ -10,8 +10,8 @@ import pytest
 from flax import linen, nnx
 from models_support import in_rows, random_texts
 
+from wsr.engine.evaluate import evaluate
 from wsr.errors import WsrError
-from wsr.evaluate import evaluate
 from wsr.models import from_linen, from_nnx, registry
 
 BATCH = {"image": jnp.arange(12.0).reshape(4, 3)}

@@ -374,7 +374,7 @@ def test_export_refuses_a_folder_in_use_and_models_without_a_counterpart(folder,
 def test_minilm_agrees_with_transformers_on_real_text(torch):
     from transformers import AutoModel
 
-    from wsr import assets
+    from wsr.runtime import assets
 
     checkpoint = models.load("minilm")
     theirs = AutoModel.from_pretrained(assets.fetch("minilm")).eval()

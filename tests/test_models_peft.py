@@ -12,13 +12,13 @@ from safetensors.numpy import load_file, save_file
 
 from wsr import models
 from wsr.errors import WsrError
-from wsr.low_rank import add
+from wsr.geometry.low_rank import add
+from wsr.geometry.trees import flatten
 from wsr.models import registry
 from wsr.models.counterpart import Counterpart
 from wsr.models.huggingface import read_adapter
 from wsr.models.huggingface.weights import from_huggingface
 from wsr.models.model import Model
-from wsr.trees import flatten
 
 SIZES = {"vocab_size": 40, "hidden_size": 24, "intermediate_size": 48, "max_position_embeddings": 20}
 ATTENTION = "bert.encoder.layer.{}.attention.self.{}"

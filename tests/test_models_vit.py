@@ -9,14 +9,14 @@ import pytest
 from flax import nnx
 
 from wsr import models
+from wsr.data.image_processor import ImageProcessor
 from wsr.errors import WsrError
-from wsr.incoming.member import read_member
+from wsr.exchange.member import read_member
+from wsr.geometry.trees import flatten
 from wsr.models.huggingface.config import read_config
 from wsr.models.huggingface.folder import read_processor
 from wsr.models.huggingface.weights import from_huggingface
-from wsr.models.image_processor import ImageProcessor
 from wsr.models.vit import EXAMPLE, ViT, ViTConfig
-from wsr.trees import flatten
 
 SIZES = {
     "hidden_size": 24,

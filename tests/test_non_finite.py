@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from wsr.finetune import Job, Recipe
+from wsr.finetune.members import member_name, train_members
 from wsr.store import Store
-from wsr.studies.members import member_name, train_members
 
 RECIPE = Recipe(learning_rate=0.01, batch_size=16, epochs=1.0)
 

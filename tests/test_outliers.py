@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from test_membership import DIMENSION, draw_world, population
 
-from wsr.membership.outliers import flags, length_z
+from wsr.region.outliers import flags, length_z
 
 
 def kinds(vectors, datasets):

@@ -10,12 +10,12 @@ import pytest
 from models_support import one_a_row, random_params
 
 from wsr.cli import main
+from wsr.exchange.named_point import open_point
+from wsr.geometry.trees import flatten, nest
 from wsr.models import build
 from wsr.models.huggingface.folder import write_folder
 from wsr.models.huggingface.heads import TANH_CLASSIFIERS, linear_classifier
-from wsr.outgoing.named_point import open_point
 from wsr.store import Store
-from wsr.trees import flatten, nest
 
 pytestmark = pytest.mark.torch
 TEXT = [2, 40, 41, 50, 60, 3]

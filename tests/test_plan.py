@@ -14,6 +14,7 @@ from wsr.data.examples import Examples
 from wsr.data.packing import evaluation_batches
 from wsr.data.splits import choose_splits
 from wsr.data.table import PAPER
+from wsr.engine.region_features import plan_features
 from wsr.errors import WsrError
 from wsr.finetune import Job, Recipe
 from wsr.finetune.memory import member_bytes, shared_bytes
@@ -23,10 +24,9 @@ from wsr.planning.encoder import Encoder, find_encoder
 from wsr.planning.hardware import CHIPS, Hardware, find
 from wsr.planning.memory import evaluation_memory, training_memory
 from wsr.planning.published import CONFIGS, ROWS, split_sizes
-from wsr.region import Region
-from wsr.region_features import plan_features
-from wsr.studies.preset import PRESETS
-from wsr.studies.work import Work, workload
+from wsr.region.region import Region
+from wsr.studies.harness.preset import PRESETS
+from wsr.studies.harness.work import Work, workload
 
 LAUNCHING = (Path(__file__).parent.parent / "launch" / "README.md").read_text(encoding="utf-8")
 RESULTS = Path(__file__).parent.parent / "benchmarks" / "results" / "cpu"

@@ -5,9 +5,9 @@ import pytest
 from scipy.special import log_softmax
 from sklearn.linear_model import LogisticRegression, Ridge
 
+from wsr.engine.logistic import NEVER, _fit_alone, _fit_together, fit_logistic
+from wsr.engine.probe import PROBES, fit_probe, fixed_head_loss, linear_probe, roberta_head
 from wsr.errors import WsrError
-from wsr.logistic import NEVER, _fit_alone, _fit_together, fit_logistic
-from wsr.probe import PROBES, fit_probe, fixed_head_loss, linear_probe, roberta_head
 
 TOLERANCE = 1e-4
 

@@ -3,8 +3,8 @@
 import io
 import sys
 
-from wsr import progress as module
-from wsr.progress import progress
+from wsr.runtime import progress as module
+from wsr.runtime.progress import progress
 
 
 def test_plain_lines_say_what_how_many_rate_and_time_left(capsys, monkeypatch):

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 from wsr.errors import WsrError
+from wsr.geometry.trees import flatten
 from wsr.merging.method import made
 from wsr.merging.run import merge
-from wsr.region import Member, Region, from_params
-from wsr.trees import flatten
+from wsr.region.region import Member, Region, from_params
 
 
 def member(tiny, name, dataset, family, seed, scale=0.1):

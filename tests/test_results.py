@@ -12,8 +12,8 @@ import pytest
 
 from wsr.errors import WsrError
 from wsr.report.document import Document, Figure, Section
-from wsr.results import write_rows
-from wsr.studies.results import collect, load_kept, rendered
+from wsr.store.results import write_rows
+from wsr.studies.harness.results import collect, load_kept, rendered
 
 ROOT = Path(__file__).parent.parent
 ROWS = [

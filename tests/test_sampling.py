@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wsr import sampling
-from wsr.trees import flatten, nest
+from wsr.geometry import sampling
+from wsr.geometry.trees import flatten, nest
 
 
 def test_a_line_starts_and_ends_at_its_members():

@@ -5,7 +5,7 @@ import sys
 
 import jax
 
-from wsr import seeds
+from wsr.runtime import seeds
 
 
 def test_streams_differ_by_dataset_seed_and_purpose():

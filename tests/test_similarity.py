@@ -15,11 +15,11 @@ import pytest
 from test_store import make_store, near, random_head, random_params, record_of
 
 from wsr.errors import WsrError
+from wsr.geometry.similarity import gram_matrix, in_memory
+from wsr.geometry.trees import flatten
 from wsr.models.model import Model
-from wsr.region import Region
-from wsr.similarity import gram_matrix, in_memory
+from wsr.region.region import Region
 from wsr.store import Store
-from wsr.trees import flatten
 
 BASE = random_params(0)
 MODEL = Model(name="none", config={}, init=lambda key: BASE, encode=lambda params, batch: None, hidden=1, max_length=1)
@@ -117,7 +117,7 @@ def test_a_second_time_nothing_is_read_and_a_new_member_costs_one_row(store, mem
     whole = vectors(members) @ vectors(members).T
     first = region_of(store, ["m0", "m1", "m2", "m3"]).gram
     products: list[tuple[int, ...]] = []
-    monkeypatch.setattr("wsr.similarity._products", partial(recorded, products))
+    monkeypatch.setattr("wsr.geometry.similarity._products", partial(recorded, products))
     again = region_of(Store.open(store.path), ["m3", "m1"]).gram
     np.testing.assert_array_equal(again, first[np.ix_([3, 1], [3, 1])])
     assert not products

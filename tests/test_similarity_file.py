@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wsr.errors import WsrError
-from wsr.similarity_file import labels_from_names, labels_in_order, read_labels, read_similarity
+from wsr.statistics.similarity_file import labels_from_names, labels_in_order, read_labels, read_similarity
 
 MATRIX = np.array([[1.0, 0.5, -0.25], [0.5, 1.0, 0.125], [-0.25, 0.125, 1.0]])
 NAMES = ("mnli-1", "mnli-2", "sst2-1")

@@ -10,12 +10,12 @@ import pytest
 from test_similarity import MODEL, SIZES, cosines, count_reads, region_of, vectors
 from test_store import make_store, near, random_head, random_params, record_of
 
-from wsr import sketch as room
 from wsr.errors import WsrError
-from wsr.low_rank import Factors
-from wsr.region import from_params
-from wsr.seeds import generator
-from wsr.sketch import BLOCK, nearest, products, sketch, sketches
+from wsr.geometry.low_rank import Factors
+from wsr.region import sketch as room
+from wsr.region.region import from_params
+from wsr.region.sketch import BLOCK, nearest, products, sketch, sketches
+from wsr.runtime.seeds import generator
 from wsr.store import Store
 from wsr.store.sketch_file import SketchFile
 
@@ -164,7 +164,7 @@ def test_in_memory_and_as_factors_it_is_the_same_sketch(tmp_path):
 
 
 def random_leaf(path: str) -> np.ndarray:
-    from wsr.trees import flatten
+    from wsr.geometry.trees import flatten
 
     return np.asarray(flatten(BASE)[path])
 

@@ -14,9 +14,9 @@ import pytest
 from orbax.checkpoint import v1 as ocp
 
 from wsr.errors import WsrError
+from wsr.geometry.trees import flatten
 from wsr.store import MemberRecord, Quarantined, Store
 from wsr.store.leaves import json_sha256
-from wsr.trees import flatten
 
 CONFIG = {"hidden": 16, "layers": 2, "pooling": "mean", "kinds": ("a", "b")}
 

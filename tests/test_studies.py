@@ -10,7 +10,7 @@ import time
 import pytest
 
 from wsr.errors import WsrError
-from wsr.results import read_rows
+from wsr.store.results import read_rows
 
 DEMO = [sys.executable, "-m", "wsr.cli", "demo", "--preset=smoke"]
 
@@ -116,8 +116,8 @@ def test_the_report_renders_again_from_the_run(demo, tmp_path):
 
 
 def test_members_that_did_not_learn_are_flagged():
+    from wsr.region.learned import learned
     from wsr.store import MemberRecord
-    from wsr.studies.members import learned
 
     def record(score, chance, texts):
         return MemberRecord(

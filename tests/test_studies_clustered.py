@@ -5,8 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
-from wsr.region import from_params
-from wsr.studies.clustered import cluster, cosine_difference, member_draws, relate, same
+from wsr.region.region import from_params
+from wsr.studies.harness.clustered import cluster, cosine_difference, member_draws, relate, same
 
 DATASETS = ["a", "a", "a", "b", "b", "b", "c", "c", "c"]
 
@@ -91,8 +91,8 @@ def test_the_layers_add_up_to_the_whole_encoder(tiny):
 def test_two_bases_are_seen_from_their_own_and_from_their_midpoint(tiny):
     import jax
 
-    from wsr.studies.bases import _grams
-    from wsr.trees import flatten
+    from wsr.geometry.trees import flatten
+    from wsr.studies.two_bases import _grams
 
     draw = np.random.default_rng(1)
 
@@ -122,7 +122,7 @@ def test_shared_streams_share_head_and_order_across_datasets_and_have_a_name_of_
     from worlds import made_up
 
     from wsr.finetune.job import Job, Recipe, initial_head
-    from wsr.studies.members import member_name
+    from wsr.finetune.members import member_name
 
     other = made_up(tiny, "made_up_b1")
     kernels = {

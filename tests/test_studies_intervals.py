@@ -5,14 +5,14 @@ import pytest
 from scipy.stats import mannwhitneyu
 from worlds import made_up
 
-from wsr.compare import probability_better
+from wsr.engine.lattice import lattice
 from wsr.errors import WsrError
-from wsr.lattice import lattice
-from wsr.studies.groups import mann_whitney
-from wsr.studies.intervals import bootstrap_mean
+from wsr.statistics.bootstrap import bootstrap_mean
+from wsr.statistics.compare import probability_better
+from wsr.studies.convex_hull import mann_whitney
 from wsr.studies.landscape import Plane, _height
 from wsr.studies.lines import _middle, _rise
-from wsr.studies.probe_texts import with_seen_probe
+from wsr.studies.probe_split import with_seen_probe
 
 
 def first(losses):

@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 
-from wsr.studies.scaling import Grid, count_points, draw_subsets
+from wsr.studies.region_scaling import Grid, count_points, draw_subsets
 
 GROUPS = {"a": [0, 1, 2], "b": [3, 4, 5], "c": [6, 7, 8], "d": [9, 10]}
 

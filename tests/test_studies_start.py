@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from wsr.studies.start import _right
+from wsr.studies.centroid_start import _right
 
 
 def target(labels, *, regression):

@@ -4,9 +4,9 @@ import itertools
 
 import pytest
 
-from wsr.compare import Interval
 from wsr.report.document import VERDICTS
-from wsr.studies.verdict import above, below, verdict
+from wsr.statistics.compare import Interval
+from wsr.studies.harness.verdict import above, below, verdict
 
 SURELY, SURELY_NOT, OPEN = Interval(0.2, 0.1, 0.3), Interval(-0.2, -0.3, -0.1), Interval(0.2, -0.1, 0.5)
 UNKNOWN = Interval(0.2, float("nan"), float("nan"))

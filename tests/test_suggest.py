@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from wsr import seeds
 from wsr.data.dataset import Split
+from wsr.engine.evaluate import Protocol
+from wsr.engine.suggest import FOLDS, against_the_best, cross_fitted, fitted_across, labelled, starts, suggest
 from wsr.errors import WsrError
-from wsr.evaluate import Protocol
-from wsr.features import all_features
-from wsr.region import Member, Region
-from wsr.results import Points
-from wsr.suggest import FOLDS, against_the_best, cross_fitted, fitted_across, labelled, starts, suggest
+from wsr.models.features import all_features
+from wsr.region.region import Member, Region
+from wsr.runtime import seeds
+from wsr.store.results import Points
 
 MEMBERS = (("a0", "x", "f"), ("a1", "x", "f"), ("b0", "y", "f"), ("c0", "z", "g"))
 
@@ -58,7 +58,7 @@ def losses_of(generator, means, texts):
 @pytest.mark.parametrize("texts", [40, 300])
 def test_the_best_is_among_those_named_as_often_as_is_promised(texts, monkeypatch):
     """The worst case, all are nearly alike: at most 5 % of misses, and more than 6 of 60 have a probability of 3 %."""
-    monkeypatch.setattr("wsr.suggest.RESAMPLES", 500)
+    monkeypatch.setattr("wsr.engine.suggest.RESAMPLES", 500)
     means = [0.0] + [1e-9] * 11
     missed = 0
     for seed in range(60):
@@ -134,14 +134,14 @@ def test_finished_starts_are_not_scored_again_and_base_features_are_the_base_s(r
     losses, _ = cross_fitted(region, rows, dataset, texts, Protocol(), points)
     alone, _ = fitted_across(all_features(tiny.model, tiny.params, texts)[None], texts, dataset, Protocol())
     np.testing.assert_allclose(losses[0], alone[0], atol=1e-4)
-    monkeypatch.setattr("wsr.suggest.fitted_across", None)
+    monkeypatch.setattr("wsr.engine.suggest.fitted_across", None)
     again, _ = cross_fitted(region, rows, dataset, texts, Protocol(), points)
     np.testing.assert_array_equal(again, losses)
 
 
 def test_many_starts_are_sifted_on_a_quarter_of_the_texts(region, dataset, monkeypatch):
-    monkeypatch.setattr("wsr.suggest.MANY", 4)
-    monkeypatch.setattr("wsr.suggest.FEWEST_OF_ROUND", 20)
+    monkeypatch.setattr("wsr.engine.suggest.MANY", 4)
+    monkeypatch.setattr("wsr.engine.suggest.FEWEST_OF_ROUND", 20)
     quality = {start.name: 0.0 if start.name in ("b0", "c0") else 1.0 for start in starts(region)}
     asked = []
 
@@ -151,7 +151,7 @@ def test_many_starts_are_sifted_on_a_quarter_of_the_texts(region, dataset, monke
         noise = seeds.generator(0, "noise").normal(size=(len(own), len(texts)))
         return np.array([quality[name] for name in own])[:, None] + 0.1 * noise, np.tile(texts.labels, (len(own), 1))
 
-    monkeypatch.setattr("wsr.suggest.cross_fitted", made_up)
+    monkeypatch.setattr("wsr.engine.suggest.cross_fitted", made_up)
     found = suggest(region, dataset, texts=100)
     assert asked == [(8, 25), (2, 100)]
     assert {own.start.name for own in found.scored} == {"b0", "c0"}

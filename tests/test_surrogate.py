@@ -7,16 +7,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from wsr import sampling
 from wsr.data.packing import evaluation_batches
+from wsr.engine.evaluate import EXACT, Protocol, evaluate
+from wsr.engine.probe import fixed_head_loss
+from wsr.engine.surrogate import evaluate_hull, fixed_head, upper_bound
 from wsr.errors import WsrError
-from wsr.evaluate import EXACT, Protocol, evaluate
-from wsr.features import split_features
+from wsr.geometry import sampling
+from wsr.models.features import split_features
 from wsr.models.model import Model
-from wsr.probe import fixed_head_loss
-from wsr.region import from_params
-from wsr.results import Points
-from wsr.surrogate import evaluate_hull, fixed_head, upper_bound
+from wsr.region.region import from_params
+from wsr.store.results import Points
 
 
 def polynomial_model(power):
@@ -160,7 +160,7 @@ def test_a_head_that_is_fixed_takes_the_place_of_a_probe(tiny, dataset, region, 
 
 
 def test_polynomials_take_the_place_of_most_probes(dataset, region, monkeypatch):
-    from wsr import surrogate
+    from wsr.engine import surrogate
 
     scored = []
     score = surrogate.probe_score(dataset, Protocol())

@@ -11,14 +11,13 @@ import pytest
 from sweep_worlds import begun, contents, fake_units, jobs_of, logged, store_of
 
 from wsr.errors import WsrError
-from wsr.finetune import finetune, population
-from wsr.preemption import Preempted, sigterm_raises
-from wsr.progress import Counter
+from wsr.finetune import finetune, members, population
+from wsr.finetune.members import train_members, training_units
+from wsr.finetune.sweep.run import HERE, Unfinished
+from wsr.finetune.sweep.share import Share, parse_share, share_of_environment
+from wsr.runtime.preemption import Preempted, sigterm_raises
+from wsr.runtime.progress import Counter
 from wsr.store import Store
-from wsr.studies import members
-from wsr.studies.members import train_members, training_units
-from wsr.sweep.run import HERE, Unfinished
-from wsr.sweep.share import Share, parse_share, share_of_environment
 
 
 @pytest.fixture(scope="module")

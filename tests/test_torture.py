@@ -5,7 +5,7 @@ import json
 import pytest
 
 from wsr.errors import WsrError
-from wsr.studies.torture import read_torture, rendered_torture
+from wsr.studies.harness.torture import read_torture, rendered_torture
 
 PAGE = """# Page
 

@@ -15,10 +15,10 @@ from test_store import make_store, near, random_head, random_params, record_of, 
 
 from wsr.cli import main
 from wsr.errors import WsrError
-from wsr.low_rank import Factors
-from wsr.outgoing.scores import keep_scores, scores_of
-from wsr.results import Points, write_rows
+from wsr.exchange.scores import keep_scores, scores_of
+from wsr.geometry.low_rank import Factors
 from wsr.store import Store
+from wsr.store.results import Points, write_rows
 from wsr.store.verification import damaged_parts, parts_of, set_aside
 
 BASE = random_params(0)

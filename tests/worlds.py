@@ -6,7 +6,7 @@ import numpy as np
 from wsr.data.dataset import Dataset
 from wsr.data.load import load_dataset
 from wsr.models import Checkpoint
-from wsr.region import Region, from_params
+from wsr.region.region import Region, from_params
 
 SIZES = {"finetune": 64, "probe": 40, "validation": 24, "test": 40}
 

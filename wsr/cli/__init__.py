@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from wsr.printable import printable
+from wsr.runtime.printable import printable
 
 VERBS = {
     "demo": "fine-tune, map, evaluate and merge a real population; ends with a report",
@@ -62,7 +62,7 @@ def _run(verb: str, words: list[str]) -> int:
     except flags.Error as error:
         return _complain(f"wsr {verb}: {' '.join(str(error).split())}; see wsr {verb} --help", status=2)
     from wsr.errors import WsrError
-    from wsr.preemption import STATUS, TOLD, Preempted, sigterm_raises
+    from wsr.runtime.preemption import STATUS, TOLD, Preempted, sigterm_raises
 
     try:
         with sigterm_raises():

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from absl import flags
 
 if TYPE_CHECKING:
-    from wsr.region import Region
+    from wsr.region.region import Region
     from wsr.report.document import Section
     from wsr.store import Store
 
@@ -49,8 +49,8 @@ def _candidate(values: flags.FlagValues, wanted: str) -> "tuple[dict, Section]":
 
     from wsr.cli.command import command_of
     from wsr.cli.population import open_base
-    from wsr.incoming.candidate import products_with, read_candidate
-    from wsr.membership.regions import Population
+    from wsr.exchange.candidate import products_with, read_candidate
+    from wsr.region.standing import Population
     from wsr.studies.standing import candidate_section, check_candidate
 
     store, region = _open(values.store)
@@ -74,7 +74,7 @@ def _candidate(values: flags.FlagValues, wanted: str) -> "tuple[dict, Section]":
 
 def _everyone(values: flags.FlagValues) -> "tuple[dict, Section]":
     from wsr.cli.command import command_of
-    from wsr.membership.regions import Population
+    from wsr.region.standing import Population
     from wsr.studies.standing import check_candidate, store_section
 
     store, region = _open(values.store)
@@ -94,7 +94,7 @@ def _open(path: str) -> "tuple[Store, Region]":
     """The store and the region of all its members, whatever they learned."""
     from wsr.errors import WsrError
     from wsr.models import build
-    from wsr.region import Region
+    from wsr.region.region import Region
     from wsr.store import Store
 
     store = Store.open(path)
@@ -105,14 +105,14 @@ def _open(path: str) -> "tuple[Store, Region]":
 
 
 def _doubtful(store: "Store", region: "Region") -> list[int]:
-    from wsr.studies.members import learned
+    from wsr.region.learned import learned
 
     return [place for place, name in enumerate(region.names) if not learned(store.record(name))]
 
 
 def _show(section: "Section") -> None:
     from wsr.cli.tables import show_table
-    from wsr.printable import printable
+    from wsr.runtime.printable import printable
 
     for line in section.text:
         print(printable(line))

@@ -11,7 +11,7 @@ from absl import flags
 from wsr.cli import dataset_flags
 
 if TYPE_CHECKING:
-    from wsr.early import EarlyAnswer, Look
+    from wsr.engine.early import EarlyAnswer, Look
 
 GROUPS = ("member", "interior", "exterior")
 
@@ -34,14 +34,14 @@ def define(values: flags.FlagValues) -> None:
 def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
     """Compares and says what was saved."""
 
-    from wsr import seeds
     from wsr.cli.checks import one_of, refuse_positional, required
     from wsr.cli.population import open_base, open_region
-    from wsr.compilation import use_persistent_cache
-    from wsr.early import Group, early_answer
+    from wsr.engine.early import Group, early_answer
     from wsr.errors import WsrError
-    from wsr.results import Points
-    from wsr.sampling import convex_hull, corners
+    from wsr.geometry.sampling import convex_hull, corners
+    from wsr.runtime import seeds
+    from wsr.runtime.compilation import use_persistent_cache
+    from wsr.store.results import Points
 
     refuse_positional(positional)
     required("--store", values.store)

@@ -21,7 +21,7 @@ def define(values: flags.FlagValues) -> None:
 def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
     """Runs the demo and says what was found and where it is."""
     from wsr.cli.checks import one_of, refuse_positional
-    from wsr.compilation import use_persistent_cache
+    from wsr.runtime.compilation import use_persistent_cache
     from wsr.studies.demo import PRESETS, run_demo
 
     refuse_positional(positional)

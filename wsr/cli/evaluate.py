@@ -18,10 +18,10 @@ from wsr.cli import dataset_flags, device_flags, host_flags
 if TYPE_CHECKING:
     import numpy as np
 
-    from wsr.compare import Interval
     from wsr.data.dataset import AnySplit
     from wsr.models import Checkpoint
-    from wsr.region import Region
+    from wsr.region.region import Region
+    from wsr.statistics.compare import Interval
 
 
 class Target(NamedTuple):
@@ -80,8 +80,8 @@ def define(values: flags.FlagValues) -> None:
 def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
     """Evaluates and prints a table, best first."""
     from wsr.cli.checks import one_of, refuse_positional, required
+    from wsr.engine.probe import PROBES
     from wsr.errors import WsrError
-    from wsr.probe import PROBES
 
     refuse_positional(positional)
     required("--store", values.store)
@@ -101,18 +101,18 @@ def _evaluate(values: flags.FlagValues, reports: bool) -> None:
 
     import numpy as np
 
-    from wsr import seeds
     from wsr.cli.population import open_base, open_region
-    from wsr.compare import mean_interval
-    from wsr.compilation import use_persistent_cache
-    from wsr.evaluate import Protocol
-    from wsr.hosts import deal
-    from wsr.outgoing.scores import keep_scores
-    from wsr.progress import progress
-    from wsr.region_features import plan_features
-    from wsr.results import Points, write_rows
-    from wsr.sampling import centroid, convex_hull, corners
-    from wsr.surrogate import evaluate_hull
+    from wsr.engine.evaluate import Protocol
+    from wsr.engine.region_features import plan_features
+    from wsr.engine.surrogate import evaluate_hull
+    from wsr.exchange.scores import keep_scores
+    from wsr.geometry.sampling import centroid, convex_hull, corners
+    from wsr.runtime import seeds
+    from wsr.runtime.compilation import use_persistent_cache
+    from wsr.runtime.hosts import deal
+    from wsr.runtime.progress import progress
+    from wsr.statistics.compare import mean_interval
+    from wsr.store.results import Points, write_rows
 
     use_persistent_cache()
     store, region = open_region(values.store)
@@ -192,7 +192,7 @@ def _widened(rows: "np.ndarray", columns: Sequence[int], members: int) -> "np.nd
 
 
 def _generalised(values: flags.FlagValues, name: str, tokenizer: Any, region: "Region") -> Target:
-    from wsr.evaluate import evaluate
+    from wsr.engine.evaluate import evaluate
 
     sizes = {split: size for split, size in (("probe", values.probe_size), ("test", values.test_size)) if size}
     dataset = dataset_flags.load(values, name, tokenizer, sizes=sizes)
@@ -202,7 +202,7 @@ def _generalised(values: flags.FlagValues, name: str, tokenizer: Any, region: "R
 
 
 def _language_model(values: flags.FlagValues, name: str, tokenizer: Any, region: "Region") -> Target:
-    from wsr.language_model import METRICS, evaluate_language_model, with_losses
+    from wsr.engine.language_model import METRICS, evaluate_language_model, with_losses
 
     texts = dataset_flags.load_texts(values, name, tokenizer, size=values.test_size or None)
     for note in texts.notes:
@@ -219,8 +219,8 @@ def _merged(base: "Checkpoint", region: "Region", folder: str) -> "Region":
     from pathlib import Path
 
     from wsr.errors import WsrError
-    from wsr.incoming.member import read_member, require_base
-    from wsr.region import from_params
+    from wsr.exchange.member import read_member, require_base
+    from wsr.region.region import from_params
 
     if not Path(folder).is_dir():
         raise WsrError(f"--merged={folder}: no such folder; give one that wsr merge wrote")

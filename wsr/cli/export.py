@@ -27,13 +27,13 @@ def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
 
     from wsr.cli.checks import refuse_positional, required
     from wsr.cli.command import command_of
-    from wsr.compilation import use_persistent_cache
     from wsr.errors import WsrError
+    from wsr.exchange.model_card import model_card
+    from wsr.exchange.named_point import named_point, open_point
     from wsr.models import build
     from wsr.models.huggingface.folder import write_folder
     from wsr.models.load import load_tokenizer
-    from wsr.outgoing.model_card import model_card
-    from wsr.outgoing.named_point import named_point, open_point
+    from wsr.runtime.compilation import use_persistent_cache
     from wsr.store import Store
 
     if not positional:
@@ -63,7 +63,7 @@ def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
 def _population(store: "Store", point: str) -> list[str]:
     """The members that a centroid is of."""
     from wsr.errors import WsrError
-    from wsr.studies.members import learned
+    from wsr.region.learned import learned
 
     if point != "centroid":
         return []

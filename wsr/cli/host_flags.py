@@ -56,7 +56,7 @@ def coupled(values: flags.FlagValues, store: str) -> Iterator[bool]:
         raise WsrError(f"--process={values.process}: processes are counted from 0, there are {values.processes}")
     import jax
 
-    from wsr import hosts
+    from wsr.runtime import hosts
 
     hosts.couple(values.coordinator, values.processes, values.process, heartbeat_seconds=values.heartbeat_seconds)
     hosts.refuse_unshared(Path(store))

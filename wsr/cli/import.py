@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from absl import flags
 
 if TYPE_CHECKING:
-    from wsr.incoming.member import Incoming
+    from wsr.exchange.member import Incoming
     from wsr.models import Checkpoint
     from wsr.store import Store
 
@@ -39,9 +39,9 @@ def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
     """Imports what can be, says what was refused, and fails where anything was."""
     from wsr.cli.checks import required
     from wsr.errors import WsrError
-    from wsr.incoming.admission import admit, dataset_of, names_of
-    from wsr.printable import printable
-    from wsr.progress import progress
+    from wsr.exchange.admission import admit, dataset_of, names_of
+    from wsr.runtime.printable import printable
+    from wsr.runtime.progress import progress
 
     required("--store", values.store)
     if not positional:
@@ -120,8 +120,8 @@ def _read(values: flags.FlagValues, where: str, base: "Checkpoint") -> "Incoming
     from pathlib import Path
 
     from wsr.errors import WsrError
-    from wsr.incoming.likely_bases import likeliest_base, stores_beside
-    from wsr.incoming.member import read_member, require_base
+    from wsr.exchange.likely_bases import likeliest_base, stores_beside
+    from wsr.exchange.member import read_member, require_base
     from wsr.models.load import find_folder
 
     folder = find_folder(where)

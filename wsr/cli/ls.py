@@ -30,7 +30,7 @@ def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
 def show(store: "Store") -> None:
     """Prints the table; raises WsrError, after it, where members are damaged."""
     from wsr.cli.tables import show_table
-    from wsr.studies.members import learned
+    from wsr.region.learned import learned
 
     print(f"{store.where}: {store.model_name}, base {store.base_name} ({store.base_sha256[:12]})")
     rows, damaged = [], []

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 from absl import flags
 
 if TYPE_CHECKING:
-    from wsr.cluster_count import ClusterCount
-    from wsr.membership.regions import Population
-    from wsr.region import Region
+    from wsr.region.region import Region
+    from wsr.region.standing import Population
     from wsr.report.document import Section
+    from wsr.statistics.cluster_count import ClusterCount
     from wsr.store import Store
 
 AUTO = "auto"
@@ -56,12 +56,12 @@ class _Mapped:
 def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
     """Prints who is where and writes the map."""
     from wsr.cli.checks import refuse_positional
-    from wsr.cluster_count import count_clusters
     from wsr.errors import WsrError
-    from wsr.geometry import cosine
-    from wsr.membership.outliers import flags as flags_of
-    from wsr.studies.clusters import population_figures, similarity_section
+    from wsr.geometry.gram import cosine
+    from wsr.region.outliers import flags as flags_of
+    from wsr.statistics.cluster_count import count_clusters
     from wsr.studies.grouping import cluster_names, grouping_section, layer_section
+    from wsr.studies.same_dataset_clusters import population_figures, similarity_section
 
     refuse_positional(positional)
     if bool(values.store) == bool(values.similarity):
@@ -112,7 +112,7 @@ def _how_many(asked: str | None, mapped: _Mapped, count: "ClusterCount") -> tupl
 
 def _from_store(values: flags.FlagValues) -> _Mapped:
     from wsr.cli.population import open_region
-    from wsr.membership.regions import UNKNOWN, Population
+    from wsr.region.standing import UNKNOWN, Population
 
     store, region = open_region(values.store)
     _refuse_nobody(values.store, len(region))
@@ -122,8 +122,8 @@ def _from_store(values: flags.FlagValues) -> _Mapped:
 
 
 def _sketched(store: "Store", region: "Region", size: int) -> "Population":
-    from wsr.membership.regions import Population
-    from wsr.sketch import products, sketches
+    from wsr.region.sketch import products, sketches
+    from wsr.region.standing import Population
 
     rows = sketches(region, store.sketch_file(size))
     print(f"similarity from sketches of {size} numbers: cosines are off by about {size**-0.5:.3f}")
@@ -132,8 +132,8 @@ def _sketched(store: "Store", region: "Region", size: int) -> "Population":
 
 def _from_file(values: flags.FlagValues) -> _Mapped:
     from wsr.errors import WsrError
-    from wsr.membership.regions import Population
-    from wsr.similarity_file import labels_from_names, labels_in_order, read_labels, read_similarity
+    from wsr.region.standing import Population
+    from wsr.statistics.similarity_file import labels_from_names, labels_in_order, read_labels, read_similarity
 
     if values.labels and values.labels_from:
         raise WsrError("give either --labels or --labels_from, not both")
@@ -155,7 +155,7 @@ def _refuse_nobody(where: str, members: int) -> None:
 
 def _scored(mapped: _Mapped) -> tuple[list[int], dict[str, list[str]]] | None:
     """The models whose labels are known, where there are some, and their labels."""
-    from wsr.membership.regions import UNKNOWN
+    from wsr.region.standing import UNKNOWN
 
     finest = next(iter(mapped.labels.values()), [])
     part = [k for k, label in enumerate(finest) if label not in UNKNOWN]
@@ -186,7 +186,7 @@ def _write(
 ) -> None:
     from dataclasses import replace
 
-    from wsr.geometry import cosine
+    from wsr.geometry.gram import cosine
     from wsr.report.document import Document, Table
     from wsr.report.page import write_page
     from wsr.report.tables import write_csv

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from wsr.merging.method import Given, Method
     from wsr.merging.run import Groups
     from wsr.models import Checkpoint
-    from wsr.region import Region
+    from wsr.region.region import Region
     from wsr.store import Store
 
 
@@ -145,8 +145,8 @@ def _export(
     from pathlib import Path
 
     from wsr.cli.command import command_of
+    from wsr.exchange.model_card import model_card
     from wsr.models import Checkpoint, export
-    from wsr.outgoing.model_card import model_card
 
     card = model_card(
         store,
@@ -187,10 +187,10 @@ def _chosen_members(values: flags.FlagValues, region: "Region") -> "Region":
 def _given(values: flags.FlagValues, store: "Store", region: "Region", base: "Checkpoint", *, own: bool) -> "Given":
     """Loads what the method needs beside the weights."""
 
-    from wsr.compilation import use_persistent_cache
-    from wsr.evaluate import Protocol
+    from wsr.engine.evaluate import Protocol
     from wsr.merging.method import Given
-    from wsr.results import Points
+    from wsr.runtime.compilation import use_persistent_cache
+    from wsr.store.results import Points
 
     def load(name: str) -> "Dataset":
         sizes = {split: values[f"{split}_size"].value for split in ("probe", "validation", "test")}
@@ -287,9 +287,9 @@ def _show_scores(
     import numpy as np
 
     from wsr.cli.tables import show_table
-    from wsr.evaluate import evaluate
+    from wsr.engine.evaluate import evaluate
     from wsr.merging.soups import on_validation
-    from wsr.region import Region, from_params
+    from wsr.region.region import Region, from_params
 
     if coefficients is not None:
         show_table(("member", "coefficient"), zip(region.names, coefficients.tolist(), strict=True))

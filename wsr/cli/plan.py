@@ -12,8 +12,8 @@ from absl import flags
 
 if TYPE_CHECKING:
     from wsr.planning.hardware import Hardware
-    from wsr.studies.preset import Preset
-    from wsr.studies.work import Work
+    from wsr.studies.harness.preset import Preset
+    from wsr.studies.harness.work import Work
 
 
 def define(values: flags.FlagValues) -> None:
@@ -59,8 +59,8 @@ def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
 def _of_studies(values: flags.FlagValues, hardware: "Hardware") -> list[str]:
     from wsr.cli.checks import one_of
     from wsr.errors import WsrError
-    from wsr.studies.preset import PRESETS
-    from wsr.studies.work import planned
+    from wsr.studies.harness.preset import PRESETS
+    from wsr.studies.harness.work import planned
 
     for name in ("parameters", "texts", "texts_a_point", "epochs", "batch_size"):
         if values[name].present:

@@ -4,9 +4,9 @@ from wsr.data.fingerprint import fingerprint, other_fingerprint
 from wsr.errors import WsrError
 from wsr.models import Checkpoint, build
 from wsr.models.load import load_processor
-from wsr.region import Region
+from wsr.region.learned import learned_region
+from wsr.region.region import Region
 from wsr.store import Store
-from wsr.studies.members import learned_region
 
 
 def open_region(path: str) -> tuple[Store, Region]:

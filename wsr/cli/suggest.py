@@ -9,9 +9,9 @@ from absl import flags
 from wsr.cli import dataset_flags
 
 if TYPE_CHECKING:
-    from wsr.region import Region
+    from wsr.engine.suggest import Start, Suggestion
+    from wsr.region.region import Region
     from wsr.store import Store
-    from wsr.suggest import Start, Suggestion
 
 FEW_TEXTS = 100
 
@@ -32,10 +32,10 @@ def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
 
     from wsr.cli.checks import refuse_positional, required
     from wsr.cli.population import open_base, open_region
-    from wsr.compilation import use_persistent_cache
+    from wsr.engine.suggest import suggest
     from wsr.errors import WsrError
-    from wsr.results import Points
-    from wsr.suggest import suggest
+    from wsr.runtime.compilation import use_persistent_cache
+    from wsr.store.results import Points
 
     refuse_positional(positional)
     required("--store", values.store)

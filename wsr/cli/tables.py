@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from wsr.printable import printable
+from wsr.runtime.printable import printable
 
 Cell = str | int | float | None
 

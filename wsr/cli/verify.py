@@ -14,11 +14,11 @@ def define(values: flags.FlagValues) -> None:
 
 def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
     """Prints a line for each damaged part; fails where there is one that was not set right."""
-    from wsr.buckets import folder_of, where_is
     from wsr.cli.checks import refuse_positional, required
     from wsr.errors import WsrError
-    from wsr.printable import printable
-    from wsr.progress import progress
+    from wsr.runtime.buckets import folder_of, where_is
+    from wsr.runtime.printable import printable
+    from wsr.runtime.progress import progress
     from wsr.store import Store
     from wsr.store.verification import damaged_parts, parts_of, set_aside
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wsr import strict_json
 from wsr.data.decompressed import Allowance
 from wsr.data.records import ROLES, Records
 from wsr.errors import WsrError
+from wsr.runtime import strict_json
 
 ROWS_AT_ONCE = 1024
 POINTER_BYTES = 8

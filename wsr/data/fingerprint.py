@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from wsr.models.image_processor import ImageProcessor
+from wsr.data.image_processor import ImageProcessor
 
 TEXTS = (
     "The quick brown fox doesn't jump over 13 lazy dogs.",

@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from wsr.data.records import ROLES, Records
 from wsr.errors import WsrError
-from wsr.seeds import generator
+from wsr.runtime.seeds import generator
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 _SIDE = 8  # pixels of a made-up image

@@ -11,9 +11,9 @@ import numpy as np
 from jaxtyping import Float32, Int32, Int64, Integer, UInt8
 
 from wsr.data.examples import Columns, read_labels, refuse_one_label
+from wsr.data.image_processor import ImageProcessor
 from wsr.data.records import Records
 from wsr.errors import WsrError
-from wsr.models.image_processor import ImageProcessor
 
 Labels = Int32[np.ndarray, " images"] | Float32[np.ndarray, " images"]
 

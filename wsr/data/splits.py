@@ -12,7 +12,7 @@ from wsr.data.dataset import SPLITS
 from wsr.data.examples import Examples
 from wsr.data.images import ImageExamples
 from wsr.errors import WsrError
-from wsr.seeds import generator
+from wsr.runtime.seeds import generator
 
 PARTS = {"finetune": 0.60, "probe": 0.15, "validation": 0.10, "test": 0.15}
 """Share of ``train`` that each split gets; a split that the source brings itself takes no share."""

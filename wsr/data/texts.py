@@ -15,7 +15,7 @@ from wsr.data.splits import Place, choose_splits
 from wsr.data.table import registered
 from wsr.data.tokenise import hash_tokenizer, tokenise
 from wsr.errors import WsrError
-from wsr.seeds import generator
+from wsr.runtime.seeds import generator
 
 _WHOLE = 2**30  # tokens; no text is cut
 

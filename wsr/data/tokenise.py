@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32, Int32
 
-from wsr.assets import cache_folder
-from wsr.atomic import write_atomically
 from wsr.data.dataset import Split
 from wsr.errors import WsrError
+from wsr.runtime.assets import cache_folder
+from wsr.runtime.atomic import write_atomically
 
 
 def tokenise(

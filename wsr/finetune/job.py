@@ -6,9 +6,9 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float
 
-from wsr import seeds
 from wsr.data.dataset import AnySplit, Dataset
 from wsr.errors import WsrError
+from wsr.runtime import seeds
 
 Mode = Literal["full", "bitfit", "lora", "head"]
 

@@ -14,12 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from wsr import seeds
 from wsr.errors import WsrError
 from wsr.finetune.job import Job, Recipe
-from wsr.low_rank import Factors, LowRank
+from wsr.geometry.low_rank import Factors, LowRank
+from wsr.geometry.trees import flatten, nest
 from wsr.models.model import Model
-from wsr.trees import flatten, nest
+from wsr.runtime import seeds
 from wsr.types import AnyArray, Batch, Params
 
 _BESIDE = "low_rank"

@@ -6,12 +6,12 @@ from typing import Any
 import jax
 from jaxtyping import Array
 
-from wsr.devices import chunk_for_device, fitting
 from wsr.finetune.batches import group_batches
 from wsr.finetune.job import Job
 from wsr.finetune.trainable import partition
+from wsr.geometry.trees import nest
 from wsr.models.model import Model
-from wsr.trees import nest
+from wsr.runtime.devices import chunk_for_device, fitting
 from wsr.types import Params
 
 COPIES = 6

@@ -11,17 +11,17 @@ from jaxtyping import Float
 
 from wsr.data.dataset import Dataset
 from wsr.data.metrics import score
-from wsr.features import all_features
 from wsr.finetune.batches import group_batches
 from wsr.finetune.early_stopping import EarlyStopping
 from wsr.finetune.job import Job, initial_head
 from wsr.finetune.lora import trained_factors
 from wsr.finetune.program import hyperparameters, initial_state, training_program
 from wsr.finetune.trainable import partition
-from wsr.low_rank import LowRank, add
+from wsr.geometry.low_rank import LowRank, add
+from wsr.geometry.trees import flatten, nest
+from wsr.models.features import all_features
 from wsr.models.model import Model
-from wsr.progress import Counter
-from wsr.trees import flatten, nest
+from wsr.runtime.progress import Counter
 from wsr.types import AnyArray, Head, Params
 
 _CALL_SECONDS = 0.25

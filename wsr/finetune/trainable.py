@@ -2,7 +2,7 @@
 
 from wsr.finetune.job import Job
 from wsr.finetune.lora import initial_factors
-from wsr.trees import flatten
+from wsr.geometry.trees import flatten
 from wsr.types import AnyArray, Params
 
 

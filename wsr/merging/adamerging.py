@@ -12,7 +12,7 @@ from wsr.merging.method import Given, OfData, one_of, option, positive
 
 if TYPE_CHECKING:
     from wsr.models.model import Model
-    from wsr.region import Region
+    from wsr.region.region import Region
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class AdaMerging(OfData):
     def merge(self, region: "Region", given: Given) -> Mapping[str, Any]:
         """Memory holds the members and one gradient."""
 
-        from wsr.trees import nest
+        from wsr.geometry.trees import nest
 
         return nest({path: np.asarray(leaf) for path, leaf in self.found(region, given)[0].items()})
 
@@ -45,9 +45,9 @@ class AdaMerging(OfData):
         import jax.numpy as jnp
         import optax
 
+        from wsr.geometry.trees import flatten
         from wsr.merging.own_texts import batches_of, first_texts, own_dataset, own_head
-        from wsr.progress import progress
-        from wsr.trees import flatten
+        from wsr.runtime.progress import progress
 
         texts = []
         for member in region.members:
@@ -92,8 +92,8 @@ def _entropy_and_gradient(model: "Model") -> Callable[..., Any]:
     import jax
     import jax.numpy as jnp
 
+    from wsr.geometry.trees import nest
     from wsr.merging.own_texts import logits
-    from wsr.trees import nest
 
     def run(leaves: Any, head: Any, batch: Any, shares: Any, total: Any) -> Any:
         def entropy(leaves: Any) -> Any:
@@ -108,7 +108,7 @@ def _entropy_and_gradient(model: "Model") -> Callable[..., Any]:
 
 def _mixed(base: Mapping[str, Any], members: Mapping[str, Any], rows: Any) -> dict[str, Any]:
     """Each leaf under coefficients of its own."""
-    from wsr.geometry import combine
+    from wsr.geometry.points import combine
 
     return {
         path: combine({path: leaf}, {path: members[path]}, row)[path]

@@ -80,7 +80,7 @@ def default_scale(scale: float | None, population: Population, *, normalise: boo
 
 
 def mixing(row: Row) -> Callable[[Leaf, np.ndarray], None]:
-    """Fills a leaf with ``base + sum_k row_k task_vector_k``: ``wsr.geometry.combine``, out of core.
+    """Fills a leaf with ``base + sum_k row_k task_vector_k``: ``wsr.geometry.points.combine``, out of core.
 
     Sums are taken in float64.
     """

@@ -17,7 +17,7 @@ from wsr.merging.run import merge_leaves
 from wsr.merging.tensor_files import FLOATS, SINGLE, Tensor, TensorWriter, open_tensors
 
 if TYPE_CHECKING:
-    from wsr.region import Region
+    from wsr.region.region import Region
 
 Tensors = Mapping[str, Tensor]
 
@@ -77,7 +77,7 @@ def merge_members(recipe: Recipe, region: "Region", base_name: str) -> dict[str,
     Raises:
       WsrError: a member that the region lacks, another base.
     """
-    from wsr.trees import nest
+    from wsr.geometry.trees import nest
 
     bases = {"base", base_name}
     if recipe.base_model is not None and recipe.base_model not in bases:

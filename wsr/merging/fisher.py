@@ -12,7 +12,7 @@ from wsr.merging.method import Given, OfData, one_of, option, positive, weights
 if TYPE_CHECKING:
     from wsr.data.dataset import AnySplit
     from wsr.models.model import Model
-    from wsr.region import Region
+    from wsr.region.region import Region
     from wsr.types import Head, Params
 
 
@@ -41,7 +41,7 @@ class Fisher(OfData):
         import jax.numpy as jnp
 
         from wsr.merging.own_texts import first_texts, own_dataset, own_head
-        from wsr.progress import progress
+        from wsr.runtime.progress import progress
 
         factors = np.ones(len(region)) if self.weights is None else np.asarray(self.weights)
         base = jax.tree.map(jnp.asarray, region.base)
@@ -73,8 +73,8 @@ def diagonal_fisher(
     import jax
     import jax.numpy as jnp
 
-    from wsr import seeds
     from wsr.merging.own_texts import batches_of
+    from wsr.runtime import seeds
 
     # One text at a time: the square of a sum is not the sum of squares.
     batches = batches_of(model, split, rows=1, row_length=16, packed=False)

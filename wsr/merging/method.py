@@ -13,7 +13,7 @@ from wsr.errors import WsrError
 
 if TYPE_CHECKING:
     from wsr.merging.population import Leaf, Population
-    from wsr.region import Region
+    from wsr.region.region import Region
 
 METHODS: Mapping[str, str] = {
     "uniform": "wsr.merging.averages.Uniform",

@@ -7,12 +7,12 @@ from jaxtyping import Array, Float
 
 from wsr.data.dataset import AnySplit, Dataset
 from wsr.data.packing import Batches, evaluation_batches, row_length_for
+from wsr.engine.probe import fit_probe
 from wsr.errors import WsrError
-from wsr.features import all_features
 from wsr.merging.method import Given
+from wsr.models.features import all_features
 from wsr.models.model import Model
-from wsr.probe import fit_probe
-from wsr.region import Member, Region
+from wsr.region.region import Member, Region
 from wsr.types import Head, Params
 
 

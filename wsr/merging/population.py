@@ -1,6 +1,6 @@
 """Base and members as leaves that are read in pieces: blocks ``[members, piece]``, never a whole model of each.
 
-A leaf of a member comes as ``wsr.similarity`` reads it, from its first entry to its last.
+A leaf of a member comes as ``wsr.geometry.similarity`` reads it, from its first entry to its last.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float32, Float64
 
 if TYPE_CHECKING:
-    from wsr.region import Region
+    from wsr.region.region import Region
 
 PIECE = 2**16
 """Entries of a leaf that are read of each member at a time: a block of some members stays in the core's cache."""
@@ -159,7 +159,7 @@ class Leaf:
 
 def of_region(region: "Region", *, piece: int = PIECE) -> Population:
     """The members of a region and their base."""
-    from wsr.trees import flatten
+    from wsr.geometry.trees import flatten
 
     leaves = {path: np.asarray(leaf, np.float32) for path, leaf in flatten(region.base).items()}
     return Population(

@@ -13,7 +13,7 @@ from wsr.merging.method import Given, OfData, option, share
 if TYPE_CHECKING:
     from wsr.data.dataset import AnySplit
     from wsr.models.model import Model
-    from wsr.region import Region
+    from wsr.region.region import Region
     from wsr.types import Params
 
 
@@ -35,9 +35,9 @@ class RegMean(OfData):
 
     def merge(self, region: "Region", given: Given) -> Mapping[str, Any]:
         """Memory holds a member, and a Gram matrix and a kernel for each dense layer."""
+        from wsr.geometry.trees import flatten, nest
         from wsr.merging.own_texts import first_texts, own_dataset
-        from wsr.progress import progress
-        from wsr.trees import flatten, nest
+        from wsr.runtime.progress import progress
 
         grams: dict[str, np.ndarray] = {}
         products: dict[str, np.ndarray] = {}

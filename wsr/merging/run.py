@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from wsr.cores import usable_cores
 from wsr.errors import WsrError
 from wsr.merging.method import Given, Method, OfData, OfWeights, name_of
 from wsr.merging.population import Leaf, Population, of_region
+from wsr.runtime.cores import usable_cores
 
 if TYPE_CHECKING:
-    from wsr.region import Region
+    from wsr.region.region import Region
 
 Groups = Sequence[tuple[str, Method]]
 """Regular expressions on leaf paths, each with its method; the first that is found in a path says how it is merged."""
@@ -31,7 +31,7 @@ def merge(region: "Region", method: Method, given: Given | None = None, *, group
     Raises:
       WsrError: too few members, something that the method needs and that is not given, a group without a leaf.
     """
-    from wsr.trees import flatten, nest
+    from wsr.geometry.trees import flatten, nest
 
     given = given or Given()
     method.refuse_members(region.names)

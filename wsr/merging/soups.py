@@ -11,9 +11,9 @@ from wsr.merging.method import Given, OfData, option
 
 if TYPE_CHECKING:
     from wsr.data.dataset import Dataset
-    from wsr.evaluate import Protocol
-    from wsr.region import Region
-    from wsr.results import Points
+    from wsr.engine.evaluate import Protocol
+    from wsr.region.region import Region
+    from wsr.store.results import Points
 
 Row = Float[np.ndarray, " members"]
 
@@ -42,8 +42,8 @@ class GreedySoup(Chosen):
 
     def row(self, region: "Region", given: Given) -> Row:
         """The average of those taken in."""
-        from wsr.evaluate import Protocol
-        from wsr.results import Points
+        from wsr.engine.evaluate import Protocol
+        from wsr.store.results import Points
 
         return greedy_soup(region, given.dataset, given.protocol or Protocol(), given.points or Points.in_memory())
 
@@ -61,8 +61,8 @@ class Learned(Chosen):
 
     def row(self, region: "Region", given: Given) -> Row:
         """The best point that was visited."""
-        from wsr.learned_coefficients import learn_coefficients
-        from wsr.progress import progress
+        from wsr.engine.learned_coefficients import learn_coefficients
+        from wsr.runtime.progress import progress
 
         with progress(f"learning coefficients on {given.dataset.name}", self.steps + 1, "points") as counter:
             return learn_coefficients(
@@ -79,9 +79,9 @@ class LearnedFree(Learned):
 
 def greedy_soup(region: "Region", dataset: "Dataset", protocol: "Protocol", points: "Points") -> Row:
     """Returns the coefficients of the greedy soup."""
-    from wsr.evaluate import evaluate
-    from wsr.progress import progress
-    from wsr.sampling import centroid, corners
+    from wsr.engine.evaluate import evaluate
+    from wsr.geometry.sampling import centroid, corners
+    from wsr.runtime.progress import progress
 
     judged = on_validation(dataset)
     with progress(f"greedy soup on {dataset.name}", 2 * len(region) - 1, "points") as counter:

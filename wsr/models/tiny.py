@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from wsr.models.bert import bert
 from wsr.models.model import Checkpoint, Model
-from wsr.seeds import generator
+from wsr.runtime.seeds import generator
 from wsr.types import Params
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")

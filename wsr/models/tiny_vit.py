@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from wsr.models.image_processor import ImageProcessor
+from wsr.data.image_processor import ImageProcessor
 from wsr.models.model import Checkpoint, Model
 from wsr.models.tiny import drawn
 from wsr.models.vit import EXAMPLE as VIT_EXAMPLE

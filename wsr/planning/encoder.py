@@ -8,11 +8,11 @@ import numpy as np
 
 from wsr import models
 from wsr.errors import WsrError
+from wsr.geometry.trees import flatten
 from wsr.models import registry
 from wsr.models.huggingface.config import read_config
 from wsr.models.model import Model
 from wsr.planning.published import CONFIGS
-from wsr.trees import flatten
 from wsr.types import Params
 
 _LAYERS = ("num_hidden_layers", "n_layers", "n_layer", "num_layers")

@@ -30,7 +30,7 @@ class Chip:
     """Of a full host; 0: not known."""
 
     def memory_stats(self) -> Mapping[str, int]:
-        """As a ``jax.Device`` answers, so that ``wsr.devices.memory_budget`` serves chips that are not here."""
+        """As a ``jax.Device`` answers, so that ``wsr.runtime.devices.memory_budget`` serves chips that are not here."""
         return {"bytes_limit": int(self.memory_bytes)}
 
 
@@ -111,8 +111,8 @@ def find(name: str) -> Hardware:
 def _here() -> Hardware:
     import jax
 
-    from wsr.cores import usable_cores
-    from wsr.devices import memory_budget
+    from wsr.runtime.cores import usable_cores
+    from wsr.runtime.devices import memory_budget
 
     device = jax.devices()[0]
     rates = {dtype: _matmul_rate(dtype) for dtype in ("float32", "bfloat16")}

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from wsr.data.dataset import Dataset, Split
-from wsr.devices import chunk_for_device, memory_budget
+from wsr.engine.region_features import plan_features
 from wsr.finetune.job import Job, Recipe
 from wsr.finetune.memory import member_bytes, shared_bytes
 from wsr.planning.encoder import Encoder
 from wsr.planning.hardware import Chip
-from wsr.region import Region
-from wsr.region_features import plan_features
+from wsr.region.region import Region
+from wsr.runtime.devices import chunk_for_device, memory_budget
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def training_memory(encoder: Encoder, chip: Chip, recipe: Recipe, length: float)
 
 
 def evaluation_memory(encoder: Encoder, chip: Chip, texts: int, length: float) -> Memory:
-    """Returns what evaluating one point over ``texts`` needs on a chip; see ``wsr.devices.plan``.
+    """Returns what evaluating one point over ``texts`` needs on a chip; see ``wsr.runtime.devices.plan``.
 
     The program is compiled for the device that is here, whose buffers another kind need not have.
     """

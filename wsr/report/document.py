@@ -26,8 +26,8 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import numpy as np
 
-from wsr import strict_json
 from wsr.errors import WsrError
+from wsr.runtime import strict_json
 
 VERDICTS = ("holds", "partly", "does not hold", "not settled", "not tested")
 

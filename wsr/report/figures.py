@@ -9,13 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from wsr.atomic import write_atomically
 from wsr.errors import WsrError
 from wsr.report.canvas import RC, Canvas
 from wsr.report.document import Document, Figure
 from wsr.report.kinds import PLOTS
 from wsr.report.style import MUTED, WIDTH
 from wsr.report.svg import for_file, for_page
+from wsr.runtime.atomic import write_atomically
 
 # Which keys of the data hold the numbers that are drawn; labels and scales aside.
 _NUMBERS = frozenset({"matrix", "x", "y", "values", "mean", "height"})

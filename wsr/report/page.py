@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-from wsr.atomic import write_atomically
 from wsr.report.document import Document, Figure, Section
 from wsr.report.figures import draw, missing
 from wsr.report.style import readable
 from wsr.report.stylesheet import STYLESHEET
 from wsr.report.tables import table_html
+from wsr.runtime.atomic import write_atomically
 
 # Styles stand in the file itself; nothing may be loaded, sent or run.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"

@@ -5,9 +5,9 @@ import io
 from html import escape
 from pathlib import Path
 
-from wsr.atomic import write_atomically
 from wsr.report.document import Cell, Table
 from wsr.report.style import number, readable
+from wsr.runtime.atomic import write_atomically
 
 # A table of more rows is folded until someone asks for it.
 OPEN_ROWS = 12

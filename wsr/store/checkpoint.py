@@ -24,11 +24,11 @@ from typing import Any
 
 import numpy as np
 
-from wsr import buckets, strict_json
 from wsr.errors import WsrError
+from wsr.geometry.trees import nest
+from wsr.runtime import buckets, strict_json
 from wsr.store.leaf_file import LeafFile, WrongLeaf
 from wsr.store.leaves import Leaves, Table, differences, json_sha256
-from wsr.trees import nest
 
 FORMAT = 2
 FORMAT_OF_FACTORS = 3

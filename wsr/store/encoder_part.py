@@ -13,11 +13,11 @@ from typing import Any, Literal
 import ml_dtypes
 import numpy as np
 
-from wsr import low_rank
-from wsr.low_rank import Factors, LowRank, OpenLowRank
+from wsr.geometry import low_rank
+from wsr.geometry.low_rank import Factors, LowRank, OpenLowRank
+from wsr.geometry.trees import flatten, nest
 from wsr.store import checkpoint
 from wsr.store.leaves import Leaves, Table
-from wsr.trees import flatten, nest
 from wsr.types import Params
 
 DTypeOnDisk = Literal["float32", "bfloat16_task_vector"]

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from wsr import strict_json
 from wsr.errors import WsrError
+from wsr.runtime import strict_json
 from wsr.store.leaves import json_sha256
 
 

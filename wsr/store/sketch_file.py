@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32
 
-from wsr.atomic import write_atomically
 from wsr.errors import WsrError
+from wsr.runtime.atomic import write_atomically
 from wsr.store.leaves import json_sha256
 
 FORMAT = 1

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from wsr import buckets, strict_json
 from wsr.errors import WsrError
-from wsr.low_rank import LowRank
+from wsr.geometry.low_rank import LowRank
+from wsr.geometry.trees import nest
+from wsr.runtime import buckets, strict_json
 from wsr.store import checkpoint, encoder_part
 from wsr.store.encoder_part import DTypeOnDisk
 from wsr.store.gram_file import GramFile
@@ -36,7 +37,6 @@ from wsr.store.record import (
 from wsr.store.seal import sealed
 from wsr.store.sketch_file import SketchFile
 from wsr.store.verification import DAMAGED, damaged_parts, parts_of, summary_of
-from wsr.trees import nest
 from wsr.types import Params
 
 

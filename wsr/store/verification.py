@@ -8,15 +8,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from wsr import strict_json
-from wsr.cores import usable_cores
 from wsr.errors import WsrError
-from wsr.progress import Counter
-from wsr.results import read_point, read_sealed_rows
+from wsr.runtime import strict_json
+from wsr.runtime.cores import usable_cores
+from wsr.runtime.progress import Counter
 from wsr.store import checkpoint
 from wsr.store.gram_file import GramFile
 from wsr.store.member import member_folders, read_member
 from wsr.store.record import read_quarantined
+from wsr.store.results import read_point, read_sealed_rows
 
 DAMAGED = "damaged"
 """The folder for what was set aside."""

@@ -15,26 +15,28 @@ import jaxlib
 import numpy as np
 
 import wsr
-from wsr.atomic import write_atomically
 from wsr.data.dataset import Dataset
 from wsr.data.fingerprint import fingerprint
 from wsr.data.load import load_dataset
+from wsr.engine.evaluate import Protocol
 from wsr.errors import WsrError
-from wsr.evaluate import Protocol
 from wsr.finetune import Job, Recipe
+from wsr.finetune.members import train_members
+from wsr.geometry.sampling import extrapolation_alphas
 from wsr.models.load import load
+from wsr.region.learned import learned_region
 from wsr.report.document import Document, Section
-from wsr.results import Points, write_rows
-from wsr.sampling import extrapolation_alphas
+from wsr.runtime.atomic import write_atomically
 from wsr.store import Store
-from wsr.studies.clusters import clusters
-from wsr.studies.context import Context
-from wsr.studies.directions import random_directions
-from wsr.studies.groups import Sizes, groups
+from wsr.store.results import Points, write_rows
+from wsr.studies.centroid_start import FewShot, centroid_start
+from wsr.studies.convex_hull import Sizes, groups
+from wsr.studies.harness.context import Context
+from wsr.studies.harness.members import members_section
+from wsr.studies.harness.plan import same_plan_or_refuse
 from wsr.studies.lines import extrapolation, lines
-from wsr.studies.members import learned_region, members_section, train_members
-from wsr.studies.plan import same_plan_or_refuse
-from wsr.studies.start import FewShot, centroid_start
+from wsr.studies.random_directions import random_directions
+from wsr.studies.same_dataset_clusters import clusters
 
 
 @dataclass(frozen=True)

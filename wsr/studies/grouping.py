@@ -5,13 +5,13 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 from jaxtyping import Int
 
-from wsr.cluster_count import ClusterCount, silhouette
-from wsr.clustering import Dendrogram, dendrogram, scores
-from wsr.geometry import cosine
-from wsr.membership.outliers import Flag
-from wsr.region import Region
+from wsr.geometry.gram import cosine
+from wsr.region.outliers import Flag
+from wsr.region.region import Region
 from wsr.report.document import Cell, Figure, Section, Table
-from wsr.studies.clustered import Similarity, relate, same
+from wsr.statistics.cluster_count import ClusterCount, silhouette
+from wsr.statistics.clustering import Dendrogram, dendrogram, scores
+from wsr.studies.harness.clustered import Similarity, relate, same
 from wsr.studies.layers import grams_by_leaf_group
 
 Clusters = Int[np.ndarray, " models"]

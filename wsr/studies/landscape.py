@@ -7,16 +7,16 @@ from functools import partial
 import numpy as np
 from jaxtyping import Float, Int
 
-from wsr import sampling
-from wsr.compare import Interval
-from wsr.evaluate import Evaluation
-from wsr.lattice import lattice
-from wsr.region import Region
+from wsr.engine.evaluate import Evaluation
+from wsr.engine.lattice import lattice
+from wsr.geometry import sampling
+from wsr.region.region import Region
 from wsr.report.document import Figure, Section, Table
-from wsr.studies.context import Context, Request, score_all
-from wsr.studies.intervals import bootstrap_mean
+from wsr.statistics.bootstrap import bootstrap_mean
+from wsr.statistics.compare import Interval
+from wsr.studies.harness.context import Context, Request, score_all
+from wsr.studies.harness.verdict import above, below, verdict
 from wsr.studies.lines import KINDS, NO_BARRIER_NATS
-from wsr.studies.verdict import above, below, verdict
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64
 
-from wsr import seeds
-from wsr.compare import Interval
-from wsr.geometry import cosine
-from wsr.progress import progress
-from wsr.region import Region
+from wsr.geometry.gram import cosine
+from wsr.geometry.similarity import gram_matrix, megabytes
+from wsr.region.region import Region
 from wsr.report.document import Figure, Section, Table
-from wsr.similarity import gram_matrix, megabytes
-from wsr.studies.clustered import (
+from wsr.runtime import seeds
+from wsr.runtime.progress import progress
+from wsr.statistics.compare import Interval
+from wsr.studies.harness.clustered import (
     Clustered,
     Related,
     cluster,
@@ -26,7 +26,7 @@ from wsr.studies.clustered import (
     same,
     score_rows,
 )
-from wsr.studies.verdict import verdict
+from wsr.studies.harness.verdict import verdict
 
 HOLDS = 0.95
 """One-to-one accuracy from which a part of the encoder counts as clustered by itself."""

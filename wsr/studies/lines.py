@@ -8,14 +8,14 @@ from functools import partial
 import numpy as np
 from jaxtyping import Float
 
-from wsr import sampling
-from wsr.compare import Interval, barrier_interval, barriers
-from wsr.evaluate import Evaluation
-from wsr.region import Member, Region
+from wsr.engine.evaluate import Evaluation
+from wsr.geometry import sampling
+from wsr.region.region import Member, Region
 from wsr.report.document import Figure, Section, Table
-from wsr.studies.context import Context, Request, score_all
-from wsr.studies.intervals import bootstrap_mean
-from wsr.studies.verdict import above, below, verdict
+from wsr.statistics.bootstrap import bootstrap_mean
+from wsr.statistics.compare import Interval, barrier_interval, barriers
+from wsr.studies.harness.context import Context, Request, score_all
+from wsr.studies.harness.verdict import above, below, verdict
 
 KINDS = ("same dataset", "same family", "across families")
 NO_BARRIER_NATS = 0.02

@@ -15,13 +15,13 @@ import numpy as np
 from jaxtyping import Float
 
 from wsr.data.dataset import Dataset
-from wsr.evaluate import evaluate
-from wsr.features import all_features
+from wsr.engine.evaluate import evaluate
+from wsr.geometry.sampling import corners
 from wsr.merging.method import Given, find, made, options_of
 from wsr.merging.run import merge
-from wsr.region import Member, Region
-from wsr.sampling import corners
-from wsr.studies.context import Context
+from wsr.models.features import all_features
+from wsr.region.region import Member, Region
+from wsr.studies.harness.context import Context
 from wsr.types import Head, Params
 
 CHOOSE = ("greedy", "learned", "learned_free")

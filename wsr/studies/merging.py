@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from wsr.compare import holm
 from wsr.errors import WsrError
-from wsr.progress import progress
-from wsr.region import Region
+from wsr.region.region import Region
 from wsr.report.document import Figure, Section, Table
-from wsr.studies.context import Context
+from wsr.runtime.progress import progress
+from wsr.statistics.compare import holm
+from wsr.studies.harness.context import Context
 from wsr.studies.merged_models import Effort, Scored, models_of, score_model
 from wsr.types import Head
 

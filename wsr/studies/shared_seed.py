@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 
-from wsr import seeds
-from wsr.compare import Interval
-from wsr.region import Region
+from wsr.region.region import Region
 from wsr.report.document import Figure, Section
-from wsr.studies.clustered import (
+from wsr.runtime import seeds
+from wsr.statistics.compare import Interval
+from wsr.studies.harness.clustered import (
     Clustered,
     Related,
     accuracy_told,
@@ -22,7 +22,7 @@ from wsr.studies.clustered import (
     score_table,
     told,
 )
-from wsr.studies.verdict import above, verdict
+from wsr.studies.harness.verdict import above, verdict
 
 POPULATIONS = ("independent seeds", "shared seeds")
 SAME_SEED, OTHER_SEED = "other dataset, same seed", "other dataset, other seed"

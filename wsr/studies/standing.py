@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from wsr.clustering import tsne
-from wsr.geometry import cosine, norms
-from wsr.membership.outliers import Flag, flags
-from wsr.membership.regions import UNKNOWN, Population, Standing, standings
+from wsr.geometry.gram import cosine, norms
+from wsr.region.outliers import Flag, flags
+from wsr.region.standing import UNKNOWN, Population, Standing, standings
 from wsr.report.document import Figure, Section, Table
+from wsr.statistics.clustering import tsne
 
 NEAREST = 5
 

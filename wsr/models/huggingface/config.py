@@ -5,11 +5,11 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from wsr import strict_json
 from wsr.errors import WsrError
 from wsr.models.counterpart import Counterpart
 from wsr.models.model import Model
 from wsr.models.registry import architectures
+from wsr.runtime import strict_json
 
 HARMLESS = frozenset(
     (

@@ -11,17 +11,17 @@ from typing import Any
 import jax
 import numpy as np
 
+from wsr.data.image_processor import FILE as IMAGE_PROCESSOR_FILE
+from wsr.data.image_processor import read_image_processor
 from wsr.errors import WsrError
+from wsr.geometry.trees import flatten
 from wsr.models.huggingface.config import read_config, read_json, to_config
 from wsr.models.huggingface.files import read_tensors, refuse_links
 from wsr.models.huggingface.heads import ClassifierHead
 from wsr.models.huggingface.shards import SHARD_BYTES, write_tensors
 from wsr.models.huggingface.weights import from_huggingface, their_tensors
-from wsr.models.image_processor import FILE as IMAGE_PROCESSOR_FILE
-from wsr.models.image_processor import read_image_processor
 from wsr.models.model import Checkpoint, Model
 from wsr.models.registry import architectures, build
-from wsr.trees import flatten
 from wsr.types import AnyArray
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json")

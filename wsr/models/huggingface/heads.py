@@ -73,7 +73,7 @@ def linear_classifier(model: Model, head: Head) -> ClassifierHead:
 
 
 def stored_classifier(head: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> ClassifierHead:
-    """Returns the head of a model that was imported, as ``about`` (``wsr.incoming.member``) says it was."""
+    """Returns the head of a model that was imported, as ``about`` (``wsr.exchange.member``) says it was."""
     config = dict(about["config"])
     if "id2label" in config:  # keys of JSON are texts
         config["id2label"] = {int(number): label for number, label in config["id2label"].items()}

@@ -17,13 +17,13 @@ import jax
 import numpy as np
 
 from wsr.errors import WsrError
-from wsr.low_rank import Factors, LowRank
+from wsr.geometry.low_rank import Factors, LowRank
+from wsr.geometry.trees import flatten
 from wsr.models.counterpart import KINDS, SAME, TRANSPOSED, Counterpart
 from wsr.models.huggingface.config import counterpart_of, read_json
 from wsr.models.huggingface.files import read_file
 from wsr.models.huggingface.weights import is_dropped
 from wsr.models.model import Model
-from wsr.trees import flatten
 from wsr.types import Params
 
 CONFIG = "adapter_config.json"
@@ -64,7 +64,7 @@ class Adapter(NamedTuple):
 
 
 def read_adapter(folder: Path, model: Model, base: Params) -> Adapter:
-    """Returns the adapter in ``folder`` as a task vector of ``model``; ``wsr.low_rank.add`` merges it into ``base``.
+    """Returns the adapter in ``folder`` as a task vector of ``model``; ``low_rank.add`` merges it into ``base``.
 
     Raises:
         WsrError: another kind of adapter, attributes that are not understood, a pickle, or tensors that are missing,

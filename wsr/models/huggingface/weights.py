@@ -7,10 +7,10 @@ import jax
 import numpy as np
 
 from wsr.errors import WsrError
+from wsr.geometry.trees import flatten, nest
 from wsr.models.counterpart import KINDS, Counterpart, Layout
 from wsr.models.huggingface.config import counterpart_of
 from wsr.models.model import Model
-from wsr.trees import flatten, nest
 from wsr.types import Params
 
 _OLD_NAMES = {"gamma": "weight", "beta": "bias"}

@@ -1,0 +1,104 @@
+"""The held-out loss of a linear probe as a differentiable function of the features, the probe's fit included."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from wsr.engine.probe import fit_probe, fixed_head_loss
+from wsr.types import AnyArray
+
+Labels = Int[AnyArray, " _"] | Float[AnyArray, " _"]
+
+HIGHEST = jax.lax.Precision.HIGHEST  # accelerators otherwise multiply float32 in bfloat16 or TF32
+
+
+def probed_loss_and_gradient(
+    features: Float[AnyArray, "texts hidden"],
+    probe_labels: Labels,
+    labels: Labels,
+    *,
+    classes: int,
+    inverse_l2: float = 1.0,
+) -> tuple[float, Float[Array, "texts hidden"]]:
+    """Returns the mean loss of a linear probe on held-out texts, and its gradient in the features of all texts.
+
+    The probe is fitted on the first texts, as many as there are ``probe_labels``; the others are held out.
+
+    The gradient includes the motion of the probe's optimum, by the implicit function theorem: the optimum is where the
+    gradient of ``fit_probe``'s convex problem vanishes, and one linear system in its Hessian, solved by conjugate
+    gradients, says how it moves (Bengio 2000, Gradient-based optimization of hyperparameters).
+    """
+    values = jnp.asarray(features)
+    head = fit_probe(values[None, : len(probe_labels)], probe_labels, classes=classes, inverse_l2=inverse_l2)
+    fitted = jnp.concatenate([head["kernel"][0], head["bias"]])
+    loss, gradient = _loss_and_gradient(values, fitted, probe_labels, labels, jnp.float32(inverse_l2))
+    return float(loss), gradient
+
+
+def _held_out_loss(
+    features: Float[Array, "texts hidden"],
+    fitted: Float[Array, "inputs classes"],
+    probe_labels: Labels,
+    labels: Labels,
+    inverse_l2: Float[Array, ""],
+) -> Float[Array, ""]:
+    known, held_out = features[: len(probe_labels)], features[len(probe_labels) :]
+    # Any constant may be taken off all features: the intercept makes up for it. The mean keeps float32 sums small.
+    mean = jax.lax.stop_gradient(known.mean(axis=0))
+    inputs = jnp.pad(known - mean, ((0, 0), (0, 1)), constant_values=1.0)
+    centred = fitted.at[-1].add(jnp.matmul(mean, fitted[:-1], precision=HIGHEST))
+    weights = _optimal_weights(inputs, centred, probe_labels, inverse_l2)
+    head = {"kernel": weights[None, :-1], "bias": weights[None, -1]}
+    return fixed_head_loss((held_out - mean)[None], labels, head).mean()
+
+
+_loss_and_gradient = jax.jit(jax.value_and_grad(_held_out_loss))
+
+
+def _optimal_weights(
+    inputs: Float[Array, "texts inputs"],
+    fitted: Float[Array, "inputs classes"],
+    labels: Labels,
+    inverse_l2: Float[Array, ""],
+) -> Float[Array, "inputs classes"]:
+    """The probe's kernel, with its intercept as last row, as a differentiable function of ``inputs``.
+
+    Its value is ``fitted``: a step of Newton's from the optimum goes nowhere, and the derivative of that step is the
+    derivative of the optimum.
+    """
+    classes = fitted.shape[1]
+    # A class without a text keeps the constants that fit_probe gives it.
+    present = (labels[:, None] == np.arange(classes)).any(axis=0) if classes > 1 else np.ones(1, bool)
+    # fit_probe's two classes share one weight vector w, with columns -w/2 and w/2: half |w|^2 is all of |kernel|^2.
+    penalty = 0.5 if classes > 2 else 1.0
+
+    def logits_of(weights: Array, inputs: Array) -> Array:
+        return jnp.where(present, jnp.matmul(inputs, weights, precision=HIGHEST), -jnp.inf)
+
+    def objective(weights: Array, inputs: Array) -> Array:
+        logits = logits_of(weights, inputs)
+        if classes == 1:
+            data = jnp.square(logits[:, 0] - labels).sum()
+        else:
+            chances = jax.nn.log_softmax(logits, axis=-1)
+            data = -jnp.take_along_axis(chances, labels[:, None], axis=-1).sum()
+            # The same number added to all intercepts changes nothing: fit_probe's add up to 0, and here they have to,
+            # or the Hessian would be singular.
+            data += len(labels) * jnp.square(jnp.where(present, weights[-1], 0.0).sum())
+        return inverse_l2 * data + penalty * jnp.square(weights[:-1]).sum()
+
+    fixed = jax.lax.stop_gradient(inputs)
+    slope = jax.grad(objective)
+    hessian = jax.linearize(lambda weights: slope(weights, fixed), fitted)[1]
+    chance = jax.nn.softmax(logits_of(fitted, fixed), axis=-1)
+    # The Hessian averaged over classes: but for a factor it is the Hessian itself where there are one or two.
+    curvature = (chance * (1 - chance)).mean(axis=-1, keepdims=True) if classes > 1 else 1.0
+    metric = inverse_l2 * jnp.matmul((fixed * curvature).T, fixed, precision=HIGHEST)
+    ridge = jnp.ones(len(metric)).at[-1].set(0.0) + 1e-6 * jnp.diagonal(metric)
+    factor = jax.scipy.linalg.cho_factor(metric + jnp.diag(ridge))
+    precondition = partial(jax.scipy.linalg.cho_solve, factor)
+    step = jax.scipy.sparse.linalg.cg(hessian, slope(fitted, inputs), tol=1e-6, maxiter=200, M=precondition)[0]
+    return fitted - jnp.where(present, step, 0.0)

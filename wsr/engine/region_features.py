@@ -1,0 +1,193 @@
+"""Features of texts under points of a region, chunk of points by chunk."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Literal
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Int
+
+from wsr.data.dataset import AnySplit, joined
+from wsr.data.packing import Batches, evaluation_batches, row_length_for, rows_a_step
+from wsr.geometry.points import combine_one_by_one
+from wsr.models.features import encoding_bytes, point_features, refuse_other_split
+from wsr.region.region import Region
+from wsr.runtime.devices import Plan, chunk_for_device, mesh_for, plan, rows_for_device
+from wsr.runtime.placement import placed
+from wsr.types import Params
+
+Precision = Literal["float32", "bfloat16"]
+Passes = list[list[int]]
+"""Numbers of the points that are mixed together, pass by pass."""
+
+
+def region_features(
+    region: Region,
+    coefficients: Float[np.ndarray, "points members"],
+    splits: Mapping[str, AnySplit],
+    *,
+    rows: int = 16,
+    row_length: int = 64,
+    chunk: int | None = None,
+    memory_budget_gib: float | None = None,
+    mesh: Mesh | None = None,
+    precision: Precision = "float32",
+) -> Iterator[tuple[list[int], dict[str, Float[Array, "chunk texts hidden"]]]]:
+    """Yields numbers of points and the features of every text of each split under them.
+
+    Each point comes once. Features of the last chunk may go on with copies of its last point.
+
+    Args:
+      region: the population.
+      coefficients: the points, over the region's members.
+      splits: the texts, by name.
+      rows: packed rows a forward pass reads, about; more on an accelerator that few points leave idle.
+      row_length: tokens in a row; longer texts make longer rows.
+      chunk: points on each device at the same time; None: chosen for the device.
+      memory_budget_gib: of each device; None: most of what it has.
+      mesh: devices by points and texts, see ``wsr.runtime.devices``; None: all accelerators, or one CPU.
+      precision: what the encoder computes in; points are mixed, and features pooled, in float32.
+
+    Raises:
+      WsrError: where the memory does not do.
+    """
+    if not len(coefficients):
+        return
+    mesh = mesh or mesh_for(len(coefficients))
+    layout, packed = _planned(region, coefficients, splits, rows, row_length, chunk, memory_budget_gib, mesh, precision)
+    # Texts of all splits share rows and batches.
+    ends = np.cumsum([len(split) for split in splits.values()])
+    passes = _passes(len(coefficients), layout.together * layout.rounds)
+    base = placed(region.base, layout.sharding())
+    load = _loader(region, coefficients, passes, layout)
+    for number, part in enumerate(passes):
+        # The last pass is filled up with its last point, so that one program serves all.
+        filled = part + [part[-1]] * (layout.together * layout.rounds - len(part))
+        used = _used(coefficients, part)
+        rows_of_round = coefficients[np.ix_(filled, used)].reshape(layout.rounds, layout.together, len(used))
+        mixed = combine_one_by_one(
+            base,
+            (load(number, member) for member in used),
+            rows_of_round if layout.rounds > 1 else rows_of_round[0],
+            sharding=layout.sharding(*([None] if layout.rounds > 1 else []), "points"),
+        )
+        for first in range(0, len(part), layout.together):
+            points = _round(mixed, first // layout.together) if layout.rounds > 1 else mixed
+            points = points if precision == "float32" else _as(points, precision)
+            features = point_features(region.model, points, packed, int(ends[-1]), layout.mesh)
+            yield (
+                part[first : first + layout.together],
+                {
+                    name: features[:, end - len(split) : end]
+                    for (name, split), end in zip(splits.items(), ends.tolist(), strict=True)
+                },
+            )
+        del mixed, points  # the next ones are not to lie beside them
+
+
+def plan_features(
+    region: Region,
+    coefficients: Float[np.ndarray, "points members"],
+    splits: Mapping[str, AnySplit],
+    *,
+    rows: int = 16,
+    row_length: int = 64,
+    chunk: int | None = None,
+    memory_budget_gib: float | None = None,
+    mesh: Mesh | None = None,
+    precision: Precision = "float32",
+) -> Plan:
+    """Returns how ``region_features`` would go about it; compiles what that would run.
+
+    Raises:
+      WsrError: where the memory does not do.
+    """
+    mesh = mesh or mesh_for(len(coefficients))
+    return _planned(region, coefficients, splits, rows, row_length, chunk, memory_budget_gib, mesh, precision)[0]
+
+
+def _planned(
+    region: Region,
+    coefficients: Float[np.ndarray, "points members"],
+    splits: Mapping[str, AnySplit],
+    rows: int,
+    row_length: int,
+    chunk: int | None,
+    memory_budget_gib: float | None,
+    mesh: Mesh,
+    precision: Precision,
+) -> tuple[Plan, Batches]:
+    device, axis = mesh.local_devices[0], mesh.shape["points"]
+    most = chunk or chunk_for_device(-(-len(coefficients) // axis), device=device)
+    refuse_other_split(region.model, *splits.values())
+    texts: AnySplit = joined(list(splits.values()))
+    length = row_length_for(row_length, texts)
+    fitting = rows_for_device(rows, most, length, device=device)
+    together = rows_a_step(texts, fitting, row_length=length, packed=region.model.packed)
+    packed = evaluation_batches(texts, rows=together, row_length=length, packed=region.model.packed)
+    layout = plan(
+        len(coefficients),
+        params_bytes=sum(4 * leaf.size for leaf in jax.tree.leaves(region.base)),
+        members=partial(_most_members, coefficients),
+        point_bytes=_point_bytes(region.model.hidden, splits),
+        encoding_bytes=partial(encoding_bytes, region.model, region.base, packed, mesh, precision=precision),
+        mesh=mesh,
+        chunk=chunk,
+        memory_budget_gib=memory_budget_gib,
+    )
+    return layout, packed
+
+
+def _loader(
+    region: Region, coefficients: Float[np.ndarray, "points members"], passes: Passes, layout: Plan
+) -> Callable[[int, int], Params]:
+    """Returns ``load(pass, member)``; members stay on the device until the last pass that needs them, or not at all."""
+    last = {member: number for number, part in enumerate(passes) for member in _used(coefficients, part)}
+    kept: dict[int, Params] = {}
+
+    def load(number: int, member: int) -> Params:
+        params = kept.pop(member, None) or placed(region.members[member].load(), layout.sharding())
+        if layout.resident and last[member] > number:
+            kept[member] = params
+        return params
+
+    return load
+
+
+def _most_members(coefficients: Float[np.ndarray, "points members"], together: int) -> int:
+    """How many members are on the device at most where each stays from its first pass to its last."""
+    passes = _passes(len(coefficients), together)
+    uses: dict[int, list[int]] = {}
+    for number, part in enumerate(passes):
+        for member in _used(coefficients, part):
+            uses.setdefault(member, []).append(number)
+    staying = [sum(own[0] <= number <= own[-1] > own[0] for own in uses.values()) for number in range(len(passes))]
+    return max(staying, default=0) + bool(uses)
+
+
+def _passes(points: int, together: int) -> Passes:
+    return [list(range(first, min(first + together, points))) for first in range(0, points, together)]
+
+
+def _used(coefficients: Float[np.ndarray, "points members"], points: Sequence[int]) -> list[int]:
+    """Members with a coefficient other than 0 in any of some points."""
+    return np.flatnonzero(np.any(coefficients[list(points)] != 0, axis=0)).tolist()
+
+
+def _point_bytes(hidden: int, splits: Mapping[str, AnySplit]) -> int:
+    """Features of a point, in the order of batches, of texts and those of the point before; and a probe on them."""
+    sizes = [len(split) for split in splits.values()]
+    probe = 3 * max(sizes) * hidden + 4 * hidden**2
+    return 4 * (3 * sum(sizes) * hidden + probe)
+
+
+@partial(jax.jit, static_argnames="precision")
+def _as(points: Params, precision: Precision) -> Params:
+    return jax.tree.map(lambda leaf: leaf.astype(precision), points)
+
+
+@jax.jit
+def _round(mixed: Params, number: int | Int[Array, ""]) -> Params:
+    return jax.tree.map(lambda leaf: leaf[number], mixed)

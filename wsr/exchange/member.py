@@ -1,0 +1,294 @@
+"""A model from outside, read from a Hugging Face folder as a member of a base's population, or refused with reasons.
+
+What is refused is what would make an average meaningless: another architecture, computation, shape or vocabulary. How
+near the model is to the base is told in numbers; ``require_base`` refuses one that was not fine-tuned from it.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes  # noqa: F401  # NumPy knows "bfloat16" by its name from here on.
+import numpy as np
+from jax import numpy as jnp
+
+from wsr.errors import WsrError
+from wsr.exchange.kinship import LEAST_COSINE, Kinship, kinship, rounding
+from wsr.geometry.low_rank import LowRank, add
+from wsr.geometry.trees import flatten, nest
+from wsr.models.counterpart import Counterpart
+from wsr.models.huggingface.config import counterpart_of, read_config, read_json
+from wsr.models.huggingface.files import read_tensors, refuse_links
+from wsr.models.huggingface.folder import TOKENIZER_FILES, read_tokenizer
+from wsr.models.huggingface.peft import CONFIG as ADAPTER
+from wsr.models.huggingface.peft import read_adapter
+from wsr.models.huggingface.weights import from_huggingface, is_dropped
+from wsr.models.model import Checkpoint, Model
+from wsr.models.registry import build
+from wsr.store.record import to_plain_json
+from wsr.types import Params
+
+HALF = ("float16", "bfloat16")
+# Attributes that matter while a model is trained: what is read here is its weights.
+_TRAINING_ONLY = re.compile(r"dropout|pdrop|initializer")
+# What a config says about its head, kept so that export gives the whole classifier back.
+_ABOUT_HEAD = ("architectures", "id2label", "label2id", "problem_type", "classifier_dropout")
+_CLASSES = re.compile(r"(classifier|out_proj|score)\.weight$")
+_LANGUAGE_MODEL = re.compile(r".*(MaskedLM|PreTraining|CausalLM|LMHeadModel)")
+
+
+@dataclass(frozen=True, eq=False)
+class Incoming:
+    """A model of another's making, in the form of a base's members."""
+
+    folder: Path
+    params: Params
+    """The encoder: float32, of the base's form."""
+    head: Mapping[str, np.ndarray]
+    """Tensors of its heads (and of a pooler, which is one), float32, under the names that the file gives them."""
+    about: Mapping[str, Any]
+    """What the folder says of itself, as JSON: format, dtype, prefix of the encoder's names, the head's labels."""
+    kinship: Kinship
+    """How near it is to the base."""
+    notes: tuple[str, ...]
+    """What was done to it, and what a reader should know."""
+    low_rank: LowRank | None = None
+    """The task vector of a LoRA adapter, which ``params`` has merged."""
+
+
+def read_member(folder: Path, base: Checkpoint) -> Incoming:
+    """Reads the model in ``folder`` as one fine-tuned from ``base``; ``base.tokenizer`` may be None (then unchecked).
+
+    Raises:
+        WsrError: the folder is broken, or of another architecture, config, vocabulary or shape; all differences in
+            one line.
+    """
+    refuse_links(folder)
+    if (folder / ADAPTER).exists():
+        return _read_adapter(folder, base)
+    counterpart = counterpart_of(base.model)
+    theirs = _architecture(folder, counterpart)
+    rows = base.model.config.get("vocab_size")
+    their_rows = theirs.get("vocab_size", rows) if rows is not None else None
+    problems = _config_differences(folder, base.model)
+    notes: list[str] = []
+    their_rows = _compare_vocabularies(folder, base.tokenizer, rows, their_rows, problems, notes)
+    model = base.model
+    if their_rows != rows:
+        model = build(base.model.name, {**base.model.config, "vocab_size": their_rows})
+    tensors = read_tensors(folder)
+    try:
+        params, dropped = from_huggingface(model, tensors)
+        problems += _head_differences({name: tensors[name] for name in dropped}, theirs)
+    except WsrError as error:
+        problems.append(str(error))
+    if problems:
+        raise WsrError(f"{folder}: cannot be a member of this population: {'; '.join(problems)}")
+    if model is not base.model:
+        params = _fit_vocabulary(params, base.params)
+    _refuse_broken(folder, params)
+    head = _head(tensors, dropped, params, rows, their_rows, notes)
+    prefixed = any(name.startswith(counterpart.prefix) for name in tensors if not is_dropped(counterpart, name))
+    _tell_of_pooler(counterpart, dropped, notes)
+    _tell_of_tied_decoder(theirs, dropped, notes)
+    found = kinship(params, base.params)
+    dtypes = sorted({str(tensor.dtype) for name, tensor in tensors.items() if name not in dropped})
+    notes += [_of_precision(dtype, base.params, found) for dtype in dtypes if dtype in HALF]
+    about = {
+        "format": "safetensors",
+        "dtype": ", ".join(dtypes),
+        "prefix": counterpart.prefix if prefixed else "",
+        "config": {name: theirs[name] for name in _ABOUT_HEAD if theirs.get(name) is not None},
+    }
+    return Incoming(folder, params, head, about, found, tuple(notes))
+
+
+def require_base(incoming: Incoming, hint: str = "") -> None:
+    """Raises where the model was not fine-tuned from the base it was read for; ``hint`` ends the line."""
+    if not incoming.kinship.same_base:
+        raise WsrError(
+            f"{incoming.folder}: not fine-tuned from this base: {incoming.kinship} (a fine-tuned model has a cosine of "
+            f"nearly 1, an independent one of nearly 0; at least {LEAST_COSINE:g} is asked for){hint}"
+        )
+
+
+def _read_adapter(folder: Path, base: Checkpoint) -> Incoming:
+    adapter = read_adapter(folder, base.model, base.params)
+    notes = ["a LoRA adapter, merged: nothing in its tensors tells which base it was trained from"]
+    if adapter.base_name:
+        notes.append(f"its config names {adapter.base_name!r}")
+    if adapter.head:
+        notes.append(f"kept apart as its head: {', '.join(sorted(adapter.head))}")
+    params = add(base.params, adapter.task_vector)
+    _refuse_broken(folder, params)
+    head = {name: np.asarray(tensor, np.float32) for name, tensor in adapter.head.items()}
+    # An adapter's config says nothing of its labels.
+    classes = next((len(head[name]) for name in head if _CLASSES.search(name)), 0)
+    labels = {str(number): f"LABEL_{number}" for number in range(classes)}
+    config = {"id2label": labels, "label2id": {label: int(number) for number, label in labels.items()}}
+    prefix = counterpart_of(base.model).prefix
+    about = {"format": "LoRA adapter", "prefix": prefix, "config": config if classes else {}}
+    return Incoming(folder, params, head, about, kinship(params, base.params), tuple(notes), adapter.task_vector)
+
+
+def _architecture(folder: Path, counterpart: Counterpart) -> dict[str, Any]:
+    path = folder / "config.json"
+    raw = read_json(path)
+    if raw.get("model_type") != counterpart.model_type:
+        raise WsrError(
+            f"{path}: another architecture: model_type is {raw.get('model_type')!r} there and "
+            f"{counterpart.model_type!r} in the base"
+        )
+    return raw
+
+
+def _config_differences(folder: Path, model: Model) -> list[str]:
+    try:
+        _, config = read_config(folder)
+    except WsrError as error:
+        return [str(error)]
+    theirs, ours = (to_plain_json(values, "config") for values in (config, model.config))
+    return [
+        f"config {name} is {value!r} there and {ours[name]!r} in the base"
+        for name, value in theirs.items()
+        if name != "vocab_size" and not _TRAINING_ONLY.search(name) and value != ours[name]
+    ]
+
+
+def _head_differences(head: Mapping[str, np.ndarray], theirs: Mapping[str, Any]) -> list[str]:
+    """Where the classifier has not a row for each label that the config names."""
+    labels = theirs.get("id2label")
+    if not isinstance(labels, Mapping):
+        return []
+    rows = {name: leaf.shape[0] for name, leaf in head.items() if _CLASSES.search(name) and leaf.ndim == 2}
+    return [
+        f"the head {name} has {count} rows where config id2label names {len(labels)} labels"
+        for name, count in rows.items()
+        if count != len(labels)
+    ]
+
+
+def _compare_vocabularies(
+    folder: Path, tokenizer: Any, rows: Any, their_rows: Any, problems: list[str], notes: list[str]
+) -> Any:
+    """Says what is to be done where the tables of tokens have not the same rows, or why nothing can be done.
+
+    Returns:
+        Of how many rows their table is to be read.
+    """
+    if rows is None or (tokenizer is None and rows == their_rows):
+        return rows
+    sizes = f"vocab_size is {their_rows!r} there and {rows} in the base"
+    if not isinstance(their_rows, int) or isinstance(their_rows, bool) or their_rows < 1:
+        problems.append(f"config {sizes}")
+        return rows
+    if tokenizer is None or not any((folder / name).exists() for name in TOKENIZER_FILES):
+        if rows == their_rows:
+            notes.append("no tokenizer in the folder: its tokens are taken to be the base's")
+        else:
+            problems.append(f"{sizes}, and without a tokenizer nobody knows which rows are which")
+        return their_rows
+    try:
+        theirs = _tokens(read_tokenizer(folder, their_rows))
+    except WsrError as error:
+        problems.append(str(error))
+        return their_rows
+    ours = _tokens(tokenizer)
+    needed = max(ours) + 1
+    if their_rows < needed:
+        problems.append(f"{sizes}, where the tokenizer has {needed} entries")
+    other = [number for number, token in ours.items() if number < their_rows and theirs.get(number) != token]
+    if other:
+        first, more = other[0], f" (and {len(other) - 1} more)" if len(other) > 1 else ""
+        problems.append(
+            f"another vocabulary: token {first} is {theirs.get(first)!r} there and {ours[first]!r} in the base{more}"
+        )
+    elif their_rows > rows:
+        notes.append(f"the last {their_rows - rows} of {their_rows} tokens are not the base's: their rows are cut")
+    elif their_rows < rows:
+        notes.append(f"{rows - their_rows} rows of no token are missing: taken from the base")
+    return their_rows
+
+
+def _tokens(tokenizer: Any) -> dict[int, str]:
+    return dict(sorted((number, token) for token, number in tokenizer.get_vocab().items()))
+
+
+def _fit_vocabulary(params: Params, base: Params) -> Params:
+    """Cuts the leaves that have more rows than the base's, and fills those that have fewer with the base's own."""
+    fitted = flatten(params)
+    for path, ours in flatten(base).items():
+        axes = [axis for axis, size in enumerate(ours.shape) if fitted[path].shape[axis] != size]
+        for axis in axes:  # one at most: all else was compared
+            leaf = np.moveaxis(np.asarray(fitted[path]), axis, 0)
+            rows = np.moveaxis(np.asarray(ours), axis, 0)
+            fitted[path] = np.moveaxis(np.concatenate([leaf[: len(rows)], rows[len(leaf) :]]), 0, axis)
+    return nest(fitted)
+
+
+def _refuse_broken(folder: Path, params: Params) -> None:
+    broken = [path for path, leaf in flatten(params).items() if not np.isfinite(np.asarray(leaf)).all()]
+    if broken:
+        more = f" and {len(broken) - 3} more" if len(broken) > 3 else ""
+        raise WsrError(
+            f"{folder}: a broken run: NaN or infinity in {', '.join(broken[:3])}{more} of its weights; it has no "
+            "place in any region"
+        )
+
+
+def _head(
+    tensors: Mapping[str, np.ndarray],
+    dropped: tuple[str, ...],
+    params: Params,
+    rows: Any,
+    their_rows: Any,
+    notes: list[str],
+) -> dict[str, np.ndarray]:
+    head = {}
+    tables = [leaf for leaf in flatten(params).values() if leaf.ndim == 2 and leaf.shape[0] == rows]
+    for name in dropped:
+        tensor = tensors[name]
+        # Positions and masks, which are counted and not learned.
+        if not jnp.issubdtype(tensor.dtype, np.floating):
+            continue
+        leaf = np.asarray(tensor, np.float32)
+        if leaf.ndim and leaf.shape[0] == their_rows and their_rows != rows:
+            if their_rows < rows:
+                notes.append(f"{name} has no rows for all tokens of the base: left out")
+                continue
+            leaf = leaf[:rows]
+        if any(leaf.shape == table.shape and np.array_equal(leaf, table) for table in tables):
+            notes.append(f"{name} is tied to the table of tokens: not kept a second time")
+            continue
+        head[name] = leaf
+    if head:
+        notes.append(f"kept apart as its head: {', '.join(sorted(head))}")
+    return head
+
+
+def _tell_of_pooler(counterpart: Counterpart, dropped: tuple[str, ...], notes: list[str]) -> None:
+    known = any(is_dropped(counterpart, name) for name in ("pooler.dense.weight", "pooler.weight"))
+    if known and not any("pooler." in name for name in dropped):
+        notes.append("no pooler in the file")
+
+
+def _tell_of_tied_decoder(config: Mapping[str, Any], dropped: tuple[str, ...], notes: list[str]) -> None:
+    language_model = any(_LANGUAGE_MODEL.fullmatch(str(kind)) for kind in config.get("architectures") or ())
+    if language_model and not any(name.endswith(("decoder.weight", "lm_head.weight")) for name in dropped):
+        notes.append("its decoder is tied to the table of tokens and not in the file")
+
+
+def _of_precision(dtype: str, base: Params, found: Kinship) -> str:
+    """Says what rounding to ``dtype`` takes from the task vector, where that can be known."""
+    lost = rounding(base, np.dtype(dtype))
+    if lost == 0:
+        return f"stored as {dtype}, as the base is: what rounding took from its task vector cannot be told"
+    if found.moved == 0:
+        return f"stored as {dtype} and equal to the base"
+    share = lost / found.moved
+    return (
+        f"stored as {dtype}: rounding weights like the base's moves them by {100 * share:.3g} % of the distance "
+        f"between this model and the base{'; most of its task vector is rounding' if share > 0.5 else ''}"
+    )

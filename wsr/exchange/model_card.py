@@ -1,0 +1,117 @@
+"""The README.md of an exported model: of whom it is made, with which coefficients, how good it is, by which command."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from wsr import __version__
+from wsr.exchange.scores import scores_of
+from wsr.models.huggingface.hub import is_name
+from wsr.runtime.printable import printable
+from wsr.store import MemberRecord, Store
+
+
+def model_card(
+    store: Store,
+    members: Mapping[str, float | None],
+    *,
+    title: str,
+    method: str,
+    command: str,
+    classifier: bool = False,
+) -> str:
+    """Returns the text: a head that Hugging Face reads (YAML), then Markdown.
+
+    Args:
+      members: coefficient of each member that has a part in it; None where the method has no coefficients.
+      method: what was done, a phrase.
+      command: what writes this folder again.
+      classifier: whether a head is part of it.
+    """
+    records = [store.record(name) for name in members]
+    coefficients = {name: own for name, own in members.items() if own is not None}
+    scores = scores_of(store, coefficients) if len(coefficients) == len(members) else []
+    return "\n".join(
+        [
+            *_front_matter(store, len(records), classifier),
+            f"# {_text(title)}",
+            "",
+            f"{method[:1].upper()}{method[1:]}. Made with wsr {__version__}.",
+            "",
+            f"- base: {_code(store.base_name)}, sha256 {_code(store.base_sha256)}",
+            f"- architecture: {_code(store.model_name)}, features pooled by {_code(store.model_config.get('pooling'))}",
+            "",
+            *_members(records, members),
+            "## Scores",
+            "",
+            *_scores(records, members, scores),
+            "## Made by",
+            "",
+            "```sh",
+            printable(command),
+            "```",
+            "",
+            "## Licence",
+            "",
+            "None is set here: those of the base, of the members and of their data decide. Add `license:` at the top.",
+            "",
+        ]
+    )
+
+
+def _front_matter(store: Store, members: int, classifier: bool) -> list[str]:
+    lines = ["---", "library_name: transformers"]
+    # The hub takes names of its own only: a folder is none.
+    if is_name(store.base_name) and "/" in store.base_name:
+        lines += [f"base_model: {json.dumps(store.base_name)}"]
+        lines += [f"base_model_relation: {'merge' if members > 1 else 'finetune'}"]
+    lines += [f"pipeline_tag: {'text-classification' if classifier else 'feature-extraction'}"]
+    lines += ["tags:", "- weight-space-regions", *(["- merge"] if members > 1 else []), "---", ""]
+    return lines
+
+
+def _members(records: Sequence[MemberRecord], members: Mapping[str, float | None]) -> list[str]:
+    if not records:
+        return ["It has no part of any member: it is the base.", ""]
+    whole = all(own is not None for own in members.values())
+    rows = [
+        (
+            _code(record.name),
+            "–" if members[record.name] is None else f"{members[record.name]:.6g}",
+            _code(record.dataset),
+            _code(record.content_sha256),
+        )
+        for record in records
+    ]
+    formula = ["Each weight is `base + sum_k coefficient_k (member_k - base)`.", ""] if whole else []
+    return ["## Members", "", *formula, *_table(("member", "coefficient", "fine-tuned on", "sha256"), rows)]
+
+
+def _scores(
+    records: Sequence[MemberRecord], members: Mapping[str, float | None], scores: Sequence[Mapping[str, Any]]
+) -> list[str]:
+    rows = [
+        (_code(row["dataset"]), _code(row["metric"]), f"{row['value']:.4f}", str(row["n"]), _code(row["how"]))
+        for row in scores
+    ]
+    alone = records[0] if len(records) == 1 and members[records[0].name] == 1 else None
+    if alone and "test_score" in alone.metrics:
+        metric = f"{alone.hyperparameters.get('metric', 'score')}, its own head"
+        texts = f"{alone.metrics.get('test_texts', 0):.0f}"
+        rows += [(_code(alone.dataset), _code(metric), f"{alone.metrics['test_score']:.4f}", texts, _code("exact"))]
+    if not rows:
+        return ["None are kept for this model; `wsr evaluate` measures them.", ""]
+    return _table(("dataset", "metric", "value", "texts", "obtained"), rows)
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    return [*(f"| {' | '.join(cells)} |" for cells in (columns, ["---"] * len(columns), *rows)), ""]
+
+
+def _code(text: Any) -> str:
+    """As a piece of code, which Markdown does not read further: names come from others."""
+    return f"`{printable(str(text)).replace('`', chr(39)).replace('|', chr(92) + '|')}`"
+
+
+def _text(text: str) -> str:
+    return "".join(f"\\{letter}" if letter in "\\`*_{}[]<>#|" else letter for letter in printable(text))

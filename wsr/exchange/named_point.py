@@ -1,0 +1,60 @@
+"""Points of a store by what a person calls them, and their weights leaf by leaf: no model is ever whole in memory."""
+
+import difflib
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from wsr.errors import WsrError
+from wsr.geometry.points import combine_one_by_one
+from wsr.geometry.trees import flatten
+from wsr.store import Store
+
+
+def named_point(store: Store, text: str, members: list[str]) -> dict[str, float]:
+    """Returns the coefficients of a point by member: "base", "centroid" (of ``members``), a member's name, or a list
+    of coefficients, "name=0.5,other=0.5".
+
+    Raises:
+        WsrError: what it says is none of them.
+    """
+    names = store.names()
+    if text in names:
+        return {text: 1.0}
+    if text == "base":
+        return {}
+    if text == "centroid":
+        return dict.fromkeys(members, 1 / len(members))
+    if "=" not in text:
+        nearest = difflib.get_close_matches(text, [*names, "base", "centroid"], n=3)
+        hint = f"; nearest: {', '.join(nearest)}" if nearest else ""
+        raise WsrError(
+            f"point {text!r}: expected a member of {store.path}, base, centroid, or name=0.5,other=0.5{hint}"
+        )
+    coefficients: dict[str, float] = {}
+    for part in text.split(","):
+        name, _, number = part.rpartition("=")
+        if name not in names:
+            nearest = difflib.get_close_matches(name, names, n=3) or names[:3]
+            raise WsrError(f"point {text!r}: no member is called {name!r}; nearest: {', '.join(nearest)}")
+        if name in coefficients:
+            raise WsrError(f"point {text!r}: {name} is in it twice")
+        try:
+            coefficients[name] = float(number)
+        except ValueError:
+            raise WsrError(f"point {text!r}: the coefficient of {name} is no number: {number!r}") from None
+        if not np.isfinite(coefficients[name]):
+            raise WsrError(f"point {text!r}: the coefficient of {name} is {number}; expected a finite number")
+    return {name: own for name, own in coefficients.items() if own}
+
+
+def open_point(store: Store, coefficients: Mapping[str, float]) -> Callable[[str], np.ndarray]:
+    """Returns ``leaf(path)``, which gives one leaf of the point, read from the members that have a part in it."""
+    base = flatten(store.base())
+    row = np.array(list(coefficients.values()), np.float64)
+
+    def leaf(path: str) -> np.ndarray:
+        members = ({"leaf": store.load_leaf(name, path)} for name in coefficients)
+        return np.asarray(combine_one_by_one({"leaf": base[path]}, members, row)["leaf"])
+
+    return leaf

@@ -1,0 +1,182 @@
+"""Trains a population into a store, and scores each member on its own test split."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+import jax
+import jaxlib
+import numpy as np
+
+from wsr.data.dataset import Dataset
+from wsr.data.metrics import score
+from wsr.errors import WsrError
+from wsr.finetune.job import Job
+from wsr.finetune.memory import chunk_for_training
+from wsr.finetune.population import Finetuned, finetune, groups_of, score_member
+from wsr.finetune.sweep.run import HERE, Run
+from wsr.finetune.sweep.units import Unit, settled
+from wsr.models.model import Model
+from wsr.runtime.cores import usable_cores
+from wsr.runtime.progress import Counter
+from wsr.store import DTypeOnDisk, MemberRecord, Store
+from wsr.store.record import check_name
+
+
+def member_name(job: Job) -> str:
+    """What a member is called: everything in which members of one store usually differ."""
+    size = "" if job.size is None else f"-n{job.size}"
+    shared = "-shared" if job.shared_streams else ""
+    return f"{job.dataset.name}-{job.recipe.mode}{size}{shared}-s{job.seed}"
+
+
+def train_members(
+    model: Model,
+    store: Store,
+    jobs: Sequence[Job],
+    *,
+    run: Run = HERE,
+    chunk: int | None = None,
+    memory_budget_gib: float | None = None,
+    dtype: DTypeOnDisk = "float32",
+) -> list[MemberRecord]:
+    """Trains the jobs whose members the store lacks, saves each when it is done, and returns all their records.
+
+    Members whose factors were trained are stored as factors, the others as ``dtype`` says.
+
+    Args:
+      model: the architecture.
+      store: where members go; it knows what they start from.
+      jobs: the members of the sweep.
+      run: where they are trained.
+      chunk: members trained together; None: chosen where they are trained, see ``wsr.finetune.memory``.
+      memory_budget_gib: of a device; None: most of what it has.
+      dtype: how members are kept.
+
+    Raises:
+      WsrError: where a member of the same name was made by another recipe or from other data.
+      Unfinished: where other processes have members left to train.
+    """
+    names = [member_name(job) for job in jobs]
+    for name in names:
+        check_name(name)  # of a file or folder of anybody's
+    present = set(store.names())
+    for job, name in zip(jobs, names, strict=True):
+        if name in present:
+            _refuse_other_recipe(store.record(name), job)
+    missing = len(set(names) - settled(store))
+    if missing < len(jobs):
+        print(f"{len(jobs) - missing} of {len(jobs)} members are in the store already", flush=True)
+    if missing:
+        fitting = partial(_chunk, jobs=jobs, chunk=chunk, memory_budget_gib=memory_budget_gib)
+        together = run.ask(fitting, model, store)
+        print(f"{len(jobs)} members, {together} at a time on the device", flush=True)
+        run.make(training_units(jobs, together, dtype), model, store)
+    present = set(store.names())
+    return [store.record(name) for name in names if name in present]
+
+
+def training_units(jobs: Sequence[Job], chunk: int, dtype: DTypeOnDisk = "float32") -> list[Unit]:
+    """Returns the units that train ``jobs``, ``chunk`` members together."""
+    return [
+        Unit(
+            tuple(member_name(job) for job in group),
+            partial(_train_unit, jobs=group, chunk=chunk, dtype=dtype),
+            sum(job.steps for job in group),
+        )
+        for group in groups_of(jobs, chunk)
+    ]
+
+
+def _record(model: Model, member: Finetuned) -> MemberRecord:
+    job = member.job
+    recipe = job.recipe.settings
+    return MemberRecord(
+        name=member_name(job),
+        dataset=job.dataset.name,
+        family=job.dataset.family,
+        seed=job.seed,
+        mode=job.recipe.mode,
+        size=len(job.split),
+        hyperparameters=recipe | {"metric": job.dataset.metric, "data_sha256": job.dataset.content_hash},
+        metrics=_metrics(model, member),
+        jaxlib=jaxlib.__version__,
+        device_kind=jax.devices()[0].device_kind,
+        threads=usable_cores(),
+        group_size=member.group_size,
+    )
+
+
+def _chunk(
+    model: Model, store: Store, *, jobs: Sequence[Job], chunk: int | None, memory_budget_gib: float | None
+) -> int:
+    return chunk_for_training(model, store.base(), jobs, chunk=chunk, memory_budget_gib=memory_budget_gib)
+
+
+def _train_unit(
+    model: Model, store: Store, counter: Counter | None, *, jobs: Sequence[Job], chunk: int, dtype: DTypeOnDisk
+) -> None:
+    for member in finetune(model, store.base(), jobs, chunk=chunk, counter=counter):
+        record = _record(model, member)
+        if member.failed_step is None:
+            _save(store, record, member, dtype)
+            continue
+        store.quarantine(record, member.failed_step, "the loss or a gradient became infinite or not a number")
+        print(f"quarantined {record.name}: non-finite at step {member.failed_step}", flush=True)
+
+
+def _save(store: Store, record: MemberRecord, member: Finetuned, dtype: DTypeOnDisk) -> None:
+    try:
+        if member.low_rank is None:
+            store.save(record, member.params, member.head, dtype=dtype)
+        else:
+            store.save_low_rank(record, member.low_rank, member.head)
+    except WsrError:
+        if record.name not in store:
+            raise
+        there = store.record(record.name)
+        _refuse_other_recipe(there, member.job)
+        if _made_where(there) == _made_where(record):  # the same seed there must give the same bits
+            raise
+        # Made twice in two places, whose roundings differ: the first to be there stays.
+        print(f"kept the {record.name} that is in the store, made elsewhere ({_made_where(there)})", flush=True)
+
+
+def _made_where(record: MemberRecord) -> str:
+    """All that bits depend on, beside the recipe and the seed."""
+    return (
+        f"jaxlib {record.jaxlib}, {record.device_kind}, {record.threads} threads, {record.group_size} members together"
+    )
+
+
+def _metrics(model: Model, member: Finetuned) -> dict[str, float]:
+    dataset, failed = member.job.dataset, member.failed_step is not None
+    labels = dataset.splits["test"].labels
+    own = float("nan") if failed else score_member(model, member.params, member.head, dataset, "test")
+    return {
+        "test_score": own,
+        "chance": _chance(dataset),
+        "test_texts": float(len(labels)),
+        "steps": float(len(member.losses)),
+        "last_training_loss": float(member.losses[-1]),
+    }
+
+
+def _chance(dataset: Dataset) -> float:
+    """What a model scores that always answers the same."""
+    if dataset.regression:
+        return 0.0
+    labels = dataset.splits["test"].labels
+    return score(dataset.metric, labels, np.full(len(labels), np.bincount(labels).argmax()))
+
+
+def _refuse_other_recipe(record: MemberRecord, job: Job) -> None:
+    wanted: Mapping[str, object] = job.recipe.settings | {"data_sha256": job.dataset.content_hash}
+    differing = [
+        f"{name} is {record.hyperparameters.get(name)!r} there and {value!r} here"
+        for name, value in wanted.items()
+        if record.hyperparameters.get(name) != value
+    ]
+    if differing:
+        raise WsrError(
+            f"member {record.name!r} of the store was made otherwise: {'; '.join(differing)}; use another store"
+        )

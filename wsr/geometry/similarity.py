@@ -1,0 +1,180 @@
+"""The Gram matrix of task vectors that lie on disk: each byte is read once, and no model is ever whole in memory.
+
+Blocks of one leaf, a row for each member, are filled and multiplied by a few threads. While one thread multiplies a
+block the others read, hash and subtract the next, so work hides behind waiting for the disk and the other way round.
+
+Two task vectors of low rank are multiplied as the factors they are kept as; beside others their blocks are filled too.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
+
+import numpy as np
+from jaxtyping import Bool, Float32, Float64
+
+from wsr.geometry.low_rank import OpenLowRank, inner_products
+from wsr.geometry.trees import flatten
+from wsr.runtime.cores import usable_cores
+from wsr.runtime.progress import Counter, progress
+from wsr.types import Params
+
+LONGEST_PIECE = 2**18
+"""Entries: a piece is read, hashed and subtracted one after the other, and should still be in the core's cache."""
+
+Gram = Float64[np.ndarray, "members members"]
+
+ReadPiece = Callable[[int, np.ndarray], None]
+"""``read(start, out)`` fills ``out`` with the entries of one leaf of a task vector from ``start`` on.
+
+The calls for one leaf come in order and leave nothing out.
+"""
+
+OpenLeaf = Callable[[str], ReadPiece]
+"""A member's task vector: its leaves by path."""
+
+
+def gram_matrix(
+    sizes: Mapping[str, int],
+    members: Sequence[OpenLeaf],
+    known: Gram | None = None,
+    *,
+    memory_bytes: int = 256 * 2**20,
+    counter: Counter | None = None,
+) -> Gram:
+    """Returns the inner products of the task vectors over the flattened encoder, ``G[i, j] = <t_i, t_j>``.
+
+    Members whose products with one another are known are multiplied with the others only. Products are taken in
+    float32 within a block and added up in float64, always in the same order.
+
+    Args:
+      sizes: how many entries each leaf has, by path.
+      members: their task vectors; every leaf of every member is read exactly once, unless all products are known, and
+        factors once more where there are members without.
+      known: products from before, NaN where there are none.
+      memory_bytes: of all blocks together; there is one more than there are threads.
+      counter: of megabytes read, where this is a part of longer work.
+    """
+    found = np.full((len(members), len(members)), np.nan) if known is None else known.copy()
+    old = _known_to_one_another(~np.isnan(found))
+    new = [member for member in range(len(members)) if member not in set(old)]
+    if not new:
+        return found
+    order = [*new, *old]
+    factored = {number: member for number, member in enumerate(members) if isinstance(member, OpenLowRank)}
+    if len(factored) < len(members):
+        rows = _rows(sizes, [members[member] for member in order], len(new), memory_bytes, counter)
+        found[np.ix_(new, order)] = rows
+        found[np.ix_(order, new)] = rows.T
+    new, order = ([member for member in those if member in factored] for those in (new, order))
+    if new:
+        rows = _rows_of_factors(sizes, [factored[member] for member in order], len(new))
+        found[np.ix_(new, order)] = rows
+        found[np.ix_(order, new)] = rows.T
+    return found
+
+
+def in_memory(params: Params, base: Params) -> OpenLeaf:
+    """The task vector of a model that is in memory."""
+    leaves, origin = flatten(params), flatten(base)
+
+    def open_leaf(path: str) -> ReadPiece:
+        own, start_of = np.asarray(leaves[path]).reshape(-1), np.asarray(origin[path]).reshape(-1)
+
+        def read(start: int, out: np.ndarray) -> None:
+            piece = slice(start, start + out.size)
+            np.subtract(own[piece], start_of[piece], out=out)
+
+        return read
+
+    return open_leaf
+
+
+def megabytes(entries: int, members: Sequence[OpenLeaf]) -> int:
+    """Returns how much is read of all task vectors together, for so many entries of each."""
+    return int(4e-6 * entries * len(members))
+
+
+def _known_to_one_another(known: Bool[np.ndarray, "members members"]) -> list[int]:
+    chosen: list[int] = []
+    for member in range(len(known)):
+        if known[member, [*chosen, member]].all():
+            chosen.append(member)
+    return chosen
+
+
+def _rows(
+    sizes: Mapping[str, int], members: Sequence[OpenLeaf], new: int, memory_bytes: int, outer: Counter | None
+) -> Float64[np.ndarray, "new members"]:
+    """Inner products of the first ``new`` members with all."""
+    from threadpoolctl import threadpool_limits
+
+    workers = usable_cores()
+    width = memory_bytes // (4 * len(members) * (workers + 1))
+    width = max(1, min(width, LONGEST_PIECE, max(sizes.values(), default=1)))
+    total = np.zeros((new, len(members)))
+    free = [np.empty(len(members) * width, np.float32) for _ in range(workers + 1)]
+    pending: deque[tuple[Future[np.ndarray], np.ndarray]] = deque()
+
+    def collect() -> None:
+        products, buffer = pending.popleft()
+        np.add(total, products.result(), out=total)
+        free.append(buffer)
+
+    with (
+        nullcontext(outer)
+        if outer
+        else progress("similarity", megabytes(sum(sizes.values()), members), "MB") as counter,
+        # Each thread multiplies on its own: more threads within a product would only get in the way of the reading.
+        threadpool_limits(1, user_api="blas"),
+        ThreadPoolExecutor(workers) as threads,
+    ):
+        entries, before = 0, counter.done
+        for path, size in sizes.items():
+            leaves = [open_leaf(path) for open_leaf in members]
+            for start in range(0, size, width):
+                if not free:
+                    collect()
+                buffer = free.pop()
+                shape = (len(members), min(width, size - start))
+                block = buffer[: shape[0] * shape[1]].reshape(shape)
+                parts = min(4 * workers, len(members))
+                filling = [threads.submit(_fill, block, leaves, start, part, parts) for part in range(parts)]
+                for part in filling:
+                    part.result()
+                pending.append((threads.submit(_products, block, new), buffer))
+                entries += shape[1]
+                counter.advance(before + megabytes(entries, members) - counter.done)
+        while pending:
+            collect()
+    return total
+
+
+def _rows_of_factors(
+    paths: Iterable[str], members: Sequence[OpenLowRank], new: int
+) -> Float64[np.ndarray, "new members"]:
+    """Inner products of the first ``new`` members with all, from the factors of one leaf at a time."""
+    total = np.zeros((new, len(members)))
+    for path in paths:
+        found = ((number, member.factors(path)) for number, member in enumerate(members))
+        factors = {number: own for number, own in found if own is not None}
+        fresh = [number for number in factors if number < new]
+        if fresh:
+            products = inner_products([factors[number] for number in fresh], [*factors.values()])
+            total[np.ix_(fresh, [*factors])] += products
+    # Rounding in another order would leave the last bit to whether a member came first or second.
+    total[:, :new] = (total[:, :new] + total[:, :new].T) / 2
+    return total
+
+
+def _fill(block: np.ndarray, leaves: Sequence[ReadPiece], start: int, part: int, parts: int) -> None:
+    for member in range(part, len(leaves), parts):
+        leaves[member](start, block[member])
+
+
+def _products(block: Float32[np.ndarray, "members width"], new: int) -> Float32[np.ndarray, "new members"]:
+    fresh = block[:new]
+    # NumPy multiplies a matrix with its own transpose at half the cost.
+    among = fresh @ fresh.T
+    return among if new == len(block) else np.concatenate([among, fresh @ block[new:].T], axis=1)

@@ -1,0 +1,147 @@
+"""Encoder features of a split, for one model or for many points of weight space."""
+
+from functools import lru_cache, partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Float, Int
+
+from wsr.data.dataset import AnySplit
+from wsr.data.images import ImageSplit
+from wsr.data.packing import Batches, evaluation_batches, in_text_order, row_length_for
+from wsr.errors import WsrError
+from wsr.models.model import Model
+from wsr.runtime.devices import mesh_for
+from wsr.runtime.placement import placed
+from wsr.types import Params
+
+_SLOT_MULTIPLE = 64  # batches of different datasets are padded to few shapes, so that few programs are compiled
+
+
+def split_features(model: Model, params: Params, batches: Batches, texts: int) -> Float[np.ndarray, "texts hidden"]:
+    """Returns the features of every text of a split under one model."""
+    mesh = mesh_for(1)
+    alone = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], params)
+    placed = jax.device_put(alone, NamedSharding(mesh, PartitionSpec("points")))
+    return np.asarray(point_features(model, placed, batches, texts, mesh)[0])
+
+
+def all_features(model: Model, params: Params, split: AnySplit) -> Float[np.ndarray, "texts hidden"]:
+    """Returns the features of every text of a split under one model, packed as suits a CPU."""
+    refuse_other_split(model, split)
+    batches = evaluation_batches(split, rows=16, row_length=row_length_for(64, split), packed=model.packed)
+    return split_features(model, params, batches, len(split))
+
+
+def refuse_other_split(model: Model, *splits: AnySplit) -> None:
+    """Raises where a split holds texts and the model reads images, or the reverse."""
+    for split in splits:
+        found = "images" if isinstance(split, ImageSplit) else "text"
+        if found != model.reads:
+            raise WsrError(f"{model.name} reads {model.reads}; the dataset is one of {found}")
+
+
+def point_features(
+    model: Model, points: Params, batches: Batches, texts: int, mesh: Mesh
+) -> Float[Array, "points {texts} hidden"]:
+    """Returns the features of every text under each point, on the first device of the mesh that is this process's.
+
+    Args:
+      model: the architecture.
+      points: parameters with leaves ``[points, ...]``, cut along the points of the mesh.
+      batches: the packed split.
+      texts: how many texts the split has.
+      mesh: the devices; each encodes texts of its own under points of its own.
+    """
+    program = _encoder(model, mesh)
+    home, along_texts = mesh.local_devices[0], mesh.shape["texts"]
+    inputs, slots = _inputs(batches, along_texts)
+    placement = NamedSharding(mesh, PartitionSpec("texts"))
+    outputs = []
+    for first in range(0, len(next(iter(inputs.values()))), along_texts):
+        step = {name: array[first : first + along_texts] for name, array in inputs.items()}
+        output = program(points, placed(step, placement))
+        outputs.append(output if mesh.is_multi_process else jax.device_put(output, home))
+    slot_of_text = _slot_of_text(batches, texts, slots)
+    if mesh.is_multi_process:  # the only time that processes talk: each gets the features of all
+        return _everywhere(mesh)(outputs, slot_of_text).addressable_data(0)
+    return _in_text_order(outputs, slot_of_text)
+
+
+def encoding_bytes(
+    model: Model, base: Params, batches: Batches, mesh: Mesh, chunk: int, *, precision: str = "float32"
+) -> int:
+    """Returns what encoding one batch under ``chunk`` points takes on each device, without their parameters.
+
+    The compiled program tells, and it is the one that runs. Weights of another precision lie beside those in float32.
+    """
+
+    def shaped(shape: tuple[int, ...], dtype: np.dtype, axis: str) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(mesh, PartitionSpec(axis)))
+
+    inputs, _ = _inputs(batches, mesh.shape["texts"])
+    step = {name: shaped((mesh.shape["texts"], *a.shape[1:]), a.dtype, "texts") for name, a in inputs.items()}
+    together = chunk * mesh.shape["points"]
+    points = jax.tree.map(lambda leaf: shaped((together, *leaf.shape), jnp.dtype(precision), "points"), base)
+    memory = _encoder(model, mesh).lower(points, step).compile().memory_analysis()
+    # Backends that cannot tell are taken to need nothing.
+    beside = (
+        0
+        if precision == "float32"
+        else chunk * sum(leaf.size * jnp.dtype(precision).itemsize for leaf in jax.tree.leaves(base))
+    )
+    return beside + (memory.temp_size_in_bytes + memory.output_size_in_bytes if memory else 0)
+
+
+def _inputs(batches: Batches, along_texts: int) -> tuple[dict[str, np.ndarray], int]:
+    """Batches padded to whole turns of the mesh and to a common number of slots, which is returned too."""
+    steps, slots = batches.index.shape
+    inputs = dict(batches.inputs)
+    if "starts" in inputs:
+        inputs["starts"] = np.pad(inputs["starts"], ((0, 0), (0, -slots % _SLOT_MULTIPLE)))
+        slots = inputs["starts"].shape[1]
+    # The last step again, in place of a missing one: its features are not looked at.
+    turn = np.minimum(np.arange(steps + -steps % along_texts), steps - 1)
+    return {name: array[turn] if len(turn) > steps else array for name, array in inputs.items()}, slots
+
+
+def _slot_of_text(batches: Batches, texts: int, slots: int) -> Int[np.ndarray, " texts"]:
+    """Which of all slots, padded to ``slots`` a step, holds each text."""
+    steps, filled = batches.index.shape
+    places = (np.arange(steps)[:, None] * slots + np.arange(filled)).astype(np.int32)
+    return np.asarray(in_text_order(places, batches.index, texts))
+
+
+@jax.jit
+def _in_text_order(
+    outputs: list[Float[Array, "points turn slots hidden"]], slot_of_text: Int[Array, " texts"]
+) -> Float[Array, "points texts hidden"]:
+    together = jnp.concatenate(outputs, axis=1)
+    return together.reshape(len(together), -1, together.shape[-1])[:, slot_of_text]
+
+
+@lru_cache(maxsize=32)
+def _everywhere(mesh: Mesh) -> jax.stages.Wrapped:
+    return jax.jit(_in_text_order, out_shardings=NamedSharding(mesh, PartitionSpec()))
+
+
+@lru_cache(maxsize=32)
+def _encoder(model: Model, mesh: Mesh) -> jax.stages.Wrapped:
+    """One compiled program: parameters ``[points, ...]`` and a batch for each place along the texts."""
+
+    def encode(params: Params, batch: dict[str, Array]) -> Float[Array, "points 1 slots hidden"]:
+        """On one device: its points, its batch."""
+        own = jax.tree.map(lambda array: array[0], batch)
+        if jax.tree.leaves(params)[0].shape[0] > 1:
+            return jax.vmap(partial(model.encode, batch=own))(params)[:, None]
+        # A batch of one model costs time on a CPU: take the axis off and put it back.
+        return model.encode(jax.tree.map(lambda leaf: leaf[0], params), own)[None, None]
+
+    points, texts = PartitionSpec("points"), PartitionSpec("texts")
+    # Devices do not talk to one another, and an architecture need not know that it runs on several.
+    cut = jax.shard_map(
+        encode, mesh=mesh, in_specs=(points, texts), out_specs=PartitionSpec("points", "texts"), check_vma=False
+    )
+    return jax.jit(cut)

@@ -1,0 +1,219 @@
+"""What a user holds: a population and its base; who is a member, where its centre is, how wide it is."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property, partial
+
+import jax
+import numpy as np
+from jaxtyping import Float, Float64
+
+from wsr.data.table import overlapping
+from wsr.errors import WsrError
+from wsr.geometry import gram as grams
+from wsr.geometry import points, sampling
+from wsr.geometry.similarity import OpenLeaf, gram_matrix, in_memory
+from wsr.geometry.trees import flatten, stack
+from wsr.models.model import Model
+from wsr.store import GramFile, Store, hash_params
+from wsr.types import Params
+
+
+@dataclass(frozen=True, eq=False)
+class Member:
+    """A model of a population: its name, what it was trained on, and how to get at its weights."""
+
+    name: str
+    dataset: str
+    family: str
+    content_sha256: str
+    """Identifies the weights: two members of equal content are the same point."""
+    load: Callable[[], Params]
+    open_task_vector: Callable[[], OpenLeaf] | None = None
+    """Reads the task vector from disk in pieces; None where ``load`` hands over what is in memory."""
+
+
+class Region:
+    """A population of models fine-tuned from one base.
+
+    Args:
+      model: the architecture.
+      base: the checkpoint all members were fine-tuned from.
+      members: the population; a region may have no members (then its only point is the base).
+      base_sha256: identifies the base.
+      gram_file: where inner products of the members are kept from one process to the next.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        base: Params,
+        members: Iterable[Member],
+        *,
+        base_sha256: str,
+        gram_file: GramFile | None = None,
+    ):
+        self.model, self.base, self.base_sha256 = model, base, base_sha256
+        self._gram_file = gram_file
+        self.members = tuple(members)
+        repeated = {name for name in self.names if self.names.count(name) > 1}
+        if repeated:
+            raise WsrError(f"region: members named twice: {', '.join(sorted(repeated))}; names must be unique")
+
+    @classmethod
+    def from_store(
+        cls, store: Store, model: Model, *, names: Sequence[str] | None = None, keep_gib: float = 4.0
+    ) -> "Region":
+        """The population of a store, or those of its members that are named.
+
+        Members are read when they are needed. Where all of them fit into ``keep_gib`` of memory they are then kept.
+        """
+        wanted = store.names() if names is None else names
+        size_gib = len(wanted) * sum(leaf.nbytes for leaf in flatten(store.base()).values()) / 2**30
+        members = []
+        for name in wanted:
+            record = store.record(name)
+            read = partial(_load_encoder, store, name)
+            members.append(
+                Member(
+                    name,
+                    record.dataset,
+                    record.family,
+                    record.content_sha256,
+                    cache(read) if size_gib <= keep_gib else read,
+                    partial(store.open_task_vector, name),
+                )
+            )
+        return cls(model, store.base(), members, base_sha256=store.base_sha256, gram_file=store.gram_file)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the members, in order."""
+        return tuple(member.name for member in self.members)
+
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """The dataset of each member."""
+        return tuple(member.dataset for member in self.members)
+
+    @property
+    def families(self) -> tuple[str, ...]:
+        """The family of each member."""
+        return tuple(member.family for member in self.members)
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    def where(self, condition: Callable[[Member], bool]) -> "Region":
+        """The members for which ``condition`` holds."""
+        kept = [number for number, member in enumerate(self.members) if condition(member)]
+        part = Region(
+            self.model,
+            self.base,
+            [self.members[k] for k in kept],
+            base_sha256=self.base_sha256,
+            gram_file=self._gram_file,
+        )
+        if "gram" in self.__dict__:  # computed already: a part's Gram matrix is a part of it
+            part.__dict__["gram"] = self.gram[np.ix_(kept, kept)]
+        return part
+
+    def emptied(self) -> "Region":
+        """The same base without members, to join others to."""
+        return self.where(lambda member: False)
+
+    def without_dataset(self, dataset: str) -> "Region":
+        """The members that never saw ``dataset`` (or a dataset that shares its texts): what may start or judge it.
+
+        Raises:
+          WsrError: where nobody is left.
+        """
+        seen = overlapping(dataset)
+        left = self.where(lambda member: member.dataset not in seen)
+        if not left.members:
+            raise WsrError(f"region: every one of its {len(self)} members was trained on {dataset}; nothing is left")
+        return left
+
+    def joined(self, extra: Iterable[Member]) -> "Region":
+        """This region with more members, for example random directions."""
+        return Region(self.model, self.base, (*self.members, *extra), base_sha256=self.base_sha256)
+
+    def stacked(self) -> Params:
+        """All members' weights, leaves ``[members, ...]``."""
+        if not self.members:
+            return jax.tree.map(lambda leaf: np.zeros((0, *leaf.shape), np.float32), self.base)
+        return stack([member.load() for member in self.members])
+
+    def params(self, coefficients: Float[np.ndarray, " members"]) -> Params:
+        """The weights of one point; only members with a coefficient other than 0 are read, one after another."""
+        used = np.flatnonzero(coefficients)
+        members = (self.members[k].load() for k in used)
+        return jax.tree.map(np.asarray, points.combine_one_by_one(self.base, members, coefficients[used]))
+
+    @cached_property
+    def gram(self) -> Float64[np.ndarray, "members members"]:
+        """Inner products of all task vectors; cosines, distances and radii follow from it.
+
+        Only products that the store does not know yet are worked out; it is told of them.
+        """
+        hashes = [member.content_sha256 for member in self.members]
+        known = self._gram_file.read(hashes) if self._gram_file else np.full((len(self), len(self)), np.nan)
+        if not np.isnan(known).any():
+            return known
+        found = gram_matrix(self.leaf_sizes, self.open_task_vectors(), known)
+        if self._gram_file:
+            self._gram_file.add(hashes, found)
+        return found
+
+    def similarity(self) -> Float64[np.ndarray, "members members"]:
+        """Cosines between task vectors."""
+        return grams.cosine(self.gram)
+
+    @property
+    def leaf_sizes(self) -> dict[str, int]:
+        """How many entries each leaf of the encoder has, by path."""
+        return {path: leaf.size for path, leaf in flatten(self.base).items()}
+
+    def open_task_vectors(self) -> list[OpenLeaf]:
+        """Opens the task vector of each member, to be read in pieces by ``wsr.geometry.similarity``."""
+        return [
+            member.open_task_vector() if member.open_task_vector else in_memory(member.load(), self.base)
+            for member in self.members
+        ]
+
+    def centroid(self) -> Float[np.ndarray, " members"]:
+        """Coefficients of the uniform average."""
+        return sampling.centroid(len(self))[0]
+
+    def radius(self) -> float:
+        """Mean distance of the members from their centroid."""
+        centre = self.centroid()
+        return float(np.mean([grams.distance(self.gram, corner, centre) for corner in np.eye(len(self))]))
+
+
+def from_params(
+    model: Model,
+    base: Params,
+    members: Mapping[str, Params],
+    *,
+    dataset: str = "unknown",
+    family: str = "unknown",
+) -> Region:
+    """A region of models held in memory."""
+    return Region(
+        model,
+        base,
+        [
+            Member(name, dataset, family, hash_params(params), partial(_hand_over, params))
+            for name, params in members.items()
+        ],
+        base_sha256=hash_params(base),
+    )
+
+
+def _load_encoder(store: Store, name: str) -> Params:
+    return store.load(name)[0]
+
+
+def _hand_over(params: Params) -> Params:
+    return params

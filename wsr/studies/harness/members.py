@@ -1,0 +1,89 @@
+"""The section of a report that tells each member's score on its own test split."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from wsr.data.dataset import Dataset
+from wsr.region.learned import learned
+from wsr.report.document import Figure, Section, Table
+from wsr.store import MemberRecord
+
+
+def members_section(
+    records: Sequence[MemberRecord], datasets: Mapping[str, Dataset], *, command: str = ""
+) -> tuple[list[dict], Section]:
+    """Returns the rows and the section that tell each member's score on its own test split."""
+    rows = [
+        {
+            "study": "members",
+            "group": record.dataset,
+            "members": [record.name],
+            "coefficients": [1.0],
+            "dataset": record.dataset,
+            "metric": f"own head, {record.hyperparameters['metric']}",
+            "value": record.metrics["test_score"],
+            "n": int(record.metrics["test_texts"]),
+            "how": "exact",
+        }
+        for record in records
+    ]
+    flagged = [record.name for record in records if not learned(record)]
+    by_family = sorted({(record.family, record.dataset) for record in records})
+    chart = []
+    for _, dataset in by_family:
+        own = [record.metrics["test_score"] for record in records if record.dataset == dataset]
+        chance = next(record.metrics["chance"] for record in records if record.dataset == dataset)
+        chart.append(
+            {
+                "name": dataset,
+                "series": [
+                    {"name": "members", "mean": float(np.mean(own)), "values": own},
+                    {"name": "most frequent class", "mean": chance},
+                ],
+            }
+        )
+    table = Table(
+        "Members",
+        ("member", "dataset", "family", "seed", "examples", "score", "chance", "learned"),
+        tuple(
+            (
+                record.name,
+                record.dataset,
+                record.family,
+                record.seed,
+                record.size,
+                record.metrics["test_score"],
+                record.metrics["chance"],
+                "yes" if learned(record) else "no",
+            )
+            for record in records
+        ),
+        "Chance: the share of the most frequent class of the test split (0 for a correlation).",
+    )
+    left_out = Table(
+        "What was left out of the data",
+        ("dataset", "what"),
+        tuple((dataset.name, note) for dataset in datasets.values() for note in dataset.notes),
+    )
+    mean = float(np.mean([record.metrics["test_score"] for record in records]))
+    flags = f"left out of everything that follows: {', '.join(flagged)}" if flagged else "all of them learned"
+    section = Section(
+        "The members",
+        "Did each member learn its dataset?",
+        "RoBERTa-base, full data: MNLI 86.98, RTE 72.40, SST2 94.12, CoLA 83.53, mean over 36 datasets 76.22. Other "
+        "models and datasets: not to be compared number by number.",
+        f"mean score {100 * mean:.1f} over {len(records)} members; {flags}",
+        "holds" if not flagged else "partly",
+        figures=(
+            Figure(
+                "intervals",
+                "Score of each member on its own test split",
+                "One dot a seed; with its own head, on texts it has not seen.",
+                {"rows": chart, "x_label": "score on the test split"},
+            ),
+        ),
+        tables=(table, left_out),
+        command=command,
+    )
+    return rows, section

@@ -1,0 +1,51 @@
+"""The plan of a run, beside its results: a run is gone on with by the same plan only."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from wsr.errors import WsrError
+from wsr.runtime import strict_json
+from wsr.runtime.atomic import write_atomically
+
+
+def same_plan_or_refuse(folder: Path, plan: Any) -> None:
+    """Writes ``plan``, a dataclass or a mapping of them, into the folder of a run, or compares it with the one there.
+
+    Raises:
+      WsrError: naming the values that differ.
+    """
+    file = folder / "plan.json"
+    wanted = json.loads(json.dumps(plan, default=dataclasses.asdict))
+    if not file.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(file, (json.dumps(wanted, indent=1) + "\n").encode())
+        return
+    try:
+        found = strict_json.parse(file.read_text(encoding="utf-8"))
+    except ValueError:
+        raise WsrError(f"{file} is not JSON; remove {folder} or choose another folder with --out") from None
+    differing = sorted(_differing(_flat(wanted), _flat(found)))
+    if differing:
+        raise WsrError(
+            f"{folder} holds a run of another plan (differing: {', '.join(differing)}); "
+            "choose another folder with --out, or remove that one"
+        )
+
+
+def _flat(value: Any, path: str = "") -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        return {path: value}
+    flat: dict[str, Any] = {}
+    for key, inner in value.items():
+        flat |= _flat(inner, f"{path}.{key}" if path else str(key))
+    return flat
+
+
+def _differing(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> set[str]:
+    return {key for key in wanted.keys() | found.keys() if wanted.get(key, _ABSENT) != found.get(key, _ABSENT)}
+
+
+_ABSENT = object()

@@ -1,0 +1,97 @@
+"""Encoders pretrained here, as folders that ``wsr.models.load`` opens."""
+
+import dataclasses
+import shutil
+import tempfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from wsr.data.dataset import Split, joined
+from wsr.data.load import load_dataset
+from wsr.data.table import PACKAGED
+from wsr.finetune.pretrain import Pretraining, pretrain
+from wsr.models import load
+from wsr.models.huggingface import export
+from wsr.studies.harness.plan import same_plan_or_refuse
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """The texts of an encoder, and its vocabulary."""
+
+    tokenizer_of: str
+    """A checkpoint whose tokenizer it shares."""
+    datasets: tuple[str, ...]
+    """Their fine-tuning splits are read, without labels; no text of another split."""
+    most_texts: int = 100_000
+    """Of each dataset."""
+
+
+PLANS: Mapping[str, tuple[Corpus, Pretraining]] = {
+    "smoke": (
+        Corpus("tiny", ("made_up_a1", "made_up_b1"), 200),
+        Pretraining(layers=2, hidden=16, heads=2, max_length=64, steps=30, batch_size=16, learning_rate=1e-2),
+    ),
+    # A few minutes on two CPU cores. A BERT in form, not in strength: it has read a few megabytes.
+    "packaged": (
+        Corpus("minilm", tuple(name for name in PACKAGED if name != "newsgroups")),
+        Pretraining(layers=4, hidden=128, heads=4, max_length=64, steps=2000, batch_size=64, learning_rate=1e-3),
+    ),
+}
+
+
+def pretrained(folder: Path, corpus: Corpus, plan: Pretraining, *, seed: int) -> Path:
+    """Returns ``folder`` with a checkpoint pretrained there; one that is there is not made again.
+
+    One that was interrupted goes on from where its state was last kept, beside the folder.
+
+    Raises:
+      WsrError: where the folder holds a checkpoint of another plan.
+    """
+    about = {"corpus": dataclasses.asdict(corpus), "pretraining": dataclasses.asdict(plan), "seed": seed}
+    if folder.exists():
+        same_plan_or_refuse(folder, about)
+        return folder
+    tokenizer = load(corpus.tokenizer_of).tokenizer
+    texts = _texts(corpus, tokenizer, plan.max_length)
+    # Named by the plan: what another plan left unfinished is not gone on with.
+    unfinished = folder.parent / f".{folder.name}-{zlib.crc32(repr(about).encode()):08x}.npz"
+    checkpoint, losses = pretrain(texts, tokenizer, plan, seed=seed, keep=unfinished)
+    tenth = max(1, len(losses) // 10)
+    print(
+        f"{folder}: {len(texts)} texts of {len(corpus.datasets)} datasets, {plan.steps} steps; loss of the masked "
+        f"tokens {losses[:tenth].mean():.2f} in the first tenth, {losses[-tenth:].mean():.2f} in the last",
+        flush=True,
+    )
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        export(checkpoint, work / "model")
+        same_plan_or_refuse(work / "model", about)
+        (work / "model").rename(folder)  # whole or not at all
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    unfinished.unlink(missing_ok=True)
+    return folder
+
+
+def said_of(corpus: Corpus, plan: Pretraining) -> str:
+    """Returns a sentence that says what these encoders are, for a report."""
+    return (
+        f"The checkpoints are small BERTs ({plan.layers} layers, hidden size {plan.hidden}) pretrained from random "
+        f"parameters with masked language modelling, {plan.steps} steps of {plan.batch_size} texts from the "
+        f"fine-tuning splits of {', '.join(corpus.datasets)}. They differ in the seed of parameters, order and masks, "
+        "share tokenizer, texts and recipe, and are far weaker than a BERT: this tests geometry and no useful model."
+    )
+
+
+def _texts(corpus: Corpus, tokenizer: object, max_length: int) -> Split:
+    splits = []
+    for name in corpus.datasets:
+        whole = load_dataset(name, tokenizer, max_length=max_length).texts("finetune")
+        splits.append(whole.take(np.arange(min(len(whole), corpus.most_texts))))
+    return joined(splits)

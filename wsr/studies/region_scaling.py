@@ -1,0 +1,301 @@
+"""How does the centroid of a region get better with the number of its members, and of the datasets they come from?
+
+Random subsets of the population, so many datasets and so many members of each; the generalised loss of their centroid
+on a target whose own members are among them (in), or not (left out).
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from wsr.data.table import overlapping
+from wsr.engine.evaluate import Evaluation
+from wsr.report.document import Figure, Section, Table
+from wsr.statistics.compare import Difference, Interval, holm, mean_difference, mean_interval
+from wsr.studies.harness.context import Context, Request, score_all
+from wsr.studies.harness.verdict import below, verdict
+
+PLACES = ("left out", "in")
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Sizes of the subsets."""
+
+    datasets: tuple[int, ...]
+    members: tuple[int, ...]
+    """Of each dataset."""
+    subsets: int
+    """Drawn of each size, for each target; fewer where there are not so many."""
+
+
+Cell = tuple[str, int, int]
+"""In or left out, datasets, members of each."""
+Gain = tuple[Difference, float, Cell, Cell]
+"""Largest minus smallest subsets, its p-value adjusted for the number of targets, and both sizes, smallest first."""
+
+
+def region_scaling(context: Context, grid: Grid) -> tuple[list[dict], Section]:
+    """Scores the centroids of random subsets on each target."""
+    requests: list[Request] = []
+    places: list[tuple[str, Cell | None]] = []
+    for target in context.targets:
+        requests.append(Request("pretrained", context.region, np.zeros((1, len(context.region))), target))
+        places.append((target, None))
+        for cell in _cells(context.region.datasets, target, grid):
+            centroids = _centroids(context, target, cell, grid.subsets)
+            if len(centroids):
+                requests.append(
+                    Request(f"{cell[0]}, {cell[1]} datasets, {cell[2]} members", context.region, centroids, target)
+                )
+                places.append((target, cell))
+    evaluations = score_all(context, "scaling", requests)
+    rows: list[dict] = []
+    pretrained: dict[str, Evaluation] = {}
+    scored: dict[Cell, dict[str, Evaluation]] = {}
+    for (target, size), own in zip(places, evaluations, strict=True):
+        if size is None:
+            pretrained[target] = own
+            rows += own.rows("pretrained", study="region scaling")
+        else:
+            scored.setdefault(size, {})[target] = own
+            rows += own.rows(size[0], study="region scaling", datasets=size[1], members_each=size[2])
+    gains = _gains(context, scored)
+    return rows + _gain_rows(context, gains), _section(context, pretrained, scored, gains)
+
+
+def count_points(seeds: int, datasets: Sequence[str], targets: Sequence[str], grid: Grid) -> int:
+    """Returns how many points ``region_scaling`` evaluates where every member learned."""
+    count = len(targets)
+    for target in targets:
+        for place, wanted, each in _cells(datasets, target, grid):
+            free = len(set(datasets) - overlapping(target)) if place == "left out" else len(set(datasets)) - 1
+            choices = math.comb(free, wanted - (place == "in")) * math.comb(seeds, each) ** wanted
+            count += min(grid.subsets, choices)
+    return count
+
+
+def draw_subsets(
+    generator: np.random.Generator,
+    groups: Mapping[str, Sequence[int]],
+    *,
+    datasets: int,
+    each: int,
+    with_group: str | None,
+    wanted: int,
+) -> list[tuple[int, ...]]:
+    """Draws different subsets: ``each`` of the numbers of ``datasets`` groups, one of them ``with_group`` if named.
+
+    Returns fewer than ``wanted`` where there are not so many.
+    """
+    large = sorted(name for name, numbers in groups.items() if len(numbers) >= each)
+    free = [name for name in large if name != with_group]
+    drawn = datasets - (with_group is not None)
+    if drawn > len(free) or (with_group is not None and with_group not in large):
+        return []
+    found: dict[tuple[int, ...], None] = {}
+    for _ in range(200 * wanted):  # a few subsets are all found, of many the first are new
+        names = [free[k] for k in generator.permutation(len(free))[:drawn]] + [with_group] * (with_group is not None)
+        chosen = (generator.permutation(groups[name])[:each].tolist() for name in names if name is not None)
+        found[tuple(sorted(number for own in chosen for number in own))] = None
+        if len(found) == wanted:
+            break
+    return list(found)
+
+
+def _cells(datasets: Sequence[str], target: str, grid: Grid) -> Iterator[Cell]:
+    for place in PLACES:
+        if place == "in" and target not in datasets:
+            continue
+        most = len(set(datasets) - overlapping(target)) if place == "left out" else len(set(datasets))
+        for wanted in dict.fromkeys(min(size, most) for size in grid.datasets):
+            for each in grid.members:
+                yield place, wanted, each
+
+
+def _centroids(context: Context, target: str, cell: Cell, subsets: int) -> Float[np.ndarray, "subsets members"]:
+    place, wanted, each = cell
+    own, seen = context.region.datasets, overlapping(target)
+    groups = {
+        name: [k for k, of in enumerate(own) if of == name] for name in set(own) if place == "in" or name not in seen
+    }
+    drawn = draw_subsets(
+        context.generator("scaling", target, *map(str, cell)),
+        groups,
+        datasets=wanted,
+        each=each,
+        with_group=target if place == "in" else None,
+        wanted=subsets,
+    )
+    rows = np.zeros((len(drawn), len(own)))
+    for row, numbers in zip(rows, drawn, strict=True):
+        row[list(numbers)] = 1 / len(numbers)
+    return rows
+
+
+def _gains(context: Context, scored: Mapping[Cell, Mapping[str, Evaluation]]) -> dict[tuple[str, str], Gain]:
+    """By place and target, the loss of the largest subsets minus that of the smallest; p adjusted for the targets."""
+    gains: dict[tuple[str, str], Gain] = {}
+    for place in PLACES:
+        cells = [cell for cell in scored if cell[0] == place]
+        pairs = {}
+        for target in context.targets:
+            sizes = sorted((cell for cell in cells if target in scored[cell]), key=lambda cell: cell[1] * cell[2])
+            if len(sizes) > 1:
+                pairs[target] = (sizes[0], sizes[-1])
+        differences = {
+            target: mean_difference(
+                scored[largest][target].losses,
+                scored[smallest][target].losses,
+                generator=context.generator("scaling gain", place, target),
+            )
+            for target, (smallest, largest) in pairs.items()
+        }
+        adjusted = holm([own.p_value for own in differences.values()])
+        for (target, own), p_holm in zip(differences.items(), adjusted, strict=True):
+            gains[place, target] = (own, float(p_holm), *pairs[target])
+    return gains
+
+
+def _gain_rows(context: Context, gains: Mapping[tuple[str, str], Gain]) -> list[dict]:
+    return [
+        {
+            "study": "region scaling",
+            "group": f"{place}, {largest[1]} x {largest[2]} - {smallest[1]} x {smallest[2]}",
+            "members": list(context.region.names),
+            "coefficients": [],
+            "dataset": target,
+            "metric": "difference of losses",
+            "value": own.mean,
+            "low": own.low,
+            "high": own.high,
+            "p_value": own.p_value,
+            "p_holm": p_holm,
+            "n": len(context.datasets[target].splits["test"]),
+            "how": "exact",
+        }
+        for (place, target), (own, p_holm, smallest, largest) in gains.items()
+    ]
+
+
+def _section(
+    context: Context,
+    pretrained: Mapping[str, Evaluation],
+    scored: Mapping[Cell, Mapping[str, Evaluation]],
+    gains: Mapping[tuple[str, str], Gain],
+) -> Section:
+    means = {cell: _over_subsets(own) for cell, own in scored.items()}
+    start = float(np.mean([own.generalised_loss[0] for own in pretrained.values()]))
+    measured = []
+    for place in PLACES:
+        own = {cell: mean for cell, mean in means.items() if cell[0] == place}
+        if not own:
+            continue
+        smallest, largest = (pick(own, key=lambda cell: cell[1] * cell[2]) for pick in (min, max))
+        of_place = [gain for (where, _), gain in gains.items() if where == place]
+        sure = sum(difference.mean < 0 and p_holm < 0.05 for difference, p_holm, *_ in of_place)
+        measured.append(
+            f"target {place}: {_told(own[smallest])} nats with {_size(smallest)}, {_told(own[largest])} with "
+            f"{_size(largest)}; lower beyond chance (Holm) on {sure} of {len(of_place)} targets"
+        )
+    return Section(
+        "How the centroid scales",
+        "How does the gain of the centroid grow with the number of members and of datasets?",
+        "Not in the paper, which averages all members but the target's.",
+        "; ".join([*measured, f"pretrained model: {start:.3f}"]),
+        _verdict(gains),
+        text=(
+            "Subsets are drawn from one population and share members, so intervals over subsets speak of this "
+            "population; the largest sizes leave few subsets, or one, which then has no interval.",
+        ),
+        figures=tuple(
+            Figure(
+                "curves",
+                f"Loss of the centroid, target {place}",
+                "Mean over targets; bands: 95 % intervals over subsets (Student's t), where there are at least two.",
+                {
+                    "series": [_series(means, place, each) for each in sorted({cell[2] for cell in means})],
+                    "x_label": "datasets",
+                    "y_label": "generalised loss (nats)",
+                    "x_scale": "log",
+                },
+            )
+            for place in PLACES
+            if any(cell[0] == place for cell in means)
+        ),
+        tables=(
+            Table(
+                "Generalised loss of the centroid",
+                (
+                    "target",
+                    "datasets",
+                    "members of each",
+                    "subsets",
+                    "mean loss",
+                    "95 % low",
+                    "95 % high",
+                    "- pretrained",
+                ),
+                tuple(
+                    (
+                        cell[0],
+                        cell[1],
+                        cell[2],
+                        min(len(own.losses) for own in scored[cell].values()),
+                        mean.value,
+                        mean.low if np.isfinite(mean.low) else None,
+                        mean.high if np.isfinite(mean.high) else None,
+                        mean.value - start,
+                    )
+                    for cell, mean in means.items()
+                ),
+                "Mean over targets; interval over subsets (Student's t).",
+            ),
+            Table(
+                "Largest against smallest subsets",
+                ("target", "members of the target", "largest - smallest", "95 % low", "95 % high", "p", "p, Holm"),
+                tuple(
+                    (target, place, own.mean, own.low, own.high, own.p_value, p_holm)
+                    for (place, target), (own, p_holm, *_) in gains.items()
+                ),
+                "Difference of mean losses (nats), interval over subsets and test texts; p adjusted for the targets.",
+            ),
+        ),
+        command=context.command,
+    )
+
+
+def _over_subsets(of_targets: Mapping[str, Evaluation]) -> Interval:
+    """The mean over targets, and how far it moves from subset to subset."""
+    count = min(len(own.losses) for own in of_targets.values())
+    return mean_interval(np.mean([own.generalised_loss[:count] for own in of_targets.values()], axis=0))
+
+
+def _series(means: Mapping[Cell, Interval], place: str, each: int) -> dict:
+    own = sorted((cell[1], mean) for cell, mean in means.items() if cell[0] == place and cell[2] == each)
+    return {
+        "name": f"{each} members of each dataset",
+        "x": [size for size, _ in own],
+        "y": [mean.value for _, mean in own],
+        "low": [mean.low if np.isfinite(mean.low) else mean.value for _, mean in own],
+        "high": [mean.high if np.isfinite(mean.high) else mean.value for _, mean in own],
+    }
+
+
+def _told(mean: Interval) -> str:
+    spread = f" ({mean.low:.3f} to {mean.high:.3f})" if np.isfinite(mean.low) else ""
+    return f"{mean.value:.3f}{spread}"
+
+
+def _size(cell: Cell) -> str:
+    return f"{cell[1] * cell[2]} members of {cell[1]} datasets"
+
+
+def _verdict(gains: Mapping[tuple[str, str], Gain]) -> str:
+    """Whether the largest left-out subsets are better than the smallest on every target, beyond chance."""
+    return verdict(
+        below(difference, p=p_holm) for (place, _), (difference, p_holm, *_) in gains.items() if place == "left out"
+    )
