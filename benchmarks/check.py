@@ -156,7 +156,7 @@ def _trained() -> None:
     base = load("tiny")
     recipe = Recipe(learning_rate=0.01, batch_size=32, epochs=4.0)
     names = ("made_up_a1", "made_up_a2", "made_up_b1", "made_up_b2", "made_up_c1")
-    data = [load_dataset(name, base.tokenizer, max_length=48) for name in names]
+    data = [load_dataset(name, base.processor, max_length=48) for name in names]
     jobs = [Job(own, seed, recipe) for own in data for seed in range(6)]
     region = Region(base.model, base.params, [], base_sha256="tiny")
     for member in finetune(base.model, base.params, jobs, chunk=1):

@@ -33,7 +33,7 @@ def run() -> list[Result]:
     checkpoint = load("minilm")
     region = fine_tuned(checkpoint)
     sizes = {"probe": TEXTS, "test": TEXTS}
-    dataset = load_dataset(TARGET, checkpoint.tokenizer, max_length=64, sizes=sizes)
+    dataset = load_dataset(TARGET, checkpoint.processor, max_length=64, sizes=sizes)
     points = sampling.convex_hull(seeds.generator(0, "points", "benchmark"), max(WANTED), len(region))
     surrogate = partial(evaluate_hull, region, dataset=dataset, tolerance=TOLERANCE)
     surrogate(points[: min(WANTED)])  # compiles
@@ -69,7 +69,7 @@ def fine_tuned(checkpoint: Checkpoint) -> Region:
     plan = PRESETS["packaged"]
     jobs = [
         Job(
-            load_dataset(name, checkpoint.tokenizer, max_length=plan.max_length, sizes=plan.split_sizes), 0, plan.recipe
+            load_dataset(name, checkpoint.processor, max_length=plan.max_length, sizes=plan.split_sizes), 0, plan.recipe
         )
         for name in DATASETS
     ]

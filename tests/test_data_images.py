@@ -181,11 +181,11 @@ def test_a_size_that_must_not_be_changed_is_refused(tmp_path):
 def test_texts_for_a_model_of_images_and_the_reverse_are_refused(tiny, dataset, tmp_path):
     vit = load("tiny_vit")
     with pytest.raises(WsrError, match="made_up_a1 is a dataset of text, the model reads images"):
-        load_dataset("made_up_a1", vit.tokenizer)
+        load_dataset("made_up_a1", vit.processor)
     with pytest.raises(WsrError, match="digits is a dataset of images, the model reads text"):
-        load_dataset("digits", tiny.tokenizer)
+        load_dataset("digits", tiny.processor)
     with pytest.raises(WsrError, match="pets is a dataset of images, the model reads text"):
-        load_dataset(_write_folder(tmp_path / "pets"), tiny.tokenizer)
+        load_dataset(_write_folder(tmp_path / "pets"), tiny.processor)
     with pytest.raises(WsrError, match="tiny_vit reads images; the dataset is one of text"):
         refuse_other_split(vit.model, dataset.splits["test"])
 

@@ -143,7 +143,7 @@ def test_dropout_changes_the_training_and_depends_on_the_seed_alone(dataset):
 
     plain = load("tiny")
     dropping = build("tiny", {**plain.model.config, "hidden_dropout_prob": 0.3})
-    checkpoint = Checkpoint(dropping, plain.params, plain.tokenizer)
+    checkpoint = Checkpoint(dropping, plain.params, plain.processor)
     with_dropout = dataclasses.replace(RECIPE, dropout=True)
     first, again = (train(checkpoint, Job(dataset, 0, with_dropout))[0] for _ in range(2))
     (without,) = train(checkpoint, Job(dataset, 0, RECIPE))

@@ -15,6 +15,7 @@ from wsr.data.packing import evaluation_batches
 from wsr.data.splits import choose_splits
 from wsr.data.table import PAPER
 from wsr.engine.region_features import plan_features
+from wsr.engine.settings import Settings
 from wsr.errors import WsrError
 from wsr.finetune import Job, Recipe
 from wsr.finetune.memory import member_bytes, shared_bytes
@@ -116,7 +117,7 @@ def test_memory_is_what_the_runs_predict_for_themselves(tiny):
     region = Region(tiny.model, tiny.params, (), base_sha256="")
     texts = {"test": made_up_split(40, length)}
     found = evaluation_memory(encoder, chip, 40, length)
-    assert found.needed == plan_features(region, np.zeros((1, 1)), texts, chunk=1).needed_bytes
+    assert found.needed == plan_features(region, np.zeros((1, 1)), texts, settings=Settings(chunk=1)).needed_bytes
 
 
 def test_a_member_that_does_not_fit_is_told(capsys):

@@ -115,7 +115,7 @@ def test_an_interrupted_pretraining_goes_on_to_the_same_bits(tmp_path, monkeypat
     corpus, plan = PLANS["smoke"]
     plan = dataclasses.replace(plan, steps=7)
     monkeypatch.setattr(module, "_KEPT_EVERY", 3)
-    tokenizer = load(corpus.tokenizer_of).tokenizer
+    tokenizer = load(corpus.tokenizer_of).processor
     texts = _texts(corpus, tokenizer, plan.max_length)
     whole, losses = module.pretrain(texts, tokenizer, plan, seed=0)
     kept = tmp_path / "state.npz"

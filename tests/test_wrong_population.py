@@ -28,7 +28,7 @@ def store(tiny: models.Checkpoint, tmp_path: Path) -> Store:
         model_config=dict(tiny.model.config),
         base_name=str(tmp_path / "base"),
         base_params=tiny.params,
-        tokenizer=fingerprint(tiny.tokenizer),
+        tokenizer=fingerprint(tiny.processor),
     )
     for seed in range(2):
         made.save(record_of(f"m{seed}", metrics={}), near(tiny.params, seed), {})

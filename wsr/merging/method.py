@@ -12,6 +12,8 @@ import numpy as np
 from wsr.errors import WsrError
 
 if TYPE_CHECKING:
+    from wsr.engine.evaluate import Protocol
+    from wsr.engine.settings import Settings
     from wsr.merging.population import Leaf, Population
     from wsr.region.region import Region
 
@@ -81,10 +83,10 @@ class Given:
     """The datasets that members were fine-tuned on, by name."""
     heads: Mapping[str, Any] = field(default_factory=dict)
     """Members' own heads, by the member's name; where there is none, a probe is fitted."""
-    protocol: Any = None
+    protocol: "Protocol | None" = None
     """How points are scored; None: as ``evaluate`` does."""
-    points: Any = None
-    """Where finished points are kept; None: in memory."""
+    settings: "Settings | None" = None
+    """How the engine works; None: as ``evaluate`` does."""
 
 
 @dataclass(frozen=True)

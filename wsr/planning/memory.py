@@ -6,6 +6,7 @@ import numpy as np
 
 from wsr.data.dataset import Dataset, Split
 from wsr.engine.region_features import plan_features
+from wsr.engine.settings import Settings
 from wsr.finetune.job import Job, Recipe
 from wsr.finetune.memory import member_bytes, shared_bytes
 from wsr.planning.encoder import Encoder
@@ -56,7 +57,9 @@ def evaluation_memory(encoder: Encoder, chip: Chip, texts: int, length: float) -
     split = _texts(texts, length).splits["finetune"]
     region = Region(encoder.model, encoder.params, (), base_sha256="")
     budget = memory_budget(device=chip)
-    found = plan_features(region, np.zeros((1, 1)), {"test": split}, chunk=1, memory_budget_gib=2.0**20)
+    found = plan_features(
+        region, np.zeros((1, 1)), {"test": split}, settings=Settings(chunk=1, memory_budget_gib=2.0**20)
+    )
     return Memory(found.needed_bytes, budget)
 
 

@@ -102,10 +102,10 @@ def _kept_predictions(
     """Trains, or takes what an earlier run predicted."""
     identity = ("predictions", start.identity, mode, seed, plan, target.content_hash, context.region.model.config)
     key = hashlib.sha256(repr(identity).encode()).hexdigest()
-    if key not in context.points:
+    if key not in context.results:
         run = {"head": _head_only, "bitfit": _bitfit}[mode]
-        context.points.put(key, value=run(context, start, target, seed, plan))
-    return context.points.get(key)["value"]
+        context.results.put(key, value=run(context, start, target, seed, plan))
+    return context.results.get(key)["value"]
 
 
 def _bitfit(context: Context, start: _Start, target: Dataset, seed: int, plan: FewShot) -> Shaped[np.ndarray, " texts"]:

@@ -56,7 +56,7 @@ def pretrained(folder: Path, corpus: Corpus, plan: Pretraining, *, seed: int) ->
     if folder.exists():
         same_plan_or_refuse(folder, about)
         return folder
-    tokenizer = load(corpus.tokenizer_of).tokenizer
+    tokenizer = load(corpus.tokenizer_of).processor
     texts = _texts(corpus, tokenizer, plan.max_length)
     # Named by the plan: what another plan left unfinished is not gone on with.
     unfinished = folder.parent / f".{folder.name}-{zlib.crc32(repr(about).encode()):08x}.npz"
