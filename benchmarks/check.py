@@ -149,9 +149,9 @@ def _flagged(name: str, plant: Callable[[World, np.ndarray], np.ndarray]) -> Non
 def _trained() -> None:
     """Members of the tiny encoder: each is held to the others of its dataset, and to the other datasets."""
     from wsr.data.load import load_dataset
-    from wsr.finetune import Job, Recipe, finetune
     from wsr.models import load
     from wsr.region.region import Region, from_params
+    from wsr.training import Job, Recipe, finetune
 
     base = load("tiny")
     recipe = Recipe(learning_rate=0.01, batch_size=32, epochs=4.0)

@@ -10,11 +10,11 @@ from transformers import AutoModel
 from benchmarks.harness import Mark, Result, side_by_side
 from wsr.data.dataset import Dataset
 from wsr.data.load import load_dataset
-from wsr.finetune import Job, Recipe, finetune
 from wsr.models import load
 from wsr.models.huggingface import export
 from wsr.runtime import seeds
 from wsr.runtime.devices import chunk_for_device
+from wsr.training import Job, Recipe, finetune
 
 TEXTS, BATCH, REPEATS = 512, 32, 3
 MEMBERS_ON_ACCELERATOR = 16

@@ -18,10 +18,10 @@ from wsr.data.table import DatasetSpec, register
 from wsr.engine.evaluate import Protocol, score_features
 from wsr.engine.region_features import region_features
 from wsr.engine.suggest import FOLDS, against_the_best, fitted_across, labelled, starts
-from wsr.finetune import Job, Recipe, finetune
 from wsr.models import Checkpoint, load
 from wsr.region.region import Region, from_params
 from wsr.runtime import seeds
+from wsr.training import Job, Recipe, finetune
 
 SIZES = (40, 100, 200, 400)
 DRAWS = 60

@@ -14,12 +14,12 @@ from benchmarks.harness import Mark, Result, side_by_side
 from wsr.data.load import load_dataset
 from wsr.engine.evaluate import EXACT, evaluate
 from wsr.engine.surrogate import HullEvaluation, evaluate_hull
-from wsr.finetune import Job, finetune
 from wsr.geometry import sampling
 from wsr.models import Checkpoint, load
 from wsr.region.region import Region, from_params
 from wsr.runtime import seeds
 from wsr.studies.demo import PRESETS
+from wsr.training import Job, finetune
 
 DATASETS = ("vader_movie", "vader_amazon", "newsgroups_rec_sci", "reuters_r8", "election_tweets")
 TARGET, TEXTS = "vader_nyt", 300  # no member saw it

@@ -18,10 +18,6 @@ from worlds import made_up
 
 from wsr.engine.evaluate import evaluate
 from wsr.engine.settings import Settings
-from wsr.finetune import Job, Recipe
-from wsr.finetune.members import training_units
-from wsr.finetune.sweep.run import Run
-from wsr.finetune.sweep.units import Unit
 from wsr.geometry.sampling import convex_hull
 from wsr.geometry.trees import flatten, nest
 from wsr.models import Checkpoint, load
@@ -32,6 +28,10 @@ from wsr.store import MemberRecord, Store
 from wsr.store.results import Results
 from wsr.studies.harness.lab import Lab
 from wsr.studies.harness.preset import PRESETS
+from wsr.training import Job, Recipe
+from wsr.training.members import training_units
+from wsr.training.sweep.run import Run
+from wsr.training.sweep.units import Unit
 from wsr.types import Params
 
 RECIPE = Recipe(learning_rate=5e-3, batch_size=16, epochs=2, warmup=0.25, dropout=False)

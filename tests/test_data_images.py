@@ -15,11 +15,11 @@ from wsr.data.images import ImageSplit
 from wsr.data.packing import evaluation_batches, in_text_order, rows_a_step, training_batches
 from wsr.data.records import Records
 from wsr.errors import WsrError
-from wsr.finetune import Job, Recipe
-from wsr.finetune.batches import group_batches
 from wsr.models import load
 from wsr.models.features import refuse_other_split
 from wsr.models.huggingface.config import read_json
+from wsr.training import Job, Recipe
+from wsr.training.batches import group_batches
 
 GREY = ImageProcessor(size=8, mean=(0.5,), std=(0.5,))
 SMALL = {"finetune": 32, "probe": 8, "validation": 8, "test": 8}

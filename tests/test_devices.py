@@ -14,14 +14,14 @@ from wsr.engine.evaluate import evaluate
 from wsr.engine.region_features import plan_features
 from wsr.engine.settings import Settings
 from wsr.errors import WsrError
-from wsr.finetune import Job, Recipe, initial_head, memory
-from wsr.finetune.batches import group_batches
-from wsr.finetune.memory import chunk_for_training, member_bytes
-from wsr.finetune.program import hyperparameters, initial_state, training_program
 from wsr.geometry import sampling
 from wsr.geometry.trees import flatten
 from wsr.region.region import Member, Region
 from wsr.runtime.devices import chunk_for_device, memory_budget, mesh_for, rows_for_device
+from wsr.training import Job, Recipe, initial_head, memory
+from wsr.training.batches import group_batches
+from wsr.training.memory import chunk_for_training, member_bytes
+from wsr.training.program import hyperparameters, initial_state, training_program
 
 ACCELERATOR = SimpleNamespace(platform="gpu", memory_stats=lambda: {"bytes_limit": 10 * 2**30})
 

@@ -185,7 +185,7 @@ def test_a_name_that_no_member_can_have_is_refused_before_it_is_trained(
     folder.mkdir()
     rows = "".join(f"{'good' if n % 2 else 'bad'} number {n},{n % 2}\n" for n in range(400))
     (folder / "train.csv").write_text(f"text,label\n{rows}")
-    monkeypatch.setattr("wsr.finetune.members.finetune", None)
+    monkeypatch.setattr("wsr.training.members.finetune", None)
     words = ["train", f"--store={tmp_path / 'store'}", "--base=tiny", f"--datasets={folder}", "--seeds=1"]
     assert "not a safe file name" in refused(capsys, *words)
 

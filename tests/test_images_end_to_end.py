@@ -13,11 +13,11 @@ from wsr.data import load_dataset
 from wsr.engine.early import Group, early_answer
 from wsr.engine.evaluate import evaluate
 from wsr.engine.learned_coefficients import validation_loss
-from wsr.finetune import Job, Recipe, finetune
 from wsr.models import load
 from wsr.models.features import all_features
 from wsr.region.region import from_params
 from wsr.store import Store
+from wsr.training import Job, Recipe, finetune
 
 SIZES = {"finetune": 96, "probe": 40, "validation": 24, "test": 40}
 

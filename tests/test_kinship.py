@@ -81,8 +81,8 @@ def test_rounding_is_the_distance_to_the_rounded_base(tiny):
 def test_fine_tuned_models_lie_close_and_independent_ones_do_not():
     """Where ``LEAST_COSINE`` lies: far from both, even where fine-tuning went so wrong that nothing is left."""
     from wsr.data.load import load_dataset
-    from wsr.finetune import Job, Recipe, finetune
     from wsr.models import load
+    from wsr.training import Job, Recipe, finetune
 
     minilm = load("minilm")
     sizes = {"finetune": 128, "probe": 10, "validation": 10, "test": 10}

@@ -17,8 +17,6 @@ from wsr.data.table import PAPER
 from wsr.engine.region_features import plan_features
 from wsr.engine.settings import Settings
 from wsr.errors import WsrError
-from wsr.finetune import Job, Recipe
-from wsr.finetune.memory import member_bytes, shared_bytes
 from wsr.models.tiny import EXAMPLE
 from wsr.planning.cost import MEASURED, Estimate, Workload
 from wsr.planning.encoder import Encoder, find_encoder
@@ -28,6 +26,8 @@ from wsr.planning.published import CONFIGS, ROWS, split_sizes
 from wsr.region.region import Region
 from wsr.studies.harness.preset import PRESETS
 from wsr.studies.harness.work import Work, workload
+from wsr.training import Job, Recipe
+from wsr.training.memory import member_bytes, shared_bytes
 
 LAUNCHING = (Path(__file__).parent.parent / "launch" / "README.md").read_text(encoding="utf-8")
 RESULTS = Path(__file__).parent.parent / "benchmarks" / "results" / "cpu"

@@ -29,10 +29,10 @@ from sweep_worlds import (
     whole,
 )
 
-from wsr.finetune.members import train_members
 from wsr.runtime.preemption import STATUS, TOLD
 from wsr.store import Store
 from wsr.store.results import Results
+from wsr.training.members import train_members
 
 TESTS = Path(__file__).parent
 SIGNALS_AN_ORDER = 3

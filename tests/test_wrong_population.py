@@ -42,7 +42,7 @@ def content(folder: Path) -> dict[str, bytes]:
 @pytest.fixture
 def refused(store: Store, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Runs a command that must fail in one line, without training, evaluating or changing the store."""
-    monkeypatch.setattr("wsr.finetune.members.finetune", None)
+    monkeypatch.setattr("wsr.training.members.finetune", None)
     monkeypatch.setattr("wsr.engine.evaluate.region_features", None)
 
     def run(*words: str) -> str:

@@ -52,13 +52,13 @@ def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
     """Trains what is missing and lists the population; a share of it ends with a line of what others have to do."""
     from wsr.cli import ls
     from wsr.cli.checks import refuse_positional, required
-    from wsr.finetune import Job, Recipe
-    from wsr.finetune.members import train_members
-    from wsr.finetune.sweep.run import Unfinished
-    from wsr.finetune.trainable import partition
     from wsr.models import load
     from wsr.runtime.compilation import use_persistent_cache
     from wsr.store import Store
+    from wsr.training import Job, Recipe
+    from wsr.training.members import train_members
+    from wsr.training.sweep.run import Unfinished
+    from wsr.training.trainable import partition
 
     refuse_positional(positional)
     required("--store", values.store)

@@ -36,7 +36,7 @@ LEARNING_RATES = {"hull": 0.5, "free": 0.2}
 
 
 @dataclass(frozen=True, eq=False)
-class Learned:
+class LearnedCoefficients:
     """Coefficients that were learned, and the way there."""
 
     coefficients: Float[np.ndarray, " members"]
@@ -54,7 +54,7 @@ def learn_coefficients(
     learning_rate: float | None = None,
     protocol: Protocol = Protocol(),
     settings: Settings = Settings(),
-) -> Learned:
+) -> LearnedCoefficients:
     """Minimises the validation loss of a point, whose head is the optimum of the linear probe at that point.
 
     Adam from the centroid. A step costs about four forward passes over the probe and the validation split; memory
@@ -90,7 +90,7 @@ def learn_coefficients(
         if step < steps:
             updates, moments = optimizer.update(pull_back(jnp.asarray(gradient()))[0], moments)
             variables = optax.apply_updates(variables, updates)
-    return Learned(points[int(np.argmin(losses))], np.array(losses))
+    return LearnedCoefficients(points[int(np.argmin(losses))], np.array(losses))
 
 
 def validation_loss(

@@ -13,7 +13,7 @@ from wsr.engine.settings import Precision, Settings
 from wsr.geometry.points import combine_one_by_one
 from wsr.models.features import encoding_bytes, point_features, refuse_other_split
 from wsr.region.region import Region
-from wsr.runtime.devices import Plan, chunk_for_device, mesh_for, plan, rows_for_device
+from wsr.runtime.devices import DeviceLayout, chunk_for_device, lay_out, mesh_for, rows_for_device
 from wsr.runtime.placement import placed
 from wsr.types import Params
 
@@ -81,7 +81,7 @@ def plan_features(
     splits: Mapping[str, AnySplit],
     *,
     settings: Settings = Settings(),
-) -> Plan:
+) -> DeviceLayout:
     """Returns how ``region_features`` would work on these points; compiles the program that it would run.
 
     Raises:
@@ -101,7 +101,7 @@ def _planned(
     coefficients: Float[np.ndarray, "points members"],
     splits: Mapping[str, AnySplit],
     settings: Settings,
-) -> tuple[Plan, Batches]:
+) -> tuple[DeviceLayout, Batches]:
     mesh = settings.mesh or mesh_for(len(coefficients))
     device, axis = mesh.local_devices[0], mesh.shape["points"]
     most = settings.chunk or chunk_for_device(-(-len(coefficients) // axis), device=device)
@@ -111,7 +111,7 @@ def _planned(
     fitting = rows_for_device(settings.rows, most, length, device=device)
     together = rows_a_step(texts, fitting, row_length=length, packed=region.model.packed)
     packed = evaluation_batches(texts, rows=together, row_length=length, packed=region.model.packed)
-    layout = plan(
+    layout = lay_out(
         len(coefficients),
         params_bytes=sum(4 * leaf.size for leaf in jax.tree.leaves(region.base)),
         members=partial(_most_members, coefficients),
@@ -125,7 +125,7 @@ def _planned(
 
 
 def _loader(
-    region: Region, coefficients: Float[np.ndarray, "points members"], passes: Passes, layout: Plan
+    region: Region, coefficients: Float[np.ndarray, "points members"], passes: Passes, layout: DeviceLayout
 ) -> Callable[[int, int], Params]:
     """Returns ``load(pass, member)``; members stay on the device until the last pass that needs them, or not at all."""
     last = {member: number for number, part in enumerate(passes) for member in _used(coefficients, part)}

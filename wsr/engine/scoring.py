@@ -14,7 +14,7 @@ from wsr.data.dataset import AnySplit
 from wsr.engine.region_features import region_features
 from wsr.engine.settings import Precision, Settings
 from wsr.region.region import Region
-from wsr.runtime.hosts import Share, agree, deal, exchange
+from wsr.runtime.hosts import Deal, agree, deal, exchange
 from wsr.store.results import Results
 from wsr.types import AnyArray
 
@@ -88,7 +88,7 @@ class _Missing:
     """Over all processes."""
     points: list[int]
     """This process's, as numbers of all points."""
-    share: Share
+    share: Deal
     settings: Settings
     """With the mesh, the chunk and the budget that all processes go by."""
 

@@ -42,7 +42,7 @@ class Start:
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoredStart:
     """A start with its loss, and by how much it is worse than the best."""
 
     start: Start
@@ -63,19 +63,19 @@ class Scored:
 class Suggestion:
     """The starts, the best first."""
 
-    scored: tuple[Scored, ...]
+    scored: tuple[ScoredStart, ...]
     texts: int
     confidence: float
     dropped: tuple[str, ...]
     """Starts that a quarter of the texts showed to be worse."""
 
     @property
-    def best(self) -> Scored:
+    def best(self) -> ScoredStart:
         """The start with the lowest loss."""
         return self.scored[0]
 
     @property
-    def named(self) -> list[Scored]:
+    def named(self) -> list[ScoredStart]:
         """The best and all that cannot be told from it: one of them is truly the best, to the confidence asked for."""
         return [own for own in self.scored if own.named]
 
@@ -136,7 +136,7 @@ def suggest(
             dropped = [start.name for start, end in zip(left, low, strict=True) if end > 0]
             left = [start for start, end in zip(left, low, strict=True) if end <= 0]
     scored = [
-        Scored(
+        ScoredStart(
             left[k],
             float(losses[k].mean()),
             score(dataset.metric, chosen.labels, predictions[k]),

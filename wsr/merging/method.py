@@ -14,7 +14,7 @@ from wsr.errors import WsrError
 if TYPE_CHECKING:
     from wsr.engine.evaluate import Protocol
     from wsr.engine.settings import Settings
-    from wsr.merging.population import Leaf, Population
+    from wsr.merging.ingredients import Ingredients, Leaf
     from wsr.region.region import Region
 
 METHODS: Mapping[str, str] = {
@@ -122,10 +122,10 @@ class Method:
 class OfWeights(Method):
     """A method that needs nothing but weights, which it reads leaf by leaf."""
 
-    def prepared(self, population: "Population") -> Callable[["Leaf", np.ndarray], None]:
+    def prepared(self, ingredients: "Ingredients") -> Callable[["Leaf", np.ndarray], None]:
         """Returns ``fill(leaf, out)``, which writes the merged leaf into the flat ``out``.
 
-        What takes more than one leaf is worked out here, in passes of its own over the population.
+        What takes more than one leaf is worked out here, in passes of its own over the ingredients.
         """
         raise NotImplementedError
 

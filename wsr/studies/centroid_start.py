@@ -15,7 +15,6 @@ from jaxtyping import Float, Shaped
 from wsr.data.dataset import Dataset
 from wsr.data.metrics import score
 from wsr.engine.probe import linear_probe
-from wsr.finetune import Job, Recipe, finetune, predict
 from wsr.models.features import all_features
 from wsr.region.region import Region
 from wsr.report.document import Figure, Section, Table
@@ -23,6 +22,7 @@ from wsr.runtime.progress import progress
 from wsr.statistics.compare import Difference, Interval, holm, mean_difference, mean_interval
 from wsr.studies.harness.context import Context
 from wsr.studies.harness.verdict import above, verdict
+from wsr.training import Job, Recipe, finetune, predict
 from wsr.types import Params
 
 STARTS = ("pretrained", "centroid")

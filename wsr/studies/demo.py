@@ -19,8 +19,6 @@ from wsr.data.dataset import Dataset
 from wsr.data.load import load_dataset
 from wsr.engine.evaluate import Protocol
 from wsr.errors import WsrError
-from wsr.finetune import Job, Recipe
-from wsr.finetune.members import train_members
 from wsr.geometry.sampling import extrapolation_alphas
 from wsr.models.load import load
 from wsr.region.learned import learned_region
@@ -36,6 +34,8 @@ from wsr.studies.harness.plan import same_plan_or_refuse
 from wsr.studies.lines import extrapolation, lines
 from wsr.studies.random_directions import random_directions
 from wsr.studies.same_dataset_clusters import clusters
+from wsr.training import Job, Recipe
+from wsr.training.members import train_members
 
 
 @dataclass(frozen=True)

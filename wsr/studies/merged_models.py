@@ -58,7 +58,7 @@ class Model:
 
 
 @dataclass(frozen=True, eq=False)
-class Scored:
+class ModelScore:
     """What a model gets right, text by text, on one dataset."""
 
     own_head: Float[np.ndarray, " texts"]
@@ -119,7 +119,7 @@ def _merged(
 
 def score_model(
     context: Context, region: Region, heads: Mapping[str, Head], model: Model
-) -> Iterator[tuple[str, Scored]]:
+) -> Iterator[tuple[str, ModelScore]]:
     """Yields each dataset that the model is for, and its scores there."""
     alone = Region(
         region.model,
@@ -135,7 +135,7 @@ def score_model(
         )
         right = _under_head(context, region, model, dataset, "test", heads[name])["right"]
         by_probe = (probed.predictions[0] == labels).astype(np.float64)
-        yield name, Scored(right, by_probe, float(probed.generalised_loss[0]))
+        yield name, ModelScore(right, by_probe, float(probed.generalised_loss[0]))
 
 
 def _validation_loss(context: Context, region: Region, heads: Mapping[str, Head], model: Model) -> float:

@@ -9,9 +9,6 @@ from pathlib import Path
 
 from wsr.data.dataset import Dataset
 from wsr.data.load import load_dataset
-from wsr.finetune import Job
-from wsr.finetune.members import member_name, train_members
-from wsr.finetune.sweep.run import HERE, Run
 from wsr.models import Checkpoint, load
 from wsr.region.learned import learned_region
 from wsr.region.region import Region
@@ -19,6 +16,9 @@ from wsr.store import MemberRecord, Store
 from wsr.store.results import Results
 from wsr.studies.harness.context import Context
 from wsr.studies.harness.preset import Preset
+from wsr.training import Job
+from wsr.training.members import member_name, train_members
+from wsr.training.sweep.run import HERE, Run
 from wsr.types import Head
 
 

@@ -13,10 +13,10 @@ import numpy as np
 from wsr.data.dataset import Split, joined
 from wsr.data.load import load_dataset
 from wsr.data.table import PACKAGED
-from wsr.finetune.pretrain import Pretraining, pretrain
 from wsr.models import load
 from wsr.models.huggingface import export
 from wsr.studies.harness.plan import same_plan_or_refuse
+from wsr.training.pretrain import Pretraining, pretrain
 
 
 @dataclass(frozen=True)

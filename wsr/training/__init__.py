@@ -13,7 +13,7 @@ sweep/             members as units of work: in this process, as a share, on Ray
 pretrain.py        a small encoder from nothing
 """
 
-from wsr.finetune.job import Job, Mode, Recipe, initial_head
-from wsr.finetune.population import Finetuned, finetune, groups_of, predict, score_member
+from wsr.training.job import Job, Mode, Recipe, initial_head
+from wsr.training.population import Finetuned, finetune, groups_of, predict, score_member
 
 __all__ = ["Finetuned", "Job", "Mode", "Recipe", "finetune", "groups_of", "initial_head", "predict", "score_member"]
