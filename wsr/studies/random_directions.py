@@ -9,6 +9,7 @@ from jaxtyping import Float
 from wsr.engine.evaluate import Evaluation
 from wsr.geometry.trees import flatten
 from wsr.report.document import Figure, Section, Table
+from wsr.report.tables import interval_cell
 from wsr.statistics.bootstrap import bootstrap_mean
 from wsr.statistics.compare import Interval
 from wsr.studies.harness.context import Context, Request, score_all
@@ -113,8 +114,10 @@ def random_directions(
     )
     table = Table(
         "What a random step from the centroid adds to the loss",
-        ("length (radii)", "mean over directions (nats)", "low", "high"),
-        tuple((radius, rise.value, rise.low, rise.high) for radius, rise in zip(radii, rises, strict=True)),
+        ("length (radii)", "mean over directions (nats)", "interval"),
+        tuple(
+            (radius, rise.value, interval_cell(rise.low, rise.high)) for radius, rise in zip(radii, rises, strict=True)
+        ),
         f"Loss at the centroid {start:.3f}; at the pretrained model {float(home[-1]):.3f}; at the members "
         f"{float(members.generalised_loss.mean()):.3f} on average. Intervals: bootstrap over directions and "
         f"test texts, paired over the texts; 95 % for all {targets * (len(radii) + 1)} intervals of {targets} "
@@ -127,7 +130,7 @@ def random_directions(
         f"{homeward_rise.low:+.3f} to {homeward_rise.high:+.3f}"
     )
     section = Section(
-        f"Random directions, scored on {target}",
+        f"A random step hurts, on {target}",
         "Does a random step from the centroid, as long as the members are away from it, make the model worse?",
         "A random direction of the same length from the centroid degrades past the fine-tuned radius; the direction "
         "towards the origin does not.",
@@ -143,8 +146,22 @@ def random_directions(
         figures=(curve,),
         tables=(table,),
         command=context.command,
+        headline=(
+            f"A random step away from the models' centroid {_hurts_told(risen, radii, target)}; the way back to the "
+            f"pretrained model changes it by {homeward_rise.value:+.3f} nats."
+        ),
+        paper_short="past the radius; not towards pretrained",
+        measured_short=(f"from {risen[0]:g} radii on" if risen else f"not up to {radii[-1]:g} radii")
+        + f"; to pretrained {homeward_rise.value:+.3f} nats",
     )
     return rows, section
+
+
+def _hurts_told(risen: Sequence[float], radii: Sequence[float], target: str) -> str:
+    unit = "times their own distance from it"
+    if risen:
+        return f"raises the loss on {target} from {risen[0]:g} {unit} on"
+    return f"does not raise the loss on {target} beyond doubt, up to {radii[-1]:g} {unit}"
 
 
 def _added(losses: Float[np.ndarray, "points draws"]) -> Float[np.ndarray, " draws"]:
