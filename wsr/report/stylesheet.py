@@ -54,16 +54,17 @@ a:hover { color: var(--accent); text-decoration-color: currentColor; }
 }
 .summary .verdict { flex: none; width: 122px; }
 .summary a { font-size: 0.8rem; color: var(--wsr-muted); padding: 2px 5px; }
-.story { margin: 16px 0 0; }
+.story { margin: 14px 0 0; }
+.story figure { max-width: 440px; }
 .index { margin-top: 22px; }
 .index table { width: 100%; table-layout: fixed; line-height: 1.45; }
-.index th, .index td { padding: 7px 20px 7px 0; white-space: nowrap; overflow: hidden; text-overflow: ellipsis; }
-.index th:first-child { width: 27%; }
-.index th:nth-child(2) { width: 31%; }
-.index th:nth-child(4) { width: 142px; }
+.index th, .index td { padding: 7px 16px 7px 0; white-space: nowrap; overflow: hidden; text-overflow: ellipsis; }
+.index th:first-child { width: 30%; }
+.index th:nth-child(2) { width: 29%; }
+.index th:nth-child(4) { width: 136px; }
 .index.own th:first-child { width: 34%; }
 .index.own th:nth-child(2) { width: auto; }
-.index tbody th { border-bottom-color: var(--line); }
+.index tbody th { border-bottom-color: var(--line); font-weight: 400; }
 .index a { display: inline-block; max-width: 100%; overflow: hidden; text-overflow: ellipsis; vertical-align: bottom; }
 .index a:focus-visible { outline-offset: -2px; }
 .up { margin-left: auto; font-size: 0.86rem; color: var(--wsr-muted); }
@@ -167,7 +168,9 @@ footer { padding-top: 36px; padding-bottom: 56px; }
   .index a { text-decoration: none; }
   .scroll, details.table > .scroll { overflow: visible; max-height: none; }
   details::details-content { content-visibility: visible; height: auto; }
-  th, td { white-space: normal; padding-right: 10px; }
+  table { font-size: 8.5pt; }
+  th, td { white-space: normal; padding-right: 10px; overflow-wrap: anywhere; }
+  .prose { min-width: 10em; }
   .figures { grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 8px 28px; }
   h2, h3, .question, .beside, tr { break-inside: avoid; break-after: avoid; }
   .command { break-inside: avoid; }

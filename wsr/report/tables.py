@@ -48,7 +48,7 @@ def table_html(table: Table) -> str:
     caption = f'<p class="caption">{escape(readable(table.caption))}</p>' if table.caption else ""
     # A table scrolls within itself on a phone; the keyboard has to reach it for that.
     scroll = (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(readable(table.title))}">'
+        f'<div class="scroll" tabindex="0" role="group" aria-label="{escape(readable(table.title))}">'
         f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>{caption}"
     )
     title = escape(readable(table.title))

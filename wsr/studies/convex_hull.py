@@ -92,7 +92,7 @@ def groups(context: Context, sizes: Sizes) -> tuple[list[dict], Section]:
         "family and general.",
     )
     section = Section(
-        "Mixtures beat models, models beat outsiders",
+        "Mixtures beat members, members outsiders",
         "Are points in the hull of fine-tuned models better than those models, and both better than models outside?",
         "In' beats Ex in 100 % of pairs at all three levels; In' beats In in 88 % (dataset), 96.7 % (task), 90 % "
         "(general); In beats Ex in 75.3 % (task).",
@@ -102,7 +102,7 @@ def groups(context: Context, sizes: Sizes) -> tuple[list[dict], Section]:
         figures=tuple(figures),
         tables=(table,),
         command=context.command,
-        headline=f"A random mixture of models beats {_beaten(outcomes)}; 50 % would be chance.",
+        headline=f"A random mixture of models beats {_beaten(outcomes)}.",
         paper_short="88 to 97 % against members, 100 % outsiders",
         measured_short=_short(outcomes),
     )
@@ -302,8 +302,9 @@ def _mean_probability(outcomes: Sequence[Outcome], better: str, worse: str) -> f
 
 def _beaten(outcomes: Sequence[Outcome]) -> str:
     inside, outside = (_mean_probability(outcomes, "interior", worse) for worse in ("member", "exterior"))
-    told = {"the models it is made of": inside, "models from outside": outside}
-    return " and ".join(f"{who} in {100 * p:.0f} % of comparisons" for who, p in told.items() if p is not None)
+    told = {"these models": inside, "models from outside": outside}
+    parts = [f"{who} in {100 * p:.0f} %" for who, p in told.items() if p is not None]
+    return " of comparisons, and ".join(parts) + (" of comparisons" if len(parts) == 1 else "")
 
 
 def _short(outcomes: Sequence[Outcome]) -> str:

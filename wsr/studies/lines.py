@@ -179,11 +179,8 @@ def extrapolation(
 def _between_told(barriers_of: Mapping[str, Interval]) -> str:
     if not barriers_of:
         return "No pair of models was scored."
-    worst = max(barriers_of, key=lambda kind: barriers_of[kind].value)
-    return (
-        f"On the straight line between two models the loss rises by no more than {barriers_of[worst].value:.3f} nats "
-        f"on average (the largest mean is that of pairs {_pairs_told(worst)})."
-    )
+    worst = max(barrier.value for barrier in barriers_of.values())
+    return f"On the straight line between two models the loss rises by no more than {worst:.3f} nats, mean over pairs."
 
 
 def _highest(found: Mapping[str, Mapping[str, Interval]]) -> float:
@@ -203,10 +200,6 @@ def _past_told(furthest: Mapping[str, tuple[Interval, Interval]], alphas: Float[
 def _range_told(furthest: Mapping[str, tuple[Interval, Interval]]) -> str:
     values = [end.value for ends in furthest.values() for end in ends]
     return f"{min(values):+.2f} to {max(values):+.2f}"
-
-
-def _pairs_told(kind: str) -> str:
-    return kind if kind == KINDS[2] else f"of the {kind}"
 
 
 def draw_pairs(context: Context, pairs_a_kind: int) -> list[Pair]:

@@ -147,8 +147,8 @@ def random_directions(
         tables=(table,),
         command=context.command,
         headline=(
-            f"A random step away from the models' centroid {_hurts_told(risen, radii, target)}; the way back to the "
-            f"pretrained model changes it by {homeward_rise.value:+.3f} nats."
+            f"A random step from the centroid {_hurts_told(risen, radii, target)}; one towards the pretrained model "
+            f"adds {homeward_rise.value:+.3f} nats."
         ),
         paper_short="past the radius; not towards pretrained",
         measured_short=(f"from {risen[0]:g} radii on" if risen else f"not up to {radii[-1]:g} radii")
@@ -158,10 +158,9 @@ def random_directions(
 
 
 def _hurts_told(risen: Sequence[float], radii: Sequence[float], target: str) -> str:
-    unit = "times their own distance from it"
     if risen:
-        return f"raises the loss on {target} from {risen[0]:g} {unit} on"
-    return f"does not raise the loss on {target} beyond doubt, up to {radii[-1]:g} {unit}"
+        return f"raises the loss on {target} from {risen[0]:g} times the models' distance on"
+    return f"raises no loss on {target} beyond doubt, up to {radii[-1]:g} times the models' distance"
 
 
 def _added(losses: Float[np.ndarray, "points draws"]) -> Float[np.ndarray, " draws"]:

@@ -212,18 +212,20 @@ def _section(
 ) -> Section:
     lengths = sorted({epochs for epochs, _ in found})
     context = next(iter(populations.values()))
-    cells: list[tuple[Cell, ...]] = [
+    losses: list[tuple[Cell, ...]] = [
+        (epochs, target, *(float(own.groups[group].generalised_loss.mean()) for group in REPORTED), own.ratio)
+        for (epochs, target), own in found.items()
+    ]
+    differences: list[tuple[Cell, ...]] = [
         (
             epochs,
             target,
-            *(float(own.groups[group].generalised_loss.mean()) for group in REPORTED),
             own.half.probability,
             interval_cell(own.half.low, own.half.high),
             own.gain.mean,
             adjusted[epochs, target][0],
             own.rise.mean,
             adjusted[epochs, target][1],
-            own.ratio,
         )
         for (epochs, target), own in found.items()
     ]
@@ -242,23 +244,27 @@ def _section(
         figures=_figures(lengths, found),
         tables=(
             Table(
-                "By length and target",
+                "Losses by length and target",
+                ("epochs", "target", *REPORTED.values(), "radius over length"),
+                tuple(losses),
+                "Mean generalised losses (nats). Radius: mean distance of the members from their centroid, over the "
+                "mean length of their task vectors.",
+            ),
+            Table(
+                "Between and past the members, by length and target",
                 (
                     "epochs",
                     "target",
-                    *REPORTED.values(),
                     "P_B(In' > In)",
                     INTERVAL,
-                    "In' - In",
+                    "In' minus In",
                     "p, Holm",
-                    "past - In",
+                    "past minus In",
                     "p, Holm ",
-                    "radius / length",
                 ),
-                tuple(cells),
-                "Mean generalised losses (nats) and their differences. P_B: ties as half, bootstrap over models and "
-                "texts. Holm: p of the difference, over models and texts, adjusted for the targets of a length. "
-                "Radius: mean distance of the members from their centroid, over the mean length of their task vectors.",
+                tuple(differences),
+                "P_B: ties as half, bootstrap over models and texts. Differences of mean generalised losses (nats). "
+                "Holm: p of the difference, over models and texts, adjusted for the targets of a length.",
             ),
         ),
         command=context.command,
