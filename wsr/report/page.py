@@ -34,7 +34,10 @@ def write_page(document: Document, path: str | Path) -> None:
 def page_html(document: Document) -> str:
     """Returns the report as the text of an HTML file: what was found, an index, what was run, a section a question."""
     story = _story(document.sections)
-    sections = "\n".join(_section(section, number, story) for number, section in enumerate(document.sections, start=1))
+    command = document.facts.get("command", "")
+    sections = "\n".join(
+        _section(section, number, story, command) for number, section in enumerate(document.sections, start=1)
+    )
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -117,7 +120,7 @@ def _facts(document: Document) -> str:
     return f'<div class="run"><h2>What was run</h2><dl class="facts">{"".join(entries)}</dl></div>'
 
 
-def _section(section: Section, number: int, story: Sequence[Figure]) -> str:
+def _section(section: Section, number: int, story: Sequence[Figure], of_all: str) -> str:
     paragraphs = "".join(f"<p>{_text(paragraph)}</p>" for paragraph in section.text)
     own = [figure for figure in section.figures if not any(figure is shown for shown in story)]
     figures = "".join(_figure(figure, f"s{number}f{count}-") for count, figure in enumerate(own))
@@ -135,7 +138,7 @@ def _section(section: Section, number: int, story: Sequence[Figure]) -> str:
 {paragraphs}
 {f'<div class="figures">{figures}</div>' if figures else ""}
 {tables}
-{command if section.command else ""}
+{command if section.command not in ("", of_all) else ""}
 </section>"""
 
 

@@ -36,7 +36,7 @@ a:hover { color: var(--accent); text-decoration-color: currentColor; }
 .skip { position: absolute; left: 28px; top: -100px; padding: 6px 14px; background: var(--paper); z-index: 1; }
 .skip:focus { top: 8px; }
 .muted, .caption { color: var(--wsr-muted); }
-.caption { font-size: 0.875rem; line-height: 1.5; margin: 8px 0 0; max-width: 64ch; }
+.caption { font-size: 0.875rem; line-height: 1.5; margin: 8px 0 0; max-width: 84ch; }
 .label { font-size: 0.78rem; font-weight: 600; letter-spacing: 0.02em; color: var(--wsr-muted); }
 
 .run { margin-top: 44px; }

@@ -151,7 +151,11 @@ def random_directions(
             f"adds {homeward_rise.value:+.3f} nats."
         ),
         paper_short="past the radius; not towards pretrained",
-        measured_short=(f"from {risen[0]:g} radii on" if risen else f"not up to {radii[-1]:g} radii")
+        measured_short=(
+            f"from {risen[0]:g} {'radius' if risen[0] == 1 else 'radii'} on"
+            if risen
+            else f"not up to {radii[-1]:g} radii"
+        )
         + f"; to pretrained {homeward_rise.value:+.3f} nats",
     )
     return rows, section
@@ -159,7 +163,8 @@ def random_directions(
 
 def _hurts_told(risen: Sequence[float], radii: Sequence[float], target: str) -> str:
     if risen:
-        return f"raises the loss on {target} from {risen[0]:g} times the models' distance on"
+        times = "the models' distance" if risen[0] == 1 else f"{risen[0]:g} times the models' distance"
+        return f"raises the loss on {target} from {times} on"
     return f"raises no loss on {target} beyond doubt, up to {radii[-1]:g} times the models' distance"
 
 

@@ -20,6 +20,7 @@ from wsr.studies.harness.clustered import (
     cosine_table,
     lifting_told,
     member_draws,
+    nearest_to_own_group,
     nearest_told,
     relate,
     same,
@@ -126,7 +127,9 @@ def _headline(similarity: Similarity, labels: Labels, found: Sequence[Clustered]
     failing = [own for own in found if own.method == "spectral" and own.scores.one_to_one_accuracy < HOLDS[own.level]]
     shares = " and ".join(f"the {own.level} of {100 * own.scores.one_to_one_accuracy:.0f} %" for own in failing)
     more = f"; the paper's clustering recovers {shares}" if failing else ""
-    return f"Models {what} sit together: {nearest_told(similarity, labels[finest])}{more}."
+    right, asked = nearest_to_own_group(similarity, labels[finest])
+    how = "sit" if right == asked else "mostly sit" if right > asked / 2 else "do not sit"
+    return f"Models {what} {how} together: {nearest_told(similarity, labels[finest])}{more}."
 
 
 def _recovered(found: Sequence[Clustered]) -> list[str]:
@@ -146,7 +149,7 @@ def _reasons(
         failing = [own.method for own in found if own.level == level and own.scores.one_to_one_accuracy < HOLDS[level]]
         if not failing:
             continue
-        text.append(f"By {level}, {' and '.join(failing)} stays under {HOLDS[level]}.")
+        text.append(f"By {level}, the accuracy stays under {HOLDS[level]} with these methods: {'; '.join(failing)}.")
         within = by_relation.get(f"same {level}", np.array([]))
         others = np.concatenate(
             [[-1.0], *(own for relation, own in by_relation.items() if relation not in _finer(labels, level))]
