@@ -21,6 +21,7 @@ CLAIMS = "<!-- claims: "
 """What opens a block of claims on a page."""
 
 _BLOCK = re.compile(r"(<!-- (claims|pictures): (\w+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+_NO_BREAK = "\u00a0"
 _FORMATS = {
     "percent": lambda value: f"{100 * value:.0f} %",
     "points": lambda value: f"{100 * value:+.1f}",
@@ -108,22 +109,23 @@ def rendered_claims(page: str, claims: Mapping[str, Sequence[Claim]], kept: Mapp
 def _table(claims: Sequence[tuple[int, Claim]], kept: Mapping[str, Kept], results: PurePosixPath) -> str:
     """A line a claim; the paper's column only where the paper says anything."""
     paper = any(claim.paper for _, claim in claims)
-    header = ["", "claim", *(["the paper"] if paper else []), "here", "verdict"]
+    header = ["claim", *(["the paper"] if paper else []), "here", "verdict"]
     body = []
     for number, claim in claims:
         verdict = ", then ".join(f"**{one}**" for one in verdicts(kept[claim.study]))
-        linked = f"[{claim.claim}]({_page(claim, results)})"
+        linked = f"{number}. [{claim.claim.rstrip('.')}]({_page(claim, results)})"
         cells = [linked, *([claim.paper] if paper else []), _filled(claim.here, claim, kept), verdict]
-        body.append([str(number), *cells])
+        body.append([cell.replace(" %", f"{_NO_BREAK}%") for cell in cells])
     return markdown_table(header, body)
 
 
 def _pictures(claims: Sequence[tuple[int, Claim]], kept: Mapping[str, Kept], results: PurePosixPath) -> str:
+    """A paragraph a claim: the claim, what the figure shows, and the figure below it."""
     made = []
     for number, claim in claims:
         file, title = figure_files(claim.study, kept[claim.study].document)[claim.figure]
         shows = _filled(claim.shows, claim, kept)
-        made.append(f"**{number}. {claim.claim}** {shows}\n\n![{title}]({results / file})\n")
+        made.append(f"**{number}. {claim.claim}** {shows}<br>![{title}]({results / file})\n")
     return "\n".join(made)
 
 

@@ -3,9 +3,9 @@
 A page is Markdown. ``<!-- KIND: STUDY OPTIONS -->`` opens a block and ``<!-- end -->`` closes it:
 
     table     the rows that have every value named (``metric="P_B, ties as half"``): one line for each value of ``by``
-              (``by=group,dataset``), one column for each value of ``across`` (``across=dataset``); ``interval=yes``
-              adds 95 % intervals to those columns. ``measure`` and ``method`` name the two halves of a metric such
-              as "adjusted_rand, average linkage".
+              (``by=group,dataset``), one column for each value of ``across`` (``across=dataset``). ``interval=yes``
+              adds 95 % intervals to those columns, ``folded=yes`` folds a short table too. ``measure`` and ``method``
+              name the two halves of a metric such as "adjusted_rand, average linkage".
     findings  what the study's report says
     figures   its figures; those numbered (``figures: STUDY 0 2``), or all
     verdict   the verdict of each of its sections
@@ -143,7 +143,7 @@ def _table(name: str, kept: Kept, options: Sequence[str], results: PurePosixPath
     chosen = dict(option.split("=", 1) for option in options)
     by = chosen.pop("by", "group,dataset").split(",")
     across = chosen.pop("across", None)
-    interval = chosen.pop("interval", None) == "yes"
+    interval, folded = (chosen.pop(option, None) == "yes" for option in ("interval", "folded"))
     if across is None and "metric" not in chosen and "metric" not in by:
         by.append("metric")
     groups: dict[tuple[str, ...], list[dict]] = {}
@@ -151,11 +151,15 @@ def _table(name: str, kept: Kept, options: Sequence[str], results: PurePosixPath
         if all(_field(row, key) is not None for key in (*by, *([across] if across else []))):
             groups.setdefault(tuple(_plain(_field(row, key)) for key in by), []).append(row)
     if not groups:
-        raise WsrError(f"page: table of {name}: no row has {', '.join([*options, *by])}")
+        wanted = [*(f"{key}={value}" for key, value in chosen.items()), *by, *([across] if across else [])]
+        raise WsrError(f"page: table of {name}: no row has {', '.join(wanted)}")
     labels = [key.replace("_", " ") for key in by]
     header, body = _wide(groups, across, interval) if across else _long(groups, chosen.get("metric", "value"))
     rows = [[*place, *cells] for place, cells in zip(groups, body, strict=True)]
-    return f"{_folded([*labels, *header], rows)}\n{_source(name, kept, results)}"
+    table = markdown_table([*labels, *header], rows)
+    if folded or len(rows) > _LONGEST_UNFOLDED:
+        table = _folded(f"{len(rows)} lines: {', '.join([*labels, *header])}", table)
+    return f"{table}\n{_source(name, kept, results)}"
 
 
 def _long(groups: Mapping[tuple[str, ...], list[dict]], metric: str) -> tuple[list[str], list[list[str]]]:
@@ -165,7 +169,7 @@ def _long(groups: Mapping[tuple[str, ...], list[dict]], metric: str) -> tuple[li
         columns = [key for key in ("low", "p_holm") if any(key in row for row in single)]
         header = [_plain(metric), *({"low": "95 % interval", "p_holm": "p, Holm"}[key] for key in columns)]
         return header, [[_number(row["value"]), *(_end(row, key) for key in columns)] for row in single]
-    header = ["rows", f"{_plain(metric)}: mean", "smallest", "largest"]
+    header = ["values", f"{_plain(metric)}: mean", "range"]
     return header, [[str(len(rows)), *_spread(rows)] for rows in groups.values()]
 
 
@@ -202,10 +206,16 @@ def _findings(name: str, kept: Kept, options: Sequence[str], results: PurePosixP
 
 def _figures(name: str, kept: Kept, options: Sequence[str], results: PurePosixPath) -> str:
     files = figure_files(name, kept.document)
+    captions = [figure.caption for section in kept.document.sections for figure in section.figures]
     numbers = [int(option) for option in options] or range(len(files))
     if any(number >= len(files) for number in numbers):
         raise WsrError(f"page: figures of {name}: expected numbers below {len(files)}, got {' '.join(options)}")
-    return "".join(f"![{files[number][1]}]({results / files[number][0]})\n" for number in numbers)
+    made = []
+    for number in numbers:
+        file, title = files[number]
+        heading = f"*{title[:1].upper()}{title[1:]}.* {captions[number]}".rstrip()
+        made.append(f"{heading}<br>![{title}]({results / file})\n")
+    return "\n".join(made)
 
 
 def _verdict(name: str, kept: Kept, options: Sequence[str], results: PurePosixPath) -> str:
@@ -223,13 +233,8 @@ _KINDS: Mapping[str, Callable[[str, Kept, Sequence[str], PurePosixPath], str]] =
 }
 
 
-def _folded(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    """A table, behind a line to click on where it is long."""
-    table = markdown_table(header, body)
-    if len(body) <= _LONGEST_UNFOLDED:
-        return table
-    summary = f"{len(body)} lines: {', '.join(header)}"
-    # mkdocs reads Markdown inside HTML only where told to.
+def _folded(summary: str, table: str) -> str:
+    """A table behind a line to click on; mkdocs reads Markdown inside HTML only where told to."""
     return f'<details markdown="1"><summary>{summary}</summary>\n\n{table}\n</details>\n'
 
 
@@ -266,7 +271,8 @@ def _end(row: Mapping[str, Any], key: str) -> str:
 
 
 def _spread(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    values = np.array([row["value"] for row in rows if row["value"] is not None])
-    if not values.size:
-        return ["–"] * 3
-    return [_number(float(how(values))) for how in (np.mean, np.min, np.max)]
+    """Mean, and smallest to largest."""
+    values = [row["value"] for row in rows if row["value"] is not None]
+    if not values:
+        return ["–", "–"]
+    return [_number(float(np.mean(values))), f"{_number(min(values))} to {_number(max(values))}"]
