@@ -9,8 +9,8 @@ sparse.py         TIES, DARE, DELLA, breadcrumbs: task vectors of which a part i
 sce.py            SCE
 order_statistics.py   the value of a rank among numbers that are read in pieces
 soups.py          greedy soup and learned coefficients: chosen on a dataset
-fisher.py, regmean.py, adamerging.py   what members' own texts say
-recipe.py, tensor_files.py             YAML recipes over safetensors files
+fisher.py, regmean.py, adamerging.py, own_texts.py   what members' own texts say
+recipe.py, yaml_file.py, files.py, tensor_files.py   YAML recipes over safetensors files
 
 Nothing here imports JAX before a method that needs it runs: a merge of files starts in a moment.
 """
