@@ -6,21 +6,25 @@ feature of a window is its loss.
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from wsr.data.texts import Texts
-from wsr.engine.evaluate import EXACT, Protocol, key_of, score_points
+from wsr.engine.evaluate import EXACT
+from wsr.engine.scoring import key_of, score_points
+from wsr.engine.settings import Settings
 from wsr.errors import WsrError
 from wsr.models.layers.pooling import pool
 from wsr.models.model import Model
 from wsr.region.region import Region
-from wsr.runtime.progress import Counter
-from wsr.store.results import Points
+from wsr.store.row import Row, result_row
 from wsr.types import Batch, Params
+
+if TYPE_CHECKING:
+    import pandas
 
 METRICS = ("language_model_loss", "perplexity")
 
@@ -54,21 +58,28 @@ class LanguageModelEvaluation:
         mean = self.language_model_loss[:, None]
         return mean + self.texts.predicted / self.texts.predicted.mean() * (self.losses - mean)
 
-    def rows(self, group: str, **more: str | float) -> list[dict]:
+    def to_frame(self) -> "pandas.DataFrame":
+        """One row a point: its loss, its perplexity, and its coefficients by member."""
+        import pandas
+
+        values = dict(zip(METRICS, (self.language_model_loss, self.perplexity), strict=True))
+        return pandas.DataFrame(values | dict(zip(self.region.names, self.coefficients.T, strict=True)))
+
+    def rows(self, group: str, **more: Any) -> list[Row]:
         """One row a point and metric, in the form of ``Evaluation.rows``; ``n`` counts predicted tokens."""
         tokens = int(self.texts.predicted.sum())
         return [
-            {
+            result_row(
+                group,
+                self.texts.name,
+                metric,
+                values[point],
+                texts=tokens,
+                how=EXACT,
+                members=self.region.names,
+                coefficients=row,
                 **more,
-                "group": group,
-                "members": [self.region.names[k] for k in np.flatnonzero(row)],
-                "coefficients": [float(row[k]) for k in np.flatnonzero(row)],
-                "dataset": self.texts.name,
-                "metric": metric,
-                "value": float(values[point]) if np.isfinite(values[point]) else None,
-                "n": tokens,
-                "how": EXACT,
-            }
+            )
             for point, row in enumerate(self.coefficients)
             for metric, values in zip(METRICS, (self.language_model_loss, self.perplexity), strict=True)
         ]
@@ -76,24 +87,23 @@ class LanguageModelEvaluation:
 
 def evaluate_language_model(
     region: Region,
-    coefficients: Float[np.ndarray, "points members"],
+    coefficients: Float[np.ndarray, "*points members"],
     texts: Texts,
     *,
-    protocol: Protocol | None = None,
-    points: Points | None = None,
-    chunk: int | None = None,
-    memory_budget_gib: float | None = None,
-    mesh: Mesh | None = None,
-    counter: Counter | None = None,
+    settings: Settings = Settings(),
 ) -> LanguageModelEvaluation:
     """Takes the loss of points of a region on texts, by forward passes over them.
 
-    The arguments are those of ``wsr.engine.evaluate.evaluate``; of the protocol, the packing and the precision count.
+    Args:
+      region: the population; its model is a decoder with its language-model head.
+      coefficients: one point, or a row for each point, over the region's members.
+      texts: plain text in windows, see ``wsr.data.texts.load_texts``.
+      settings: how the engine works.
 
     Raises:
       WsrError: the region's model is no language model, or a window is longer than it reads.
     """
-    protocol = protocol or Protocol()
+    coefficients = np.atleast_2d(coefficients)
     longest = int(texts.windows.lengths.max())
     if longest > region.model.max_length:
         raise WsrError(
@@ -104,18 +114,13 @@ def evaluate_language_model(
     kept = score_points(
         with_losses(region),
         coefficients,
-        [key_of(region, row, what, protocol.precision) for row in coefficients],
+        [key_of(region, row, what, settings.precision) for row in coefficients],
         {"texts": texts.windows},
         lambda losses: {"losses": texts.mean_losses(np.asarray(losses["texts"])[:, :, 0])},
-        protocol=protocol,
-        points=points,
-        chunk=chunk,
-        memory_budget_gib=memory_budget_gib,
-        mesh=mesh,
-        counter=counter,
+        settings=settings,
         note=texts.name,
     )
-    return LanguageModelEvaluation(region, np.asarray(coefficients), texts, kept["losses"])
+    return LanguageModelEvaluation(region, coefficients, texts, kept["losses"])
 
 
 def with_losses(region: Region) -> Region:

@@ -1,6 +1,5 @@
 """What a way to merge is: a frozen dataclass whose fields are its options, documented and checked."""
 
-import difflib
 import importlib
 import types
 from collections.abc import Callable, Mapping, Sequence
@@ -9,10 +8,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, get_args, get_type_hints
 
 import numpy as np
 
-from wsr.errors import WsrError
+from wsr.errors import WsrError, nearest_names
 
 if TYPE_CHECKING:
-    from wsr.merging.population import Leaf, Population
+    from wsr.engine.evaluate import Protocol
+    from wsr.engine.settings import Settings
+    from wsr.merging.ingredients import Ingredients, Leaf
     from wsr.region.region import Region
 
 METHODS: Mapping[str, str] = {
@@ -81,10 +82,10 @@ class Given:
     """The datasets that members were fine-tuned on, by name."""
     heads: Mapping[str, Any] = field(default_factory=dict)
     """Members' own heads, by the member's name; where there is none, a probe is fitted."""
-    protocol: Any = None
+    protocol: "Protocol | None" = None
     """How points are scored; None: as ``evaluate`` does."""
-    points: Any = None
-    """Where finished points are kept; None: in memory."""
+    settings: "Settings | None" = None
+    """How the engine works; None: as ``evaluate`` does."""
 
 
 @dataclass(frozen=True)
@@ -120,10 +121,10 @@ class Method:
 class OfWeights(Method):
     """A method that needs nothing but weights, which it reads leaf by leaf."""
 
-    def prepared(self, population: "Population") -> Callable[["Leaf", np.ndarray], None]:
+    def prepared(self, ingredients: "Ingredients") -> Callable[["Leaf", np.ndarray], None]:
         """Returns ``fill(leaf, out)``, which writes the merged leaf into the flat ``out``.
 
-        What takes more than one leaf is worked out here, in passes of its own over the population.
+        What takes more than one leaf is worked out here, in passes of its own over the ingredients.
         """
         raise NotImplementedError
 
@@ -139,8 +140,7 @@ class OfData(Method):
 def find(name: str) -> type[Method]:
     """Returns the class of a method; raises with the nearest names where there is none."""
     if name not in METHODS:
-        nearest = difflib.get_close_matches(name, METHODS, n=3) or list(METHODS)
-        raise WsrError(f"no merge method is called {name!r}; nearest: {', '.join(nearest)}")
+        raise WsrError(f"no merge method is called {name!r}; nearest: {nearest_names(name, METHODS)}")
     module, _, kind = METHODS[name].rpartition(".")
     return getattr(importlib.import_module(module), kind)
 

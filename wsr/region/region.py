@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property, partial
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -15,11 +16,15 @@ from wsr.geometry import points, sampling
 from wsr.geometry.similarity import OpenLeaf, gram_matrix, in_memory
 from wsr.geometry.trees import flatten, stack
 from wsr.models.model import Model
-from wsr.store import GramFile, Store, hash_params
+from wsr.statistics.clustering import tsne
+from wsr.store import Store, hash_params
 from wsr.types import Params
 
+if TYPE_CHECKING:
+    import pandas
 
-@dataclass(frozen=True, eq=False)
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Member:
     """A model of a population: its name, what it was trained on, and how to get at its weights."""
 
@@ -32,16 +37,28 @@ class Member:
     open_task_vector: Callable[[], OpenLeaf] | None = None
     """Reads the task vector from disk in pieces; None where ``load`` hands over what is in memory."""
 
+    def __repr__(self) -> str:
+        return f"Member {self.name}: dataset {self.dataset}, family {self.family}\n  content {self.content_sha256[:12]}"
+
 
 class Region:
     """A population of models fine-tuned from one base.
+
+    Example:
+      >>> import wsr
+      >>> region = wsr.made_up_region(3)
+      >>> region.centroid().round(3).tolist()
+      [0.333, 0.333, 0.333]
+      >>> region.where(lambda member: member.name != "m1").names
+      ('m0', 'm2')
 
     Args:
       model: the architecture.
       base: the checkpoint all members were fine-tuned from.
       members: the population; a region may have no members (then its only point is the base).
       base_sha256: identifies the base.
-      gram_file: where inner products of the members are kept from one process to the next.
+      store: where the members come from; it keeps inner products of task vectors from one process to the next.
+      gram: inner products of all task vectors, if they are known already.
     """
 
     def __init__(
@@ -51,10 +68,11 @@ class Region:
         members: Iterable[Member],
         *,
         base_sha256: str,
-        gram_file: GramFile | None = None,
+        store: Store | None = None,
+        gram: Float64[np.ndarray, "members members"] | None = None,
     ):
-        self.model, self.base, self.base_sha256 = model, base, base_sha256
-        self._gram_file = gram_file
+        self.model, self.base, self.base_sha256, self.store = model, base, base_sha256, store
+        self._gram = gram
         self.members = tuple(members)
         repeated = {name for name in self.names if self.names.count(name) > 1}
         if repeated:
@@ -62,11 +80,17 @@ class Region:
 
     @classmethod
     def from_store(
-        cls, store: Store, model: Model, *, names: Sequence[str] | None = None, keep_gib: float = 4.0
+        cls, store: Store, model: Model | None = None, *, names: Sequence[str] | None = None, keep_gib: float = 4.0
     ) -> "Region":
         """The population of a store, or those of its members that are named.
 
-        Members are read when they are needed. Where all of them fit into ``keep_gib`` of memory they are then kept.
+        Members are read when they are needed, and kept in memory if all of them fit into ``keep_gib``.
+
+        Args:
+          store: the population on disk.
+          model: the store's architecture, where it was built before: programs compiled for it are then used again.
+          names: the members to take; None: all of them.
+          keep_gib: memory for members.
         """
         wanted = store.names() if names is None else names
         size_gib = len(wanted) * sum(leaf.nbytes for leaf in flatten(store.base()).values()) / 2**30
@@ -84,7 +108,31 @@ class Region:
                     partial(store.open_task_vector, name),
                 )
             )
-        return cls(model, store.base(), members, base_sha256=store.base_sha256, gram_file=store.gram_file)
+        return cls(model or store.model, store.base(), members, base_sha256=store.base_sha256, store=store)
+
+    def __repr__(self) -> str:
+        size = sum(self.leaf_sizes.values()) / 1e6
+        listed = ", ".join(self.names[:4]) + (", ..." if len(self) > 4 else "")
+        return (
+            f"Region of {len(self)} members, {len(set(self.datasets))} datasets, {len(set(self.families))} families\n"
+            f"  {self.model.name}, {size:.3g} million parameters each: {listed or 'only the base'}"
+        )
+
+    def _repr_html_(self) -> str:
+        return self.to_frame()._repr_html_()
+
+    def to_frame(self) -> "pandas.DataFrame":
+        """One row a member: name, dataset, family, and the first digits of the hash of its weights."""
+        import pandas
+
+        return pandas.DataFrame(
+            {
+                "member": self.names,
+                "dataset": self.datasets,
+                "family": self.families,
+                "content": [member.content_sha256[:12] for member in self.members],
+            }
+        )
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -107,26 +155,24 @@ class Region:
     def where(self, condition: Callable[[Member], bool]) -> "Region":
         """The members for which ``condition`` holds."""
         kept = [number for number, member in enumerate(self.members) if condition(member)]
-        part = Region(
+        return Region(
             self.model,
             self.base,
             [self.members[k] for k in kept],
             base_sha256=self.base_sha256,
-            gram_file=self._gram_file,
+            store=self.store,
+            gram=None if self._gram is None else self._gram[np.ix_(kept, kept)],
         )
-        if "gram" in self.__dict__:  # computed already: a part's Gram matrix is a part of it
-            part.__dict__["gram"] = self.gram[np.ix_(kept, kept)]
-        return part
 
     def emptied(self) -> "Region":
         """The same base without members, to join others to."""
         return self.where(lambda member: False)
 
     def without_dataset(self, dataset: str) -> "Region":
-        """The members that never saw ``dataset`` (or a dataset that shares its texts): what may start or judge it.
+        """The members that never saw ``dataset``, or a dataset that shares texts with it.
 
         Raises:
-          WsrError: where nobody is left.
+          WsrError: no member is left.
         """
         seen = overlapping(dataset)
         left = self.where(lambda member: member.dataset not in seen)
@@ -150,20 +196,26 @@ class Region:
         members = (self.members[k].load() for k in used)
         return jax.tree.map(np.asarray, points.combine_one_by_one(self.base, members, coefficients[used]))
 
-    @cached_property
+    @property
     def gram(self) -> Float64[np.ndarray, "members members"]:
         """Inner products of all task vectors; cosines, distances and radii follow from it.
 
-        Only products that the store does not know yet are worked out; it is told of them.
+        Computed once. Only products that the store does not know yet are computed; they are then kept there.
         """
+        if self._gram is None:
+            self._gram = self._products()
+        return self._gram
+
+    def _products(self) -> Float64[np.ndarray, "members members"]:
         hashes = [member.content_sha256 for member in self.members]
-        known = self._gram_file.read(hashes) if self._gram_file else np.full((len(self), len(self)), np.nan)
+        kept = self.store.gram_file if self.store else None
+        known = kept.read(hashes) if kept else np.full((len(self), len(self)), np.nan)
         if not np.isnan(known).any():
             return known
-        found = gram_matrix(self.leaf_sizes, self.open_task_vectors(), known)
-        if self._gram_file:
-            self._gram_file.add(hashes, found)
-        return found
+        products = gram_matrix(self.leaf_sizes, self.open_task_vectors(), known)
+        if kept:
+            kept.add(hashes, products)
+        return products
 
     def similarity(self) -> Float64[np.ndarray, "members members"]:
         """Cosines between task vectors."""
@@ -190,6 +242,18 @@ class Region:
         centre = self.centroid()
         return float(np.mean([grams.distance(self.gram, corner, centre) for corner in np.eye(len(self))]))
 
+    def plot_map(self, ax: Any = None, *, seed: int = 0) -> Any:
+        """Draws the members in the plane (t-SNE of 1 - cosine) on matplotlib ``Axes`` and returns them."""
+        from wsr.region.plots import draw_map
+
+        return draw_map(tsne(self.similarity(), seed=seed), self.datasets, ax)
+
+    def plot_similarity(self, ax: Any = None) -> Any:
+        """Draws the cosines between members on matplotlib ``Axes`` and returns them."""
+        from wsr.region.plots import draw_similarity
+
+        return draw_similarity(self.similarity(), self.names, self.datasets, ax)
+
 
 def from_params(
     model: Model,
@@ -199,7 +263,20 @@ def from_params(
     dataset: str = "unknown",
     family: str = "unknown",
 ) -> Region:
-    """A region of models held in memory."""
+    """Returns a region of models held in memory.
+
+    Args:
+      model: the architecture.
+      base: the parameters that all models started from.
+      members: parameters by name.
+      dataset, family: what all of them were trained on.
+
+    Example:
+      >>> import wsr
+      >>> base, other = wsr.load("tiny"), wsr.made_up_region(1).members[0].load()
+      >>> wsr.from_params(base.model, base.params, {"mine": other}).names
+      ('mine',)
+    """
     return Region(
         model,
         base,

@@ -11,17 +11,18 @@ from jaxtyping import Float
 
 from wsr.data.dataset import Dataset
 from wsr.data.metrics import score
-from wsr.finetune.batches import group_batches
-from wsr.finetune.early_stopping import EarlyStopping
-from wsr.finetune.job import Job, initial_head
-from wsr.finetune.lora import trained_factors
-from wsr.finetune.program import hyperparameters, initial_state, training_program
-from wsr.finetune.trainable import partition
+from wsr.geometry.linear_head import logits
 from wsr.geometry.low_rank import LowRank, add
 from wsr.geometry.trees import flatten, nest
 from wsr.models.features import all_features
 from wsr.models.model import Model
 from wsr.runtime.progress import Counter
+from wsr.training.batches import group_batches
+from wsr.training.early_stopping import EarlyStopping
+from wsr.training.job import Job, initial_head
+from wsr.training.lora import trained_factors
+from wsr.training.program import hyperparameters, initial_state, training_program
+from wsr.training.trainable import partition
 from wsr.types import AnyArray, Head, Params
 
 _CALL_SECONDS = 0.25
@@ -47,7 +48,12 @@ class Finetuned:
 
 
 def finetune(
-    model: Model, start: Params, jobs: Sequence[Job], *, chunk: int, counter: Counter | None = None
+    model: Model,
+    start: Params,
+    jobs: Sequence[Job],
+    *,
+    chunk: int | None = None,
+    counter: Counter | None = None,
 ) -> Iterator[Finetuned]:
     """Trains every job from ``start`` and yields the members, chunk by chunk; those of one mode keep their order.
 
@@ -55,10 +61,14 @@ def finetune(
       model: the architecture.
       start: encoder parameters all members start from.
       jobs: members to train; those of a chunk are padded to common shapes, so give neighbours similar sizes.
-      chunk: members trained together; see ``wsr.finetune.memory``. The last chunk is padded by repeating its
-        last member, so that "same seed, same bits" does not depend on how many members there are.
+      chunk: members trained together; None: chosen, see ``wsr.training.memory``. The last chunk is padded by
+        repeating its last member, so that "same seed, same bits" does not depend on how many members there are.
       counter: advanced by one for each optimiser step of each member.
     """
+    if chunk is None:
+        from wsr.training.memory import chunk_for_training  # which counts this module's arrays
+
+        chunk = chunk_for_training(model, start, jobs)
     for group in groups_of(jobs, chunk):
         padded = group + [group[-1]] * (chunk - len(group))
         yield from _train_group(model, start, padded, counter)[: len(group)]
@@ -75,7 +85,7 @@ def groups_of(jobs: Sequence[Job], chunk: int) -> list[list[Job]]:
 
 def predict(features: Float[AnyArray, "texts hidden"], head: Head, *, regression: bool) -> np.ndarray:
     """Returns class ids, or values for regression, of a member's own head."""
-    outputs = np.asarray(features) @ np.asarray(head["kernel"]) + np.asarray(head["bias"])
+    outputs = np.asarray(logits(features, head))
     return outputs[:, 0] if regression else outputs.argmax(axis=1)
 
 
