@@ -34,7 +34,7 @@ bench-choices: torch  ## why the project is written as it is: packing or buckets
 	@$(BIN)/python -m benchmarks --only=encoder,packing --out=benchmarks/results/cpu $(BENCH_FLAGS)
 
 results-tables: .venv/.installed  ## whether the pages of results are what the committed rows say
-	@for page in results merging reliability; do $(BIN)/python -m experiments.results --page=docs/$$page.md || exit 1; done
+	@$(BIN)/python -m experiments.results
 
 lint: .venv/.installed-dev  ## ruff (format and check) and mypy
 	@$(BIN)/ruff format --check .
