@@ -1,0 +1,74 @@
+"""Adds to the site what is not written in docs/: the API of each room, executed tutorials, and four pages of the repository.
+
+A room's page lists the public modules of `wsr/ROOM/` under the first line of its docstring. A tutorial is shown as
+`make tutorials` executed it, or without outputs where that has not run.
+"""
+
+import ast
+import os
+import re
+from pathlib import Path
+
+import jupytext
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+ROOT = Path(__file__).parent.parent
+EXECUTED = ROOT / "build" / "tutorials"
+FROM_ELSEWHERE = {
+    "changelog.md": "CHANGELOG.md",
+    "contributing.md": "CONTRIBUTING.md",
+    "launch.md": "launch/README.md",
+    "experiments.md": "experiments/README.md",
+}
+"""Page of the site: the file of the repository that it shows."""
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Adds the pages, and the pictures of executed tutorials."""
+    for page, source in FROM_ELSEWHERE.items():
+        text = (ROOT / source).read_text(encoding="utf-8")
+        files.append(File.generated(config, page, content=_moved(text, Path(source), page)))
+    for room in sorted(path.parent for path in (ROOT / "wsr").glob("*/__init__.py")):
+        files.append(File.generated(config, f"api/{room.name}.md", content=_room_page(room)))
+    for source in sorted((ROOT / "docs" / "tutorials").glob("*.py")):
+        files.append(File.generated(config, f"tutorials/{source.stem}.md", content=_tutorial(source)))
+    for picture in EXECUTED.glob("*/*.png"):
+        files.append(File.generated(config, f"tutorials/{picture.relative_to(EXECUTED)}", abs_src_path=str(picture)))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Links out of docs/ lead to the page that shows the file."""
+    for shown, source in FROM_ELSEWHERE.items():
+        here = os.path.relpath(source, Path("docs") / Path(page.file.src_uri).parent)
+        there = os.path.relpath(shown, Path(page.file.src_uri).parent)
+        markdown = re.sub(rf"\]\({re.escape(here)}(#[^)]*)?\)", rf"]({there}\1)", markdown)
+    return markdown
+
+
+def _moved(text: str, source: Path, page: str) -> str:
+    """The text with the links that a page of docs/ would have."""
+
+    def link(match: re.Match[str]) -> str:
+        target = os.path.normpath(source.parent / match[1])
+        return f"]({os.path.relpath(target, 'docs')}{match[2] or ''})"
+
+    return re.sub(r"\]\((?!\w+:|#)([^)#]+)(#[^)]*)?\)", link, text)
+
+
+def _room_page(room: Path) -> str:
+    summary = (ast.get_docstring(ast.parse((room / "__init__.py").read_text(encoding="utf-8"))) or "").split("\n")[0]
+    modules = [path for path in sorted(room.rglob("*.py")) if not path.name.startswith("_")]
+    names = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in modules]
+    return "\n\n".join([f"# wsr.{room.name}", summary, *(f"::: {name}" for name in names)])
+
+
+def _tutorial(source: Path) -> str:
+    executed = EXECUTED / f"{source.stem}.md"
+    if executed.exists():
+        return executed.read_text(encoding="utf-8")
+    notebook = jupytext.read(source)
+    notebook.metadata = {"jupytext": {"notebook_metadata_filter": "-all"}}
+    return jupytext.writes(notebook, fmt="md")

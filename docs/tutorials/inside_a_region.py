@@ -1,0 +1,5 @@
+# %% [markdown]
+# # inside_a_region
+
+# %%
+print(1)

@@ -1,0 +1,5 @@
+# %% [markdown]
+# # own_checkpoints
+
+# %%
+print(1)

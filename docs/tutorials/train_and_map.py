@@ -1,0 +1,5 @@
+# %% [markdown]
+# # train_and_map
+
+# %%
+print(1)
