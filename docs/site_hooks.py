@@ -40,8 +40,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Links out of docs/ lead to the page that shows the file."""
-    for shown, source in FROM_ELSEWHERE.items():
+    """Links out of docs/ lead to the page that shows the file; `{{ rooms }}` becomes the README's list of rooms."""
+    markdown = markdown.replace("{{ rooms }}", _rooms())
+    for shown, source in [*FROM_ELSEWHERE.items(), ("api/index.md", "README.md")]:
         here = os.path.relpath(source, Path("docs") / Path(page.file.src_uri).parent)
         there = os.path.relpath(shown, Path(page.file.src_uri).parent)
         markdown = re.sub(rf"\]\({re.escape(here)}(#[^)]*)?\)", rf"]({there}\1)", markdown)
@@ -56,6 +57,12 @@ def _moved(text: str, source: Path, page: str) -> str:
         return f"]({os.path.relpath(target, 'docs')}{match[2] or ''})"
 
     return re.sub(r"\]\((?!\w+:|#)([^)#]+)(#[^)]*)?\)", link, text)
+
+
+def _rooms() -> str:
+    section = (ROOT / "README.md").read_text(encoding="utf-8").split("## Where things are")[1]
+    rows = [row for row in re.findall(r"^\|.*$", section, re.MULTILINE) if "`" not in row or "`wsr/" in row]
+    return re.sub(r"`wsr/(\w+)/`", r"[`wsr.\1`](\1.md)", "\n".join(rows))
 
 
 def _room_page(room: Path) -> str:
