@@ -149,14 +149,14 @@ def _flagged(name: str, plant: Callable[[World, np.ndarray], np.ndarray]) -> Non
 def _trained() -> None:
     """Members of the tiny encoder: each is held to the others of its dataset, and to the other datasets."""
     from wsr.data.load import load_dataset
-    from wsr.finetune import Job, Recipe, finetune
     from wsr.models import load
     from wsr.region.region import Region, from_params
+    from wsr.training import Job, Recipe, finetune
 
     base = load("tiny")
     recipe = Recipe(learning_rate=0.01, batch_size=32, epochs=4.0)
     names = ("made_up_a1", "made_up_a2", "made_up_b1", "made_up_b2", "made_up_c1")
-    data = [load_dataset(name, base.tokenizer, max_length=48) for name in names]
+    data = [load_dataset(name, base.processor, max_length=48) for name in names]
     jobs = [Job(own, seed, recipe) for own in data for seed in range(6)]
     region = Region(base.model, base.params, [], base_sha256="tiny")
     for member in finetune(base.model, base.params, jobs, chunk=1):

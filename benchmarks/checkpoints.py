@@ -63,7 +63,7 @@ def _measure(members: int, sizes: Mapping[str, Any], folder: Path) -> Result:
     shapes = {path: leaf.shape for path, leaf in flatten(jax.eval_shape(model.init, jax.random.key(0))).items()}
     parameters = sum(int(np.prod(shape)) for shape in shapes.values())
     _refuse_small_disk(folder, 4 * parameters * (2 * members + 4))
-    tokenizer = load("tiny").tokenizer
+    tokenizer = load("tiny").processor
     names = [f"m{number:02}" for number in range(members)]
     # Pieces of one long noise: fresh normal numbers for every model would take longer than everything else.
     noise = generator(0, "noise").standard_normal(2 * max(int(np.prod(shape)) for shape in shapes.values()), np.float32)

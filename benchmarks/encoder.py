@@ -54,7 +54,7 @@ def run() -> list[Result]:
     """Times one packed batch of 16 rows of 64 tokens, forward, and forward with the gradient."""
     checkpoint = load("minilm")
     params = jax.device_put(checkpoint.params)
-    dataset = load_dataset("vader_movie", checkpoint.tokenizer, max_length=64, sizes={"test": 300})
+    dataset = load_dataset("vader_movie", checkpoint.processor, max_length=64, sizes={"test": 300})
     batches = evaluation_batches(dataset.splits["test"], rows=16, row_length=64)
     batch = {name: jnp.asarray(array[0]) for name, array in batches.inputs.items()}
     config = checkpoint.model.config

@@ -19,8 +19,8 @@ from benchmarks.harness import Mark, Result, side_by_side
 from benchmarks.matmul_rate import matmul_work
 from wsr.data.dataset import Dataset, Split
 from wsr.data.load import load_dataset
-from wsr.engine.evaluate import Protocol, evaluate
-from wsr.engine.region_features import Precision
+from wsr.engine.evaluate import evaluate
+from wsr.engine.settings import Precision, Settings
 from wsr.geometry.sampling import convex_hull
 from wsr.models import Checkpoint, build, load
 from wsr.models.model import Model
@@ -53,7 +53,7 @@ def run() -> list[Result]:
     if jax.default_backend() == "cpu":
         return [_on_cpu(minilm)]
     model = build("roberta", {**minilm.model.config, **ROBERTA_BASE})
-    roberta = Checkpoint(model, model.init(jax.random.key(0)), minilm.tokenizer)
+    roberta = Checkpoint(model, model.init(jax.random.key(0)), minilm.processor)
     return [
         _on_accelerator("RoBERTa-base shape", roberta, times=1.5, share=0.5),
         _on_accelerator("MiniLM", minilm, times=3.0, share=None),
@@ -64,7 +64,7 @@ def _on_cpu(checkpoint: Checkpoint) -> Result:
     from benchmarks.torch_rivals import Rivals
 
     members = perturbed(checkpoint.params, MEMBERS)
-    dataset = load_dataset("vader_movie", checkpoint.tokenizer, max_length=64, sizes={"probe": 300, "test": 300})
+    dataset = load_dataset("vader_movie", checkpoint.processor, max_length=64, sizes={"probe": 300, "test": 300})
     coefficients = convex_hull(seeds.generator(0, "points", "benchmark"), 4, MEMBERS)
     rivals = Rivals(checkpoint, members)
     contenders: Contenders = {
@@ -88,7 +88,7 @@ def _on_accelerator(name: str, checkpoint: Checkpoint, *, times: float, share: f
 
     members = perturbed(checkpoint.params, MEMBERS)
     sizes = {"probe": 800, "test": 3000}
-    dataset = load_dataset("newsgroups_rec_sci", checkpoint.tokenizer, max_length=64, sizes=sizes)
+    dataset = load_dataset("newsgroups_rec_sci", checkpoint.processor, max_length=64, sizes=sizes)
     coefficients = convex_hull(seeds.generator(0, "points", "benchmark"), 64, MEMBERS)
     eager = Rivals(checkpoint, members, device="cuda")
     compiled = Rivals(checkpoint, members, device="cuda", compiled=True)
@@ -158,7 +158,7 @@ def _region(checkpoint: Checkpoint, members: list[Params]) -> Region:
 def _ours(
     region: Region, coefficients: Float[np.ndarray, "points members"], dataset: Dataset, precision: Precision
 ) -> Float[np.ndarray, "points texts"]:
-    return evaluate(region, coefficients, dataset, protocol=Protocol(precision=precision)).losses
+    return evaluate(region, coefficients, dataset, settings=Settings(precision=precision)).losses
 
 
 def _check_losses(contenders: Contenders) -> dict[str, float]:

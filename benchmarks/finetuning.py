@@ -10,11 +10,11 @@ from transformers import AutoModel
 from benchmarks.harness import Mark, Result, side_by_side
 from wsr.data.dataset import Dataset
 from wsr.data.load import load_dataset
-from wsr.finetune import Job, Recipe, finetune
 from wsr.models import load
 from wsr.models.huggingface import export
 from wsr.runtime import seeds
 from wsr.runtime.devices import chunk_for_device
+from wsr.training import Job, Recipe, finetune
 
 TEXTS, BATCH, REPEATS = 512, 32, 3
 MEMBERS_ON_ACCELERATOR = 16
@@ -28,7 +28,7 @@ def run() -> list[Result]:
     accelerator = jax.default_backend() != "cpu"
     members = MEMBERS_ON_ACCELERATOR if accelerator else 1
     checkpoint = load("minilm")
-    dataset = load_dataset("vader_movie", checkpoint.tokenizer, max_length=64, sizes={"finetune": TEXTS})
+    dataset = load_dataset("vader_movie", checkpoint.processor, max_length=64, sizes={"finetune": TEXTS})
     recipe = Recipe(learning_rate=5e-5, batch_size=BATCH, epochs=1.0)
     jobs = [Job(dataset, seed, recipe) for seed in range(members)]
     with tempfile.TemporaryDirectory() as folder:

@@ -11,17 +11,19 @@ from pathlib import Path
 import numpy as np
 from absl import app, flags, logging
 
-from wsr.cli.population import open_base, open_region
 from wsr.data.dataset import Dataset
 from wsr.data.load import load_dataset
 from wsr.engine.evaluate import Evaluation, Protocol, evaluate
 from wsr.engine.learned_coefficients import Space, learn_coefficients
+from wsr.engine.settings import Settings
 from wsr.geometry.sampling import corners
 from wsr.merging.soups import greedy_soup, on_validation
+from wsr.region.learned import learned_region
 from wsr.region.region import Region
 from wsr.runtime.compilation import use_persistent_cache
 from wsr.statistics.compare import paired_difference
-from wsr.store.results import Points
+from wsr.store import Store
+from wsr.store.results import Results
 
 _STORE = flags.DEFINE_string("store", "runs/demo/store", "The store of the demo.")
 _TARGETS = flags.DEFINE_list("targets", ["vader_amazon", "vader_movie", "newsgroups_rec_sci"], "Datasets.")
@@ -35,9 +37,10 @@ def main(arguments: list[str]) -> None:
     """Chooses and compares points for each target, without its own members and with them."""
     logging.set_verbosity(logging.WARNING)
     use_persistent_cache()
-    store, region = open_region(_STORE.value)
-    tokenizer = open_base(store).tokenizer
-    points = Points.on_disk(Path(_POINTS.value)) if _POINTS.value else Points.in_memory()
+    store = Store.open(_STORE.value)
+    region = learned_region(store)
+    tokenizer = store.checkpoint().processor
+    settings = Settings(results=Results.on_disk(Path(_POINTS.value)) if _POINTS.value else Results.in_memory())
     lines = [
         "| target | members | point | validation loss | test loss | accuracy | below the centroid by, validation "
         "| test (95 % over texts) |",
@@ -46,18 +49,20 @@ def main(arguments: list[str]) -> None:
     for target in _TARGETS.value:
         dataset = load_dataset(target, tokenizer, max_length=MAX_LENGTH, sizes=SIZES)
         others = region.without_dataset(target)
-        lines += _compared(others, dataset, points, f"{len(others)}, without the target's", spaces=("hull", "free"))
-        lines += _compared(region, dataset, points, f"all {len(region)}", spaces=("hull",))
+        lines += _compared(others, dataset, settings, f"{len(others)}, without the target's", spaces=("hull", "free"))
+        lines += _compared(region, dataset, settings, f"all {len(region)}", spaces=("hull",))
         print("\n".join(lines), flush=True)
 
 
-def _compared(region: Region, dataset: Dataset, points: Points, title: str, spaces: tuple[Space, ...]) -> Iterator[str]:
+def _compared(
+    region: Region, dataset: Dataset, settings: Settings, title: str, spaces: tuple[Space, ...]
+) -> Iterator[str]:
     judged = on_validation(dataset)
-    alone = evaluate(region, corners(len(region)), judged, points=points).generalised_loss
+    alone = evaluate(region, corners(len(region)), judged, settings=settings).generalised_loss
     rows = {
         "centroid, uniform soup": region.centroid(),
         "best member": corners(len(region))[np.argmin(alone)],
-        "greedy soup": greedy_soup(region, dataset, Protocol(), points),
+        "greedy soup": greedy_soup(region, dataset, Protocol(), settings),
     }
     for space in spaces:
         learned = learn_coefficients(region, dataset, space=space, steps=_STEPS.value)
@@ -66,8 +71,8 @@ def _compared(region: Region, dataset: Dataset, points: Points, title: str, spac
             print(f"    {coefficient:+.3f} {name}", flush=True)
         rows[f"learned, {space}"] = learned.coefficients
     chosen = np.stack(list(rows.values()))
-    validation = evaluate(region, chosen, judged, points=points)
-    test = evaluate(region, chosen, dataset, points=points)
+    validation = evaluate(region, chosen, judged, settings=settings)
+    test = evaluate(region, chosen, dataset, settings=settings)
     for number, name in enumerate(rows):
         point = f"{name} ({np.count_nonzero(chosen[number])})"
         yield f"| {dataset.name} | {title} | {point} {_cells(validation, test, number)}"

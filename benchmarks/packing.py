@@ -24,7 +24,7 @@ def run() -> list[Result]:
     checkpoint = load("minilm")
     results = []
     for name in ("vader_movie", "newsgroups_rec_sci"):
-        dataset = load_dataset(name, checkpoint.tokenizer, max_length=ROW_LENGTH, sizes={"test": 600})
+        dataset = load_dataset(name, checkpoint.processor, max_length=ROW_LENGTH, sizes={"test": 600})
         results.append(_compare(checkpoint.model, checkpoint.params, name, dataset.texts("test")))
     return results
 

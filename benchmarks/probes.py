@@ -129,7 +129,7 @@ def _work(name: str, texts: int) -> Work:
     """
     checkpoint = load("minilm")
     sizes = {"probe": texts, "test": texts}
-    dataset = load_dataset(name, checkpoint.tokenizer, max_length=32, sizes=sizes)
+    dataset = load_dataset(name, checkpoint.processor, max_length=32, sizes=sizes)
     generator = np.random.default_rng(0)
     features = [all_features(checkpoint.model, checkpoint.params, dataset.splits[split]) for split in sizes]
     hidden = features[0].shape[1]

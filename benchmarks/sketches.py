@@ -19,7 +19,6 @@ from sklearn.metrics import adjusted_rand_score
 from benchmarks.machine import machine
 from wsr.geometry.gram import cosine
 from wsr.geometry.similarity import gram_matrix
-from wsr.models import build
 from wsr.region.region import Region
 from wsr.region.sketch import BLOCK, nearest, sketch
 from wsr.statistics.clustering import spectral
@@ -42,7 +41,7 @@ def main(arguments: list[str]) -> None:
         raise app.UsageError(f"unexpected {arguments[1]!r}")
     store = Store.open(_STORE.value)
     names = [name for name in store.names() if re.fullmatch(_MEMBERS.value, name)]
-    region = Region.from_store(store, build(store.model_name, store.model_config), names=names)
+    region = Region.from_store(store, names=names)
     hashes = [member.content_sha256 for member in region.members]
     known = store.gram_file.read(hashes)
     exact = cosine(known if not np.isnan(known).any() else gram_matrix(region.leaf_sizes, region.open_task_vectors()))

@@ -18,10 +18,10 @@ from wsr.data.table import DatasetSpec, register
 from wsr.engine.evaluate import Protocol, score_features
 from wsr.engine.region_features import region_features
 from wsr.engine.suggest import FOLDS, against_the_best, fitted_across, labelled, starts
-from wsr.finetune import Job, Recipe, finetune
 from wsr.models import Checkpoint, load
 from wsr.region.region import Region, from_params
 from wsr.runtime import seeds
+from wsr.training import Job, Recipe, finetune
 
 SIZES = (40, 100, 200, 400)
 DRAWS = 60
@@ -46,7 +46,7 @@ def main(arguments: list[str]) -> None:
 def trained(base: Checkpoint) -> Region:
     """A population of four datasets of two families, two seeds each; nobody of the family made_up_c."""
     data = [
-        load_dataset(name, base.tokenizer, max_length=48)
+        load_dataset(name, base.processor, max_length=48)
         for name in ("made_up_a1", "made_up_a2", "made_up_b1", "made_up_b2")
     ]
     recipe = Recipe(learning_rate=0.01, batch_size=32, epochs=4.0)
@@ -65,7 +65,7 @@ def new_dataset(base: Checkpoint, family: str) -> Dataset:
     """A dataset of a family that nobody was trained on, with fewer telling words than theirs."""
     name = f"{family}_new"
     register(DatasetSpec(name, family, MadeUp(family, name, texts=2000, signal=0.3), Columns("text"), classes=2))
-    return load_dataset(name, base.tokenizer, max_length=48)
+    return load_dataset(name, base.processor, max_length=48)
 
 
 def measured(region: Region, dataset: Dataset, size: int) -> str:

@@ -14,12 +14,12 @@ from benchmarks.harness import Mark, Result, side_by_side
 from wsr.data.load import load_dataset
 from wsr.engine.evaluate import EXACT, evaluate
 from wsr.engine.surrogate import HullEvaluation, evaluate_hull
-from wsr.finetune import Job, finetune
 from wsr.geometry import sampling
 from wsr.models import Checkpoint, load
 from wsr.region.region import Region, from_params
 from wsr.runtime import seeds
 from wsr.studies.demo import PRESETS
+from wsr.training import Job, finetune
 
 DATASETS = ("vader_movie", "vader_amazon", "newsgroups_rec_sci", "reuters_r8", "election_tweets")
 TARGET, TEXTS = "vader_nyt", 300  # no member saw it
@@ -33,7 +33,7 @@ def run() -> list[Result]:
     checkpoint = load("minilm")
     region = fine_tuned(checkpoint)
     sizes = {"probe": TEXTS, "test": TEXTS}
-    dataset = load_dataset(TARGET, checkpoint.tokenizer, max_length=64, sizes=sizes)
+    dataset = load_dataset(TARGET, checkpoint.processor, max_length=64, sizes=sizes)
     points = sampling.convex_hull(seeds.generator(0, "points", "benchmark"), max(WANTED), len(region))
     surrogate = partial(evaluate_hull, region, dataset=dataset, tolerance=TOLERANCE)
     surrogate(points[: min(WANTED)])  # compiles
@@ -69,7 +69,7 @@ def fine_tuned(checkpoint: Checkpoint) -> Region:
     plan = PRESETS["packaged"]
     jobs = [
         Job(
-            load_dataset(name, checkpoint.tokenizer, max_length=plan.max_length, sizes=plan.split_sizes), 0, plan.recipe
+            load_dataset(name, checkpoint.processor, max_length=plan.max_length, sizes=plan.split_sizes), 0, plan.recipe
         )
         for name in DATASETS
     ]

@@ -19,14 +19,12 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.machine import machine
-from wsr.cli.population import open_base
 from wsr.data.dataset import Dataset
 from wsr.data.load import load_dataset
 from wsr.engine import lattice
 from wsr.engine.evaluate import Protocol, score_features
 from wsr.engine.region_features import region_features
 from wsr.geometry import sampling
-from wsr.models import build
 from wsr.region.region import Region
 from wsr.runtime import seeds
 from wsr.runtime.compilation import use_persistent_cache
@@ -109,9 +107,9 @@ def main(_: list[str]) -> None:
     use_persistent_cache()
     began = time.perf_counter()
     store = Store.open(_STORE.value)
-    region = Region.from_store(store, build(store.model_name, store.model_config))
+    region = Region.from_store(store)
     sizes = {"probe": _TEXTS.value, "test": _TEXTS.value}
-    dataset = load_dataset("vader_nyt", open_base(store).tokenizer, max_length=64, sizes=sizes)
+    dataset = load_dataset("vader_nyt", store.checkpoint().processor, max_length=64, sizes=sizes)
 
     def population(names: Sequence[str]) -> Population:
         return Population(region.where(lambda member: member.name in names), dataset)

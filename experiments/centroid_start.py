@@ -8,11 +8,11 @@ Expect:   the paper's BitFit gains 3.06 points of accuracy on average, and wins 
 from dataclasses import dataclass
 
 from experiments.launcher import Found, launch
-from wsr.finetune import Recipe
 from wsr.studies.centroid_start import FewShot, centroid_start
 from wsr.studies.harness.lab import Lab
 from wsr.studies.harness.preset import Preset
 from wsr.studies.harness.work import Work
+from wsr.training import Recipe
 
 
 @dataclass(frozen=True)

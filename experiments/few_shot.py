@@ -8,11 +8,11 @@ Expect:   with at most 1,000 examples the paper's BitFit gains 10.66 points of a
 from dataclasses import dataclass
 
 from experiments.launcher import Found, launch
-from wsr.finetune import Recipe
 from wsr.studies.centroid_start import FewShot, centroid_start
 from wsr.studies.harness.lab import Lab
 from wsr.studies.harness.preset import Preset
 from wsr.studies.harness.work import Work
+from wsr.training import Recipe
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,6 @@ from absl import app, flags, logging
 
 from wsr.cli import run_flags
 from wsr.errors import WsrError
-from wsr.finetune.sweep.run import Unfinished
 from wsr.report.document import Document, Section
 from wsr.runtime.buckets import folder_of
 from wsr.runtime.compilation import use_persistent_cache
@@ -25,6 +24,7 @@ from wsr.studies.harness.lab import Lab
 from wsr.studies.harness.plan import same_plan_or_refuse
 from wsr.studies.harness.preset import PRESETS, Preset
 from wsr.studies.harness.work import Work
+from wsr.training.sweep.run import Unfinished
 
 Found = Sequence[tuple[list[dict], Section]]
 """Rows and a section for each question of an experiment."""

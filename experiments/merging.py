@@ -8,7 +8,6 @@ Expect:   not in the paper, whose merged model is the centroid
 from dataclasses import dataclass
 
 from experiments.launcher import Found, launch
-from wsr.finetune.members import member_name
 from wsr.merging.method import METHODS
 from wsr.region.region import Region
 from wsr.studies.harness.lab import Lab
@@ -16,6 +15,7 @@ from wsr.studies.harness.preset import Preset
 from wsr.studies.harness.work import Work
 from wsr.studies.merged_models import Effort
 from wsr.studies.merging import LEFT_OUT, merging, points_of
+from wsr.training.members import member_name
 
 NAMES = tuple(name for name in METHODS if name not in LEFT_OUT)
 

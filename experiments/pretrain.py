@@ -12,8 +12,8 @@ from pathlib import Path
 from absl import app, flags, logging
 
 from wsr.errors import WsrError
-from wsr.finetune.pretrain import Pretraining
 from wsr.studies.harness.pretrained import PLANS, pretrained
+from wsr.training.pretrain import Pretraining
 
 PRESET = flags.DEFINE_enum("preset", "packaged", list(PLANS), "Corpus, shape and recipe.")
 SEED = flags.DEFINE_integer("seed", 0, "Of initial parameters, order and masks.")

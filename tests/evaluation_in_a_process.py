@@ -28,7 +28,8 @@ use_persistent_cache()
 from worlds import made_up, three_near  # noqa: E402
 
 from wsr.engine import region_features  # noqa: E402
-from wsr.engine.evaluate import Protocol, evaluate  # noqa: E402
+from wsr.engine.evaluate import evaluate  # noqa: E402
+from wsr.engine.settings import Settings  # noqa: E402
 from wsr.geometry import sampling  # noqa: E402
 from wsr.models import load  # noqa: E402
 from wsr.runtime.devices import mesh_for, mesh_of  # noqa: E402
@@ -52,7 +53,7 @@ region_features.point_features = spied
 for name in sys.argv[1:] or ["1x1"]:
     mesh = mesh_of(*map(int, name.split("x")))
     # Rows of 48 tokens, two at a time: several steps.
-    found = evaluate(region, rows, dataset, protocol=Protocol(rows=2, row_length=48), mesh=mesh, chunk=1)
+    found = evaluate(region, rows, dataset, settings=Settings(mesh=mesh, chunk=1, rows=2, row_length=48))
     losses.append(found.losses.tolist())
 print(
     json.dumps(

@@ -13,13 +13,14 @@ from jax.experimental import multihost_utils
 from worlds import made_up, three_near
 
 from wsr.engine import region_features
-from wsr.engine.evaluate import Protocol, evaluate
+from wsr.engine.evaluate import evaluate
+from wsr.engine.settings import Settings
 from wsr.errors import WsrError
 from wsr.geometry import sampling
 from wsr.models import load
 from wsr.runtime import hosts
 from wsr.runtime.compilation import use_persistent_cache
-from wsr.store.results import Points
+from wsr.store.results import Results
 
 folder = Path(sys.argv[1])
 use_persistent_cache()
@@ -33,7 +34,7 @@ region = three_near(tiny)
 rows = sampling.convex_hull(np.random.default_rng(1), 7, 3)
 encoded: list[list[int]] = []
 wrote: list[str] = []
-encode, put = region_features.point_features, Points.put
+encode, put = region_features.point_features, Results.put
 
 
 def spied_encode(model: object, points: dict, *more: object) -> jax.Array:
@@ -43,7 +44,7 @@ def spied_encode(model: object, points: dict, *more: object) -> jax.Array:
     return encode(model, points, *more)
 
 
-def spied_put(self: Points, key: str, **arrays: np.ndarray) -> None:
+def spied_put(self: Results, key: str, **arrays: np.ndarray) -> None:
     """Notes what this process writes."""
     wrote.append(key)
     put(self, key, **arrays)
@@ -54,16 +55,16 @@ def refuse(*_: object) -> None:
     raise AssertionError("arrays are sent around to be compared")
 
 
-region_features.point_features, Points.put = spied_encode, spied_put
+region_features.point_features, Results.put = spied_encode, spied_put
 multihost_utils.assert_equal = refuse
 
 
-def scored(some: np.ndarray, points: Points) -> dict:
+def scored(some: np.ndarray, points: Results) -> dict:
     """What is compared."""
     encoded.clear()
     wrote.clear()
     # Rows of 48 tokens, two at a time: several steps, an odd number of them.
-    found = evaluate(region, some, dataset, protocol=Protocol(rows=2, row_length=48), points=points)
+    found = evaluate(region, some, dataset, settings=Settings(results=points, rows=2, row_length=48))
     return {"losses": found.losses.tolist(), "wrote": list(wrote), "encoded": list(encoded)}
 
 
@@ -77,16 +78,16 @@ def refused(call: object, *arguments: object, **more: object) -> str:
 
 
 found = {
-    "all": scored(rows, Points.on_disk(folder / "points")),
-    "again": scored(rows, Points.on_disk(folder / "points")),
-    "one": scored(rows[:1], Points.in_memory()),
-    "none": scored(rows[:1], Points.on_disk(folder / "points")),
+    "all": scored(rows, Results.on_disk(folder / "points")),
+    "again": scored(rows, Results.on_disk(folder / "points")),
+    "one": scored(rows[:1], Results.in_memory()),
+    "none": scored(rows[:1], Results.on_disk(folder / "points")),
 }
 # A process to which everything is known already, among others to which it is not.
-known = Points.in_memory() if process else Points.on_disk(folder / "points")
+known = Results.in_memory() if process else Results.on_disk(folder / "points")
 found["half"] = scored(rows, known)
 if processes > 1:
-    found["others"] = refused(scored, rows[: 1 + process], Points.in_memory())
+    found["others"] = refused(scored, rows[: 1 + process], Results.in_memory())
     hosts._LATE_SECONDS = 0.3
     (folder / f"own of {process}").mkdir()
     found["unshared"] = refused(hosts.refuse_unshared, folder / f"own of {process}")

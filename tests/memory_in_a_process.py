@@ -16,6 +16,7 @@ from worlds import made_up
 
 from wsr.engine.evaluate import evaluate
 from wsr.engine.region_features import plan_features
+from wsr.engine.settings import Settings
 from wsr.geometry import sampling
 from wsr.models import bert, load
 from wsr.region.region import Member, Region
@@ -61,12 +62,12 @@ texts = {split: dataset.splits[split] for split in ("probe", "test")}
 budget = None
 if sys.argv[1] == "streamed":
     budget = 0.8 * plan_features(region, rows, texts).needed_bytes / 2**30
-plan = plan_features(region, rows, texts, memory_budget_gib=budget)
+plan = plan_features(region, rows, texts, settings=Settings(memory_budget_gib=budget))
 evaluate(region.emptied(), np.zeros((1, 0)), dataset)  # compiles, and brings in what Python needs
 drawn(0)
 gc.collect()
 before = bytes_of("VmRSS")
 Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak begins anew
-evaluate(region, rows, dataset, memory_budget_gib=budget)
+evaluate(region, rows, dataset, settings=Settings(memory_budget_gib=budget))
 used = bytes_of("VmHWM") - before
 print(json.dumps({"resident": plan.resident, "rounds": plan.rounds, "predicted": plan.needed_bytes, "used": used}))

@@ -12,11 +12,11 @@ from pathlib import Path
 from sweep_worlds import evaluate_points, fake_units, training
 
 from wsr.errors import WsrError
-from wsr.finetune.sweep.run import HERE, Unfinished
-from wsr.finetune.sweep.share import Share
 from wsr.runtime.compilation import use_persistent_cache
 from wsr.runtime.preemption import STATUS, Preempted, sigterm_raises
 from wsr.store import Store
+from wsr.training.sweep.run import HERE, Unfinished
+from wsr.training.sweep.share import Share
 
 
 def main() -> None:

@@ -17,10 +17,7 @@ import numpy as np
 from worlds import made_up
 
 from wsr.engine.evaluate import evaluate
-from wsr.finetune import Job, Recipe
-from wsr.finetune.members import training_units
-from wsr.finetune.sweep.run import Run
-from wsr.finetune.sweep.units import Unit
+from wsr.engine.settings import Settings
 from wsr.geometry.sampling import convex_hull
 from wsr.geometry.trees import flatten, nest
 from wsr.models import Checkpoint, load
@@ -28,9 +25,13 @@ from wsr.models.model import Model
 from wsr.region.region import Region
 from wsr.runtime.progress import Counter
 from wsr.store import MemberRecord, Store
-from wsr.store.results import Points
+from wsr.store.results import Results
 from wsr.studies.harness.lab import Lab
 from wsr.studies.harness.preset import PRESETS
+from wsr.training import Job, Recipe
+from wsr.training.members import training_units
+from wsr.training.sweep.run import Run
+from wsr.training.sweep.units import Unit
 from wsr.types import Params
 
 RECIPE = Recipe(learning_rate=5e-3, batch_size=16, epochs=2, warmup=0.25, dropout=False)
@@ -159,7 +160,7 @@ def evaluate_points(store: Path, points: Path, begins: Callable[[], None] = lamb
     region = Region.from_store(Store.open(store), tiny.model)
     coefficients = convex_hull(np.random.default_rng(0), 24, len(region))
     begins()
-    return evaluate(region, coefficients, data, points=Points.on_disk(points), chunk=1).losses
+    return evaluate(region, coefficients, data, settings=Settings(results=Results.on_disk(points), chunk=1)).losses
 
 
 def contents(store: Store) -> dict[str, str]:

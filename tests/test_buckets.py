@@ -20,7 +20,7 @@ from wsr.errors import WsrError
 from wsr.exchange.scores import keep_scores, scores_of
 from wsr.runtime import buckets
 from wsr.store import Store
-from wsr.store.results import Points
+from wsr.store.results import Results
 
 BASE = random_params(0)
 MARK = "_CHECKPOINT_METADATA"
@@ -111,7 +111,7 @@ def test_what_was_found_of_members_comes_along(machine: Machine) -> None:
     hash_of_m = first.save(record_of("m"), near(BASE, 1), {}).content_sha256
     first.gram_file.add([hash_of_m], np.array([[4.0]]))
     first.quarantine(record_of("bad", metrics={}), 17, "loss is NaN")
-    Points.on_disk(first.path / "points").put("key", loss=np.ones(1))
+    Results.on_disk(first.path / "points").put("key", loss=np.ones(1))
     row = {"members": ["m"], "coefficients": [1.0], "dataset": "d", "metric": "loss", "n": 3, "value": 0.5}
     keep_scores(first, [row])
     buckets.settle()
@@ -119,7 +119,7 @@ def test_what_was_found_of_members_comes_along(machine: Machine) -> None:
     second = Store.open("memory://bucket/s")
     assert second.gram_file.read([hash_of_m]) == [[4.0]]
     assert [entry.record.name for entry in second.quarantined()] == ["bad"]
-    assert Points.on_disk(second.path / "points").get("key")["loss"] == [1.0]
+    assert Results.on_disk(second.path / "points").get("key")["loss"] == [1.0]
     assert scores_of(second, {"m": 1.0}) == [row]
 
 
@@ -127,7 +127,7 @@ def test_a_shelf_in_a_bucket_holds_stores_and_points(machine: Machine) -> None:
     for name in ("a", "b"):
         machine(name)
         shelf = buckets.folder_of("memory://bucket/shelf/")
-        store, points = make_store(shelf / "stores" / "full", BASE), Points.on_disk(shelf / "points")
+        store, points = make_store(shelf / "stores" / "full", BASE), Results.on_disk(shelf / "points")
         assert store.where == "memory://bucket/shelf/stores/full"
         if name == "a":
             store.save(record_of("m"), near(BASE, 1), {})
@@ -311,11 +311,11 @@ def test_a_bucket_that_may_only_be_read_is_a_good_store(
     monkeypatch.setattr(MemoryFileSystem, "put_file", lambda *_, **__: cut._fail())
     machine("reader")
     reader = Store.open("memory://bucket/s")
-    points = Points.on_disk(reader.path / "points")
+    points = Results.on_disk(reader.path / "points")
     for key in ("one", "two"):
         points.put(key, loss=np.ones(1))
     buckets.settle()
-    assert "one" in Points.on_disk(reader.path / "points")
+    assert "one" in Results.on_disk(reader.path / "points")
     told = capsys.readouterr().out
     assert told.count("\n") == 1
     assert "what can be worked out again stays on this machine: memory://bucket/s" in told

@@ -72,7 +72,7 @@ def moved(tiny, change, seed=0):
 
 
 def as_folder(tiny, params, folder):
-    export(Checkpoint(tiny.model, params, tiny.tokenizer), folder)
+    export(Checkpoint(tiny.model, params, tiny.processor), folder)
     return folder
 
 
@@ -242,7 +242,7 @@ def test_check_lists_differences_of_form(refuses, store, tiny, tmp_path):
 
     model = build("tiny", {**tiny.model.config, "num_hidden_layers": 1, "num_attention_heads": 4})
     folder = tmp_path / "small"
-    export(Checkpoint(model, model.init(jax.random.key(0)), tiny.tokenizer), folder)
+    export(Checkpoint(model, model.init(jax.random.key(0)), tiny.processor), folder)
     complaint = refuses("check", folder, f"--store={store}")
     assert "num_hidden_layers is 1 there and 2 in the base" in complaint
     assert "num_attention_heads is 4 there and 2 in the base" in complaint

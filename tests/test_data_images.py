@@ -15,11 +15,11 @@ from wsr.data.images import ImageSplit
 from wsr.data.packing import evaluation_batches, in_text_order, rows_a_step, training_batches
 from wsr.data.records import Records
 from wsr.errors import WsrError
-from wsr.finetune import Job, Recipe
-from wsr.finetune.batches import group_batches
 from wsr.models import load
 from wsr.models.features import refuse_other_split
 from wsr.models.huggingface.config import read_json
+from wsr.training import Job, Recipe
+from wsr.training.batches import group_batches
 
 GREY = ImageProcessor(size=8, mean=(0.5,), std=(0.5,))
 SMALL = {"finetune": 32, "probe": 8, "validation": 8, "test": 8}
@@ -181,11 +181,11 @@ def test_a_size_that_must_not_be_changed_is_refused(tmp_path):
 def test_texts_for_a_model_of_images_and_the_reverse_are_refused(tiny, dataset, tmp_path):
     vit = load("tiny_vit")
     with pytest.raises(WsrError, match="made_up_a1 is a dataset of text, the model reads images"):
-        load_dataset("made_up_a1", vit.tokenizer)
+        load_dataset("made_up_a1", vit.processor)
     with pytest.raises(WsrError, match="digits is a dataset of images, the model reads text"):
-        load_dataset("digits", tiny.tokenizer)
+        load_dataset("digits", tiny.processor)
     with pytest.raises(WsrError, match="pets is a dataset of images, the model reads text"):
-        load_dataset(_write_folder(tmp_path / "pets"), tiny.tokenizer)
+        load_dataset(_write_folder(tmp_path / "pets"), tiny.processor)
     with pytest.raises(WsrError, match="tiny_vit reads images; the dataset is one of text"):
         refuse_other_split(vit.model, dataset.splits["test"])
 

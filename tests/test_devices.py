@@ -12,15 +12,16 @@ import pytest
 
 from wsr.engine.evaluate import evaluate
 from wsr.engine.region_features import plan_features
+from wsr.engine.settings import Settings
 from wsr.errors import WsrError
-from wsr.finetune import Job, Recipe, initial_head, memory
-from wsr.finetune.batches import group_batches
-from wsr.finetune.memory import chunk_for_training, member_bytes
-from wsr.finetune.program import hyperparameters, initial_state, training_program
 from wsr.geometry import sampling
 from wsr.geometry.trees import flatten
 from wsr.region.region import Member, Region
 from wsr.runtime.devices import chunk_for_device, memory_budget, mesh_for, rows_for_device
+from wsr.training import Job, Recipe, initial_head, memory
+from wsr.training.batches import group_batches
+from wsr.training.memory import chunk_for_training, member_bytes
+from wsr.training.program import hyperparameters, initial_state, training_program
 
 ACCELERATOR = SimpleNamespace(platform="gpu", memory_stats=lambda: {"bytes_limit": 10 * 2**30})
 
@@ -72,18 +73,18 @@ def test_one_cpu_is_one_place():
 @pytest.mark.parametrize("chunk", [1, 2])
 def test_streamed_members_give_the_same_and_are_read_once_a_pass(dataset, region, loads, chunk):
     rows = sampling.convex_hull(np.random.default_rng(0), 5, 4)
-    whole = plan_features(region, rows, texts(dataset), chunk=chunk)
+    whole = plan_features(region, rows, texts(dataset), settings=Settings(chunk=chunk))
     assert (whole.resident, whole.rounds) == (True, 1)
-    kept = evaluate(region, rows, dataset, chunk=chunk)
+    kept = evaluate(region, rows, dataset, settings=Settings(chunk=chunk))
     assert loads == [0, 1, 2, 3]
 
     loads.clear()
     budget_gib = (whole.needed_bytes - 1) / 2**30
-    plan = plan_features(region, rows, texts(dataset), chunk=chunk, memory_budget_gib=budget_gib)
+    plan = plan_features(region, rows, texts(dataset), settings=Settings(chunk=chunk, memory_budget_gib=budget_gib))
     assert not plan.resident
     assert plan.rounds > 1
     assert plan.needed_bytes <= plan.budget_bytes
-    streamed = evaluate(region, rows, dataset, chunk=chunk, memory_budget_gib=budget_gib)
+    streamed = evaluate(region, rows, dataset, settings=Settings(chunk=chunk, memory_budget_gib=budget_gib))
     np.testing.assert_array_equal(streamed.losses, kept.losses)
     passes = -(-len(rows) // (chunk * plan.rounds))
     assert loads == [0, 1, 2, 3] * passes
@@ -101,12 +102,12 @@ def test_members_leave_the_device_after_the_last_point_that_needs_them(dataset, 
 
 def test_too_little_memory_is_one_line_that_says_how_much_and_what_to_do(dataset, region):
     with pytest.raises(WsrError, match=r"need .* GiB on a device, the budget is 0.00 GiB; give --mem") as caught:
-        evaluate(region, np.eye(4), dataset, memory_budget_gib=1e-6)
+        evaluate(region, np.eye(4), dataset, settings=Settings(memory_budget_gib=1e-6))
     assert "\n" not in str(caught.value)
 
 
 def test_a_plan_says_what_it_chose(dataset, region):
-    assert str(plan_features(region, np.eye(4), texts(dataset), memory_budget_gib=1.0)) == (
+    assert str(plan_features(region, np.eye(4), texts(dataset), settings=Settings(memory_budget_gib=1.0))) == (
         "1 at a time on the device, 0.00 GiB of 1.00 GiB"
     )
 

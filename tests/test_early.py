@@ -14,11 +14,12 @@ from benchmarks.early import EVEN, FULL, simulated_answers, true_probability
 from wsr.engine import early
 from wsr.engine.early import Group, Size, early_answer, probability_interval, schedule
 from wsr.engine.evaluate import evaluate
+from wsr.engine.settings import Settings
 from wsr.errors import WsrError
 from wsr.geometry import sampling
 from wsr.region.region import from_params
 from wsr.statistics.compare import probability_better
-from wsr.store.results import Points
+from wsr.store.results import Results
 
 
 @pytest.mark.parametrize("law", EVEN)
@@ -111,7 +112,7 @@ def groups(tiny):
 def test_losses_are_those_of_the_engine_and_no_text_is_read_twice(dataset, groups, tmp_path, monkeypatch):
     monkeypatch.setattr(early, "FEWEST_TEXTS", 10)
     seen, read = [], []
-    interval, score = early.probability_interval, early._score
+    interval, score = early.probability_interval, early._Scorer._score
 
     def undecided(a, b, **more):
         seen.append((a, b))
@@ -120,15 +121,15 @@ def test_losses_are_those_of_the_engine_and_no_text_is_read_twice(dataset, group
 
     monkeypatch.setattr(early, "probability_interval", undecided)
     monkeypatch.setattr(
-        early,
+        early._Scorer,
         "_score",
-        lambda group, rows, features, *rest: (
+        lambda self, group, rows, features, parts: (
             read.append((len(rows), sorted(part.shape[1] for part in features.values()))),
-            score(group, rows, features, *rest),
+            score(self, group, rows, features, parts),
         ),
     )
-    points = Points.on_disk(tmp_path)
-    answer = early_answer(*groups, dataset, points=points, generator=np.random.default_rng(4))
+    points = Results.on_disk(tmp_path)
+    answer = early_answer(*groups, dataset, generator=np.random.default_rng(4), settings=Settings(results=points))
     assert len(answer.looks) == 5
     assert answer.texts_read == answer.texts_needed == answer.texts_in_full == 18 * 80
     assert sum(models * sum(texts) for models, texts in read) == 18 * 80
@@ -140,7 +141,9 @@ def test_losses_are_those_of_the_engine_and_no_text_is_read_twice(dataset, group
         rows = draw.permutation(group.coefficients)
         np.testing.assert_allclose(found, evaluate(group.region, rows, dataset).losses[:, texts], atol=1e-4)
 
-    again = early_answer(*groups, dataset, points=Points.on_disk(tmp_path), generator=np.random.default_rng(4))
+    again = early_answer(
+        *groups, dataset, generator=np.random.default_rng(4), settings=Settings(results=Results.on_disk(tmp_path))
+    )
     assert again.texts_read == 0
     assert again.looks == answer.looks
 

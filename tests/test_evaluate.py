@@ -11,13 +11,14 @@ from sklearn.linear_model import LogisticRegression
 from wsr.data.packing import evaluation_batches
 from wsr.engine.evaluate import Protocol, evaluate
 from wsr.engine.region_features import region_features
+from wsr.engine.settings import Settings
 from wsr.geometry import sampling
 from wsr.geometry.points import combine
 from wsr.geometry.trees import flatten, stack
 from wsr.models.features import all_features, point_features, split_features
 from wsr.region.region import from_params
 from wsr.runtime.devices import mesh_for
-from wsr.store.results import Points
+from wsr.store.results import Results
 
 
 @pytest.fixture(scope="module")
@@ -84,19 +85,19 @@ def test_equals_scikit_learn_on_features_taken_the_long_way(tiny, dataset, regio
 @pytest.mark.parametrize("chunk", [1, 3, 8])
 def test_the_chunk_does_not_change_the_rows(dataset, region, chunk):
     rows = np.concatenate([np.zeros((1, 3)), np.eye(3), sampling.line([0.5, 2.0]) @ np.eye(2, 3)])
-    reference = evaluate(region, rows, dataset, chunk=1)
-    found = evaluate(region, rows, dataset, chunk=chunk)
+    reference = evaluate(region, rows, dataset, settings=Settings(chunk=1))
+    found = evaluate(region, rows, dataset, settings=Settings(chunk=chunk))
     np.testing.assert_allclose(found.losses, reference.losses, atol=1e-4)
 
 
 def test_a_member_is_the_same_point_whatever_the_basis(dataset, region):
     """So its result is found again: the key names the point and not the request."""
-    points = Points.in_memory()
-    whole = evaluate(region, np.eye(3), dataset, points=points)
+    points = Results.in_memory()
+    whole = evaluate(region, np.eye(3), dataset, settings=Settings(results=points))
     part = region.where(lambda member: member.name == "m1")
-    before = dict(points._known)
-    again = evaluate(part, np.eye(1), dataset, points=points)
-    assert points._known.keys() == before.keys()
+    before = points.keys()
+    again = evaluate(part, np.eye(1), dataset, settings=Settings(results=points))
+    assert points.keys() == before
     np.testing.assert_array_equal(again.losses[0], whole.losses[1])
 
 
@@ -107,9 +108,9 @@ def test_finished_points_are_not_evaluated_again_and_a_damaged_one_is(dataset, r
     score = module.score_features
     monkeypatch.setattr(module, "score_features", lambda *args: counted.append(1) or score(*args))
     rows = np.eye(3)
-    first = evaluate(region, rows, dataset, points=Points.on_disk(tmp_path))
+    first = evaluate(region, rows, dataset, settings=Settings(results=Results.on_disk(tmp_path)))
     assert len(counted) == 3
-    again = evaluate(region, rows, dataset, points=Points.on_disk(tmp_path))
+    again = evaluate(region, rows, dataset, settings=Settings(results=Results.on_disk(tmp_path)))
     assert len(counted) == 3
     np.testing.assert_array_equal(first.losses, again.losses)
 
@@ -117,18 +118,19 @@ def test_finished_points_are_not_evaluated_again_and_a_damaged_one_is(dataset, r
     content = bytearray(victim.read_bytes())
     content[len(content) // 2] ^= 1
     victim.write_bytes(bytes(content))
-    mended = evaluate(region, rows, dataset, points=Points.on_disk(tmp_path))
+    mended = evaluate(region, rows, dataset, settings=Settings(results=Results.on_disk(tmp_path)))
     assert len(counted) == 4
     assert "damaged" in capsys.readouterr().out
     np.testing.assert_array_equal(first.losses, mended.losses)
 
 
 def test_another_protocol_or_dataset_is_another_result(dataset, region):
-    points = Points.in_memory()
-    evaluate(region, np.eye(3)[:1], dataset, points=points)
-    evaluate(region, np.eye(3)[:1], dataset, points=points, protocol=Protocol(inverse_l2=0.1))
-    evaluate(region, np.eye(3)[:1], dataclasses.replace(dataset, content_hash="other"), points=points)
-    assert len(points._known) == 3
+    results = Results.in_memory()
+    settings = Settings(results=results)
+    evaluate(region, np.eye(3)[:1], dataset, settings=settings)
+    evaluate(region, np.eye(3)[:1], dataset, protocol=Protocol(inverse_l2=0.1), settings=settings)
+    evaluate(region, np.eye(3)[:1], dataclasses.replace(dataset, content_hash="other"), settings=settings)
+    assert len(results.keys()) == 3
 
 
 def test_rows_hold_coefficients_and_everything_a_reader_needs(dataset, region):
@@ -157,17 +159,19 @@ def test_one_program_serves_all_chunks(dataset, region, tiny):
 
     _encoder.cache_clear()
     for count in (1, 3, 5):
-        evaluate(region, sampling.convex_hull(np.random.default_rng(count), count, 3), dataset, chunk=2)
+        evaluate(
+            region, sampling.convex_hull(np.random.default_rng(count), count, 3), dataset, settings=Settings(chunk=2)
+        )
     assert (
         _encoder(tiny.model, mesh_for(1))._cache_size() <= 2
     )  # one for each number of slots: the probe and the test split
 
 
 def test_bfloat16_is_another_result_and_a_near_one(dataset, region):
-    points = Points.in_memory()
-    exact = evaluate(region, np.eye(3)[:1], dataset, points=points)
-    half = evaluate(region, np.eye(3)[:1], dataset, points=points, protocol=Protocol(precision="bfloat16"))
-    assert len(points._known) == 2
+    points = Results.in_memory()
+    exact = evaluate(region, np.eye(3)[:1], dataset, settings=Settings(results=points))
+    half = evaluate(region, np.eye(3)[:1], dataset, settings=Settings(results=points, precision="bfloat16"))
+    assert len(points.keys()) == 2
     difference = np.abs(half.generalised_loss - exact.generalised_loss)
     # The seven digits after the leading one of bfloat16, 0.8 %, of losses of at most ln 2.
     assert 0 < difference < 0.01

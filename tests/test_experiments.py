@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from wsr.report.document import VERDICTS
-from wsr.store.results import Points
+from wsr.store.results import Results
 from wsr.studies.harness.lab import Lab
 from wsr.studies.harness.preset import PRESETS
 
@@ -22,7 +22,7 @@ class CountingLab(Lab):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.asked = set()
-        self.__dict__["points"] = Points.in_memory()
+        self.__dict__["results"] = Results.in_memory()
 
     def trained(self, jobs):
         """As the lab does."""
@@ -56,7 +56,8 @@ def test_an_experiment_finds_something_and_takes_what_it_said(name, shelf, tmp_p
         assert rows
         assert all({"metric", "value", "how"} <= row.keys() for row in rows)
     said = module.work(preset, settings)
-    kept = list(lab.points._known.values())
+    keys = lab.results.keys()
+    kept = [lab.results.get(key) for key in keys]
     assert len(lab.asked) == said.members
     assert sum("losses" in point for point in kept) == said.points
     assert sum("value" in point for point in kept) == said.few_shot_runs

@@ -11,9 +11,9 @@ from worlds import made_up
 
 from wsr.data.packing import training_batches
 from wsr.errors import WsrError
-from wsr.finetune import Job, Recipe, finetune, initial_head, predict, score_member
 from wsr.geometry.trees import flatten
 from wsr.runtime import seeds
+from wsr.training import Job, Recipe, finetune, initial_head, predict, score_member
 
 RECIPE = Recipe(learning_rate=5e-3, batch_size=16, epochs=2, warmup=0.25, dropout=False)
 
@@ -127,7 +127,7 @@ def test_bitfit_trains_biases_and_the_head_alone(tiny, dataset):
 
 def test_head_mode_leaves_the_encoder_and_reads_the_texts_once(tiny, dataset, monkeypatch):
     encoded = []
-    from wsr.finetune import batches as module
+    from wsr.training import batches as module
 
     whole = module.all_features
     monkeypatch.setattr(module, "all_features", lambda *args: encoded.append(1) or whole(*args))
@@ -143,7 +143,7 @@ def test_dropout_changes_the_training_and_depends_on_the_seed_alone(dataset):
 
     plain = load("tiny")
     dropping = build("tiny", {**plain.model.config, "hidden_dropout_prob": 0.3})
-    checkpoint = Checkpoint(dropping, plain.params, plain.tokenizer)
+    checkpoint = Checkpoint(dropping, plain.params, plain.processor)
     with_dropout = dataclasses.replace(RECIPE, dropout=True)
     first, again = (train(checkpoint, Job(dataset, 0, with_dropout))[0] for _ in range(2))
     (without,) = train(checkpoint, Job(dataset, 0, RECIPE))
@@ -192,7 +192,7 @@ def test_regression_fits_numbers(tiny, dataset):
 
 
 def test_one_program_serves_datasets_seeds_and_hyperparameters(tiny, dataset):
-    from wsr.finetune.program import training_program
+    from wsr.training.program import training_program
 
     training_program.cache_clear()
     jobs = [

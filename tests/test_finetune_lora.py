@@ -13,16 +13,16 @@ from worlds import made_up
 from wsr import models
 from wsr.data.packing import training_batches
 from wsr.errors import WsrError
-from wsr.finetune import Job, Recipe, finetune, initial_head, memory, score_member
-from wsr.finetune.batches import group_batches
-from wsr.finetune.lora import adapted, initial_factors
-from wsr.finetune.memory import chunk_for_training, member_bytes, shared_bytes
-from wsr.finetune.program import hyperparameters, initial_state, training_program
-from wsr.finetune.trainable import partition
 from wsr.geometry.low_rank import add
 from wsr.geometry.trees import flatten, nest
 from wsr.models.huggingface.weights import from_huggingface
 from wsr.runtime import seeds
+from wsr.training import Job, Recipe, finetune, initial_head, memory, score_member
+from wsr.training.batches import group_batches
+from wsr.training.lora import adapted, initial_factors
+from wsr.training.memory import chunk_for_training, member_bytes, shared_bytes
+from wsr.training.program import hyperparameters, initial_state, training_program
+from wsr.training.trainable import partition
 
 RECIPE = Recipe(
     mode="lora", lora_rank=2, lora_alpha=6.0, learning_rate=2e-2, batch_size=16, epochs=1, warmup=0.25, dropout=False

@@ -100,7 +100,7 @@ def test_garbled_files_give_examples_or_one_line(tmp_path: Path, trials: Any, ti
             content = garbled(content, draw)
         file.write_bytes(content)
         try:
-            dataset = load_dataset(str(file), tiny.tokenizer, max_length=16)
+            dataset = load_dataset(str(file), tiny.processor, max_length=16)
             assert dataset.classes >= 2
             counted["read"] += 1
         except WsrError as error:

@@ -28,7 +28,7 @@ from wsr.models import export
 from wsr.models.huggingface.files import read_file as read_safetensors
 from wsr.models.load import load
 from wsr.store import Store
-from wsr.store.results import Points
+from wsr.store.results import Results
 
 pytestmark = pytest.mark.fault
 
@@ -103,7 +103,7 @@ def test_a_data_file_is_never_unpickled_nor_unpacked(tmp_path: Path, canary: Pat
 
 
 def test_a_pickle_among_the_points_is_evaluated_again(tmp_path: Path, canary: Path, capsys: Any) -> None:
-    points = Points.on_disk(tmp_path)
+    points = Results.on_disk(tmp_path)
     with (tmp_path / "a.npz").open("wb") as out:
         np.savez(out, losses=np.array([Bomb(canary)], dtype=object))
     assert "a" not in points
@@ -113,7 +113,7 @@ def test_a_pickle_among_the_points_is_evaluated_again(tmp_path: Path, canary: Pa
 def test_points_that_unpack_without_end_are_evaluated_again(tmp_path: Path, capsys: Any) -> None:
     with (tmp_path / "a.npz").open("wb") as out:
         np.savez_compressed(out, losses=np.zeros(2**24, np.float32))
-    assert "a" not in Points.on_disk(tmp_path)
+    assert "a" not in Results.on_disk(tmp_path)
     assert "losses.npy is compressed" in capsys.readouterr().out
 
 
@@ -185,7 +185,7 @@ def test_a_name_that_no_member_can_have_is_refused_before_it_is_trained(
     folder.mkdir()
     rows = "".join(f"{'good' if n % 2 else 'bad'} number {n},{n % 2}\n" for n in range(400))
     (folder / "train.csv").write_text(f"text,label\n{rows}")
-    monkeypatch.setattr("wsr.finetune.members.finetune", None)
+    monkeypatch.setattr("wsr.training.members.finetune", None)
     words = ["train", f"--store={tmp_path / 'store'}", "--base=tiny", f"--datasets={folder}", "--seeds=1"]
     assert "not a safe file name" in refused(capsys, *words)
 

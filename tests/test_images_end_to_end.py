@@ -13,11 +13,11 @@ from wsr.data import load_dataset
 from wsr.engine.early import Group, early_answer
 from wsr.engine.evaluate import evaluate
 from wsr.engine.learned_coefficients import validation_loss
-from wsr.finetune import Job, Recipe, finetune
 from wsr.models import load
 from wsr.models.features import all_features
 from wsr.region.region import from_params
 from wsr.store import Store
+from wsr.training import Job, Recipe, finetune
 
 SIZES = {"finetune": 96, "probe": 40, "validation": 24, "test": 40}
 
@@ -30,7 +30,7 @@ def vit():
 @pytest.fixture(scope="module")
 def data(vit):
     names = ("made_up_images_a1", "made_up_images_a2")
-    return [load_dataset(name, vit.tokenizer, sizes=SIZES) for name in names]
+    return [load_dataset(name, vit.processor, sizes=SIZES) for name in names]
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def test_the_command_line_takes_digits_through_everything(tmp_path, capsys):
     average = np.mean([Store.open(store).load(name)[0]["norm"]["scale"] for name in Store.open(store).names()], axis=0)
     again = load(str(merged))
     np.testing.assert_allclose(again.params["norm"]["scale"], average, atol=1e-6)
-    assert again.tokenizer == load("tiny_vit").tokenizer
+    assert again.processor == load("tiny_vit").processor
     capsys.readouterr()
     assert main(["evaluate", f"--store={store}", "--on=made_up_a1"]) == 1
     assert "made_up_a1 is a dataset of text, the model reads images" in capsys.readouterr().err

@@ -223,7 +223,7 @@ def test_an_export_is_whole_or_not_there(folders, store, tiny, capsys):
         return leaves[path]
 
     with pytest.raises(KeyboardInterrupt):
-        write_folder(tiny.model, breaks, tiny.tokenizer, folders / "half")
+        write_folder(tiny.model, breaks, tiny.processor, folders / "half")
     assert not [path for path in folders.iterdir() if "half" in path.name]
     (folders / "empty").mkdir()
     assert wsr("export", "a", f"--store={store.path}", f"--to={folders / 'empty'}") == 0

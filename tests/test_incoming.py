@@ -57,7 +57,7 @@ def test_every_architecture_of_hugging_face_can_be_a_member(tiny, tmp_path, name
     example = dict(architectures()[name].example)
     if "vocab_size" in example:
         example["vocab_size"] = 128  # the tokenizer of some has a token more
-    base = Checkpoint(model := build(name, example), random_params(model), tiny.tokenizer)
+    base = Checkpoint(model := build(name, example), random_params(model), tiny.processor)
     folder = write(base, tmp_path / "model", 1)
     incoming = read_member(folder, base)
     assert same(incoming.params, near(base.params, 1))
@@ -120,7 +120,7 @@ def test_a_task_vector_that_is_nothing_but_rounding_is_told(tiny, tmp_path):
 def test_a_base_of_the_same_precision_cannot_tell_what_rounding_took(tiny, folder):
     rounded = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.bfloat16).astype(jnp.float32), tiny.params)
     rewrite(folder, lambda tensors: {name: own.astype(ml_dtypes.bfloat16) for name, own in tensors.items()})
-    notes = read_member(folder, Checkpoint(tiny.model, rounded, tiny.tokenizer)).notes
+    notes = read_member(folder, Checkpoint(tiny.model, rounded, tiny.processor)).notes
     assert any("cannot be told" in note for note in notes)
 
 
@@ -184,7 +184,7 @@ def test_missing_rows_of_no_token_come_from_the_base_and_fewer_than_tokens_are_r
     params["embeddings/token/embedding"] = np.concatenate([table, np.full((12, 16), 3, np.float32)])
     from wsr.geometry.trees import nest
 
-    base = Checkpoint(padded, nest(params), tiny.tokenizer)
+    base = Checkpoint(padded, nest(params), tiny.processor)
     incoming = read_member(folder, base)
     assert "12 rows of no token are missing: taken from the base" in incoming.notes
     found = flatten(incoming.params)["embeddings/token/embedding"]
@@ -290,7 +290,7 @@ def test_an_index_that_leaves_its_folder_is_refused(tiny, folder):
 
 
 def test_a_model_of_another_base_is_told_from_its_weights_and_its_base_is_found(tiny, tmp_path):
-    other = Checkpoint(tiny.model, near(jax.tree.map(jnp.zeros_like, tiny.params), 9, scale=0.2), tiny.tokenizer)
+    other = Checkpoint(tiny.model, near(jax.tree.map(jnp.zeros_like, tiny.params), 9, scale=0.2), tiny.processor)
     store = Store.create(
         tmp_path / "stores" / "other",
         model_name="tiny",

@@ -81,12 +81,12 @@ def test_rounding_is_the_distance_to_the_rounded_base(tiny):
 def test_fine_tuned_models_lie_close_and_independent_ones_do_not():
     """Where ``LEAST_COSINE`` lies: far from both, even where fine-tuning went so wrong that nothing is left."""
     from wsr.data.load import load_dataset
-    from wsr.finetune import Job, Recipe, finetune
     from wsr.models import load
+    from wsr.training import Job, Recipe, finetune
 
     minilm = load("minilm")
     sizes = {"finetune": 128, "probe": 10, "validation": 10, "test": 10}
-    dataset = load_dataset("vader_movie", minilm.tokenizer, max_length=24, sizes=sizes)
+    dataset = load_dataset("vader_movie", minilm.processor, max_length=24, sizes=sizes)
     jobs = [Job(dataset, 0, Recipe(learning_rate=rate, batch_size=16, epochs=1.0)) for rate in (1e-4, 1e-2)]
     usual, hard = (
         kinship(member.params, minilm.params) for member in finetune(minilm.model, minilm.params, jobs, chunk=1)

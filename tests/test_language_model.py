@@ -16,13 +16,14 @@ from wsr.cli import main
 from wsr.data.dataset import Split
 from wsr.data.texts import Texts
 from wsr.engine.language_model import evaluate_language_model
+from wsr.engine.settings import Settings
 from wsr.errors import WsrError
 from wsr.geometry import sampling
 from wsr.models.huggingface.weights import from_huggingface, to_huggingface
 from wsr.models.layers import language_model as layers
 from wsr.region.region import from_params
 from wsr.store import Store
-from wsr.store.results import Points
+from wsr.store.results import Results
 
 LENGTHS = [9, 4, 13, 2]
 KINDS = [("gpt2", True), ("llama", False), ("qwen2", True)]
@@ -106,7 +107,7 @@ def test_every_point_of_a_line_between_two_models(torch, name, tied, packed):
     ids, texts = _texts()
     region = from_params(replace(ours, packed=packed), base, {"other": member})
     alphas = np.array([0.0, 0.3, 0.5, 1.0, 1.4])
-    found = evaluate_language_model(region, alphas[:, None], texts, chunk=2 if packed else 1)
+    found = evaluate_language_model(region, alphas[:, None], texts, settings=Settings(chunk=2 if packed else 1))
     for alpha, losses, loss, perplexity in zip(
         alphas, found.losses, found.language_model_loss, found.perplexity, strict=True
     ):
@@ -139,15 +140,15 @@ def test_a_text_of_several_windows_has_one_loss(region):
 
 
 def test_points_are_kept_under_a_key_of_their_own(region, monkeypatch):
-    points = Points.in_memory()
+    points = Results.in_memory()
     _, texts = _texts()
-    first = evaluate_language_model(region, np.eye(2), texts, points=points)
-    assert len(points._known) == 2
-    again = evaluate_language_model(region, np.eye(2), texts, points=points)
-    assert len(points._known) == 2
+    first = evaluate_language_model(region, np.eye(2), texts, settings=Settings(results=points))
+    assert len(points.keys()) == 2
+    again = evaluate_language_model(region, np.eye(2), texts, settings=Settings(results=points))
+    assert len(points.keys()) == 2
     np.testing.assert_array_equal(first.losses, again.losses)
-    evaluate_language_model(region, np.eye(2), replace(texts, content_hash="others"), points=points)
-    assert len(points._known) == 4
+    evaluate_language_model(region, np.eye(2), replace(texts, content_hash="others"), settings=Settings(results=points))
+    assert len(points.keys()) == 4
     loss, perplexity = first.rows("member", level="dataset")[:2]
     assert (loss["metric"], perplexity["metric"]) == ("language_model_loss", "perplexity")
     assert (loss["members"], loss["n"], loss["level"]) == (["m1"], sum(LENGTHS) - 4, "dataset")
@@ -175,7 +176,7 @@ def test_a_checkpoint_with_its_head_comes_in_and_goes_out(torch, tiny, tmp_path,
     torch.manual_seed(0)
     theirs = AutoModelForCausalLM.from_config(their_config(name, vocab_size=112, tie_word_embeddings=tied)).eval()
     theirs.save_pretrained(tmp_path / "in")
-    tiny.tokenizer.save_pretrained(tmp_path / "in")
+    tiny.processor.save_pretrained(tmp_path / "in")
     checkpoint = models.load(str(tmp_path / "in"))
     assert ("head" in checkpoint.params) == (not tied)
     models.export(checkpoint, tmp_path / "out")
@@ -206,7 +207,7 @@ def test_from_a_text_file_to_a_table_of_points(torch, tiny, tmp_path, capsys):
 
     model = models.build("gpt2", {**models.architectures()["gpt2"].example, "vocab_size": 108})
     base = random_params(model)
-    models.export(models.Checkpoint(model, base, tiny.tokenizer), tmp_path / "base")
+    models.export(models.Checkpoint(model, base, tiny.processor), tmp_path / "base")
     store = Store.create(
         tmp_path / "store",
         model_name="gpt2",
@@ -218,7 +219,7 @@ def test_from_a_text_file_to_a_table_of_points(torch, tiny, tmp_path, capsys):
     members = {f"m{seed}": random_params(model, seed) for seed in (1, 2)}
     for name, params in members.items():
         store.save(record_of(name, metrics=metrics), params, {"bias": np.zeros(2, np.float32)})
-    models.export(models.Checkpoint(model, members["m1"], tiny.tokenizer), tmp_path / "m1")
+    models.export(models.Checkpoint(model, members["m1"], tiny.processor), tmp_path / "m1")
     lines = ["some text to read", "and more", "", "a line that is longer than one window of sixteen tokens", "end"]
     (tmp_path / "notes.txt").write_text("\n".join(lines))
     call = [f"--store={tmp_path / 'store'}", f"--on={tmp_path / 'notes.txt'}", "--loss=language_model"]
@@ -231,7 +232,7 @@ def test_from_a_text_file_to_a_table_of_points(torch, tiny, tmp_path, capsys):
     theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "m1").eval()
     losses = []
     for line in filter(None, lines):
-        ids = tiny.tokenizer(line)["input_ids"]
+        ids = tiny.processor(line)["input_ids"]
         losses += [_their_losses(torch, theirs, ids[at : at + 16]) for at in range(0, len(ids), 16)]
     expected = np.concatenate(losses).mean()
     assert rows[2]["members"] == ["m1"]

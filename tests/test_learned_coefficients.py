@@ -13,11 +13,11 @@ from wsr.data.dataset import Dataset
 from wsr.data.packing import evaluation_batches, in_text_order
 from wsr.engine.evaluate import Protocol, evaluate
 from wsr.engine.learned_coefficients import learn_coefficients, validation_loss
+from wsr.engine.settings import Settings
 from wsr.errors import WsrError
 from wsr.geometry.sampling import centroid
 from wsr.merging.soups import greedy_soup, on_validation
 from wsr.region.region import from_params
-from wsr.store.results import Points
 
 C = 0.7
 
@@ -83,7 +83,7 @@ def loss_in_float64(region, dataset, point):
 def test_gradient_is_that_of_finite_differences_of_the_whole_chain(dataset, region, classes):
     target = relabelled(dataset, classes)
     point = np.array([0.5, 0.2, 0.4])  # off the hull, so that the base has a share
-    loss, gradient = validation_loss(region, target, Protocol(inverse_l2=C, rows=16))(jnp.asarray(point))
+    loss, gradient = validation_loss(region, target, Protocol(inverse_l2=C))(jnp.asarray(point))
     assert loss == pytest.approx(loss_in_float64(region, target, point), abs=1e-5)
     expected = []
     for step in 1e-4 * np.eye(3):
@@ -97,7 +97,7 @@ def test_a_class_that_the_probe_never_saw_leaves_the_gradient_finite(dataset, re
     seen = np.where(target.splits["probe"].labels == 3, 0, target.splits["probe"].labels).astype(np.int32)
     splits = {**target.splits, "probe": dataclasses.replace(target.splits["probe"], labels=seen)}
     target = dataclasses.replace(target, splits=splits)
-    judge = validation_loss(region, target, Protocol(inverse_l2=C, rows=16))
+    judge = validation_loss(region, target, Protocol(inverse_l2=C))
     point = np.array([0.5, 0.2, 0.4])
     _, gradient = judge(jnp.asarray(point))
     step = 1e-2 * np.eye(3)
@@ -122,7 +122,7 @@ def test_learning_lowers_the_validation_loss_that_the_engine_measures(dataset, r
 
 def test_greedy_soup_is_that_of_the_recipe(dataset, region):
     target = relabelled(dataset, 2)
-    found = greedy_soup(region, target, Protocol(), Points.in_memory())
+    found = greedy_soup(region, target, Protocol(), Settings())
 
     def loss(members):
         return evaluate(region, centroid(3, members), on_validation(target)).generalised_loss[0]

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from wsr.errors import WsrError
+from wsr.merging.ingredients import Ingredients
 from wsr.merging.method import METHODS, OfWeights, find, made, options_of
 from wsr.merging.order_statistics import order_statistics
-from wsr.merging.population import Population
 from wsr.merging.run import assigned, merge_leaves
 from wsr.runtime import seeds
 
@@ -44,7 +44,7 @@ def opened(leaves):
 def population(members=MEMBERS, *, stored="weights", piece=2**16, names=NAMES):
     if stored == "task_vectors":
         members = [{path: own[path] - BASE[path] for path in SHAPES} for own in members]
-    return Population(
+    return Ingredients(
         tuple(names[: len(members)]), SHAPES, opened(BASE), tuple(map(opened, members)), stored=stored, piece=piece
     )
 
@@ -365,7 +365,7 @@ def test_of_equal_magnitudes_as_many_are_kept_as_the_density_says(name, piece):
     rounded = [{path: np.sign(leaf) * np.round(2 * np.abs(leaf)) for path, leaf in drawn(9, 1.0).items()}]
     own = {path: BASE[path] * 0 + leaf.astype(np.float32) for path, leaf in rounded[0].items()}
     zero = {path: np.zeros(shape, np.float32) for path, shape in SHAPES.items()}
-    one = Population(("a",), SHAPES, opened(zero), (opened(own),), stored="weights", piece=piece)
+    one = Ingredients(("a",), SHAPES, opened(zero), (opened(own),), stored="weights", piece=piece)
     options = {"scope": "leaf"} if name == "ties" else {"gamma": 0.2}
     found = merged(made(name, {"density": 0.5, "scale": 1.0, **options}), one)
     for path, leaf in own.items():
@@ -438,8 +438,8 @@ def test_a_large_kernel_is_read_in_stripes_of_nodes(monkeypatch):
     assert len(whole_leaf) == 1
     kernels = np.stack([(own["layer/kernel"] - BASE["layer/kernel"]).T.ravel() for own in MEMBERS])
     np.testing.assert_allclose(whole_leaf[0], kernels, atol=1e-7)
-    monkeypatch.setattr("wsr.merging.population.STRIPE", 1)
-    small = replace(leaf, population=replace(leaf.population, piece=13))
+    monkeypatch.setattr("wsr.merging.ingredients.STRIPE", 1)
+    small = replace(leaf, ingredients=replace(leaf.ingredients, piece=13))
     stripes = [block.vectors.copy() for block, _ in small.node_blocks()]
     assert len(stripes) > 1
     np.testing.assert_array_equal(np.concatenate(stripes, axis=1), whole_leaf[0])

@@ -170,7 +170,7 @@ def test_a_hugging_face_folder_gives_the_same_bits_back(name, tmp_path):
         of_channels = (0.5,) * model.config["num_channels"]
         processor = ImageProcessor(model.config["image_size"], of_channels, of_channels)
     else:
-        processor = models.load("tiny").tokenizer
+        processor = models.load("tiny").processor
         # More rows than tokens, as most have: some classes of tokenizers add tokens of their own when they are read.
         model = models.build(name, {**model.config, "vocab_size": 128})
     models.export(models.Checkpoint(model, random_params(model), processor), tmp_path / "folder")
@@ -324,7 +324,7 @@ def test_tiny_is_loaded_by_name_quickly_and_always_the_same():
 
 
 def test_tiny_tokenizer_reads_pairs_and_lower_cases():
-    tokenizer = models.load("tiny").tokenizer
+    tokenizer = models.load("tiny").processor
     assert tokenizer.is_fast
     assert len(tokenizer) == models.load("tiny").model.config["vocab_size"]
     tokens = tokenizer.convert_ids_to_tokens(tokenizer("Ab, 7")["input_ids"])

@@ -65,7 +65,7 @@ def test_export_and_load_give_the_same_bits(tmp_path, pooling):
     assert again.model.config == checkpoint.model.config
     assert _same(again.params, checkpoint.params)
     text = "Two words, 1 number"
-    assert again.tokenizer(text)["input_ids"] == checkpoint.tokenizer(text)["input_ids"]
+    assert again.processor(text)["input_ids"] == checkpoint.processor(text)["input_ids"]
 
 
 @pytest.mark.parametrize("name", sorted(ORACLES))
@@ -96,7 +96,7 @@ def test_transformers_loads_an_export_with_the_same_hidden_states(torch, tiny, t
 
     example = models.architectures()[name].example
     model = models.build(name, {**example, "vocab_size": VOCABULARY, "pooling": "cls"})
-    checkpoint = models.Checkpoint(model, random_params(model), tiny.tokenizer)
+    checkpoint = models.Checkpoint(model, random_params(model), tiny.processor)
     models.export(checkpoint, tmp_path / "out")
     assert models.load(str(tmp_path / "out")).model.config == model.config
     poolers = inspect.signature(getattr(transformers, counterpart(name).model_class).__init__).parameters
@@ -122,7 +122,7 @@ def test_a_model_with_a_head_saved_by_transformers(torch, tiny, tmp_path, name, 
     torch.manual_seed(0)
     theirs = getattr(transformers, kind)(their_config(name, vocab_size=VOCABULARY)).eval()
     theirs.save_pretrained(tmp_path)
-    tiny.tokenizer.save_pretrained(tmp_path)
+    tiny.processor.save_pretrained(tmp_path)
     with caplog.at_level(logging.INFO, logger="wsr"):
         loaded = models.load(str(tmp_path))
     assert loaded.model.config["pooling"] == counterpart(name).pooling
@@ -363,7 +363,7 @@ def test_export_refuses_a_folder_in_use_and_models_without_a_counterpart(folder,
     assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     other = models.Model("mine", {}, 1, 1, tiny.model.init, tiny.model.encode)
     with pytest.raises(WsrError, match="mine has no Hugging Face counterpart"):
-        models.export(models.Checkpoint(other, tiny.params, tiny.tokenizer), tmp_path / "new")
+        models.export(models.Checkpoint(other, tiny.params, tiny.processor), tmp_path / "new")
 
 
 # The packaged checkpoint
@@ -379,7 +379,7 @@ def test_minilm_agrees_with_transformers_on_real_text(torch):
     checkpoint = models.load("minilm")
     theirs = AutoModel.from_pretrained(assets.fetch("minilm")).eval()
     sentences = ["The film was wonderful.", "I loved this movie, really.", "Stocks fell sharply on Monday."]
-    texts = [(ids, [0] * len(ids)) for ids in checkpoint.tokenizer(sentences)["input_ids"]]
+    texts = [(ids, [0] * len(ids)) for ids in checkpoint.processor(sentences)["input_ids"]]
     features = np.asarray(checkpoint.model.encode(checkpoint.params, one_a_row(texts, 12)))
     with torch.no_grad():
         expected = [theirs(torch.tensor([ids])).last_hidden_state[0].mean(0).numpy() for ids, _ in texts]

@@ -122,7 +122,7 @@ def test_folders_of_transformers_are_read_and_ours_are_read_by_them(torch, tmp_p
     for folder in ("classifier", "theirs"):
         PROCESSOR.save_pretrained(tmp_path / folder)
     read = models.load(str(tmp_path / "theirs"))
-    assert (read.model.name, read.model.config["pooling"], read.tokenizer) == ("vit", "cls", PROCESSOR)
+    assert (read.model.name, read.model.config["pooling"], read.processor) == ("vit", "cls", PROCESSOR)
     assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), read.params, params))
     assert models.load(str(tmp_path / "classifier")).params.keys() == params.keys()
     models.export(models.Checkpoint(ours, params, PROCESSOR), tmp_path / "ours")
@@ -187,12 +187,12 @@ def test_published_files_are_read(tmp_path):
 def test_a_folder_of_another_is_read_as_a_member(tmp_path):
     base = models.load("tiny_vit")
     moved = jax.tree.map(lambda leaf: leaf + 0.01, base.params)
-    models.export(models.Checkpoint(base.model, moved, base.tokenizer), tmp_path / "member")
+    models.export(models.Checkpoint(base.model, moved, base.processor), tmp_path / "member")
     found = read_member(tmp_path / "member", base)
     np.testing.assert_array_equal(found.params["patches"]["kernel"], moved["patches"]["kernel"])
     assert found.kinship.same_base
     other = models.build("vit", {**base.model.config, "patch_size": 4})
-    models.export(models.Checkpoint(other, other.init(jax.random.key(0)), base.tokenizer), tmp_path / "other")
+    models.export(models.Checkpoint(other, other.init(jax.random.key(0)), base.processor), tmp_path / "other")
     with pytest.raises(WsrError, match="config patch_size is 4 there and 2 in the base"):
         read_member(tmp_path / "other", base)
 
@@ -215,6 +215,6 @@ def test_tiny_vit_is_the_same_everywhere_and_its_folder_gives_it_back(tmp_path):
     assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), first.params, again.params))
     models.export(first, tmp_path / "folder")
     read = models.load(str(tmp_path / "folder"))
-    assert (read.model.name, read.model.config, read.tokenizer) == ("vit", first.model.config, first.tokenizer)
+    assert (read.model.name, read.model.config, read.processor) == ("vit", first.model.config, first.processor)
     for path, leaf in flatten(first.params).items():
         np.testing.assert_array_equal(flatten(read.params)[path], leaf)

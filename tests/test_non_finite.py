@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from wsr.finetune import Job, Recipe
-from wsr.finetune.members import member_name, train_members
 from wsr.store import Store
+from wsr.training import Job, Recipe
+from wsr.training.members import member_name, train_members
 
 RECIPE = Recipe(learning_rate=0.01, batch_size=16, epochs=1.0)
 

@@ -60,7 +60,7 @@ def folders(request, torch, tiny, tmp_path_factory):
             optimiser.step()
         model.save_pretrained(place / name)
     for folder in place.iterdir():
-        tiny.tokenizer.save_pretrained(folder)
+        tiny.processor.save_pretrained(folder)
     return place
 
 
@@ -166,8 +166,8 @@ def test_several_shards_hold_the_same_and_load(torch, folders, store, tiny):
 
     model = build(store.model_name, store.model_config)
     leaf = open_point(store, {MEMBERS[1]: 1.0})
-    write_folder(model, leaf, tiny.tokenizer, folders / "one")
-    write_folder(model, leaf, tiny.tokenizer, folders / "shards", shard_bytes=8_000)
+    write_folder(model, leaf, tiny.processor, folders / "one")
+    write_folder(model, leaf, tiny.processor, folders / "shards", shard_bytes=8_000)
     files = sorted((folders / "shards").glob("model-*.safetensors"))
     assert len(files) > 2
     assert not (folders / "shards" / "model.safetensors").exists()
@@ -206,7 +206,7 @@ def test_a_linear_head_of_ours_as_a_classifier_of_theirs(torch, tiny, tmp_path, 
         "bias": random.standard_normal(classes).astype(np.float32),
     }
     leaves = flatten(params)
-    write_folder(model, leaves.get, tiny.tokenizer, tmp_path / "out", head=linear_classifier(model, head))
+    write_folder(model, leaves.get, tiny.processor, tmp_path / "out", head=linear_classifier(model, head))
     theirs, info = AutoModelForSequenceClassification.from_pretrained(tmp_path / "out", output_loading_info=True)
     assert not info["missing_keys"]
     assert not info["unexpected_keys"]

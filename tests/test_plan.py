@@ -15,9 +15,8 @@ from wsr.data.packing import evaluation_batches
 from wsr.data.splits import choose_splits
 from wsr.data.table import PAPER
 from wsr.engine.region_features import plan_features
+from wsr.engine.settings import Settings
 from wsr.errors import WsrError
-from wsr.finetune import Job, Recipe
-from wsr.finetune.memory import member_bytes, shared_bytes
 from wsr.models.tiny import EXAMPLE
 from wsr.planning.cost import MEASURED, Estimate, Workload
 from wsr.planning.encoder import Encoder, find_encoder
@@ -27,6 +26,8 @@ from wsr.planning.published import CONFIGS, ROWS, split_sizes
 from wsr.region.region import Region
 from wsr.studies.harness.preset import PRESETS
 from wsr.studies.harness.work import Work, workload
+from wsr.training import Job, Recipe
+from wsr.training.memory import member_bytes, shared_bytes
 
 LAUNCHING = (Path(__file__).parent.parent / "launch" / "README.md").read_text(encoding="utf-8")
 RESULTS = Path(__file__).parent.parent / "benchmarks" / "results" / "cpu"
@@ -116,7 +117,7 @@ def test_memory_is_what_the_runs_predict_for_themselves(tiny):
     region = Region(tiny.model, tiny.params, (), base_sha256="")
     texts = {"test": made_up_split(40, length)}
     found = evaluation_memory(encoder, chip, 40, length)
-    assert found.needed == plan_features(region, np.zeros((1, 1)), texts, chunk=1).needed_bytes
+    assert found.needed == plan_features(region, np.zeros((1, 1)), texts, settings=Settings(chunk=1)).needed_bytes
 
 
 def test_a_member_that_does_not_fit_is_told(capsys):

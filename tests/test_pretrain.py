@@ -9,10 +9,10 @@ import pytest
 from models_support import one_a_row, random_params, random_texts
 
 from wsr.errors import WsrError
-from wsr.finetune.pretrain import initial_head, mask_tokens, masked_loss
 from wsr.models import build, load
 from wsr.models.bert import EXAMPLE
 from wsr.studies.harness.pretrained import PLANS, pretrained
+from wsr.training.pretrain import initial_head, mask_tokens, masked_loss
 
 
 def test_a_seventh_of_the_tokens_is_hidden_most_of_them_by_the_mask():
@@ -109,13 +109,13 @@ def test_the_loss_falls_and_the_folder_opens(tmp_path, capsys):
 
 
 def test_an_interrupted_pretraining_goes_on_to_the_same_bits(tmp_path, monkeypatch):
-    from wsr.finetune import pretrain as module
     from wsr.studies.harness.pretrained import _texts
+    from wsr.training import pretrain as module
 
     corpus, plan = PLANS["smoke"]
     plan = dataclasses.replace(plan, steps=7)
     monkeypatch.setattr(module, "_KEPT_EVERY", 3)
-    tokenizer = load(corpus.tokenizer_of).tokenizer
+    tokenizer = load(corpus.tokenizer_of).processor
     texts = _texts(corpus, tokenizer, plan.max_length)
     whole, losses = module.pretrain(texts, tokenizer, plan, seed=0)
     kept = tmp_path / "state.npz"

@@ -121,8 +121,8 @@ def test_two_bases_are_seen_from_their_own_and_from_their_midpoint(tiny):
 def test_shared_streams_share_head_and_order_across_datasets_and_have_a_name_of_their_own(tiny, dataset):
     from worlds import made_up
 
-    from wsr.finetune.job import Job, Recipe, initial_head
-    from wsr.finetune.members import member_name
+    from wsr.training.job import Job, Recipe, initial_head
+    from wsr.training.members import member_name
 
     other = made_up(tiny, "made_up_b1")
     kernels = {

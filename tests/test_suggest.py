@@ -6,12 +6,13 @@ from sklearn.linear_model import LogisticRegression
 
 from wsr.data.dataset import Split
 from wsr.engine.evaluate import Protocol
+from wsr.engine.settings import Settings
 from wsr.engine.suggest import FOLDS, against_the_best, cross_fitted, fitted_across, labelled, starts, suggest
 from wsr.errors import WsrError
 from wsr.models.features import all_features
 from wsr.region.region import Member, Region
 from wsr.runtime import seeds
-from wsr.store.results import Points
+from wsr.store.results import Results
 
 MEMBERS = (("a0", "x", "f"), ("a1", "x", "f"), ("b0", "y", "f"), ("c0", "z", "g"))
 
@@ -129,13 +130,13 @@ def test_losses_are_those_of_scikit_learn_fitted_without_the_fold(dataset):
 
 
 def test_finished_starts_are_not_scored_again_and_base_features_are_the_base_s(region, dataset, tiny, monkeypatch):
-    texts, points = labelled(dataset, 40, np.random.default_rng(0)), Points.in_memory()
+    texts, points = labelled(dataset, 40, np.random.default_rng(0)), Results.in_memory()
     rows = np.stack([start.coefficients for start in starts(region)])
-    losses, _ = cross_fitted(region, rows, dataset, texts, Protocol(), points)
+    losses, _ = cross_fitted(region, rows, dataset, texts, Protocol(), Settings(results=points))
     alone, _ = fitted_across(all_features(tiny.model, tiny.params, texts)[None], texts, dataset, Protocol())
     np.testing.assert_allclose(losses[0], alone[0], atol=1e-4)
     monkeypatch.setattr("wsr.engine.suggest.fitted_across", None)
-    again, _ = cross_fitted(region, rows, dataset, texts, Protocol(), points)
+    again, _ = cross_fitted(region, rows, dataset, texts, Protocol(), Settings(results=points))
     np.testing.assert_array_equal(again, losses)
 
 

@@ -10,13 +10,14 @@ import pytest
 from wsr.data.packing import evaluation_batches
 from wsr.engine.evaluate import EXACT, Protocol, evaluate
 from wsr.engine.probe import fixed_head_loss
+from wsr.engine.settings import Settings
 from wsr.engine.surrogate import evaluate_hull, fixed_head, upper_bound
 from wsr.errors import WsrError
 from wsr.geometry import sampling
 from wsr.models.features import split_features
 from wsr.models.model import Model
 from wsr.region.region import from_params
-from wsr.store.results import Points
+from wsr.store.results import Results
 
 
 def polynomial_model(power):
@@ -133,10 +134,12 @@ def test_the_same_seed_gives_the_same_answer_and_another_holds_others_out(datase
 
 
 def test_exact_points_are_kept_and_those_of_the_surrogate_are_not(dataset, region, tmp_path):
-    points = Points.on_disk(tmp_path)
-    first = evaluate_hull(region, hull(40, 4), dataset, tolerance=0.1, points=points)
+    points = Results.on_disk(tmp_path)
+    first = evaluate_hull(region, hull(40, 4), dataset, tolerance=0.1, settings=Settings(results=points))
     assert len(list(tmp_path.glob("*.npz"))) == 6
-    again = evaluate_hull(region, hull(40, 4), dataset, tolerance=0.1, points=Points.on_disk(tmp_path))
+    again = evaluate_hull(
+        region, hull(40, 4), dataset, tolerance=0.1, settings=Settings(results=Results.on_disk(tmp_path))
+    )
     np.testing.assert_array_equal(first.losses, again.losses)
 
 

@@ -11,13 +11,13 @@ import pytest
 from sweep_worlds import begun, contents, fake_units, jobs_of, logged, store_of
 
 from wsr.errors import WsrError
-from wsr.finetune import finetune, members, population
-from wsr.finetune.members import train_members, training_units
-from wsr.finetune.sweep.run import HERE, Unfinished
-from wsr.finetune.sweep.share import Share, parse_share, share_of_environment
 from wsr.runtime.preemption import Preempted, sigterm_raises
 from wsr.runtime.progress import Counter
 from wsr.store import Store
+from wsr.training import finetune, members, population
+from wsr.training.members import train_members, training_units
+from wsr.training.sweep.run import HERE, Unfinished
+from wsr.training.sweep.share import Share, parse_share, share_of_environment
 
 
 @pytest.fixture(scope="module")

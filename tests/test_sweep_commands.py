@@ -3,9 +3,9 @@
 import pytest
 from sweep_worlds import EXPERIMENT, on_shelf, rows_of_an_experiment, stopped
 
-from wsr.finetune.sweep.run import HERE, Unfinished
-from wsr.finetune.sweep.share import Share
 from wsr.runtime.preemption import STATUS, TOLD
+from wsr.training.sweep.run import HERE, Unfinished
+from wsr.training.sweep.share import Share
 
 
 @pytest.fixture(scope="module")

@@ -29,10 +29,10 @@ from sweep_worlds import (
     whole,
 )
 
-from wsr.finetune.members import train_members
 from wsr.runtime.preemption import STATUS, TOLD
 from wsr.store import Store
-from wsr.store.results import Points
+from wsr.store.results import Results
+from wsr.training.members import train_members
 
 TESTS = Path(__file__).parent
 SIGNALS_AN_ORDER = 3
@@ -322,6 +322,6 @@ def test_what_a_killed_writer_of_points_left_is_swept_when_it_is_surely_dead(tmp
     for file in (old, young):
         file.write_bytes(b"half")
     os.utime(old, (time.time() - 7200,) * 2)
-    points = Points.on_disk(tmp_path)
+    points = Results.on_disk(tmp_path)
     points.put("c", losses=np.ones(2))
     assert sorted(file.name for file in tmp_path.iterdir()) == [young.name, "c.npz"]

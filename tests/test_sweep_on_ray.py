@@ -24,12 +24,12 @@ from sweep_worlds import (
 
 from wsr.cli import main
 from wsr.errors import WsrError
-from wsr.finetune.members import train_members
-from wsr.finetune.sweep.ray_engine import OnRay
-from wsr.finetune.sweep.run import HERE
-from wsr.finetune.sweep.units import Unit
 from wsr.runtime.preemption import STATUS, TOLD
 from wsr.store import Store
+from wsr.training.members import train_members
+from wsr.training.sweep.ray_engine import OnRay
+from wsr.training.sweep.run import HERE
+from wsr.training.sweep.units import Unit
 
 TESTS = Path(__file__).parent
 TRAIN = ["--base=tiny", "--datasets=made_up_a1", "--size=64", "--max_length=48", "--batch_size=16", "--epochs=1"]

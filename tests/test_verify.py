@@ -18,7 +18,7 @@ from wsr.errors import WsrError
 from wsr.exchange.scores import keep_scores, scores_of
 from wsr.geometry.low_rank import Factors
 from wsr.store import Store
-from wsr.store.results import Points, write_rows
+from wsr.store.results import Results, write_rows
 from wsr.store.verification import damaged_parts, parts_of, set_aside
 
 BASE = random_params(0)
@@ -38,7 +38,7 @@ def store(tmp_path: Path) -> Store:
     made.save_low_rank(record_of("thin"), {"layers/0/query/kernel": factors}, random_head(3))
     made.quarantine(record_of("gone"), 17, "the loss is NaN")
     made.gram_file.add([made.record(name).content_sha256 for name in MEMBERS], draw.standard_normal((3, 3)))
-    points = Points.on_disk(path / "points")
+    points = Results.on_disk(path / "points")
     for key in POINTS:
         points.put(key, losses=draw.standard_normal(40).astype(np.float32), predictions=draw.integers(2, size=40))
     keep_scores(made, [scored(name, 0.25 + number / 10) for number, name in enumerate(MEMBERS)])
@@ -58,7 +58,7 @@ def readers(path: Path, hashes: list[str]) -> dict[str, Callable[[], Any]]:
         return Store.open(path)
 
     def point(key: str) -> Any:
-        arrays = Points.on_disk(path / "points").get(key)
+        arrays = Results.on_disk(path / "points").get(key)
         return {name: array.tolist() for name, array in arrays.items()}
 
     return {

@@ -28,7 +28,7 @@ def store(tiny: models.Checkpoint, tmp_path: Path) -> Store:
         model_config=dict(tiny.model.config),
         base_name=str(tmp_path / "base"),
         base_params=tiny.params,
-        tokenizer=fingerprint(tiny.tokenizer),
+        tokenizer=fingerprint(tiny.processor),
     )
     for seed in range(2):
         made.save(record_of(f"m{seed}", metrics={}), near(tiny.params, seed), {})
@@ -42,7 +42,7 @@ def content(folder: Path) -> dict[str, bytes]:
 @pytest.fixture
 def refused(store: Store, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Runs a command that must fail in one line, without training, evaluating or changing the store."""
-    monkeypatch.setattr("wsr.finetune.members.finetune", None)
+    monkeypatch.setattr("wsr.training.members.finetune", None)
     monkeypatch.setattr("wsr.engine.evaluate.region_features", None)
 
     def run(*words: str) -> str:

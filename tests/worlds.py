@@ -13,7 +13,7 @@ SIZES = {"finetune": 64, "probe": 40, "validation": 24, "test": 40}
 
 def made_up(checkpoint: Checkpoint, name: str, **sizes: int) -> Dataset:
     """A made-up dataset, tokenised for ``checkpoint``."""
-    return load_dataset(name, checkpoint.tokenizer, max_length=48, sizes=SIZES | sizes)
+    return load_dataset(name, checkpoint.processor, max_length=48, sizes=SIZES | sizes)
 
 
 def three_near(checkpoint: Checkpoint) -> Region:

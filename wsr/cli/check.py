@@ -48,7 +48,6 @@ def _candidate(values: flags.FlagValues, wanted: str) -> "tuple[dict, Section]":
     from pathlib import Path
 
     from wsr.cli.command import command_of
-    from wsr.cli.population import open_base
     from wsr.exchange.candidate import products_with, read_candidate
     from wsr.region.standing import Population
     from wsr.studies.standing import candidate_section, check_candidate
@@ -58,7 +57,7 @@ def _candidate(values: flags.FlagValues, wanted: str) -> "tuple[dict, Section]":
     if wanted in region.names:
         population, place = Population.of(region), region.names.index(wanted)
     else:
-        incoming = read_candidate(wanted, open_base(store))
+        incoming = read_candidate(wanted, store.checkpoint())
         facts = (
             f"It shares the base: {incoming.kinship}.",
             *(f"{note[0].upper()}{note[1:]}." for note in incoming.notes),
@@ -93,12 +92,11 @@ def _everyone(values: flags.FlagValues) -> "tuple[dict, Section]":
 def _open(path: str) -> "tuple[Store, Region]":
     """The store and the region of all its members, whatever they learned."""
     from wsr.errors import WsrError
-    from wsr.models import build
     from wsr.region.region import Region
     from wsr.store import Store
 
     store = Store.open(path)
-    region = Region.from_store(store, build(store.model_name, store.model_config))
+    region = Region.from_store(store)
     if not len(region):
         raise WsrError(f"{path} has no members yet, so there is nothing to be checked against: wsr train or wsr import")
     return store, region

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
-from wsr.cli import dataset_flags
+from wsr.cli import dataset_flags, device_flags
 
 if TYPE_CHECKING:
     from wsr.engine.early import EarlyAnswer, Look
@@ -28,6 +28,7 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_float("until_confidence", 0.95, "How sure the answer has to be.", flag_values=values)
     flags.DEFINE_integer("probe_size", 300, "Texts the probe is fitted on; 0: all.", flag_values=values)
     flags.DEFINE_integer("test_size", 300, "Texts the loss is taken on at most; 0: all.", flag_values=values)
+    device_flags.define_engine(values)
     flags.DEFINE_integer("seed", 0, "Of the points drawn and of the order.", flag_values=values)
 
 
@@ -35,13 +36,13 @@ def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
     """Compares and says what was saved."""
 
     from wsr.cli.checks import one_of, refuse_positional, required
-    from wsr.cli.population import open_base, open_region
     from wsr.engine.early import Group, early_answer
     from wsr.errors import WsrError
     from wsr.geometry.sampling import convex_hull, corners
+    from wsr.region.learned import learned_region
     from wsr.runtime import seeds
     from wsr.runtime.compilation import use_persistent_cache
-    from wsr.store.results import Points
+    from wsr.store import Store
 
     refuse_positional(positional)
     required("--store", values.store)
@@ -51,7 +52,8 @@ def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
     if len(set(values.groups)) != 2:
         raise WsrError(f"--groups={','.join(values.groups)}: expected two different ones of {', '.join(GROUPS)}")
     use_persistent_cache()
-    store, region = open_region(values.store)
+    store = Store.open(values.store)
+    region = learned_region(store)
     for flag, wanted, present in (
         ("--datasets", values.datasets, region.datasets),
         ("--families", values.families, region.families),
@@ -59,7 +61,7 @@ def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
         for name in wanted:
             one_of(flag, name, sorted(set(present)))
     sizes = {split: size for split, size in (("probe", values.probe_size), ("test", values.test_size)) if size}
-    dataset = dataset_flags.load(values, values.on, open_base(store).tokenizer, sizes=sizes)
+    dataset = dataset_flags.load(values, values.on, store.checkpoint().processor, sizes=sizes)
     others = region.without_dataset(dataset.name)
     inside = others.where(
         lambda member: (
@@ -82,7 +84,7 @@ def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
         second,
         dataset,
         confidence=values.until_confidence,
-        points=Points.on_disk(store.path / "points"),
+        settings=device_flags.settings_of(values, results=store.results()),
         generator=draw,
         tell=_tell,
     )

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from wsr.data.dataset import AnySplit
+    from wsr.engine.evaluate import Protocol
     from wsr.models import Checkpoint
     from wsr.region.region import Region
     from wsr.statistics.compare import Interval
@@ -57,7 +58,7 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_integer("test_size", 300, "Texts the loss is taken on; 0: all.", flag_values=values)
     flags.DEFINE_string("probe", "linear", "The classifier: linear or roberta_head.", flag_values=values)
     flags.DEFINE_float("inverse_l2", 1.0, "C of the linear probe.", lower_bound=0.0, flag_values=values)
-    device_flags.define(values, "Points")
+    device_flags.define(values, "Results")
     host_flags.define(values)
     flags.DEFINE_enum(
         "precision",
@@ -96,34 +97,37 @@ def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
 
 
 def _evaluate(values: flags.FlagValues, reports: bool) -> None:
+    from dataclasses import replace
     from functools import partial
     from pathlib import Path
 
     import numpy as np
 
-    from wsr.cli.population import open_base, open_region
     from wsr.engine.evaluate import Protocol
     from wsr.engine.region_features import plan_features
     from wsr.engine.surrogate import evaluate_hull
     from wsr.exchange.scores import keep_scores
     from wsr.geometry.sampling import centroid, convex_hull, corners
+    from wsr.region.learned import learned_region
     from wsr.runtime import seeds
     from wsr.runtime.compilation import use_persistent_cache
     from wsr.runtime.hosts import deal
     from wsr.runtime.progress import progress
     from wsr.statistics.compare import mean_interval
-    from wsr.store.results import Points, write_rows
+    from wsr.store import Store
+    from wsr.store.results import write_rows
 
     use_persistent_cache()
-    store, region = open_region(values.store)
-    base = open_base(store)
-    tokenizer = base.tokenizer
-    protocol = Protocol(probe=values.probe, inverse_l2=values.inverse_l2, precision=values.precision)
-    points = Points.on_disk(store.path / "points")
+    store = Store.open(values.store)
+    region = learned_region(store)
+    base = store.checkpoint()
+    tokenizer = base.processor
+    protocol = Protocol(probe=values.probe, inverse_l2=values.inverse_l2)
+    settings = device_flags.settings_of(values, results=store.results())
     merged = [_merged(base, region, folder) for folder in values.merged]
     rows: list[dict] = []
     for name in values.on:
-        target = TARGETS[values.loss](values, name, tokenizer, region)
+        target = TARGETS[values.loss](values, name, tokenizer, region, protocol)
         dataset = target.dataset
         others = region.without_dataset(dataset.name) if values.leave_out else region
         columns = [region.names.index(name) for name in others.names]
@@ -138,7 +142,9 @@ def _evaluate(values: flags.FlagValues, reports: bool) -> None:
         if len(others) > 1 and values.interior:
             interior = {"interior": _widened(convex_hull(draw, values.interior, len(others)), columns, len(region))}
             if values.surrogate_tolerance is not None:
-                requests.append((partial(evaluate_hull, tolerance=values.surrogate_tolerance), region, interior))
+                requests.append(
+                    (partial(evaluate_hull, tolerance=values.surrogate_tolerance, protocol=protocol), region, interior)
+                )
             else:
                 groups |= interior
         requests += [(target.evaluate, alone, {"merged": corners(1)}) for alone in merged]
@@ -148,10 +154,7 @@ def _evaluate(values: flags.FlagValues, reports: bool) -> None:
             target.planned,
             np.tile(centroid(len(region)), (-(-total // share.groups), 1)),
             target.splits,
-            chunk=values.chunk,
-            memory_budget_gib=values.memory_budget_gib,
-            mesh=share.mesh,
-            precision=values.precision,
+            settings=replace(settings, mesh=share.mesh),
         )
         several = f" dealt to {share.groups} processes" if share.groups > 1 else ""
         print(f"{dataset.name}: {total} points{several}, {plan}", flush=True)
@@ -163,11 +166,7 @@ def _evaluate(values: flags.FlagValues, reports: bool) -> None:
                     part,
                     np.concatenate(list(groups.values())),
                     dataset,
-                    protocol=protocol,
-                    points=points,
-                    chunk=plan.chunk,
-                    memory_budget_gib=plan.budget_gib,
-                    counter=counter,
+                    settings=replace(settings, chunk=plan.chunk, memory_budget_gib=plan.budget_gib, counter=counter),
                 )
                 names = [group for group, own in groups.items() for _ in own for _ in target.metrics]
                 found += [{**row, "group": group} for group, row in zip(names, scored.rows(""), strict=True)]
@@ -191,17 +190,21 @@ def _widened(rows: "np.ndarray", columns: Sequence[int], members: int) -> "np.nd
     return wide
 
 
-def _generalised(values: flags.FlagValues, name: str, tokenizer: Any, region: "Region") -> Target:
+def _generalised(values: flags.FlagValues, name: str, tokenizer: Any, region: "Region", protocol: "Protocol") -> Target:
+    from functools import partial
+
     from wsr.engine.evaluate import evaluate
 
     sizes = {split: size for split, size in (("probe", values.probe_size), ("test", values.test_size)) if size}
     dataset = dataset_flags.load(values, name, tokenizer, sizes=sizes)
     splits = {split: dataset.splits[split] for split in ("probe", "test")}
     metrics = ("generalised_loss", dataset.metric)
-    return Target(dataset, splits, region, evaluate, lambda found: found.losses, metrics)
+    return Target(dataset, splits, region, partial(evaluate, protocol=protocol), lambda found: found.losses, metrics)
 
 
-def _language_model(values: flags.FlagValues, name: str, tokenizer: Any, region: "Region") -> Target:
+def _language_model(
+    values: flags.FlagValues, name: str, tokenizer: Any, region: "Region", protocol: "Protocol"
+) -> Target:
     from wsr.engine.language_model import METRICS, evaluate_language_model, with_losses
 
     texts = dataset_flags.load_texts(values, name, tokenizer, size=values.test_size or None)

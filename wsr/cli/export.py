@@ -30,7 +30,6 @@ def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
     from wsr.errors import WsrError
     from wsr.exchange.model_card import model_card
     from wsr.exchange.named_point import named_point, open_point
-    from wsr.models import build
     from wsr.models.huggingface.folder import write_folder
     from wsr.models.load import load_tokenizer
     from wsr.runtime.compilation import use_persistent_cache
@@ -44,7 +43,7 @@ def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
     use_persistent_cache()
     point, folder = positional[0], Path(values.to)
     store = Store.open(values.store)
-    model = build(store.model_name, store.model_config)
+    model = store.model
     coefficients = named_point(store, point, _population(store, point))
     head = _head(store, model, point) if values.head else None
     tokenizer = load_tokenizer(store.base_name, model.config["vocab_size"])

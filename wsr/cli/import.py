@@ -87,7 +87,6 @@ def _one_for_each(flag: str, given: Sequence[str], models: Sequence[str]) -> lis
 def _open(values: flags.FlagValues) -> "tuple[Store | None, Checkpoint]":
     """Returns the store, if it is there, and the base."""
 
-    from wsr.cli.population import open_base
     from wsr.errors import WsrError
     from wsr.models import load
     from wsr.store import Store
@@ -97,23 +96,15 @@ def _open(values: flags.FlagValues) -> "tuple[Store | None, Checkpoint]":
         raise WsrError(f"{values.store} is no store yet: --base is needed, the checkpoint all were fine-tuned from")
     if not values.base:
         store = Store.open(values.store)
-        return store, open_base(store)
+        return store, store.checkpoint()
     base = load(values.base, pooling=values.pooling)
     return _create(values, base) if there else None, base
 
 
 def _create(values: flags.FlagValues, base: "Checkpoint") -> "Store":
-    from wsr.data.fingerprint import fingerprint
     from wsr.store import Store
 
-    return Store.create(
-        values.store,
-        model_name=base.model.name,
-        model_config=dict(base.model.config),
-        base_name=values.base,
-        base_params=base.params,
-        tokenizer=fingerprint(base.tokenizer),
-    )
+    return Store.create_for(values.store, base)
 
 
 def _read(values: flags.FlagValues, where: str, base: "Checkpoint") -> "Incoming":

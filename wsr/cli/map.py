@@ -111,10 +111,12 @@ def _how_many(asked: str | None, mapped: _Mapped, count: "ClusterCount") -> tupl
 
 
 def _from_store(values: flags.FlagValues) -> _Mapped:
-    from wsr.cli.population import open_region
+    from wsr.region.learned import learned_region
     from wsr.region.standing import UNKNOWN, Population
+    from wsr.store import Store
 
-    store, region = open_region(values.store)
+    store = Store.open(values.store)
+    region = learned_region(store)
     _refuse_nobody(values.store, len(region))
     population = _sketched(store, region, values.sketch) if values.sketch else Population.of(region)
     labels = {"dataset": list(population.datasets), "family": list(population.families)}

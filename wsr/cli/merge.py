@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from wsr.cli import dataset_flags
+from wsr.cli import dataset_flags, device_flags
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,6 +50,7 @@ def define(values: flags.FlagValues) -> None:
         "A dataset whose members, and those of datasets that share texts with it, are left out.",
         flag_values=values,
     )
+    device_flags.define_engine(values)
     having: dict[str, list[str]] = {}
     told: dict[str, str] = {}
     for name in METHODS:
@@ -94,30 +95,34 @@ def _by_recipe(values: flags.FlagValues) -> None:
         raise WsrError(f"--recipe says it all; leave out --{', --'.join(given)}")
     recipe = read_recipe(Path(values.recipe))
     if values.store:
-        from wsr.cli.population import open_base, open_region
+        from wsr.region.learned import learned_region
+        from wsr.store import Store
 
-        store, region = open_region(values.store)
+        store = Store.open(values.store)
+        region = learned_region(store)
         merged = merge_members(recipe, region, store.base_name)
         members = dict.fromkeys(recipe.members)
-        _export(values, store, open_base(store), merged, recipe.merge_method, members)
+        _export(values, store, store.checkpoint(), merged, recipe.merge_method, members)
     else:
         merge_files(recipe, Path(values.to))
     print(f"{recipe.merge_method} merge of {len(recipe.members)}: {', '.join(recipe.members)}\nwritten to {values.to}")
 
 
 def _by_method(values: flags.FlagValues, method: "Method", groups: "Groups") -> None:
-    from wsr.cli.population import open_base, open_region
     from wsr.errors import WsrError
     from wsr.merging.run import merge, refuse_missing
     from wsr.merging.soups import Chosen
+    from wsr.region.learned import learned_region
+    from wsr.store import Store
 
     chooses = isinstance(method, Chosen)
     if chooses and not values.on:
         raise WsrError(f"--method={values.method} chooses by a dataset: --on is needed")
-    store, region = open_region(values.store)
+    store = Store.open(values.store)
+    region = learned_region(store)
     region = _chosen_members(values, region)
     method.refuse_members(region.names)
-    base = open_base(store)
+    base = store.checkpoint()
     given = _given(values, store, region, base, own="own" in method.needs)
     refuse_missing(method, given)
     coefficients = method.row(region, given) if isinstance(method, Chosen) else None
@@ -146,7 +151,7 @@ def _export(
 
     from wsr.cli.command import command_of
     from wsr.exchange.model_card import model_card
-    from wsr.models import Checkpoint, export
+    from wsr.models import export
 
     card = model_card(
         store,
@@ -155,7 +160,7 @@ def _export(
         method=f"{method} merge of {len(members)} models fine-tuned from one checkpoint",
         command=command_of("merge", values),
     )
-    export(Checkpoint(base.model, merged, base.tokenizer), Path(values.to), card=card)
+    export(base.with_params(merged), Path(values.to), card=card)
 
 
 def _chosen_members(values: flags.FlagValues, region: "Region") -> "Region":
@@ -190,12 +195,11 @@ def _given(values: flags.FlagValues, store: "Store", region: "Region", base: "Ch
     from wsr.engine.evaluate import Protocol
     from wsr.merging.method import Given
     from wsr.runtime.compilation import use_persistent_cache
-    from wsr.store.results import Points
 
     def load(name: str) -> "Dataset":
         sizes = {split: values[f"{split}_size"].value for split in ("probe", "validation", "test")}
         given = {split: size for split, size in sizes.items() if size}
-        return dataset_flags.load(values, name, base.tokenizer, sizes=given)
+        return dataset_flags.load(values, name, base.processor, sizes=given)
 
     if not values.on and not own:
         return Given()
@@ -205,8 +209,8 @@ def _given(values: flags.FlagValues, store: "Store", region: "Region", base: "Ch
         dataset = load(name)
         datasets[dataset.name] = dataset
     heads = {name: store.load(name)[1] for name in region.names} if own else {}
-    points = Points.on_disk(store.path / "points")
-    return Given(load(values.on) if values.on else None, datasets, heads, Protocol(), points)
+    settings = device_flags.settings_of(values, results=store.results())
+    return Given(load(values.on) if values.on else None, datasets, heads, Protocol(), settings)
 
 
 def _method(values: flags.FlagValues) -> "Method":
@@ -284,10 +288,13 @@ def _show_scores(
     method: str, region: "Region", given: "Given", coefficients: "np.ndarray | None", merged: Mapping[str, Any]
 ) -> None:
     """Shows the coefficients, where there are some, and scores beside those of the centroid."""
+    from functools import partial
+
     import numpy as np
 
     from wsr.cli.tables import show_table
-    from wsr.engine.evaluate import evaluate
+    from wsr.engine.evaluate import Protocol, evaluate
+    from wsr.engine.settings import Settings
     from wsr.merging.soups import on_validation
     from wsr.region.region import Region, from_params
 
@@ -299,8 +306,8 @@ def _show_scores(
     rows[0, : len(region)] = region.centroid()
     rows[1, -1] = 1
     dataset = given.dataset
-    validation = evaluate(both, rows, on_validation(dataset), protocol=given.protocol, points=given.points)
-    test = evaluate(both, rows, dataset, protocol=given.protocol, points=given.points)
+    score = partial(evaluate, both, rows, protocol=given.protocol or Protocol(), settings=given.settings or Settings())
+    validation, test = score(on_validation(dataset)), score(dataset)
     columns = (validation.generalised_loss, test.generalised_loss, test.scores)
     show_table(
         ("point", "validation loss", "test loss", f"test {dataset.metric}"),

@@ -84,10 +84,10 @@ def _of_studies(values: flags.FlagValues, hardware: "Hardware") -> list[str]:
 
 def _by_numbers(values: flags.FlagValues, hardware: "Hardware") -> list[str]:
     from wsr.errors import WsrError
-    from wsr.finetune.job import Recipe
     from wsr.planning.cost import Estimate, Workload
     from wsr.planning.encoder import by_number, find_encoder
     from wsr.planning.told import told
+    from wsr.training.job import Recipe
 
     if bool(values.base) == bool(values.parameters):
         raise WsrError("give either --base or --parameters")

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from absl import flags
 
 if TYPE_CHECKING:
-    from wsr.finetune.sweep.run import Run
+    from wsr.training.sweep.run import Run
 
 
 def define(values: flags.FlagValues) -> None:
@@ -37,8 +37,8 @@ def define(values: flags.FlagValues) -> None:
 def run_of(values: flags.FlagValues) -> "Run":
     """Returns the way to run a sweep that the flags name."""
     from wsr.errors import WsrError
-    from wsr.finetune.sweep.run import HERE
-    from wsr.finetune.sweep.share import parse_share, share_of_environment
+    from wsr.training.sweep.run import HERE
+    from wsr.training.sweep.share import parse_share, share_of_environment
 
     for flag, way in (("share", "share"), ("unit_takes", "ray")):
         if values[flag].value is not None and values.run != way:
@@ -48,7 +48,7 @@ def run_of(values: flags.FlagValues) -> "Run":
     if values.run == "ray":
         import jax
 
-        from wsr.finetune.sweep.ray_engine import OnRay
+        from wsr.training.sweep.ray_engine import OnRay
 
         # The accelerators of this machine are for its workers: who looks at one holds it.
         jax.config.update("jax_platforms", "cpu")

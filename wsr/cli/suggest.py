@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
-from wsr.cli import dataset_flags
+from wsr.cli import dataset_flags, device_flags
 
 if TYPE_CHECKING:
     from wsr.engine.suggest import Start, Suggestion
@@ -24,6 +24,7 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_integer("texts", 400, "At most so many of them are used.", lower_bound=20, flag_values=values)
     flags.DEFINE_float("confidence", 0.95, "That the best start is among those named.", flag_values=values)
     flags.DEFINE_string("to", None, "Folder the start would be exported to, for the commands.", flag_values=values)
+    device_flags.define_engine(values)
     flags.DEFINE_integer("seed", 0, "Of the texts drawn.", flag_values=values)
 
 
@@ -31,11 +32,11 @@ def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
     """Scores all starts, prints them and the commands."""
 
     from wsr.cli.checks import refuse_positional, required
-    from wsr.cli.population import open_base, open_region
     from wsr.engine.suggest import suggest
     from wsr.errors import WsrError
+    from wsr.region.learned import learned_region
     from wsr.runtime.compilation import use_persistent_cache
-    from wsr.store.results import Points
+    from wsr.store import Store
 
     refuse_positional(positional)
     required("--store", values.store)
@@ -43,10 +44,11 @@ def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
     if not 0.5 <= values.confidence < 1:
         raise WsrError(f"--confidence={values.confidence:g}: expected at least 0.5 and less than 1")
     use_persistent_cache()
-    store, region = open_region(values.store)
+    store = Store.open(values.store)
+    region = learned_region(store)
     if not len(region):
         raise WsrError(f"{values.store} has no members yet: the base is the only start there is")
-    dataset = dataset_flags.load(values, values.data, open_base(store).tokenizer)
+    dataset = dataset_flags.load(values, values.data, store.checkpoint().processor)
     others = region.without_dataset(dataset.name)
     if len(others) < len(region):
         print(f"left out, trained on {dataset.name} or its texts: {len(region) - len(others)} members", flush=True)
@@ -55,7 +57,7 @@ def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
         dataset,
         texts=values.texts,
         confidence=values.confidence,
-        points=Points.on_disk(store.path / "points"),
+        settings=device_flags.settings_of(values, results=store.results()),
         seed=values.seed,
     )
     _show(found, dataset.metric)

@@ -52,14 +52,13 @@ def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
     """Trains what is missing and lists the population; a share of it ends with a line of what others have to do."""
     from wsr.cli import ls
     from wsr.cli.checks import refuse_positional, required
-    from wsr.data.fingerprint import fingerprint
-    from wsr.finetune import Job, Recipe
-    from wsr.finetune.members import train_members
-    from wsr.finetune.sweep.run import Unfinished
-    from wsr.finetune.trainable import partition
     from wsr.models import load
     from wsr.runtime.compilation import use_persistent_cache
     from wsr.store import Store
+    from wsr.training import Job, Recipe
+    from wsr.training.members import train_members
+    from wsr.training.sweep.run import Unfinished
+    from wsr.training.trainable import partition
 
     refuse_positional(positional)
     required("--store", values.store)
@@ -67,7 +66,7 @@ def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
     run = run_flags.run_of(values)
     use_persistent_cache()
     checkpoint = load(values.base, pooling=values.pooling)
-    datasets = [dataset_flags.load(values, name, checkpoint.tokenizer) for name in values.datasets]
+    datasets = [dataset_flags.load(values, name, checkpoint.processor) for name in values.datasets]
     recipe = Recipe(
         mode=values.mode,
         learning_rate=values.learning_rate,
@@ -87,14 +86,7 @@ def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
     jobs = [Job(dataset, seed, recipe, values.size) for dataset in datasets for seed in seeds]
     for job in jobs[:1]:
         partition(checkpoint.params, job)  # a recipe that does not fit the model leaves no store behind
-    store = Store.create(
-        values.store,
-        model_name=checkpoint.model.name,
-        model_config=dict(checkpoint.model.config),
-        base_name=values.base,
-        base_params=checkpoint.params,
-        tokenizer=fingerprint(checkpoint.tokenizer),
-    )
+    store = Store.create_for(values.store, checkpoint)
     try:
         train_members(
             checkpoint.model,

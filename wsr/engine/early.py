@@ -7,7 +7,7 @@ one half.
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal
 
@@ -18,9 +18,11 @@ from wsr.data.dataset import Dataset
 from wsr.engine.evaluate import Protocol, fit_on, point_key
 from wsr.engine.probe import fixed_head_loss
 from wsr.engine.region_features import region_features
+from wsr.engine.settings import Settings
 from wsr.errors import WsrError
 from wsr.region.region import Region
-from wsr.store.results import Points
+from wsr.statistics.compare import probability_interval
+from wsr.store.results import Results
 
 MAX_ROUNDS = 5
 FEWEST_TEXTS = 50
@@ -85,8 +87,8 @@ def early_answer(
     dataset: Dataset,
     *,
     confidence: float = 0.95,
-    protocol: Protocol | None = None,
-    points: Points | None = None,
+    protocol: Protocol = Protocol(),
+    settings: Settings = Settings(),
     generator: np.random.Generator,
     tell: Callable[[Look], None] = lambda look: None,
 ) -> EarlyAnswer:
@@ -98,15 +100,16 @@ def early_answer(
       a, b: the groups; their models and the test texts are read in an order that ``generator`` draws.
       dataset: the target.
       confidence: of not naming the wrong group, all rounds together.
-      protocol: how points are scored; None: as ``evaluate`` does.
-      points: where heads and losses are kept; what is there is not evaluated again.
+      protocol: how points are scored.
+      settings: how the engine works; its results keep heads and losses.
       generator: of the order, and of the resamples.
       tell: called after each round.
 
     Raises:
       WsrError: where a group has too few models for any answer; nothing is evaluated then.
     """
-    protocol, points = protocol or Protocol(), points or Points.in_memory()
+    settings = replace(settings, results=settings.results or Results.in_memory())
+    scorer = _Scorer(dataset, protocol, settings)
     full = Size(len(a.coefficients), len(b.coefficients), len(dataset.splits["test"]))
     sizes = schedule(full, confidence)
     order = generator.permutation(full.texts)
@@ -123,8 +126,8 @@ def early_answer(
         both = []
         for group, models in zip(shuffled, (size.models_a, size.models_b), strict=True):
             part = Group(group.region, group.coefficients[:models])
-            read += _read(part, dataset, known, protocol, points)
-            both.append(_kept(part, known, protocol, points))
+            read += scorer.read(part, known)
+            both.append(scorer.kept(part, known))
         return both[0], both[1]
 
     looks = look_in_rounds(losses, sizes, confidence, generator, tell)
@@ -196,135 +199,65 @@ def look_in_rounds(
     return tuple(looks)
 
 
-def probability_interval(
-    losses_a: Float[np.ndarray, "models_a texts"],
-    losses_b: Float[np.ndarray, "models_b texts"],
-    *,
-    confidence: float,
-    generator: np.random.Generator,
-) -> tuple[float, float, float]:
-    """Returns P_B, ties as half, and the ends of an interval that is honest for few models and for few texts.
+@dataclass(frozen=True)
+class _Scorer:
+    """Reads what is not kept yet: heads, and losses on parts of the test split."""
 
-    It is Clopper and Pearson's interval of a share of n comparisons, at an effective number n of independent ones (Korn
-    and Graubard 1998). Without overlap n is the number k of models of the smaller group: so many pairs have no model in
-    common, and no two laws with P_B one half are apart in more than ``2 ** -k`` of all draws. With overlap n comes from
-    the variance over models (Brunner and Munzel 2000), with their degrees of freedom, between k and what groups of one
-    law have; no law's variance is above that of k pairs (Hoeffding 1963). The variance over texts, by the Bayesian
-    bootstrap (Rubin 1981), makes n smaller.
-    """
-    from scipy.stats import beta, norm, t
+    dataset: Dataset
+    protocol: Protocol
+    settings: Settings
 
-    error = 1 - confidence
-    models_a, models_b = len(losses_a), len(losses_b)
-    # Equal models must tie whatever the order of summation: each distinct row is averaged once.
-    rows, which = np.unique(np.concatenate([losses_a, losses_b]).astype(np.float64), axis=0, return_inverse=True)
-    which = which.reshape(-1)
-    means = rows.mean(axis=1)[which]
-    probability = float(_probability(means[None], models_a)[0])
-    placed_a, placed_b = _placements(means[:models_a], means[models_a:])
+    @property
+    def results(self) -> Results:
+        """Where heads and losses are kept."""
+        assert self.settings.results is not None
+        return self.settings.results
 
-    pairs = float(min(models_a, models_b))
-    of_a, of_b = placed_a.var(ddof=1) / models_a, placed_b.var(ddof=1) / models_b
-    if of_a + of_b > 0:
-        freedom = (of_a + of_b) ** 2 / (of_a**2 / (models_a - 1) + of_b**2 / (models_b - 1))
-        student = (norm.ppf(1 - error / 2) / t.ppf(1 - error / 2, freedom)) ** 2
-        seen = probability * (1 - probability) / (of_a + of_b) * student
-        pairs = float(np.clip(seen, pairs, 3 * models_a * models_b / (models_a + models_b)))
+    def read(self, group: Group, parts: list[Dataset]) -> int:
+        """Evaluates what is missing and returns how many texts that took."""
+        missing: dict[tuple[str, ...], list[int]] = {}
+        for number, row in enumerate(group.coefficients):
+            lacking = [part.content_hash for part in parts if self._key(group, row, part, "losses") not in self.results]
+            if lacking and self._key(group, row, self.dataset, "head") not in self.results:
+                lacking.append("probe")
+            if lacking:
+                missing.setdefault(tuple(lacking), []).append(number)
+        splits = {part.content_hash: part.splits["test"] for part in parts} | {"probe": self.dataset.splits["probe"]}
+        read = 0
+        for names, numbers in missing.items():
+            wanted = {name: splits[name] for name in names}
+            read += len(numbers) * sum(map(len, wanted.values()))
+            rows = group.coefficients[numbers]
+            for places, features in region_features(group.region, rows, wanted, settings=self.settings):
+                self._score(group, rows[places], features, parts)
+                self.settings.advance(len(places), self.dataset.name)
+        return read
 
-    # Enough resamples for the tail that the interval is about.
-    weights = generator.standard_exponential((int(np.ceil(10 / error)), rows.shape[1]))
-    drawn = ((weights / weights.sum(axis=1, keepdims=True)) @ rows.T)[:, which]
-    of_texts = _probability(drawn, models_a)
-    most = of_texts.mean() * (1 - of_texts.mean())
-    pairs = 1 / (1 / pairs + (of_texts.var() / most if most > 0 else 0.0))
+    def kept(self, group: Group, parts: list[Dataset]) -> Losses:
+        """Returns the losses of all models of a group on some parts."""
+        return np.stack(
+            [
+                np.concatenate([self.results.get(self._key(group, row, part, "losses"))["losses"] for part in parts])
+                for row in group.coefficients
+            ]
+        )
 
-    won, lost = pairs * probability, pairs * (1 - probability)
-    low = float(beta.ppf(error / 2, won, lost + 1)) if won > 0 else 0.0
-    high = float(beta.ppf(1 - error / 2, won + 1, lost)) if lost > 0 else 1.0
-    return probability, low, high
+    def _score(self, group: Group, rows: np.ndarray, features: dict, parts: list[Dataset]) -> None:
+        keys = [self._key(group, row, self.dataset, "head") for row in rows]
+        if "probe" in features:
+            # Only the heads of this fit are wanted: any texts will do as its test split.
+            known = features["probe"][: len(rows)]
+            tested = self.dataset.with_split("test", self.dataset.splits["probe"])
+            fitted = fit_on({"probe": known, "test": known}, tested, self.protocol).heads
+            for number, key in enumerate(keys):
+                self.results.put(key, **{name: np.asarray(leaf[number]) for name, leaf in fitted.items()})
+        first = self.results.get(keys[0])
+        heads = {name: np.stack([self.results.get(key)[name] for key in keys]) for name in first}
+        for part in parts:
+            if part.content_hash in features:
+                losses = fixed_head_loss(features[part.content_hash][: len(rows)], part.splits["test"].labels, heads)
+                for row, own in zip(rows, np.asarray(losses), strict=True):
+                    self.results.put(self._key(group, row, part, "losses"), losses=own)
 
-
-def _probability(means: Float[np.ndarray, "draws models"], models_a: int) -> Float[np.ndarray, " draws"]:
-    """P_B, ties as half, from the ranks of the first group among all (Mann and Whitney 1947)."""
-    from scipy.stats import rankdata
-
-    models_b = means.shape[1] - models_a
-    ranks = rankdata(means, axis=1)[:, :models_a].sum(axis=1)
-    return 1 - (ranks - models_a * (models_a + 1) / 2) / (models_a * models_b)
-
-
-def _placements(
-    a: Float[np.ndarray, " models_a"], b: Float[np.ndarray, " models_b"]
-) -> tuple[Float[np.ndarray, " models_a"], Float[np.ndarray, " models_b"]]:
-    """The share of models of b that are above each model of a, and of models of a below each model of b."""
-    above = (a[:, None] < b) + 0.5 * (a[:, None] == b)
-    return above.mean(axis=1), above.mean(axis=0)
-
-
-def _read(group: Group, dataset: Dataset, parts: list[Dataset], protocol: Protocol, points: Points) -> int:
-    """Evaluates what is not among the points yet: heads, and losses on parts of the test split; returns texts read."""
-    missing: dict[tuple[str, ...], list[int]] = {}
-    for number, row in enumerate(group.coefficients):
-        lacking = [part.content_hash for part in parts if _loss_key(group, row, part, protocol) not in points]
-        if lacking and _head_key(group, row, dataset, protocol) not in points:
-            lacking.append("probe")
-        if lacking:
-            missing.setdefault(tuple(lacking), []).append(number)
-    splits = {part.content_hash: part.splits["test"] for part in parts} | {"probe": dataset.splits["probe"]}
-    read = 0
-    for names, numbers in missing.items():
-        wanted = {name: splits[name] for name in names}
-        read += len(numbers) * sum(map(len, wanted.values()))
-        rows = group.coefficients[numbers]
-        for places, features in region_features(
-            group.region,
-            rows,
-            wanted,
-            rows=protocol.rows,
-            row_length=protocol.row_length,
-            precision=protocol.precision,
-        ):
-            _score(group, rows[places], features, dataset, parts, protocol, points)
-    return read
-
-
-def _score(
-    group: Group,
-    rows: np.ndarray,
-    features: dict,
-    dataset: Dataset,
-    parts: list[Dataset],
-    protocol: Protocol,
-    points: Points,
-) -> None:
-    keys = [_head_key(group, row, dataset, protocol) for row in rows]
-    if "probe" in features:
-        # Of the fit only the heads are wanted: any texts do for the test split.
-        known = features["probe"][: len(rows)]
-        tested = dataset.with_split("test", dataset.splits["probe"])
-        fitted = fit_on({"probe": known, "test": known}, tested, protocol).heads
-        for number, key in enumerate(keys):
-            points.put(key, **{name: np.asarray(leaf[number]) for name, leaf in fitted.items()})
-    heads = {name: np.stack([points.get(key)[name] for key in keys]) for name in points.get(keys[0])}
-    for part in parts:
-        if part.content_hash in features:
-            losses = fixed_head_loss(features[part.content_hash][: len(rows)], part.splits["test"].labels, heads)
-            for row, own in zip(rows, np.asarray(losses), strict=True):
-                points.put(_loss_key(group, row, part, protocol), losses=own)
-
-
-def _kept(group: Group, parts: list[Dataset], protocol: Protocol, points: Points) -> Losses:
-    return np.stack(
-        [
-            np.concatenate([points.get(_loss_key(group, row, part, protocol))["losses"] for part in parts])
-            for row in group.coefficients
-        ]
-    )
-
-
-def _loss_key(group: Group, row: np.ndarray, part: Dataset, protocol: Protocol) -> str:
-    return f"{point_key(group.region, row, part, protocol)}-losses"
-
-
-def _head_key(group: Group, row: np.ndarray, dataset: Dataset, protocol: Protocol) -> str:
-    return f"{point_key(group.region, row, dataset, protocol)}-head"
+    def _key(self, group: Group, row: np.ndarray, dataset: Dataset, what: str) -> str:
+        return f"{point_key(group.region, row, dataset, self.protocol, self.settings.precision)}-{what}"

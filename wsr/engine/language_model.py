@@ -9,17 +9,16 @@ from functools import lru_cache
 
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from wsr.data.texts import Texts
-from wsr.engine.evaluate import EXACT, Protocol, key_of, score_points
+from wsr.engine.evaluate import EXACT
+from wsr.engine.scoring import key_of, score_points
+from wsr.engine.settings import Settings
 from wsr.errors import WsrError
 from wsr.models.layers.pooling import pool
 from wsr.models.model import Model
 from wsr.region.region import Region
-from wsr.runtime.progress import Counter
-from wsr.store.results import Points
 from wsr.types import Batch, Params
 
 METRICS = ("language_model_loss", "perplexity")
@@ -76,24 +75,23 @@ class LanguageModelEvaluation:
 
 def evaluate_language_model(
     region: Region,
-    coefficients: Float[np.ndarray, "points members"],
+    coefficients: Float[np.ndarray, "*points members"],
     texts: Texts,
     *,
-    protocol: Protocol | None = None,
-    points: Points | None = None,
-    chunk: int | None = None,
-    memory_budget_gib: float | None = None,
-    mesh: Mesh | None = None,
-    counter: Counter | None = None,
+    settings: Settings = Settings(),
 ) -> LanguageModelEvaluation:
     """Takes the loss of points of a region on texts, by forward passes over them.
 
-    The arguments are those of ``wsr.engine.evaluate.evaluate``; of the protocol, the packing and the precision count.
+    Args:
+      region: the population; its model is a decoder with its language-model head.
+      coefficients: one point, or a row for each point, over the region's members.
+      texts: plain text in windows, see ``wsr.data.texts.load_texts``.
+      settings: how the engine works.
 
     Raises:
       WsrError: the region's model is no language model, or a window is longer than it reads.
     """
-    protocol = protocol or Protocol()
+    coefficients = np.atleast_2d(coefficients)
     longest = int(texts.windows.lengths.max())
     if longest > region.model.max_length:
         raise WsrError(
@@ -104,18 +102,13 @@ def evaluate_language_model(
     kept = score_points(
         with_losses(region),
         coefficients,
-        [key_of(region, row, what, protocol.precision) for row in coefficients],
+        [key_of(region, row, what, settings.precision) for row in coefficients],
         {"texts": texts.windows},
         lambda losses: {"losses": texts.mean_losses(np.asarray(losses["texts"])[:, :, 0])},
-        protocol=protocol,
-        points=points,
-        chunk=chunk,
-        memory_budget_gib=memory_budget_gib,
-        mesh=mesh,
-        counter=counter,
+        settings=settings,
         note=texts.name,
     )
-    return LanguageModelEvaluation(region, np.asarray(coefficients), texts, kept["losses"])
+    return LanguageModelEvaluation(region, coefficients, texts, kept["losses"])
 
 
 def with_losses(region: Region) -> Region:

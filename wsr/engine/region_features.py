@@ -2,23 +2,21 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Literal
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
 from wsr.data.dataset import AnySplit, joined
 from wsr.data.packing import Batches, evaluation_batches, row_length_for, rows_a_step
+from wsr.engine.settings import Precision, Settings
 from wsr.geometry.points import combine_one_by_one
 from wsr.models.features import encoding_bytes, point_features, refuse_other_split
 from wsr.region.region import Region
-from wsr.runtime.devices import Plan, chunk_for_device, mesh_for, plan, rows_for_device
+from wsr.runtime.devices import DeviceLayout, chunk_for_device, lay_out, mesh_for, rows_for_device
 from wsr.runtime.placement import placed
 from wsr.types import Params
 
-Precision = Literal["float32", "bfloat16"]
 Passes = list[list[int]]
 """Numbers of the points that are mixed together, pass by pass."""
 
@@ -28,35 +26,25 @@ def region_features(
     coefficients: Float[np.ndarray, "points members"],
     splits: Mapping[str, AnySplit],
     *,
-    rows: int = 16,
-    row_length: int = 64,
-    chunk: int | None = None,
-    memory_budget_gib: float | None = None,
-    mesh: Mesh | None = None,
-    precision: Precision = "float32",
+    settings: Settings = Settings(),
 ) -> Iterator[tuple[list[int], dict[str, Float[Array, "chunk texts hidden"]]]]:
     """Yields numbers of points and the features of every text of each split under them.
 
-    Each point comes once. Features of the last chunk may go on with copies of its last point.
+    Each point comes once. The features of the last chunk may end with copies of its last point. Points are mixed, and
+    features pooled, in float32, whatever the precision of the encoder.
 
     Args:
       region: the population.
       coefficients: the points, over the region's members.
       splits: the texts, by name.
-      rows: packed rows a forward pass reads, about; more on an accelerator that few points leave idle.
-      row_length: tokens in a row; longer texts make longer rows.
-      chunk: points on each device at the same time; None: chosen for the device.
-      memory_budget_gib: of each device; None: most of what it has.
-      mesh: devices by points and texts, see ``wsr.runtime.devices``; None: all accelerators, or one CPU.
-      precision: what the encoder computes in; points are mixed, and features pooled, in float32.
+      settings: how the engine works.
 
     Raises:
-      WsrError: where the memory does not do.
+      WsrError: if even one point exceeds the memory budget.
     """
     if not len(coefficients):
         return
-    mesh = mesh or mesh_for(len(coefficients))
-    layout, packed = _planned(region, coefficients, splits, rows, row_length, chunk, memory_budget_gib, mesh, precision)
+    layout, packed = _planned(region, coefficients, splits, settings)
     # Texts of all splits share rows and batches.
     ends = np.cumsum([len(split) for split in splits.values()])
     passes = _passes(len(coefficients), layout.together * layout.rounds)
@@ -75,7 +63,7 @@ def region_features(
         )
         for first in range(0, len(part), layout.together):
             points = _round(mixed, first // layout.together) if layout.rounds > 1 else mixed
-            points = points if precision == "float32" else _as(points, precision)
+            points = points if settings.precision == "float32" else as_precision(points, settings.precision)
             features = point_features(region.model, points, packed, int(ends[-1]), layout.mesh)
             yield (
                 part[first : first + layout.together],
@@ -92,56 +80,52 @@ def plan_features(
     coefficients: Float[np.ndarray, "points members"],
     splits: Mapping[str, AnySplit],
     *,
-    rows: int = 16,
-    row_length: int = 64,
-    chunk: int | None = None,
-    memory_budget_gib: float | None = None,
-    mesh: Mesh | None = None,
-    precision: Precision = "float32",
-) -> Plan:
-    """Returns how ``region_features`` would go about it; compiles what that would run.
+    settings: Settings = Settings(),
+) -> DeviceLayout:
+    """Returns how ``region_features`` would work on these points; compiles the program that it would run.
 
     Raises:
-      WsrError: where the memory does not do.
+      WsrError: if even one point exceeds the memory budget.
     """
-    mesh = mesh or mesh_for(len(coefficients))
-    return _planned(region, coefficients, splits, rows, row_length, chunk, memory_budget_gib, mesh, precision)[0]
+    return _planned(region, coefficients, splits, settings)[0]
+
+
+@partial(jax.jit, static_argnames="precision")
+def as_precision(points: Params, precision: Precision) -> Params:
+    """Returns the parameters that the encoder computes with."""
+    return jax.tree.map(lambda leaf: leaf.astype(precision), points)
 
 
 def _planned(
     region: Region,
     coefficients: Float[np.ndarray, "points members"],
     splits: Mapping[str, AnySplit],
-    rows: int,
-    row_length: int,
-    chunk: int | None,
-    memory_budget_gib: float | None,
-    mesh: Mesh,
-    precision: Precision,
-) -> tuple[Plan, Batches]:
+    settings: Settings,
+) -> tuple[DeviceLayout, Batches]:
+    mesh = settings.mesh or mesh_for(len(coefficients))
     device, axis = mesh.local_devices[0], mesh.shape["points"]
-    most = chunk or chunk_for_device(-(-len(coefficients) // axis), device=device)
+    most = settings.chunk or chunk_for_device(-(-len(coefficients) // axis), device=device)
     refuse_other_split(region.model, *splits.values())
     texts: AnySplit = joined(list(splits.values()))
-    length = row_length_for(row_length, texts)
-    fitting = rows_for_device(rows, most, length, device=device)
+    length = row_length_for(settings.row_length, texts)
+    fitting = rows_for_device(settings.rows, most, length, device=device)
     together = rows_a_step(texts, fitting, row_length=length, packed=region.model.packed)
     packed = evaluation_batches(texts, rows=together, row_length=length, packed=region.model.packed)
-    layout = plan(
+    layout = lay_out(
         len(coefficients),
         params_bytes=sum(4 * leaf.size for leaf in jax.tree.leaves(region.base)),
         members=partial(_most_members, coefficients),
         point_bytes=_point_bytes(region.model.hidden, splits),
-        encoding_bytes=partial(encoding_bytes, region.model, region.base, packed, mesh, precision=precision),
+        encoding_bytes=partial(encoding_bytes, region.model, region.base, packed, mesh, precision=settings.precision),
         mesh=mesh,
-        chunk=chunk,
-        memory_budget_gib=memory_budget_gib,
+        chunk=settings.chunk,
+        memory_budget_gib=settings.memory_budget_gib,
     )
     return layout, packed
 
 
 def _loader(
-    region: Region, coefficients: Float[np.ndarray, "points members"], passes: Passes, layout: Plan
+    region: Region, coefficients: Float[np.ndarray, "points members"], passes: Passes, layout: DeviceLayout
 ) -> Callable[[int, int], Params]:
     """Returns ``load(pass, member)``; members stay on the device until the last pass that needs them, or not at all."""
     last = {member: number for number, part in enumerate(passes) for member in _used(coefficients, part)}
@@ -181,11 +165,6 @@ def _point_bytes(hidden: int, splits: Mapping[str, AnySplit]) -> int:
     sizes = [len(split) for split in splits.values()]
     probe = 3 * max(sizes) * hidden + 4 * hidden**2
     return 4 * (3 * sum(sizes) * hidden + probe)
-
-
-@partial(jax.jit, static_argnames="precision")
-def _as(points: Params, precision: Precision) -> Params:
-    return jax.tree.map(lambda leaf: leaf.astype(precision), points)
 
 
 @jax.jit

@@ -5,21 +5,23 @@ What is compared is the generalised loss of each start, that is how much a linea
 not what fine-tuning from it would come to.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
 from wsr.data.dataset import AnySplit, Dataset, joined
 from wsr.data.metrics import score
-from wsr.engine.evaluate import Protocol, point_key, score_features
-from wsr.engine.region_features import region_features
+from wsr.engine.evaluate import KEPT, Protocol, point_key, score_features
+from wsr.engine.scoring import score_points
+from wsr.engine.settings import Settings
 from wsr.errors import WsrError
 from wsr.geometry.sampling import centroid, corners
 from wsr.region.region import Region
 from wsr.runtime import seeds
 from wsr.runtime.progress import progress
-from wsr.store.results import Points
+from wsr.types import AnyArray
 
 FOLDS = 5
 FEWEST_TEXTS = 20
@@ -40,7 +42,7 @@ class Start:
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoredStart:
     """A start with its loss, and by how much it is worse than the best."""
 
     start: Start
@@ -61,19 +63,19 @@ class Scored:
 class Suggestion:
     """The starts, the best first."""
 
-    scored: tuple[Scored, ...]
+    scored: tuple[ScoredStart, ...]
     texts: int
     confidence: float
     dropped: tuple[str, ...]
     """Starts that a quarter of the texts showed to be worse."""
 
     @property
-    def best(self) -> Scored:
+    def best(self) -> ScoredStart:
         """The start with the lowest loss."""
         return self.scored[0]
 
     @property
-    def named(self) -> list[Scored]:
+    def named(self) -> list[ScoredStart]:
         """The best and all that cannot be told from it: one of them is truly the best, to the confidence asked for."""
         return [own for own in self.scored if own.named]
 
@@ -100,8 +102,8 @@ def suggest(
     *,
     texts: int = 400,
     confidence: float = 0.95,
-    protocol: Protocol | None = None,
-    points: Points | None = None,
+    protocol: Protocol = Protocol(),
+    settings: Settings = Settings(),
     seed: int = 0,
 ) -> Suggestion:
     """Scores every start of a region on a dataset and says which cannot be told from the best.
@@ -112,13 +114,12 @@ def suggest(
       texts: at most so many of its texts.
       confidence: that the truly best start is among those named.
       protocol: how points are scored.
-      points: where finished losses are kept.
+      settings: how the engine works.
       seed: of the texts drawn, of the folds, and of the bootstrap.
 
     Raises:
       WsrError: there are too few texts for anything.
     """
-    protocol, points = protocol or Protocol(), points or Points.in_memory()
     draw = seeds.generator(seed, "suggest", dataset.name)
     chosen = labelled(dataset, texts, draw)
     left, dropped = starts(region), []
@@ -128,14 +129,14 @@ def suggest(
     for size in sizes:
         part = chosen.take(np.arange(size))
         rows = np.stack([start.coefficients for start in left])
-        losses, predictions = cross_fitted(region, rows, dataset, part, protocol, points)
+        losses, predictions = cross_fitted(region, rows, dataset, part, protocol, settings)
         # The error is shared out over the rounds (Bonferroni).
         worse, low, high = against_the_best(losses, 1 - (1 - confidence) / len(sizes), draw)
         if size < len(chosen):
             dropped = [start.name for start, end in zip(left, low, strict=True) if end > 0]
             left = [start for start, end in zip(left, low, strict=True) if end <= 0]
     scored = [
-        Scored(
+        ScoredStart(
             left[k],
             float(losses[k].mean()),
             score(dataset.metric, chosen.labels, predictions[k]),
@@ -201,27 +202,26 @@ def cross_fitted(
     dataset: Dataset,
     texts: AnySplit,
     protocol: Protocol,
-    points: Points,
+    settings: Settings = Settings(),
 ) -> tuple[Float[np.ndarray, "points texts"], Shaped[np.ndarray, "points texts"]]:
     """Returns the loss and the prediction of each text by a probe that was fitted without its fold."""
     held = dataset.with_split("test", texts)
-    keys = [f"{point_key(region, row, held, protocol)}-fitted-across-{FOLDS}" for row in coefficients]
-    missing = [number for number, key in enumerate(keys) if key not in points]
-    with progress(f"scoring starts on {dataset.name}", len(missing), "starts") as counter:
-        for numbers, features in region_features(
+    names = [point_key(region, row, held, protocol, settings.precision) for row in coefficients]
+
+    def score_all(features: Mapping[str, Float[AnyArray, "chunk _ _"]]) -> dict[str, Shaped[np.ndarray, "chunk texts"]]:
+        return dict(zip(KEPT, fitted_across(np.asarray(features["all"]), texts, dataset, protocol), strict=True))
+
+    with progress(f"scoring starts on {dataset.name}", len(names), "starts") as counter:
+        kept = score_points(
             region,
-            coefficients[missing],
+            coefficients,
+            [f"{name}-fitted-across-{FOLDS}" for name in names],
             {"all": texts},
-            rows=protocol.rows,
-            row_length=protocol.row_length,
-            precision=protocol.precision,
-        ):
-            losses, predictions = fitted_across(np.asarray(features["all"]), texts, dataset, protocol)
-            for at, number in enumerate(numbers):
-                points.put(keys[missing[number]], losses=losses[at], predictions=predictions[at])
-            counter.advance(len(numbers))
-    kept = [points.get(key) for key in keys]
-    return np.stack([own["losses"] for own in kept]), np.stack([own["predictions"] for own in kept])
+            score_all,
+            settings=replace(settings, counter=settings.counter or counter),
+            note=dataset.name,
+        )
+    return kept["losses"], kept["predictions"]
 
 
 def fitted_across(

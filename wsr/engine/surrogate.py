@@ -9,7 +9,7 @@ may speak.
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -21,11 +21,10 @@ from wsr.engine import lattice
 from wsr.engine.evaluate import EXACT, Evaluation, Protocol, evaluate, fit_on
 from wsr.engine.probe import head_logits
 from wsr.engine.region_features import region_features
+from wsr.engine.settings import Settings
 from wsr.errors import WsrError
 from wsr.region.region import Region
 from wsr.runtime import seeds
-from wsr.runtime.progress import Counter
-from wsr.store.results import Points
 from wsr.types import AnyArray, Head
 
 Features: TypeAlias = Mapping[str, Float[AnyArray, "points _ hidden"]]
@@ -80,11 +79,9 @@ def evaluate_hull(
     held_out: int = 6,
     degree: int | None = None,
     seed: int = 0,
-    protocol: Protocol = Protocol(),  # noqa: B008 frozen
+    protocol: Protocol = Protocol(),
     score: Score | None = None,
-    points: Points | None = None,
-    counter: Counter | None = None,
-    **engine: Any,
+    settings: Settings = Settings(),
 ) -> HullEvaluation:
     """Scores points of a region on a dataset, those of the convex hull by a surrogate where it is accurate and cheaper.
 
@@ -101,14 +98,12 @@ def evaluate_hull(
       seed: draws the points that are held out.
       protocol: how points are scored.
       score: takes the place of the protocol's probe, for example ``fixed_head(head)``; its points are not kept.
-      points: where points that are evaluated exactly are kept.
-      counter: advanced by one a point.
-      **engine: what ``wsr.engine.region_features.region_features`` is to know about devices and memory.
+      settings: how the engine works; its results keep points that are evaluated exactly.
     """
     if held_out < 2:
         raise WsrError(f"surrogate: held_out must be at least 2 to measure an error, found {held_out}")
     coefficients = np.asarray(coefficients, np.float64)
-    exact = _Exact(region, dataset, protocol, score, points, counter, engine)
+    exact = _Exact(region, dataset, protocol, score, settings)
     inside = seeds.generator(seed, "held out", dataset.name).permutation(np.flatnonzero(_in_hull(coefficients)))
     # Those held out come last: where polynomials take the place of probes, they do so for them.
     held, rest = inside[:held_out], inside[held_out:]
@@ -150,8 +145,7 @@ def evaluate_hull(
         checks.pop()
         if check(losses[len(rest) :], current):
             rows.put(rest, (losses[: len(rest)], predictions[: len(rest)]), checks[-1].how)
-            if counter:
-                counter.advance(len(rest), note=dataset.name)
+            settings.advance(len(rest), dataset.name)
             break
     if not (checks and checks[-1].bound <= tolerance) and len(rest):
         rows.put(rest, exact(coefficients[rest]), EXACT)
@@ -199,29 +193,18 @@ class _Exact:
     dataset: Dataset
     protocol: Protocol
     score: Score | None
-    points: Points | None
-    counter: Counter | None
-    engine: Mapping[str, Any]
+    settings: Settings
 
     def __call__(self, coefficients: Float[np.ndarray, "points members"]) -> Scores:
         """Exact scores of points."""
         if self.score is None:
-            found = evaluate(
-                self.region,
-                coefficients,
-                self.dataset,
-                protocol=self.protocol,
-                points=self.points,
-                counter=self.counter,
-                **self.engine,
-            )
+            found = evaluate(self.region, coefficients, self.dataset, protocol=self.protocol, settings=self.settings)
             return found.losses, found.predictions
         rows, labels = _Rows(), self.dataset.splits["test"].labels
         for numbers, features in self.features(coefficients):
             logits = np.asarray(self.score(features))[: len(numbers)]
             rows.put(np.array(numbers), _outcome(logits, labels), EXACT)
-            if self.counter:
-                self.counter.advance(len(numbers), note=self.dataset.name)
+            self.settings.advance(len(numbers), self.dataset.name)
         return rows.stacked()[:2]
 
     def features(
@@ -232,10 +215,7 @@ class _Exact:
             self.region,
             coefficients,
             {split: self.dataset.splits[split] for split in ("probe", "test")},
-            rows=self.protocol.rows,
-            row_length=self.protocol.row_length,
-            precision=self.protocol.precision,
-            **self.engine,
+            settings=self.settings,
         )
 
 
@@ -254,8 +234,7 @@ class _Nodes:
         for numbers, features in exact.features(rows):
             parts.append({split: jnp.asarray(values[: len(numbers)]) for split, values in features.items()})
             self.coefficients = np.concatenate([self.coefficients, new[numbers]])
-            if exact.counter:
-                exact.counter.advance(0, note=f"{exact.dataset.name}: node {len(self.coefficients)}")
+            exact.settings.advance(0, f"{exact.dataset.name}: node {len(self.coefficients)}")
         self.features = {split: jnp.concatenate([part[split] for part in parts]) for split in parts[0]}
 
     def scorer(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from wsr.errors import WsrError
 from wsr.exchange.member import read_member
-from wsr.models import Checkpoint, build, load
+from wsr.models import Checkpoint, load
 from wsr.models.huggingface.config import read_json
 from wsr.models.registry import checkpoints
 from wsr.runtime import assets
@@ -55,4 +55,4 @@ def _candidates(folder: Path, stores: Iterable[Path]) -> Iterator[tuple[str, Cal
 def _base_of_store(path: Path) -> Checkpoint:
     store = Store.open(path)
     # No tokenizer: it may be anywhere, and where shapes and weights agree the vocabulary hardly differs.
-    return Checkpoint(build(store.model_name, store.model_config), store.base(), None)
+    return Checkpoint(store.model, store.base(), None)

@@ -59,7 +59,7 @@ class Incoming:
 
 
 def read_member(folder: Path, base: Checkpoint) -> Incoming:
-    """Reads the model in ``folder`` as one fine-tuned from ``base``; ``base.tokenizer`` may be None (then unchecked).
+    """Reads the model in ``folder`` as one fine-tuned from ``base``; ``base.processor`` may be None (then unchecked).
 
     Raises:
         WsrError: the folder is broken, or of another architecture, config, vocabulary or shape; all differences in
@@ -74,7 +74,7 @@ def read_member(folder: Path, base: Checkpoint) -> Incoming:
     their_rows = theirs.get("vocab_size", rows) if rows is not None else None
     problems = _config_differences(folder, base.model)
     notes: list[str] = []
-    their_rows = _compare_vocabularies(folder, base.tokenizer, rows, their_rows, problems, notes)
+    their_rows = _compare_vocabularies(folder, base.processor, rows, their_rows, problems, notes)
     model = base.model
     if their_rows != rows:
         model = build(base.model.name, {**base.model.config, "vocab_size": their_rows})

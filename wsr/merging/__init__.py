@@ -1,7 +1,7 @@
 """A population in, one model out: a method is a small class whose fields are its options.
 
 method.py         what a method is: options, what it needs beside the weights
-population.py     base and members as leaves that are read in pieces; no model need be whole in memory
+ingredients.py     base and members as leaves that are read in pieces; no model need be whole in memory
 run.py            every leaf under its method; parameter groups
 averages.py       uniform, weighted (linear), task arithmetic
 spheres.py        SLERP, its generalisation to many, Karcher mean, Model Stock: coefficients from a Gram matrix

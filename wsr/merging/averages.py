@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from wsr.merging.ingredients import Ingredients, Leaf
 from wsr.merging.method import OfWeights, option, weights
-from wsr.merging.population import Leaf, Population
 
 Row = Float[np.ndarray, " members"]
 
@@ -19,9 +19,9 @@ class Uniform(OfWeights):
     Source: Wortsman et al., Model soups, 2022.
     """
 
-    def prepared(self, population: Population) -> Callable[[Leaf, np.ndarray], None]:
+    def prepared(self, ingredients: Ingredients) -> Callable[[Leaf, np.ndarray], None]:
         """The same coefficients for every leaf."""
-        return mixing(np.full(len(population.names), 1 / len(population.names)))
+        return mixing(np.full(len(ingredients.names), 1 / len(ingredients.names)))
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,9 @@ class Weighted(OfWeights):
     weights: tuple[float, ...] | None = weights()
     normalise: bool = option(True, "Divide by the sum of the weights.")
 
-    def prepared(self, population: Population) -> Callable[[Leaf, np.ndarray], None]:
+    def prepared(self, ingredients: Ingredients) -> Callable[[Leaf, np.ndarray], None]:
         """The same coefficients for every leaf; without normalising the base has a share of its own, which is 0."""
-        given = members_weights(self.weights, population)
+        given = members_weights(self.weights, ingredients)
         if self.normalise:
             return mixing(normalised(given))
         fill = mixing(given)
@@ -54,16 +54,16 @@ class TaskArithmetic(OfWeights):
     scale: float | None = option(None, "Of the sum; by default 1 / members, which is the average.")
     normalise: bool = option(False, "Divide by the sum of the weights.")
 
-    def prepared(self, population: Population) -> Callable[[Leaf, np.ndarray], None]:
+    def prepared(self, ingredients: Ingredients) -> Callable[[Leaf, np.ndarray], None]:
         """The same coefficients for every leaf."""
-        given = members_weights(self.weights, population)
-        scale = default_scale(self.scale, population, normalise=self.normalise)
+        given = members_weights(self.weights, ingredients)
+        scale = default_scale(self.scale, ingredients, normalise=self.normalise)
         return mixing(scale * (normalised(given) if self.normalise else given))
 
 
-def members_weights(given: tuple[float, ...] | None, population: Population) -> Row:
+def members_weights(given: tuple[float, ...] | None, ingredients: Ingredients) -> Row:
     """The weights given, or 1 each."""
-    return np.ones(len(population.names)) if given is None else np.asarray(given, np.float64)
+    return np.ones(len(ingredients.names)) if given is None else np.asarray(given, np.float64)
 
 
 def normalised(given: Row) -> Row:
@@ -72,11 +72,11 @@ def normalised(given: Row) -> Row:
     return given / total if abs(total) >= 1e-8 else given
 
 
-def default_scale(scale: float | None, population: Population, *, normalise: bool) -> float:
+def default_scale(scale: float | None, ingredients: Ingredients, *, normalise: bool) -> float:
     """Of a sum of task vectors where none is given: what makes it an average."""
     if scale is not None:
         return scale
-    return 1.0 if normalise else 1 / len(population.names)
+    return 1.0 if normalise else 1 / len(ingredients.names)
 
 
 def mixing(row: Row) -> Callable[[Leaf, np.ndarray], None]:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wsr.errors import WsrError
-from wsr.merging.population import OpenLeaf, Population, ReadPiece, of_region
-from wsr.merging.recipe import Recipe
+from wsr.merging.ingredients import Ingredients, OpenLeaf, ReadPiece, of_region
+from wsr.merging.recipe import MergeRecipe
 from wsr.merging.run import merge_leaves
 from wsr.merging.tensor_files import FLOATS, SINGLE, Tensor, TensorWriter, open_tensors
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Tensors = Mapping[str, Tensor]
 
 
-def merge_files(recipe: Recipe, folder: Path) -> None:
+def merge_files(recipe: MergeRecipe, folder: Path) -> None:
     """Merges the safetensors files or folders that the recipe names into ``folder``, which must not be there yet.
 
     The tensors of all of them have the same names and shapes. What else lies beside the base (configs, tokenizer) is
@@ -36,7 +36,7 @@ def merge_files(recipe: Recipe, folder: Path) -> None:
     first = models[names[0]]
     _refuse_differences(models)
     floats = {name: tensor.shape for name, tensor in first.items() if tensor.dtype in FLOATS}
-    population = Population(
+    ingredients = Ingredients(
         recipe.members,
         floats,
         partial(_open, models[recipe.base_model]) if recipe.base_model else None,
@@ -57,7 +57,7 @@ def merge_files(recipe: Recipe, folder: Path) -> None:
         with TensorWriter(scratch / SINGLE, forms) as writer:
             for name in set(first) - set(floats):
                 writer.put(name, first[name].raw())
-            merge_leaves(population, methods, lambda leaf, values: writer.put(leaf.path, values))
+            merge_leaves(ingredients, methods, lambda leaf, values: writer.put(leaf.path, values))
         _copy_companions(Path(names[0]), scratch)
         os.rename(scratch, folder)
     except OSError as error:
@@ -66,7 +66,7 @@ def merge_files(recipe: Recipe, folder: Path) -> None:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def merge_members(recipe: Recipe, region: "Region", base_name: str) -> dict[str, Any]:
+def merge_members(recipe: MergeRecipe, region: "Region", base_name: str) -> dict[str, Any]:
     """Merges the members of a region that the recipe names; filters are matched against our own leaf paths.
 
     Args:
@@ -91,12 +91,12 @@ def merge_members(recipe: Recipe, region: "Region", base_name: str) -> dict[str,
         )
     whole = of_region(region)
     openers: dict[str, OpenLeaf] = dict(zip(region.names, whole.members, strict=True))
-    population = Population(
+    ingredients = Ingredients(
         recipe.members, whole.shapes, whole.base, tuple(openers.get(name, _no_task_vector) for name in recipe.members)
     )
     merged = {path: np.empty(shape, np.float32) for path, shape in whole.shapes.items()}
     methods = {path: recipe.method(path) for path in merged}
-    merge_leaves(population, methods, lambda leaf, values: np.copyto(merged[leaf.path], values.reshape(leaf.shape)))
+    merge_leaves(ingredients, methods, lambda leaf, values: np.copyto(merged[leaf.path], values.reshape(leaf.shape)))
     return nest(merged)
 
 

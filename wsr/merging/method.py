@@ -12,7 +12,9 @@ import numpy as np
 from wsr.errors import WsrError
 
 if TYPE_CHECKING:
-    from wsr.merging.population import Leaf, Population
+    from wsr.engine.evaluate import Protocol
+    from wsr.engine.settings import Settings
+    from wsr.merging.ingredients import Ingredients, Leaf
     from wsr.region.region import Region
 
 METHODS: Mapping[str, str] = {
@@ -81,10 +83,10 @@ class Given:
     """The datasets that members were fine-tuned on, by name."""
     heads: Mapping[str, Any] = field(default_factory=dict)
     """Members' own heads, by the member's name; where there is none, a probe is fitted."""
-    protocol: Any = None
+    protocol: "Protocol | None" = None
     """How points are scored; None: as ``evaluate`` does."""
-    points: Any = None
-    """Where finished points are kept; None: in memory."""
+    settings: "Settings | None" = None
+    """How the engine works; None: as ``evaluate`` does."""
 
 
 @dataclass(frozen=True)
@@ -120,10 +122,10 @@ class Method:
 class OfWeights(Method):
     """A method that needs nothing but weights, which it reads leaf by leaf."""
 
-    def prepared(self, population: "Population") -> Callable[["Leaf", np.ndarray], None]:
+    def prepared(self, ingredients: "Ingredients") -> Callable[["Leaf", np.ndarray], None]:
         """Returns ``fill(leaf, out)``, which writes the merged leaf into the flat ``out``.
 
-        What takes more than one leaf is worked out here, in passes of its own over the population.
+        What takes more than one leaf is worked out here, in passes of its own over the ingredients.
         """
         raise NotImplementedError
 

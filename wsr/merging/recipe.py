@@ -36,7 +36,7 @@ class _Translation:
 
 
 @dataclass(frozen=True)
-class Recipe:
+class MergeRecipe:
     """What a file asks for."""
 
     path: Path
@@ -109,7 +109,7 @@ class Recipe:
             raise WsrError(f"{self.path}: {name} = {value!r}; expected {kind.__name__}") from None
 
 
-def read_recipe(path: Path) -> Recipe:
+def read_recipe(path: Path) -> MergeRecipe:
     """Reads a recipe.
 
     Raises:
@@ -147,7 +147,7 @@ def _models(path: Path, listed: Any) -> dict[str, Mapping[str, Any]]:
     return models
 
 
-def _with_base(path: Path, name: str, content: Mapping[str, Any], models: dict[str, Mapping[str, Any]]) -> Recipe:
+def _with_base(path: Path, name: str, content: Mapping[str, Any], models: dict[str, Mapping[str, Any]]) -> MergeRecipe:
     translation, given = _METHODS[name], content.get("base_model")
     shared = content.get("parameters") or {}
     base = given if isinstance(given, str) else None
@@ -168,7 +168,9 @@ def _with_base(path: Path, name: str, content: Mapping[str, Any], models: dict[s
     dtype = content.get("out_dtype") or content.get("dtype")
     if dtype is not None and dtype not in DTYPES:
         raise WsrError(f"{path}: dtype: {dtype}: expected one of {', '.join(DTYPES)}")
-    return Recipe(path, name, base, tuple(models), DTYPES[dtype] if dtype else None, shared, tuple(models.values()))
+    return MergeRecipe(
+        path, name, base, tuple(models), DTYPES[dtype] if dtype else None, shared, tuple(models.values())
+    )
 
 
 def _sparse(values: dict[str, Any]) -> dict[str, Any]:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wsr.errors import WsrError
+from wsr.merging.ingredients import Ingredients, Leaf, of_region
 from wsr.merging.method import Given, Method, OfData, OfWeights, name_of
-from wsr.merging.population import Leaf, Population, of_region
 from wsr.runtime.cores import usable_cores
 
 if TYPE_CHECKING:
@@ -52,20 +52,20 @@ def merge(region: "Region", method: Method, given: Given | None = None, *, group
 
 
 def merge_leaves(
-    population: Population, methods: Mapping[str, Method], write: Callable[[Leaf, np.ndarray], None]
+    ingredients: Ingredients, methods: Mapping[str, Method], write: Callable[[Leaf, np.ndarray], None]
 ) -> None:
     """Merges leaf by leaf and hands each to ``write(leaf, values)``, from several threads, in no particular order.
 
     Leaves of equal methods are merged as one part: what a method asks of the whole task vector, it asks of that part.
     """
     parts: dict[Method, list[str]] = {}
-    for path in population.shapes:
+    for path in ingredients.shapes:
         parts.setdefault(methods[path], []).append(path)
     for method, paths in parts.items():
-        method.refuse_members(population.names)
+        method.refuse_members(ingredients.names)
         if not isinstance(method, OfWeights):
             raise WsrError(f"{name_of(type(method))} needs texts, not weights alone")
-        part = population.part(paths)
+        part = ingredients.part(paths)
         fill = method.prepared(part)
 
         def one(leaf: Leaf, fill: Callable[[Leaf, np.ndarray], None] = fill) -> None:

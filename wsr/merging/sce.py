@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from wsr.merging.ingredients import Ingredients, Leaf
 from wsr.merging.method import OfWeights, option, share
 from wsr.merging.order_statistics import order_statistics
-from wsr.merging.population import Leaf, Population
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,12 @@ class Sce(OfWeights):
         lambda value: value >= 0,
     )
 
-    def prepared(self, population: Population) -> Callable[[Leaf, np.ndarray], None]:
+    def prepared(self, ingredients: Ingredients) -> Callable[[Leaf, np.ndarray], None]:
         """Up to five passes over a leaf: two for the rank of a variance, one to count them, one for the weights."""
 
         def fill(leaf: Leaf, out: np.ndarray) -> None:
             bound = self._bound(leaf)
-            squares = np.zeros(len(population.names))
+            squares = np.zeros(len(ingredients.names))
             for block in leaf.blocks():
                 squares += np.square(_selected(block.vectors, bound), dtype=np.float64).sum(axis=1)
             squares /= leaf.size

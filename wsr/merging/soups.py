@@ -1,7 +1,7 @@
 """Coefficients that a dataset's probe and validation splits choose; its test split is not read."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -12,8 +12,8 @@ from wsr.merging.method import Given, OfData, option
 if TYPE_CHECKING:
     from wsr.data.dataset import Dataset
     from wsr.engine.evaluate import Protocol
+    from wsr.engine.settings import Settings
     from wsr.region.region import Region
-    from wsr.store.results import Points
 
 Row = Float[np.ndarray, " members"]
 
@@ -43,9 +43,9 @@ class GreedySoup(Chosen):
     def row(self, region: "Region", given: Given) -> Row:
         """The average of those taken in."""
         from wsr.engine.evaluate import Protocol
-        from wsr.store.results import Points
+        from wsr.engine.settings import Settings
 
-        return greedy_soup(region, given.dataset, given.protocol or Protocol(), given.points or Points.in_memory())
+        return greedy_soup(region, given.dataset, given.protocol or Protocol(), given.settings or Settings())
 
 
 @dataclass(frozen=True)
@@ -61,12 +61,19 @@ class Learned(Chosen):
 
     def row(self, region: "Region", given: Given) -> Row:
         """The best point that was visited."""
+        from wsr.engine.evaluate import Protocol
         from wsr.engine.learned_coefficients import learn_coefficients
+        from wsr.engine.settings import Settings
         from wsr.runtime.progress import progress
 
         with progress(f"learning coefficients on {given.dataset.name}", self.steps + 1, "points") as counter:
             return learn_coefficients(
-                region, given.dataset, space=self.space, steps=self.steps, protocol=given.protocol, counter=counter
+                region,
+                given.dataset,
+                space=self.space,
+                steps=self.steps,
+                protocol=given.protocol or Protocol(),
+                settings=replace(given.settings or Settings(), counter=counter),
             ).coefficients
 
 
@@ -77,17 +84,19 @@ class LearnedFree(Learned):
     space: ClassVar[Literal["hull", "free"]] = "free"
 
 
-def greedy_soup(region: "Region", dataset: "Dataset", protocol: "Protocol", points: "Points") -> Row:
+def greedy_soup(region: "Region", dataset: "Dataset", protocol: "Protocol", settings: "Settings") -> Row:
     """Returns the coefficients of the greedy soup."""
     from wsr.engine.evaluate import evaluate
     from wsr.geometry.sampling import centroid, corners
     from wsr.runtime.progress import progress
+    from wsr.store.results import Results
 
-    judged = on_validation(dataset)
+    judged, results = on_validation(dataset), settings.results or Results.in_memory()
     with progress(f"greedy soup on {dataset.name}", 2 * len(region) - 1, "points") as counter:
+        counted = replace(settings, results=results, counter=counter)
 
         def losses(rows: np.ndarray) -> np.ndarray:
-            return evaluate(region, rows, judged, protocol=protocol, points=points, counter=counter).generalised_loss
+            return evaluate(region, rows, judged, protocol=protocol, settings=counted).generalised_loss
 
         alone = losses(corners(len(region)))
         first, *others = np.argsort(alone, kind="stable").tolist()

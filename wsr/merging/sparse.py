@@ -14,9 +14,9 @@ from jaxtyping import Float
 
 from wsr.errors import WsrError
 from wsr.merging.averages import default_scale, members_weights
+from wsr.merging.ingredients import Block, Ingredients, Leaf
 from wsr.merging.method import OfWeights, one_of, option, share, weights
 from wsr.merging.order_statistics import Ranked, order_statistics
-from wsr.merging.population import Block, Leaf, Population
 from wsr.merging.run import on_all_cores
 
 Factors = Float[np.ndarray, " members"]
@@ -47,20 +47,20 @@ class _Sparse(OfWeights):
         "none",
     )
 
-    def keeping(self, population: Population) -> Callable[[Leaf], Keep]:
+    def keeping(self, ingredients: Ingredients) -> Callable[[Leaf], Keep]:
         """Returns ``open(leaf)``, which gives the leaf's ``keep``; it may read the population beforehand."""
         raise NotImplementedError
 
-    def densities(self, population: Population) -> Factors:
+    def densities(self, ingredients: Ingredients) -> Factors:
         """The density of each member."""
-        return np.broadcast_to(np.asarray(self.density, np.float64), len(population.names))
+        return np.broadcast_to(np.asarray(self.density, np.float64), len(ingredients.names))
 
-    def prepared(self, population: Population) -> Callable[[Leaf, np.ndarray], None]:
+    def prepared(self, ingredients: Ingredients) -> Callable[[Leaf, np.ndarray], None]:
         """A further pass over each leaf where norms are restored."""
-        given = members_weights(self.weights, population)
+        given = members_weights(self.weights, ingredients)
         # A sum over members becomes an average by dividing by how many there are, unless that is done already.
-        scale = default_scale(self.scale, population, normalise=self.normalise)
-        open_leaf = self.keeping(population)
+        scale = default_scale(self.scale, ingredients, normalise=self.normalise)
+        open_leaf = self.keeping(ingredients)
 
         def fill(leaf: Leaf, out: np.ndarray) -> None:
             factors = _norm_factors(leaf, open_leaf(leaf), self.by_nodes) if self.rescale == "norm" else None
@@ -95,9 +95,9 @@ class Ties(_Sparse):
     )
     rescale: str = one_of("none", "Restore each leaf's sum of magnitudes after trimming, or do not.", "norm", "none")
 
-    def keeping(self, population: Population) -> Callable[[Leaf], Keep]:
+    def keeping(self, ingredients: Ingredients) -> Callable[[Leaf], Keep]:
         """The smallest magnitude that is kept, in two passes."""
-        densities = self.densities(population)
+        densities = self.densities(ingredients)
 
         def lowest(leaves: list[Leaf]) -> list[_Cut]:
             size = sum(leaf.size for leaf in leaves)
@@ -110,7 +110,7 @@ class Ties(_Sparse):
                 for member, own in enumerate(found)
             ]
 
-        whole = lowest(population.leaves()) if self.scope == "whole" else None
+        whole = lowest(ingredients.leaves()) if self.scope == "whole" else None
 
         def open_leaf(leaf: Leaf) -> Keep:
             cuts = lowest([leaf]) if whole is None else whole
@@ -137,14 +137,14 @@ class _Random(_Sparse):
         """How likely each entry is to be kept; ``densities [members, 1]``."""
         return densities
 
-    def keeping(self, population: Population) -> Callable[[Leaf], Keep]:
+    def keeping(self, ingredients: Ingredients) -> Callable[[Leaf], Keep]:
         """One stream of uniform numbers for each leaf of each member."""
         from wsr.runtime import seeds
 
-        densities = self.densities(population).astype(np.float32)[:, None]
+        densities = self.densities(ingredients).astype(np.float32)[:, None]
 
         def open_leaf(leaf: Leaf) -> Keep:
-            streams = [seeds.generator(self.seed, "merge", leaf.path, name) for name in population.names]
+            streams = [seeds.generator(self.seed, "merge", leaf.path, name) for name in ingredients.names]
 
             def keep(vectors: np.ndarray, node: int) -> np.ndarray:
                 chances = self.chances(vectors, node, densities)
@@ -242,9 +242,9 @@ class Breadcrumbs(_Sparse):
     gamma: float = share(0.01, "Share of each leaf's entries that is left out as too large.")
     rescale: str = one_of("none", "Restore each leaf's sum of magnitudes, or do not.", "norm", "none")
 
-    def keeping(self, population: Population) -> Callable[[Leaf], Keep]:
+    def keeping(self, ingredients: Ingredients) -> Callable[[Leaf], Keep]:
         """Two cuts for each leaf and member, in two passes; fewer large entries go where the density asks for it."""
-        densities = self.densities(population)
+        densities = self.densities(ingredients)
 
         def open_leaf(leaf: Leaf) -> Keep:
             kept = [int(density * leaf.size) if density < 1 else leaf.size for density in densities]
@@ -323,7 +323,7 @@ def _magnitudes(leaves: list[Leaf], ranks: list[list[int]]) -> list[list[Ranked]
     ordered = sorted(leaves, key=lambda leaf: leaf.path)
 
     def of_member(member: int) -> list[Ranked]:
-        own = [Leaf(leaf.path, leaf.shape, leaf.population.alone(member)) for leaf in ordered]
+        own = [Leaf(leaf.path, leaf.shape, leaf.ingredients.alone(member)) for leaf in ordered]
         pieces = lambda: (block.vectors[0] for leaf in own for block in leaf.blocks())  # noqa: E731
         return order_statistics(pieces, ranks[member]) if ranks[member] else []
 
@@ -334,7 +334,7 @@ def _magnitudes(leaves: list[Leaf], ranks: list[list[int]]) -> list[list[Ranked]
 
 def _norm_factors(leaf: Leaf, keep: Keep, by_nodes: bool) -> Factors:
     """What restores the sum of magnitudes of each member's leaf."""
-    before, after = np.zeros((2, len(leaf.population.names)))
+    before, after = np.zeros((2, len(leaf.ingredients.names)))
     for block, node in _blocks(leaf, by_nodes):
         kept = keep(block.vectors, node)
         before += np.abs(block.vectors).sum(axis=1, dtype=np.float64)

@@ -13,8 +13,8 @@ from jaxtyping import Float, Float64
 
 from wsr.errors import WsrError
 from wsr.merging.averages import Row, mixing, normalised
+from wsr.merging.ingredients import Ingredients, Leaf
 from wsr.merging.method import OfWeights, one_of, option, positive, weights
-from wsr.merging.population import Leaf, Population
 from wsr.merging.run import on_all_cores
 
 Gram = Float64[np.ndarray, "members members"]
@@ -34,9 +34,9 @@ class _OnSphere(OfWeights):
         """Coefficients over the vectors with this Gram matrix."""
         raise NotImplementedError
 
-    def prepared(self, population: Population) -> Callable[[Leaf, np.ndarray], None]:
+    def prepared(self, ingredients: Ingredients) -> Callable[[Leaf, np.ndarray], None]:
         """One pass for the Gram matrices of all leaves."""
-        leaves = [leaf.within(around=self.around) for leaf in population.leaves()]
+        leaves = [leaf.within(around=self.around) for leaf in ingredients.leaves()]
         grams = dict(zip((leaf.path for leaf in leaves), on_all_cores(Leaf.gram, leaves), strict=True))
         if self.scope == "whole":
             # In the order of the paths, whatever the order of the threads.

@@ -28,7 +28,7 @@ CHANNELS_LAST = Layout(lambda theirs: theirs.transpose(2, 3, 1, 0), lambda ours:
 
 
 @dataclass(frozen=True)
-class Leaf:
+class Tensor:
     """One tensor of a module."""
 
     theirs: str
@@ -37,16 +37,16 @@ class Leaf:
     layout: Layout = SAME
 
 
-KINDS: Mapping[str, tuple[Leaf, ...]] = {
-    "embedding": (Leaf("weight", "embedding"),),
-    "norm": (Leaf("weight", "scale"), Leaf("bias", "bias")),
-    "scale": (Leaf("weight", "scale"),),
-    "dense": (Leaf("weight", "kernel", TRANSPOSED), Leaf("bias", "bias")),
-    "matrix": (Leaf("weight", "kernel", TRANSPOSED),),
-    "conv1d": (Leaf("weight", "kernel"), Leaf("bias", "bias")),
-    "bias": (Leaf("", "bias"),),
-    "table": (Leaf("", "embedding", UNBATCHED),),
-    "conv": (Leaf("weight", "kernel", CHANNELS_LAST), Leaf("bias", "bias")),
+KINDS: Mapping[str, tuple[Tensor, ...]] = {
+    "embedding": (Tensor("weight", "embedding"),),
+    "norm": (Tensor("weight", "scale"), Tensor("bias", "bias")),
+    "scale": (Tensor("weight", "scale"),),
+    "dense": (Tensor("weight", "kernel", TRANSPOSED), Tensor("bias", "bias")),
+    "matrix": (Tensor("weight", "kernel", TRANSPOSED),),
+    "conv1d": (Tensor("weight", "kernel"), Tensor("bias", "bias")),
+    "bias": (Tensor("", "bias"),),
+    "table": (Tensor("", "embedding", UNBATCHED),),
+    "conv": (Tensor("weight", "kernel", CHANNELS_LAST), Tensor("bias", "bias")),
 }
 """Kinds of modules: layer norm with and without bias ("scale"), dense layers with and without ("matrix"), ..."""
 

@@ -1,5 +1,6 @@
 """A checkpoint by name, by folder or from the Hugging Face hub."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from wsr.models.model import Checkpoint, Model
 from wsr.models.registry import build, checkpoints
 
 
-def load(name_or_path: str, *, pooling: str | None = None) -> Checkpoint:
+def load(name_or_path: str | Path, *, pooling: str | None = None) -> Checkpoint:
     """Returns a checkpoint: a registered name ("minilm", "tiny"), a Hugging Face folder or hub name.
 
     ``pooling`` ("mean", "cls" or "last") replaces the checkpoint's own.
@@ -19,21 +20,21 @@ def load(name_or_path: str, *, pooling: str | None = None) -> Checkpoint:
     Raises:
         WsrError: there is no such checkpoint, or it is not understood.
     """
-    named = checkpoints()
+    name_or_path, named = str(name_or_path), checkpoints()
     if name_or_path not in named:
-        return import_folder(find_folder(name_or_path), pooling=pooling)
-    checkpoint = named[name_or_path]()
+        return replace(import_folder(find_folder(name_or_path), pooling=pooling), name=name_or_path)
+    checkpoint = replace(named[name_or_path](), name=name_or_path)
     if pooling is None or pooling == checkpoint.model.config["pooling"]:
         return checkpoint
     model = build(checkpoint.model.name, {**checkpoint.model.config, "pooling": pooling})
-    return Checkpoint(model, checkpoint.params, checkpoint.tokenizer)
+    return replace(checkpoint, model=model)
 
 
 def load_tokenizer(name_or_path: str, vocab_size: int) -> Any:
     """Returns the tokenizer of a checkpoint whose table of tokens has ``vocab_size`` rows; no weights are read."""
     named = checkpoints()
     if name_or_path in named:
-        return named[name_or_path]().tokenizer
+        return named[name_or_path]().processor
     return read_tokenizer(find_folder(name_or_path), vocab_size)
 
 
@@ -43,7 +44,7 @@ def load_processor(name_or_path: str, model: Model) -> Any:
         return load_tokenizer(name_or_path, model.config["vocab_size"])
     named = checkpoints()
     return (
-        named[name_or_path]().tokenizer if name_or_path in named else read_processor(find_folder(name_or_path), model)
+        named[name_or_path]().processor if name_or_path in named else read_processor(find_folder(name_or_path), model)
     )
 
 

@@ -1,7 +1,7 @@
 """What the rest of the package sees of an architecture: pure functions and plain dicts."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from jaxtyping import Array, Float
@@ -36,11 +36,24 @@ class Model:
     """Which kind of batch ``encode`` takes, see ``wsr.types.Batch``."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """A model with its parameters (float32, plain nested dict) and its Hugging Face fast tokenizer."""
+    """A model with its parameters and what prepares its inputs.
+
+    Example:
+      >>> import wsr
+      >>> wsr.load("tiny")
+      Checkpoint tiny: tiny, 5 layers...
+    """
 
     model: Model
     params: Params
-    tokenizer: Any
-    """Of a model of images the ``wsr.data.image_processor.ImageProcessor``, which is to them what it is to texts."""
+    """Float32, a plain nested dict."""
+    processor: Any
+    """The Hugging Face fast tokenizer; for a model of images the ``wsr.data.image_processor.ImageProcessor``."""
+    name: str = ""
+    """What ``load`` was asked for: a registered name, a folder or a hub name."""
+
+    def with_params(self, params: Params) -> "Checkpoint":
+        """Returns a checkpoint of the same architecture and tokenizer with other parameters, for example a merge."""
+        return replace(self, params=params, name="")

@@ -6,12 +6,13 @@ import numpy as np
 
 from wsr.data.dataset import Dataset, Split
 from wsr.engine.region_features import plan_features
-from wsr.finetune.job import Job, Recipe
-from wsr.finetune.memory import member_bytes, shared_bytes
+from wsr.engine.settings import Settings
 from wsr.planning.encoder import Encoder
 from wsr.planning.hardware import Chip
 from wsr.region.region import Region
 from wsr.runtime.devices import chunk_for_device, memory_budget
+from wsr.training.job import Job, Recipe
+from wsr.training.memory import member_bytes, shared_bytes
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Memory:
 
 def training_memory(encoder: Encoder, chip: Chip, recipe: Recipe, length: float) -> tuple[Memory, int]:
     """Returns what one member in training needs on a chip, and how many are trained together; see
-    ``wsr.finetune.memory``.
+    ``wsr.training.memory``.
 
     Args:
       encoder: with shapes.
@@ -47,7 +48,7 @@ def training_memory(encoder: Encoder, chip: Chip, recipe: Recipe, length: float)
 
 
 def evaluation_memory(encoder: Encoder, chip: Chip, texts: int, length: float) -> Memory:
-    """Returns what evaluating one point over ``texts`` needs on a chip; see ``wsr.runtime.devices.plan``.
+    """Returns what evaluating one point over ``texts`` needs on a chip; see ``wsr.runtime.devices.lay_out``.
 
     The program is compiled for the device that is here, whose buffers another kind need not have.
     """
@@ -56,7 +57,9 @@ def evaluation_memory(encoder: Encoder, chip: Chip, texts: int, length: float) -
     split = _texts(texts, length).splits["finetune"]
     region = Region(encoder.model, encoder.params, (), base_sha256="")
     budget = memory_budget(device=chip)
-    found = plan_features(region, np.zeros((1, 1)), {"test": split}, chunk=1, memory_budget_gib=2.0**20)
+    found = plan_features(
+        region, np.zeros((1, 1)), {"test": split}, settings=Settings(chunk=1, memory_budget_gib=2.0**20)
+    )
     return Memory(found.needed_bytes, budget)
 
 

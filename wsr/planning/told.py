@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from wsr.finetune.job import Recipe
-from wsr.finetune.memory import COPIES
 from wsr.planning.cost import READ_BYTES_A_SECOND, Estimate
 from wsr.planning.memory import Memory, evaluation_memory, training_memory
+from wsr.training.job import Recipe
+from wsr.training.memory import COPIES
 
 _MOST_TEXTS = 20_000  # that a prediction of memory packs
 

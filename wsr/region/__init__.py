@@ -1,5 +1,8 @@
-"""Who belongs to a region, told from the Gram matrix of the task vectors alone.
+"""A population and its base: who is a member, where the centre is, who belongs.
 
-regions.py    inside, on the rim, or outside
+region.py     what a user holds
+learned.py    which members learned their dataset
+sketch.py     task vectors as a few thousand numbers
+standing.py   inside, on the rim, or outside
 outliers.py   members that should not enter an average, and why
 """

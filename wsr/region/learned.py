@@ -1,6 +1,7 @@
-"""Which members learned their dataset, and the region that these span."""
+"""Which members learned their dataset, and the region that they span."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -24,12 +25,32 @@ def learned(record: MemberRecord) -> bool:
     return bool(record.metrics["test_score"] > chance + 2 * spread / np.sqrt(texts))
 
 
-def learned_region(model: Model, store: Store, records: Sequence[MemberRecord]) -> Region:
-    """Returns the region of the members that learned their dataset; says who was left out.
+def open_region(path: str | Path) -> Region:
+    """Returns the region of a store's members that learned their dataset; prints which were left out.
+
+    Args:
+      path: the store, a folder or a URL.
 
     Raises:
-      WsrError: where nobody learned.
+      WsrError: there is no store at ``path``, or none of its members learned.
     """
+    return learned_region(Store.open(path))
+
+
+def learned_region(
+    store: Store, records: Sequence[MemberRecord] | None = None, *, model: Model | None = None
+) -> Region:
+    """Returns the region of the members that learned their dataset; prints which were left out.
+
+    Args:
+      store: the population.
+      records: its members that may belong to the region; None: all of them.
+      model: see ``Region.from_store``.
+
+    Raises:
+      WsrError: none of the members learned.
+    """
+    records = store.records() if records is None else records
     names = [record.name for record in records if learned(record)]
     out = [record.name for record in records if not learned(record)]
     if out:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property, partial
+from functools import cache, partial
 
 import jax
 import numpy as np
@@ -15,7 +15,7 @@ from wsr.geometry import points, sampling
 from wsr.geometry.similarity import OpenLeaf, gram_matrix, in_memory
 from wsr.geometry.trees import flatten, stack
 from wsr.models.model import Model
-from wsr.store import GramFile, Store, hash_params
+from wsr.store import Store, hash_params
 from wsr.types import Params
 
 
@@ -41,7 +41,8 @@ class Region:
       base: the checkpoint all members were fine-tuned from.
       members: the population; a region may have no members (then its only point is the base).
       base_sha256: identifies the base.
-      gram_file: where inner products of the members are kept from one process to the next.
+      store: where the members come from; it keeps inner products of task vectors from one process to the next.
+      gram: inner products of all task vectors, if they are known already.
     """
 
     def __init__(
@@ -51,10 +52,11 @@ class Region:
         members: Iterable[Member],
         *,
         base_sha256: str,
-        gram_file: GramFile | None = None,
+        store: Store | None = None,
+        gram: Float64[np.ndarray, "members members"] | None = None,
     ):
-        self.model, self.base, self.base_sha256 = model, base, base_sha256
-        self._gram_file = gram_file
+        self.model, self.base, self.base_sha256, self.store = model, base, base_sha256, store
+        self._gram = gram
         self.members = tuple(members)
         repeated = {name for name in self.names if self.names.count(name) > 1}
         if repeated:
@@ -62,11 +64,17 @@ class Region:
 
     @classmethod
     def from_store(
-        cls, store: Store, model: Model, *, names: Sequence[str] | None = None, keep_gib: float = 4.0
+        cls, store: Store, model: Model | None = None, *, names: Sequence[str] | None = None, keep_gib: float = 4.0
     ) -> "Region":
         """The population of a store, or those of its members that are named.
 
-        Members are read when they are needed. Where all of them fit into ``keep_gib`` of memory they are then kept.
+        Members are read when they are needed, and kept in memory if all of them fit into ``keep_gib``.
+
+        Args:
+          store: the population on disk.
+          model: the store's architecture, where it was built before: programs compiled for it are then used again.
+          names: the members to take; None: all of them.
+          keep_gib: memory for members.
         """
         wanted = store.names() if names is None else names
         size_gib = len(wanted) * sum(leaf.nbytes for leaf in flatten(store.base()).values()) / 2**30
@@ -84,7 +92,7 @@ class Region:
                     partial(store.open_task_vector, name),
                 )
             )
-        return cls(model, store.base(), members, base_sha256=store.base_sha256, gram_file=store.gram_file)
+        return cls(model or store.model, store.base(), members, base_sha256=store.base_sha256, store=store)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -107,26 +115,24 @@ class Region:
     def where(self, condition: Callable[[Member], bool]) -> "Region":
         """The members for which ``condition`` holds."""
         kept = [number for number, member in enumerate(self.members) if condition(member)]
-        part = Region(
+        return Region(
             self.model,
             self.base,
             [self.members[k] for k in kept],
             base_sha256=self.base_sha256,
-            gram_file=self._gram_file,
+            store=self.store,
+            gram=None if self._gram is None else self._gram[np.ix_(kept, kept)],
         )
-        if "gram" in self.__dict__:  # computed already: a part's Gram matrix is a part of it
-            part.__dict__["gram"] = self.gram[np.ix_(kept, kept)]
-        return part
 
     def emptied(self) -> "Region":
         """The same base without members, to join others to."""
         return self.where(lambda member: False)
 
     def without_dataset(self, dataset: str) -> "Region":
-        """The members that never saw ``dataset`` (or a dataset that shares its texts): what may start or judge it.
+        """The members that never saw ``dataset``, or a dataset that shares texts with it.
 
         Raises:
-          WsrError: where nobody is left.
+          WsrError: no member is left.
         """
         seen = overlapping(dataset)
         left = self.where(lambda member: member.dataset not in seen)
@@ -150,20 +156,26 @@ class Region:
         members = (self.members[k].load() for k in used)
         return jax.tree.map(np.asarray, points.combine_one_by_one(self.base, members, coefficients[used]))
 
-    @cached_property
+    @property
     def gram(self) -> Float64[np.ndarray, "members members"]:
         """Inner products of all task vectors; cosines, distances and radii follow from it.
 
-        Only products that the store does not know yet are worked out; it is told of them.
+        Computed once. Only products that the store does not know yet are computed; they are then kept there.
         """
+        if self._gram is None:
+            self._gram = self._products()
+        return self._gram
+
+    def _products(self) -> Float64[np.ndarray, "members members"]:
         hashes = [member.content_sha256 for member in self.members]
-        known = self._gram_file.read(hashes) if self._gram_file else np.full((len(self), len(self)), np.nan)
+        kept = self.store.gram_file if self.store else None
+        known = kept.read(hashes) if kept else np.full((len(self), len(self)), np.nan)
         if not np.isnan(known).any():
             return known
-        found = gram_matrix(self.leaf_sizes, self.open_task_vectors(), known)
-        if self._gram_file:
-            self._gram_file.add(hashes, found)
-        return found
+        products = gram_matrix(self.leaf_sizes, self.open_task_vectors(), known)
+        if kept:
+            kept.add(hashes, products)
+        return products
 
     def similarity(self) -> Float64[np.ndarray, "members members"]:
         """Cosines between task vectors."""

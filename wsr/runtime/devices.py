@@ -23,7 +23,7 @@ _SHARE_OF_DEVICE = 0.9  # the allocator needs room for fragments
 
 
 @dataclass(frozen=True)
-class Plan:
+class DeviceLayout:
     """What is on each device at the same time."""
 
     mesh: Mesh
@@ -59,7 +59,7 @@ class Plan:
         return f"{self.chunk} at a time on {where}, {memory}" + ("" if self.resident else ", members streamed")
 
 
-def plan(
+def lay_out(
     points: int,
     *,
     params_bytes: int,
@@ -69,7 +69,7 @@ def plan(
     mesh: Mesh,
     chunk: int | None = None,
     memory_budget_gib: float | None = None,
-) -> Plan:
+) -> DeviceLayout:
     """Returns the most points at a time that the rule asks for and the memory allows.
 
     Args:
@@ -107,7 +107,7 @@ def plan(
                 room = (budget - bytes_needed) // (size * params_bytes)
                 rounds = max(1, min(-(-most // size), room))  # a second chunk needs a place beside the mixed ones
                 bytes_needed = needed(size, resident, rounds)
-            return Plan(mesh, size, resident, rounds, bytes_needed, budget)
+            return DeviceLayout(mesh, size, resident, rounds, bytes_needed, budget)
     raise _too_little(sizes[-1], "points", needed(sizes[-1], False), budget)
 
 

@@ -66,7 +66,7 @@ def couple(
 
 
 @dataclass(frozen=True)
-class Share:
+class Deal:
     """What one process has of some points."""
 
     points: list[int]
@@ -79,19 +79,19 @@ class Share:
     """How many groups the points were dealt to."""
 
 
-def deal(points: int, mesh: Mesh | None = None) -> Share:
+def deal(points: int, mesh: Mesh | None = None) -> Deal:
     """Returns this process's share: as many groups as there are points for, of as many processes each.
 
     A process alone has all points and the mesh of ``devices.mesh_for``; so has one that was given a ``mesh``.
     """
     if mesh:
-        return Share(list(range(points)), mesh, True, 1)
+        return Deal(list(range(points)), mesh, True, 1)
     groups = largest_divisor(jax.process_count(), at_most=points)
     each = jax.process_count() // groups
     group, place = divmod(jax.process_index(), each)
     devices = [device for device in jax.devices() if device.process_index // each == group] if each > 1 else None
     own = np.array_split(np.arange(points), groups)[group].tolist()
-    return Share(own, mesh_for(len(own), devices=devices), place == 0, groups)
+    return Deal(own, mesh_for(len(own), devices=devices), place == 0, groups)
 
 
 def agree(

@@ -1,7 +1,7 @@
 """SIGTERM, which schedulers send before they take a machine away: raised in the main thread as Ctrl-C is.
 
 Whatever runs is left at once, or when the call that is going on returns: training makes few steps in one call (see
-``wsr.finetune.population``), and a save is whole or leaves a temporary that the next run sweeps.
+``wsr.training.population``), and a save is whole or leaves a temporary that the next run sweeps.
 """
 
 import os

@@ -83,29 +83,58 @@ def probability_better(
     a, b = _losses(losses_a, "a"), _losses(losses_b, "b")
     tie = {"half": 0.5, "loss": 0.0}[ties]
     draws = _draws(a.shape[1], resamples, generator)
-    # Equal models must tie whatever the order of summation: each distinct row is averaged once.
-    rows, which = np.unique(np.concatenate([a, b]), axis=0, return_inverse=True)
-    which = which.reshape(-1)
-    means = draws @ rows.T
-    means_a, means_b = means[:, which[: len(a)]], means[:, which[len(a) :]]
     counts_a, counts_b = (_draws(len(group), resamples, generator) for group in (a, b))
-    drawn = np.empty(resamples)
-    chunk = max(1, PAIRS_AT_ONCE // (len(a) * len(b)))
-    for start in range(0, resamples, chunk):
-        part = slice(start, start + chunk)
-        drawn[part] = _probability(means_a[part], means_b[part], counts_a[part], counts_b[part], tie)
-    everyone = np.ones((1, a.shape[1])) @ rows.T
-    observed = _probability(
-        everyone[:, which[: len(a)]],
-        everyone[:, which[len(a) :]],
-        np.ones((1, len(a))),
-        np.ones((1, len(b))),
-        tie,
-    )
+    drawn = _probability(*_means(a, b, draws), counts_a, counts_b, tie=tie)
+    observed = _probability(*_means(a, b, np.ones((1, a.shape[1]))), tie=tie)
     low, high = _percentiles(drawn, confidence)
     below, above = (drawn <= 0.5).sum(), (drawn >= 0.5).sum()
     p_value = min(1.0, 2 * (1 + min(below, above)) / (1 + resamples))
     return Comparison(float(observed[0]), low, high, len(a), len(b), a.shape[1], float(p_value))
+
+
+def probability_interval(
+    losses_a: Float[np.ndarray, "models_a texts"],
+    losses_b: Float[np.ndarray, "models_b texts"],
+    *,
+    confidence: float,
+    generator: np.random.Generator,
+) -> tuple[float, float, float]:
+    """Returns P_B, ties as half, and the ends of an interval that is honest for few models and for few texts.
+
+    It is Clopper and Pearson's interval of a share of n comparisons, at an effective number n of independent ones (Korn
+    and Graubard 1998). Without overlap n is the number k of models of the smaller group: so many pairs have no model in
+    common, and no two laws with P_B one half are apart in more than ``2 ** -k`` of all draws. With overlap n comes from
+    the variance over models (Brunner and Munzel 2000), with their degrees of freedom, between k and what groups of one
+    law have; no law's variance is above that of k pairs (Hoeffding 1963). The variance over texts, by the Bayesian
+    bootstrap (Rubin 1981), makes n smaller.
+    """
+    from scipy.stats import beta, norm, t
+
+    error = 1 - confidence
+    models_a, models_b = len(losses_a), len(losses_b)
+    a, b = losses_a.astype(np.float64), losses_b.astype(np.float64)
+    means_a, means_b = _means(a, b, np.ones((1, a.shape[1])))
+    probability = float(_probability(means_a, means_b)[0])
+    placed_a, placed_b = _placements(means_a[0], means_b[0])
+
+    pairs = float(min(models_a, models_b))
+    of_a, of_b = placed_a.var(ddof=1) / models_a, placed_b.var(ddof=1) / models_b
+    if of_a + of_b > 0:
+        freedom = (of_a + of_b) ** 2 / (of_a**2 / (models_a - 1) + of_b**2 / (models_b - 1))
+        student = (norm.ppf(1 - error / 2) / t.ppf(1 - error / 2, freedom)) ** 2
+        seen = probability * (1 - probability) / (of_a + of_b) * student
+        pairs = float(np.clip(seen, pairs, 3 * models_a * models_b / (models_a + models_b)))
+
+    # Enough resamples for the tail that the interval is about.
+    weights = generator.standard_exponential((int(np.ceil(10 / error)), a.shape[1]))
+    of_texts = _probability(*_means(a, b, weights))
+    most = of_texts.mean() * (1 - of_texts.mean())
+    pairs = 1 / (1 / pairs + (of_texts.var() / most if most > 0 else 0.0))
+
+    won, lost = pairs * probability, pairs * (1 - probability)
+    low = float(beta.ppf(error / 2, won, lost + 1)) if won > 0 else 0.0
+    high = float(beta.ppf(1 - error / 2, won + 1, lost)) if lost > 0 else 1.0
+    return probability, low, high
 
 
 def mean_difference(
@@ -247,17 +276,44 @@ def _shares(items: int, resamples: int, generator: np.random.Generator) -> Float
     return generator.multinomial(items - 1, np.full(items, 1 / items), size=resamples) / (items - 1)
 
 
+def _means(
+    a: Float[np.ndarray, "models_a texts"],
+    b: Float[np.ndarray, "models_b texts"],
+    weights: Float[np.ndarray, "draws texts"],
+) -> tuple[Float[np.ndarray, "draws models_a"], Float[np.ndarray, "draws models_b"]]:
+    """Mean losses of both groups under each draw of the texts."""
+    # Equal models must tie whatever the order of summation: each distinct row is averaged once.
+    rows, which = np.unique(np.concatenate([a, b]), axis=0, return_inverse=True)
+    means = (weights / weights.sum(axis=1, keepdims=True) @ rows.T)[:, which.reshape(-1)]
+    return means[:, : len(a)], means[:, len(a) :]
+
+
 def _probability(
     means_a: Float[np.ndarray, "draws models_a"],
     means_b: Float[np.ndarray, "draws models_b"],
-    counts_a: Float[np.ndarray, "draws models_a"],
-    counts_b: Float[np.ndarray, "draws models_b"],
-    tie: float,
+    counts_a: Float[np.ndarray, "draws models_a"] | None = None,
+    counts_b: Float[np.ndarray, "draws models_b"] | None = None,
+    *,
+    tie: float = 0.5,
 ) -> Float[np.ndarray, " draws"]:
-    a, b = means_a[:, :, None], means_b[:, None, :]
-    score = (a < b) + tie * (a == b)
-    total = np.einsum("da,dab,db->d", counts_a, score, counts_b)
-    return total / (counts_a.sum(axis=1) * counts_b.sum(axis=1))
+    """P_B in each draw; ``counts`` say how often each model was drawn (None: once)."""
+    counts_a = np.ones_like(means_a) if counts_a is None else counts_a
+    counts_b = np.ones_like(means_b) if counts_b is None else counts_b
+    draws, together = len(means_a), max(1, PAIRS_AT_ONCE // (means_a.shape[1] * means_b.shape[1]))
+    won = np.empty(draws)
+    for start in range(0, draws, together):
+        part = slice(start, start + together)
+        a, b = means_a[part, :, None], means_b[part, None, :]
+        won[part] = np.einsum("da,dab,db->d", counts_a[part], (a < b) + tie * (a == b), counts_b[part])
+    return won / (counts_a.sum(axis=1) * counts_b.sum(axis=1))
+
+
+def _placements(
+    a: Float[np.ndarray, " models_a"], b: Float[np.ndarray, " models_b"]
+) -> tuple[Float[np.ndarray, " models_a"], Float[np.ndarray, " models_b"]]:
+    """The share of models of b that are above each model of a, and of models of a below each model of b."""
+    above = (a[:, None] < b) + 0.5 * (a[:, None] == b)
+    return above.mean(axis=1), above.mean(axis=0)
 
 
 def barriers(

@@ -19,25 +19,37 @@ from wsr.runtime import buckets, strict_json
 from wsr.runtime.atomic import sweep_scratch, write_atomically
 
 
-class Points:
-    """Losses and predictions of points that are already evaluated."""
+class Results:
+    """Arrays of points that are already evaluated, by key: in memory, or in a folder as well.
+
+    Example:
+      >>> import numpy as np, wsr
+      >>> results = wsr.Results.in_memory()
+      >>> results.put("a point", losses=np.zeros(3))
+      >>> "a point" in results, results.get("a point")["losses"].shape
+      (True, (3,))
+    """
 
     def __init__(self, folder: Path | None):
         self._folder = folder
         self._known: dict[str, dict[str, np.ndarray]] = {}
 
     @classmethod
-    def in_memory(cls) -> "Points":
-        """Keeps points for as long as the process lives."""
+    def in_memory(cls) -> "Results":
+        """Returns results that are kept while the process lives."""
         return cls(None)
 
     @classmethod
-    def on_disk(cls, folder: Path) -> "Points":
-        """Keeps points in ``folder``, which is created."""
+    def on_disk(cls, folder: Path) -> "Results":
+        """Returns the results in ``folder``, which is created if it is not there."""
         folder.mkdir(parents=True, exist_ok=True)
         sweep_scratch(folder)
         buckets.bring_files(folder)
         return cls(folder)
+
+    def keys(self) -> tuple[str, ...]:
+        """The keys of the points that were put or read since the results were opened."""
+        return tuple(self._known)
 
     def __contains__(self, key: str) -> bool:
         return key in self._known or (self._folder is not None and self._read(key) is not None)

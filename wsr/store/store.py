@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -34,10 +34,14 @@ from wsr.store.record import (
     record_to_json,
     to_plain_json,
 )
+from wsr.store.results import Results
 from wsr.store.seal import sealed
 from wsr.store.sketch_file import SketchFile
 from wsr.store.verification import DAMAGED, damaged_parts, parts_of, summary_of
 from wsr.types import Params
+
+if TYPE_CHECKING:
+    from wsr.models.model import Checkpoint, Model
 
 
 class Store:
@@ -108,6 +112,20 @@ class Store:
         store._refuse_other_base(about, table)
         checkpoint.sweep(store._staging)
         return store
+
+    @classmethod
+    def create_for(cls, path: str | Path, checkpoint: "Checkpoint") -> "Store":
+        """Makes a store for models fine-tuned from ``checkpoint``, or opens the one there; see ``create``."""
+        from wsr.data.fingerprint import fingerprint
+
+        return cls.create(
+            path,
+            model_name=checkpoint.model.name,
+            model_config=checkpoint.model.config,
+            base_name=checkpoint.name,
+            base_params=checkpoint.params,
+            tokenizer=fingerprint(checkpoint.processor),
+        )
 
     @classmethod
     def open(cls, path: str | Path) -> "Store":
@@ -239,6 +257,36 @@ class Store:
     def kept_as(self, name: str) -> tuple[str, int]:
         """Returns how the member's encoder is kept ("float32", "bfloat16_task_vector", "rank 8") and its bytes."""
         return encoder_part.kept_as(self._about(name)[1])
+
+    @cached_property
+    def model(self) -> "Model":
+        """The architecture of the base and the members."""
+        from wsr.models import build
+
+        return build(self.model_name, self.model_config)
+
+    def checkpoint(self) -> "Checkpoint":
+        """Returns the checkpoint that the members started from, with its tokenizer or image processor.
+
+        Raises:
+            WsrError: the tokenizer's files are gone, or are not those that the members were trained with.
+        """
+        from wsr.data.fingerprint import fingerprint, other_fingerprint
+        from wsr.models.load import load_processor
+        from wsr.models.model import Checkpoint
+
+        processor = load_processor(self.base_name, self.model)
+        other = other_fingerprint(fingerprint(processor), self.tokenizer)
+        if other:
+            raise WsrError(
+                f"{self.path}: the tokenizer of {self.base_name!r} is not the one its members were trained with: "
+                f"another {' and another '.join(other)}; bring back the files that were there"
+            )
+        return Checkpoint(self.model, self.base(), processor, self.base_name)
+
+    def results(self) -> Results:
+        """Returns the finished points of this store."""
+        return Results.on_disk(self.path / "points")
 
     @property
     def gram_file(self) -> GramFile:

@@ -15,7 +15,6 @@ from jaxtyping import Float, Shaped
 from wsr.data.dataset import Dataset
 from wsr.data.metrics import score
 from wsr.engine.probe import linear_probe
-from wsr.finetune import Job, Recipe, finetune, predict
 from wsr.models.features import all_features
 from wsr.region.region import Region
 from wsr.report.document import Figure, Section, Table
@@ -23,6 +22,7 @@ from wsr.runtime.progress import progress
 from wsr.statistics.compare import Difference, Interval, holm, mean_difference, mean_interval
 from wsr.studies.harness.context import Context
 from wsr.studies.harness.verdict import above, verdict
+from wsr.training import Job, Recipe, finetune, predict
 from wsr.types import Params
 
 STARTS = ("pretrained", "centroid")
@@ -102,10 +102,10 @@ def _kept_predictions(
     """Trains, or takes what an earlier run predicted."""
     identity = ("predictions", start.identity, mode, seed, plan, target.content_hash, context.region.model.config)
     key = hashlib.sha256(repr(identity).encode()).hexdigest()
-    if key not in context.points:
+    if key not in context.results:
         run = {"head": _head_only, "bitfit": _bitfit}[mode]
-        context.points.put(key, value=run(context, start, target, seed, plan))
-    return context.points.get(key)["value"]
+        context.results.put(key, value=run(context, start, target, seed, plan))
+    return context.results.get(key)["value"]
 
 
 def _bitfit(context: Context, start: _Start, target: Dataset, seed: int, plan: FewShot) -> Shaped[np.ndarray, " texts"]:

@@ -16,19 +16,16 @@ import numpy as np
 
 import wsr
 from wsr.data.dataset import Dataset
-from wsr.data.fingerprint import fingerprint
 from wsr.data.load import load_dataset
 from wsr.engine.evaluate import Protocol
 from wsr.errors import WsrError
-from wsr.finetune import Job, Recipe
-from wsr.finetune.members import train_members
 from wsr.geometry.sampling import extrapolation_alphas
 from wsr.models.load import load
 from wsr.region.learned import learned_region
 from wsr.report.document import Document, Section
 from wsr.runtime.atomic import write_atomically
 from wsr.store import Store
-from wsr.store.results import Points, write_rows
+from wsr.store.results import Results, write_rows
 from wsr.studies.centroid_start import FewShot, centroid_start
 from wsr.studies.convex_hull import Sizes, groups
 from wsr.studies.harness.context import Context
@@ -37,6 +34,8 @@ from wsr.studies.harness.plan import same_plan_or_refuse
 from wsr.studies.lines import extrapolation, lines
 from wsr.studies.random_directions import random_directions
 from wsr.studies.same_dataset_clusters import clusters
+from wsr.training import Job, Recipe
+from wsr.training.members import train_members
 
 
 @dataclass(frozen=True)
@@ -91,7 +90,7 @@ PRESETS = {
         ),
         max_length=32,
         split_sizes={"finetune": 256, "probe": 160, "validation": 40, "test": 160},
-        protocol=Protocol(rows=16, row_length=64),
+        protocol=Protocol(),
     ),
     "smoke": DemoPlan(
         base="tiny",
@@ -136,29 +135,22 @@ def run_demo(plan: DemoPlan, folder: Path, *, command: str) -> DemoRun:
     with clock.phase("loading the checkpoint and the datasets"):
         checkpoint = load(plan.base, pooling=plan.pooling)
         datasets = {
-            name: load_dataset(name, checkpoint.tokenizer, max_length=plan.max_length, sizes=plan.split_sizes)
+            name: load_dataset(name, checkpoint.processor, max_length=plan.max_length, sizes=plan.split_sizes)
             for name in plan.datasets
         }
     model = checkpoint.model
-    store = Store.create(
-        folder / "store",
-        model_name=model.name,
-        model_config=dict(model.config),
-        base_name=plan.base,
-        base_params=checkpoint.params,
-        tokenizer=fingerprint(checkpoint.tokenizer),
-    )
+    store = Store.create_for(folder / "store", checkpoint)
     with clock.phase("fine-tuning"):
         jobs = [Job(dataset, seed, plan.recipe) for dataset in datasets.values() for seed in range(plan.seeds)]
         records = train_members(model, store, jobs)
-    region = learned_region(model, store, records)
+    region = learned_region(store, records, model=model)
     if len(set(region.datasets)) < 3:
         raise WsrError(f"demo: only {len(region)} of {len(records)} members learned their dataset; nothing to compare")
     context = Context(
         region,
         datasets,
         [target for target in plan.group_targets if target in region.datasets],
-        Points.on_disk(folder / "points"),
+        Results.on_disk(folder / "points"),
         plan.protocol,
         plan.seed,
         command,

@@ -16,6 +16,7 @@ from jaxtyping import Float
 
 from wsr.data.dataset import Dataset
 from wsr.engine.evaluate import evaluate
+from wsr.engine.settings import Settings
 from wsr.geometry.sampling import corners
 from wsr.merging.method import Given, find, made, options_of
 from wsr.merging.run import merge
@@ -57,7 +58,7 @@ class Model:
 
 
 @dataclass(frozen=True, eq=False)
-class Scored:
+class ModelScore:
     """What a model gets right, text by text, on one dataset."""
 
     own_head: Float[np.ndarray, " texts"]
@@ -108,7 +109,7 @@ def _merged(
         own,
         {member.name: heads[member.dataset] for member in region.members},
         context.protocol,
-        context.points,
+        Settings(results=context.results),
     )
     about = [member.content_sha256 for member in region.members], name, sorted(options.items()), dataset
     texts = [own[name].content_hash for name in region.datasets] if method.needs else []
@@ -118,7 +119,7 @@ def _merged(
 
 def score_model(
     context: Context, region: Region, heads: Mapping[str, Head], model: Model
-) -> Iterator[tuple[str, Scored]]:
+) -> Iterator[tuple[str, ModelScore]]:
     """Yields each dataset that the model is for, and its scores there."""
     alone = Region(
         region.model,
@@ -129,10 +130,12 @@ def score_model(
     for name in [model.only] if model.only else region.datasets:
         dataset = context.datasets[name]
         labels = dataset.splits["test"].labels
-        probed = evaluate(alone, corners(1), dataset, protocol=context.protocol, points=context.points)
+        probed = evaluate(
+            alone, corners(1), dataset, protocol=context.protocol, settings=Settings(results=context.results)
+        )
         right = _under_head(context, region, model, dataset, "test", heads[name])["right"]
         by_probe = (probed.predictions[0] == labels).astype(np.float64)
-        yield name, Scored(right, by_probe, float(probed.generalised_loss[0]))
+        yield name, ModelScore(right, by_probe, float(probed.generalised_loss[0]))
 
 
 def _validation_loss(context: Context, region: Region, heads: Mapping[str, Head], model: Model) -> float:
@@ -151,14 +154,14 @@ def _under_head(
     digest = hashlib.sha256(b"".join(np.asarray(head[part]).tobytes() for part in sorted(head))).hexdigest()
     about = ("own head", model.key, dataset.content_hash, split, digest)
     key = hashlib.sha256(repr(about).encode()).hexdigest()
-    if key not in context.points:
+    if key not in context.results:
         texts = dataset.splits[split]
         features = np.asarray(all_features(region.model, model.load(), texts), np.float64)
         logits = features @ np.asarray(head["kernel"], np.float64) + np.asarray(head["bias"], np.float64)
         shifted = logits - logits.max(axis=1, keepdims=True)
         losses = np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(texts)), texts.labels]
-        context.points.put(key, own_losses=losses, right=(logits.argmax(axis=1) == texts.labels).astype(np.float64))
-    return context.points.get(key)
+        context.results.put(key, own_losses=losses, right=(logits.argmax(axis=1) == texts.labels).astype(np.float64))
+    return context.results.get(key)
 
 
 def candidates(name: str, members: int, effort: Effort) -> list[dict[str, Any]]:

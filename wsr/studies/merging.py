@@ -13,7 +13,7 @@ from wsr.report.document import Figure, Section, Table
 from wsr.runtime.progress import progress
 from wsr.statistics.compare import holm
 from wsr.studies.harness.context import Context
-from wsr.studies.merged_models import Effort, Scored, models_of, score_model
+from wsr.studies.merged_models import Effort, ModelScore, models_of, score_model
 from wsr.types import Head
 
 OWN_HEAD, PROBE, GAIN = "accuracy, own head", "accuracy, probe", "minus the centroid, own head"
@@ -25,7 +25,7 @@ LEFT_OUT = {
     "slerp": "merges two; multislerp is its form for more",
 }
 
-Found = dict[tuple[str, str], list[Scored]]
+Found = dict[tuple[str, str], list[ModelScore]]
 """By group and dataset: one entry a population."""
 
 

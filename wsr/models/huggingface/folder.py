@@ -64,7 +64,7 @@ def import_folder(folder: Path, *, pooling: str | None = None) -> Checkpoint:
 def export(checkpoint: Checkpoint, folder: Path, *, card: str | None = None) -> None:
     """Writes ``checkpoint`` as a Hugging Face folder with the same hidden states; see ``write_folder``."""
     leaves = flatten(checkpoint.params)
-    write_folder(checkpoint.model, lambda path: leaves[path], checkpoint.tokenizer, folder, card=card)
+    write_folder(checkpoint.model, lambda path: leaves[path], checkpoint.processor, folder, card=card)
 
 
 def write_folder(

@@ -10,11 +10,12 @@ from jaxtyping import Float
 
 from wsr.data.dataset import Dataset
 from wsr.engine.evaluate import Evaluation, Protocol, evaluate
+from wsr.engine.settings import Settings
 from wsr.geometry.sampling import random_direction
 from wsr.region.region import Member, Region
 from wsr.runtime import seeds
 from wsr.runtime.progress import progress
-from wsr.store.results import Points
+from wsr.store.results import Results
 from wsr.types import Params
 
 
@@ -27,7 +28,8 @@ class Context:
     datasets: Mapping[str, Dataset]
     targets: Sequence[str]
     """Datasets that points are scored on."""
-    points: Points
+    results: Results
+    """Where finished points are kept."""
     protocol: Protocol = field(default_factory=Protocol)
     seed: int = 0
     command: str = ""
@@ -61,9 +63,9 @@ class Context:
         ``identity`` is everything that determines the value, in a form whose ``repr`` is the same in every process.
         """
         key = hashlib.sha256(repr(identity).encode()).hexdigest()
-        if key not in self.points:
-            self.points.put(key, value=np.asarray(compute()))
-        return float(self.points.get(key)["value"])
+        if key not in self.results:
+            self.results.put(key, value=np.asarray(compute()))
+        return float(self.results.get(key)["value"])
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,8 +87,7 @@ def score_all(context: Context, what: str, requests: Sequence[Request]) -> list[
                 request.coefficients,
                 context.datasets[request.target],
                 protocol=context.protocol,
-                points=context.points,
-                counter=counter,
+                settings=Settings(results=context.results, counter=counter),
             )
             for request in requests
         ]

@@ -8,18 +8,17 @@ from functools import cache, cached_property
 from pathlib import Path
 
 from wsr.data.dataset import Dataset
-from wsr.data.fingerprint import fingerprint
 from wsr.data.load import load_dataset
-from wsr.finetune import Job
-from wsr.finetune.members import member_name, train_members
-from wsr.finetune.sweep.run import HERE, Run
 from wsr.models import Checkpoint, load
 from wsr.region.learned import learned_region
 from wsr.region.region import Region
 from wsr.store import MemberRecord, Store
-from wsr.store.results import Points
+from wsr.store.results import Results
 from wsr.studies.harness.context import Context
 from wsr.studies.harness.preset import Preset
+from wsr.training import Job
+from wsr.training.members import member_name, train_members
+from wsr.training.sweep.run import HERE, Run
 from wsr.types import Head
 
 
@@ -86,7 +85,7 @@ class Lab:
         """
         model, store = self.checkpoint.model, self._store(jobs)
         records = train_members(model, store, jobs, run=self.run)
-        return learned_region(model, store, records), records
+        return learned_region(store, records, model=model), records
 
     def heads(self, jobs: Sequence[Job]) -> dict[str, Head]:
         """Returns the heads of the members that ``trained`` has stored, by name."""
@@ -102,19 +101,19 @@ class Lab:
             region,
             {name: self.dataset(name) for name in names},
             list(wanted),
-            self.points,
+            self.results,
             self.preset.protocol,
             self.preset.seed,
             self.command,
         )
 
     @cached_property
-    def points(self) -> Points:
+    def results(self) -> Results:
         """Finished points; shared by studies, since a point is named by all that determines it."""
-        return Points.on_disk(self.shelf / "points")
+        return Results.on_disk(self.shelf / "points")
 
     def _dataset(self, name: str) -> Dataset:
-        return load_dataset(name, self.checkpoint.tokenizer, max_length=self.preset.max_length, sizes=self.preset.sizes)
+        return load_dataset(name, self.checkpoint.processor, max_length=self.preset.max_length, sizes=self.preset.sizes)
 
     def _store(self, jobs: Sequence[Job]) -> Store:
         """One store for each recipe: members of one name in one store are made in one way."""
@@ -123,11 +122,4 @@ class Lab:
         made_by = (tuple(recipe.settings.values()), preset.base, preset.pooling, preset.max_length, preset.sizes)
         name = f"{recipe.mode}-{recipe.epochs:g}-epochs-{zlib.crc32(repr(made_by).encode()):08x}"
         checkpoint = self.checkpoint
-        return Store.create(
-            self.shelf / "stores" / name,
-            model_name=checkpoint.model.name,
-            model_config=dict(checkpoint.model.config),
-            base_name=self.preset.base,
-            base_params=checkpoint.params,
-            tokenizer=fingerprint(checkpoint.tokenizer),
-        )
+        return Store.create_for(self.shelf / "stores" / name, checkpoint)

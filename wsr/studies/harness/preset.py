@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from wsr.data.table import PAPER
 from wsr.engine.evaluate import Protocol
-from wsr.finetune import Recipe
+from wsr.training import Recipe
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ import numpy as np
 from wsr.data.dataset import Split, joined
 from wsr.data.load import load_dataset
 from wsr.data.table import PACKAGED
-from wsr.finetune.pretrain import Pretraining, pretrain
 from wsr.models import load
 from wsr.models.huggingface import export
 from wsr.studies.harness.plan import same_plan_or_refuse
+from wsr.training.pretrain import Pretraining, pretrain
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def pretrained(folder: Path, corpus: Corpus, plan: Pretraining, *, seed: int) ->
     if folder.exists():
         same_plan_or_refuse(folder, about)
         return folder
-    tokenizer = load(corpus.tokenizer_of).tokenizer
+    tokenizer = load(corpus.tokenizer_of).processor
     texts = _texts(corpus, tokenizer, plan.max_length)
     # Named by the plan: what another plan left unfinished is not gone on with.
     unfinished = folder.parent / f".{folder.name}-{zlib.crc32(repr(about).encode()):08x}.npz"

@@ -15,10 +15,10 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int
 
-from wsr.finetune.job import Job
 from wsr.geometry.trees import nest, stack
 from wsr.models.model import Model
 from wsr.runtime import seeds
+from wsr.training.job import Job
 from wsr.types import AnyArray, Head
 
 

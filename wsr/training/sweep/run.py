@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from wsr.finetune.sweep.units import Unit, make_in_turn
 from wsr.models.model import Model
 from wsr.store import Store
+from wsr.training.sweep.units import Unit, make_in_turn
 
 Answer = TypeVar("Answer")
 

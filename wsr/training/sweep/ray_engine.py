@@ -14,13 +14,12 @@ from types import ModuleType
 from typing import Any
 
 from wsr.errors import WsrError
-from wsr.finetune.sweep.run import Answer, Run
-from wsr.finetune.sweep.units import Unit, members_there, unfinished
-from wsr.models import build
 from wsr.models.model import Model
 from wsr.runtime.compilation import use_persistent_cache
 from wsr.runtime.progress import progress
 from wsr.store import Store
+from wsr.training.sweep.run import Answer, Run
+from wsr.training.sweep.units import Unit, members_there, unfinished
 
 _RETRIES = 10  # of a unit whose worker dies: machines that are lent come and go, a unit that kills them must end
 _LOOKED_AT_SECONDS = 1.0
@@ -122,4 +121,4 @@ def _opened(where: str) -> tuple[Model, Store]:
     """The base is read once by each worker."""
     use_persistent_cache()
     store = Store.open(where)
-    return build(store.model_name, store.model_config), store
+    return store.model, store

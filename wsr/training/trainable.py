@@ -1,8 +1,8 @@
 """Which arrays a mode trains and which stay."""
 
-from wsr.finetune.job import Job
-from wsr.finetune.lora import initial_factors
 from wsr.geometry.trees import flatten
+from wsr.training.job import Job
+from wsr.training.lora import initial_factors
 from wsr.types import AnyArray, Params
 
 

@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from wsr.finetune.job import Job
-from wsr.finetune.program import loss_of_outputs
 from wsr.geometry.trees import nest, stack
 from wsr.models.features import all_features
 from wsr.models.model import Model
+from wsr.training.job import Job
+from wsr.training.program import loss_of_outputs
 from wsr.types import AnyArray
 
 

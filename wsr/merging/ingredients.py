@@ -36,7 +36,7 @@ class Block:
 
 
 @dataclass(frozen=True)
-class Population:
+class Ingredients:
     """What is merged.
 
     Args:
@@ -64,11 +64,11 @@ class Population:
         ordered = sorted(self.shapes, key=lambda path: (-_size(self.shapes[path]), path))
         return [Leaf(path, tuple(self.shapes[path]), self) for path in ordered]
 
-    def part(self, paths: Sequence[str]) -> "Population":
+    def part(self, paths: Sequence[str]) -> "Ingredients":
         """The same members with some of their leaves."""
         return replace(self, shapes={path: self.shapes[path] for path in paths})
 
-    def alone(self, member: int) -> "Population":
+    def alone(self, member: int) -> "Ingredients":
         """One member."""
         return replace(self, names=(self.names[member],), members=(self.members[member],))
 
@@ -79,7 +79,7 @@ class Leaf:
 
     path: str
     shape: tuple[int, ...]
-    population: Population
+    ingredients: Ingredients
 
     @property
     def size(self) -> int:
@@ -87,12 +87,12 @@ class Leaf:
         return _size(self.shape)
 
     def within(self, **changes: Any) -> "Leaf":
-        """The same leaf of a population that is read otherwise."""
-        return replace(self, population=replace(self.population, **changes))
+        """The same leaf of ingredients that are read otherwise."""
+        return replace(self, ingredients=replace(self.ingredients, **changes))
 
     def blocks(self) -> Iterator[Block]:
         """Yields the leaf from its first entry to its last."""
-        own = self.population
+        own = self.ingredients
         width = max(1, min(own.piece, self.size))
         base, zero = np.zeros((2, width), np.float32)
         vectors = np.empty((len(own.members), width), np.float32)
@@ -121,15 +121,15 @@ class Leaf:
         if len(self.shape) < 2:
             yield from ((block, self.size) for block in self.within(piece=max(self.size, 1)).blocks())
             return
-        if not (self.population.inputs_first and self.path.rpartition("/")[2] == "kernel"):
+        if not (self.ingredients.inputs_first and self.path.rpartition("/")[2] == "kernel"):
             row = self.shape[-1]
-            rows = self.within(piece=_rows(self.population.piece, row))
+            rows = self.within(piece=_rows(self.ingredients.piece, row))
             yield from ((block, row) for block in rows.blocks())
             return
         inputs = self.shape[0]
-        nodes, members = self.size // inputs, len(self.population.members)
-        width = max(1, min(nodes, max(self.population.piece, STRIPE // members) // inputs))
-        whole_rows = self.within(piece=_rows(self.population.piece, nodes))
+        nodes, members = self.size // inputs, len(self.ingredients.members)
+        width = max(1, min(nodes, max(self.ingredients.piece, STRIPE // members) // inputs))
+        whole_rows = self.within(piece=_rows(self.ingredients.piece, nodes))
         for first in range(0, nodes, width):
             last = min(first + width, nodes)
             base, vectors = (
@@ -149,7 +149,7 @@ class Leaf:
 
     def gram(self) -> Float64[np.ndarray, "members members"]:
         """Inner products of the leaf's task vectors, in float64."""
-        members = len(self.population.members)
+        members = len(self.ingredients.members)
         total = np.zeros((members, members))
         for block in self.blocks():
             wide = block.vectors.astype(np.float64)
@@ -157,12 +157,12 @@ class Leaf:
         return total
 
 
-def of_region(region: "Region", *, piece: int = PIECE) -> Population:
+def of_region(region: "Region", *, piece: int = PIECE) -> Ingredients:
     """The members of a region and their base."""
     from wsr.geometry.trees import flatten
 
     leaves = {path: np.asarray(leaf, np.float32) for path, leaf in flatten(region.base).items()}
-    return Population(
+    return Ingredients(
         region.names,
         {path: leaf.shape for path, leaf in leaves.items()},
         partial(_in_memory, leaves),

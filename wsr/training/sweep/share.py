@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from wsr.errors import WsrError
-from wsr.finetune.sweep.run import Run, Unfinished
-from wsr.finetune.sweep.units import Unit, make_in_turn, members_there, unfinished
 from wsr.models.model import Model
 from wsr.store import Store
+from wsr.training.sweep.run import Run, Unfinished
+from wsr.training.sweep.units import Unit, make_in_turn, members_there, unfinished
 
 T = TypeVar("T")
 

@@ -6,12 +6,12 @@ from typing import Any
 import jax
 from jaxtyping import Array
 
-from wsr.finetune.batches import group_batches
-from wsr.finetune.job import Job
-from wsr.finetune.trainable import partition
 from wsr.geometry.trees import nest
 from wsr.models.model import Model
 from wsr.runtime.devices import chunk_for_device, fitting
+from wsr.training.batches import group_batches
+from wsr.training.job import Job
+from wsr.training.trainable import partition
 from wsr.types import Params
 
 COPIES = 6

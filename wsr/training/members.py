@@ -10,16 +10,16 @@ import numpy as np
 from wsr.data.dataset import Dataset
 from wsr.data.metrics import score
 from wsr.errors import WsrError
-from wsr.finetune.job import Job
-from wsr.finetune.memory import chunk_for_training
-from wsr.finetune.population import Finetuned, finetune, groups_of, score_member
-from wsr.finetune.sweep.run import HERE, Run
-from wsr.finetune.sweep.units import Unit, settled
 from wsr.models.model import Model
 from wsr.runtime.cores import usable_cores
 from wsr.runtime.progress import Counter
 from wsr.store import DTypeOnDisk, MemberRecord, Store
 from wsr.store.record import check_name
+from wsr.training.job import Job
+from wsr.training.memory import chunk_for_training
+from wsr.training.population import Finetuned, finetune, groups_of, score_member
+from wsr.training.sweep.run import HERE, Run
+from wsr.training.sweep.units import Unit, settled
 
 
 def member_name(job: Job) -> str:
@@ -48,7 +48,7 @@ def train_members(
       store: where members go; it knows what they start from.
       jobs: the members of the sweep.
       run: where they are trained.
-      chunk: members trained together; None: chosen where they are trained, see ``wsr.finetune.memory``.
+      chunk: members trained together; None: chosen where they are trained, see ``wsr.training.memory``.
       memory_budget_gib: of a device; None: most of what it has.
       dtype: how members are kept.
 

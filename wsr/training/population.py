@@ -11,17 +11,17 @@ from jaxtyping import Float
 
 from wsr.data.dataset import Dataset
 from wsr.data.metrics import score
-from wsr.finetune.batches import group_batches
-from wsr.finetune.early_stopping import EarlyStopping
-from wsr.finetune.job import Job, initial_head
-from wsr.finetune.lora import trained_factors
-from wsr.finetune.program import hyperparameters, initial_state, training_program
-from wsr.finetune.trainable import partition
 from wsr.geometry.low_rank import LowRank, add
 from wsr.geometry.trees import flatten, nest
 from wsr.models.features import all_features
 from wsr.models.model import Model
 from wsr.runtime.progress import Counter
+from wsr.training.batches import group_batches
+from wsr.training.early_stopping import EarlyStopping
+from wsr.training.job import Job, initial_head
+from wsr.training.lora import trained_factors
+from wsr.training.program import hyperparameters, initial_state, training_program
+from wsr.training.trainable import partition
 from wsr.types import AnyArray, Head, Params
 
 _CALL_SECONDS = 0.25
@@ -55,7 +55,7 @@ def finetune(
       model: the architecture.
       start: encoder parameters all members start from.
       jobs: members to train; those of a chunk are padded to common shapes, so give neighbours similar sizes.
-      chunk: members trained together; see ``wsr.finetune.memory``. The last chunk is padded by repeating its
+      chunk: members trained together; see ``wsr.training.memory``. The last chunk is padded by repeating its
         last member, so that "same seed, same bits" does not depend on how many members there are.
       counter: advanced by one for each optimiser step of each member.
     """

@@ -11,11 +11,11 @@ from jaxtyping import Array, Float32, Int32
 
 from wsr.data.images import ImageSplit
 from wsr.data.packing import Batches, row_length_for, rows_needed, training_batches
-from wsr.finetune.job import Job
-from wsr.finetune.lora import adapted
 from wsr.models.features import all_features, refuse_other_split
 from wsr.models.model import Model
 from wsr.runtime import seeds
+from wsr.training.job import Job
+from wsr.training.lora import adapted
 from wsr.types import Batch, Params
 
 # Groups of other datasets and seeds then mostly have the same shape, and need no program of their own.

@@ -15,11 +15,11 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from wsr.errors import WsrError
-from wsr.finetune.job import Job, Recipe
 from wsr.geometry.low_rank import Factors, LowRank
 from wsr.geometry.trees import flatten, nest
 from wsr.models.model import Model
 from wsr.runtime import seeds
+from wsr.training.job import Job, Recipe
 from wsr.types import AnyArray, Batch, Params
 
 _BESIDE = "low_rank"
