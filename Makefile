@@ -40,10 +40,12 @@ docs: .venv/.installed-docs  ## build the documentation into site/; a broken lin
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 tutorials: .venv/.installed-docs  ## execute the tutorials (about 3 minutes on two cores); make docs then shows their outputs
-	@rm -rf build/tutorials
+	@rm -rf build/tutorials && mkdir -p build/tutorials
 	@for tutorial in $(basename $(notdir $(wildcard docs/tutorials/*.py))); do \
+		echo "docs/tutorials/$$tutorial.py" && \
 		$(BIN)/jupytext --quiet --to ipynb --output build/tutorials/$$tutorial.ipynb docs/tutorials/$$tutorial.py && \
-		PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/jupyter nbconvert --log-level=ERROR --execute --to markdown build/tutorials/$$tutorial.ipynb || exit 1; \
+		PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/jupyter nbconvert --log-level=ERROR --to notebook --execute --inplace \
+			build/tutorials/$$tutorial.ipynb || exit 1; \
 	done
 
 lint: .venv/.installed-dev  ## ruff (format and check) and mypy

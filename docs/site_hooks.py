@@ -1,4 +1,4 @@
-"""Adds to the site what is not written in docs/: the API of each room, executed tutorials, and four pages of the repository.
+"""Adds to the site what is not written in docs/: the API by room, executed tutorials, four pages of the repository.
 
 A room's page lists the public modules of `wsr/ROOM/` under the first line of its docstring. A tutorial is shown as
 `make tutorials` executed it, or without outputs where that has not run.
@@ -10,9 +10,11 @@ import re
 from pathlib import Path
 
 import jupytext
+import nbformat
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
+from nbconvert import MarkdownExporter
 
 ROOT = Path(__file__).parent.parent
 EXECUTED = ROOT / "build" / "tutorials"
@@ -33,9 +35,10 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for room in sorted(path.parent for path in (ROOT / "wsr").glob("*/__init__.py")):
         files.append(File.generated(config, f"api/{room.name}.md", content=_room_page(room)))
     for source in sorted((ROOT / "docs" / "tutorials").glob("*.py")):
-        files.append(File.generated(config, f"tutorials/{source.stem}.md", content=_tutorial(source)))
-    for picture in EXECUTED.glob("*/*.png"):
-        files.append(File.generated(config, f"tutorials/{picture.relative_to(EXECUTED)}", abs_src_path=str(picture)))
+        text, pictures = _tutorial(source)
+        files.append(File.generated(config, f"tutorials/{source.stem}.md", content=text))
+        for name, picture in pictures.items():
+            files.append(File.generated(config, f"tutorials/{name}", content=picture))
     return files
 
 
@@ -72,10 +75,13 @@ def _room_page(room: Path) -> str:
     return "\n\n".join([f"# wsr.{room.name}", summary, *(f"::: {name}" for name in names)])
 
 
-def _tutorial(source: Path) -> str:
-    executed = EXECUTED / f"{source.stem}.md"
-    if executed.exists():
-        return executed.read_text(encoding="utf-8")
-    notebook = jupytext.read(source)
-    notebook.metadata = {"jupytext": {"notebook_metadata_filter": "-all"}}
-    return jupytext.writes(notebook, fmt="md")
+def _tutorial(source: Path) -> tuple[str, dict[str, bytes]]:
+    """The page, and its pictures by file name."""
+    executed = EXECUTED / f"{source.stem}.ipynb"
+    notebook = nbformat.read(executed, as_version=4) if executed.exists() else jupytext.read(source)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":  # progress and warnings say nothing to a reader
+            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+    resources = {"unique_key": source.stem, "output_files_dir": source.stem}
+    text, made = MarkdownExporter().from_notebook_node(notebook, resources=resources)
+    return text.replace("![png](", "![The figure that the cell above draws]("), made["outputs"]
