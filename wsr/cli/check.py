@@ -45,36 +45,23 @@ def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
 
 
 def _candidate(values: flags.FlagValues, wanted: str) -> "tuple[dict, Section]":
-    from pathlib import Path
-
     from wsr.cli.command import command_of
-    from wsr.exchange.candidate import products_with, read_candidate
-    from wsr.region.standing import Population
-    from wsr.studies.standing import candidate_section, check_candidate
+    from wsr.exchange.candidate import place
+    from wsr.region.check import check_candidate
+    from wsr.studies.standing import candidate_section
 
     store, region = _open(values.store)
-    facts: tuple[str, ...] = ()
-    if wanted in region.names:
-        population, place = Population.of(region), region.names.index(wanted)
-    else:
-        incoming = read_candidate(wanted, store.checkpoint())
-        facts = (
-            f"It shares the base: {incoming.kinship}.",
-            *(f"{note[0].upper()}{note[1:]}." for note in incoming.notes),
-        )
-        # As it is called beside the members: by its folder, where none of them is.
-        name = wanted if Path(wanted).name in region.names else Path(wanted).name or wanted
-        population = Population.of(region).joined(name, products_with(region, incoming.params))
-        place = len(region)
-    checked = check_candidate(population, place, _doubtful(store, region))
+    population, at, facts = place(region, wanted)
+    checked = check_candidate(population, at, _doubtful(store, region))
     section = candidate_section(checked, population, facts, command_of("check", values, [wanted]))
     return {**checked.to_json(), "notes": list(facts)}, section
 
 
 def _everyone(values: flags.FlagValues) -> "tuple[dict, Section]":
     from wsr.cli.command import command_of
+    from wsr.region.check import check_candidate
     from wsr.region.standing import Population
-    from wsr.studies.standing import check_candidate, store_section
+    from wsr.studies.standing import store_section
 
     store, region = _open(values.store)
     population, doubtful = Population.of(region), _doubtful(store, region)

@@ -36,7 +36,7 @@ def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
     """Compares and says what was saved."""
 
     from wsr.cli.checks import one_of, refuse_positional, required
-    from wsr.engine.early import Group, early_answer
+    from wsr.engine.early import Group, compare
     from wsr.errors import WsrError
     from wsr.geometry.sampling import convex_hull, corners
     from wsr.region.learned import learned_region
@@ -79,7 +79,7 @@ def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
     }
     first, second = (groups[name] for name in values.groups)
     print(f"is {values.groups[0]} better than {values.groups[1]} on {dataset.name}?", flush=True)
-    answer = early_answer(
+    answer = compare(
         first,
         second,
         dataset,

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from absl import flags
 
 if TYPE_CHECKING:
-    from wsr.exchange.member import Incoming
     from wsr.models import Checkpoint
     from wsr.store import Store
 
@@ -37,9 +36,13 @@ def define(values: flags.FlagValues) -> None:
 
 def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
     """Imports what can be, says what was refused, and fails where anything was."""
+    from pathlib import Path
+
     from wsr.cli.checks import required
     from wsr.errors import WsrError
     from wsr.exchange.admission import admit, dataset_of, names_of
+    from wsr.exchange.importing import read_incoming
+    from wsr.exchange.likely_bases import stores_beside
     from wsr.runtime.printable import printable
     from wsr.runtime.progress import progress
 
@@ -53,11 +56,12 @@ def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
     datasets = values.dataset * len(positional) if len(values.dataset) == 1 else values.dataset
     datasets = _one_for_each("--dataset", datasets, positional) or [dataset_of(name) for name in names]
     store, base = _open(values)
+    beside = [*map(Path, values.stores), *stores_beside(Path(values.store))]
     refused: list[str] = []
     with progress("importing", len(positional), "models") as counter:
         for where, name, dataset in zip(positional, names, datasets, strict=True):
             try:
-                incoming = _read(values, where, base)
+                incoming = read_incoming(where, base, beside)
                 # Not before the first that fits: a store of a wrong base would be in the way.
                 store = store or _create(values, base)
                 new, more = admit(store, incoming, name=name, dataset=dataset, family=values.family, source=where)
@@ -105,21 +109,3 @@ def _create(values: flags.FlagValues, base: "Checkpoint") -> "Store":
     from wsr.store import Store
 
     return Store.create_for(values.store, base)
-
-
-def _read(values: flags.FlagValues, where: str, base: "Checkpoint") -> "Incoming":
-    from pathlib import Path
-
-    from wsr.errors import WsrError
-    from wsr.exchange.likely_bases import likeliest_base, stores_beside
-    from wsr.exchange.member import read_member, require_base
-    from wsr.models.load import find_folder
-
-    folder = find_folder(where)
-    try:
-        incoming = read_member(folder, base)
-        require_base(incoming)
-    except WsrError as error:
-        likely = likeliest_base(folder, [*map(Path, values.stores), *stores_beside(Path(values.store))])
-        raise WsrError(f"{error}; the likeliest base is {likely}" if likely else str(error)) from error
-    return incoming

@@ -1,14 +1,14 @@
 """lists the members of a store: what made each of them, and how well it learned."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
 from wsr.errors import WsrError
 
 if TYPE_CHECKING:
-    from wsr.store import MemberRecord, Store
+    from wsr.store import Store
 
 
 def define(values: flags.FlagValues) -> None:
@@ -30,35 +30,12 @@ def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
 def show(store: "Store") -> None:
     """Prints the table; raises WsrError, after it, where members are damaged."""
     from wsr.cli.tables import show_table
-    from wsr.region.learned import learned
+    from wsr.region.listing import listed
 
     print(f"{store.where}: {store.model_name}, base {store.base_name} ({store.base_sha256[:12]})")
-    rows, damaged = [], []
-    for name in store.names():
-        try:
-            record, (kept, size) = store.record(name), store.kept_as(name)
-        except WsrError as error:
-            damaged.append(str(error))
-            continue
-        rows.append(
-            (
-                record.name,
-                record.dataset,
-                record.family,
-                record.mode,
-                record.seed,
-                record.size,
-                record.metrics.get("test_score"),
-                record.metrics.get("chance"),
-                ("yes" if learned(record) else "no") if record.metrics else None,
-                kept,
-                f"{size / 1e6:.1f}",
-                _made_on(record),
-            )
-        )
-    made = ("member", "dataset", "family", "mode", "seed", "examples", "score", "chance", "learned")
-    columns = (*made, "kept as", "MB", "made on")
-    show_table(columns, rows)
+    rows, damaged = listed(store)
+    columns = tuple(rows[0]) if rows else ("member",)
+    show_table(columns, [tuple(_cell(name, value) for name, value in row.items()) for row in rows])
     for entry in store.quarantined():
         print(f"quarantined: {entry.record.name} at step {entry.step}: {entry.reason}")
     for line in damaged:
@@ -69,7 +46,7 @@ def show(store: "Store") -> None:
         )
 
 
-def _made_on(record: "MemberRecord") -> str:
-    if "source" in record.hyperparameters:  # others trained it
-        return str(record.hyperparameters.get("source"))
-    return f"{record.device_kind}, {record.threads} threads, jaxlib {record.jaxlib}, group of {record.group_size}"
+def _cell(name: str, value: Any) -> Any:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.1f}" if name == "MB" else value

@@ -52,8 +52,8 @@ def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
     own = [name for name in ("members", "points") if values[name].value]
     if bool(values.preset) == bool(own):
         raise WsrError("give either --preset, or numbers: --members or --points")
-    hardware = find(values.hardware)
-    print("\n".join(_of_studies(values, hardware) if values.preset else _by_numbers(values, hardware)))
+    lines = _of_studies(values, find(values.hardware)) if values.preset else _by_numbers(values)
+    print("\n".join(lines))
 
 
 def _of_studies(values: flags.FlagValues, hardware: "Hardware") -> list[str]:
@@ -82,12 +82,9 @@ def _of_studies(values: flags.FlagValues, hardware: "Hardware") -> list[str]:
     ]
 
 
-def _by_numbers(values: flags.FlagValues, hardware: "Hardware") -> list[str]:
+def _by_numbers(values: flags.FlagValues) -> list[str]:
     from wsr.errors import WsrError
-    from wsr.planning.cost import Estimate, Workload
-    from wsr.planning.encoder import by_number, find_encoder
-    from wsr.planning.told import told
-    from wsr.training.job import Recipe
+    from wsr.planning.by_numbers import plan
 
     if bool(values.base) == bool(values.parameters):
         raise WsrError("give either --base or --parameters")
@@ -95,21 +92,8 @@ def _by_numbers(values: flags.FlagValues, hardware: "Hardware") -> list[str]:
     missing = [f"--{name}" for name in needed if not values[name].value]
     if missing:
         raise WsrError(f"{', '.join(missing)}: needed for a plan by numbers")
-    workload = Workload(
-        members=values.members,
-        trained_texts=values.members * values.texts * values.epochs,
-        length=values.length,
-        points=values.points,
-        scored_texts=values.points * values.texts_a_point,
-    )
-    encoder = find_encoder(values.base) if values.base else by_number(values.parameters)
-    return told(
-        Estimate(workload, encoder, hardware),
-        recipe=Recipe(batch_size=values.batch_size),
-        point_texts=values.texts_a_point if values.points else 0,
-        within_hours=values.within_hours,
-        price=values.price,
-    )
+    names = ("base", "parameters", "members", "texts", "epochs", "batch_size", "points", "texts_a_point", "length")
+    return plan(**{name: values[name].value for name in (*names, "hardware", "within_hours", "price")})
 
 
 def _works(names: Sequence[str], preset_name: str, preset: "Preset") -> dict[str, "Work"]:

@@ -84,7 +84,7 @@ def joined(splits: Sequence[_Kind]) -> _Kind:
     return splits[0].followed_by(splits[1:])  # type: ignore[arg-type, return-value]  # all of one kind
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Dataset:
     """One dataset as every room reads it. ``classes == 1`` means regression."""
 
@@ -97,6 +97,11 @@ class Dataset:
     content_hash: str
     notes: tuple[str, ...] = ()
     """What was left out or kept together on the way here, with counts."""
+
+    def __repr__(self) -> str:
+        kind = "regression" if self.regression else f"{self.classes} classes"
+        sizes = ", ".join(f"{name} {len(split)}" for name, split in self.splits.items())
+        return f"Dataset {self.name} (family {self.family}): {kind}, {self.metric}\n  {sizes}"
 
     @property
     def regression(self) -> bool:

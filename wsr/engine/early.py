@@ -81,7 +81,7 @@ class EarlyAnswer:
         return 1 - self.texts_needed / self.texts_in_full
 
 
-def early_answer(
+def compare(
     a: Group,
     b: Group,
     dataset: Dataset,
@@ -89,7 +89,7 @@ def early_answer(
     confidence: float = 0.95,
     protocol: Protocol = Protocol(),
     settings: Settings = Settings(),
-    generator: np.random.Generator,
+    generator: np.random.Generator | None = None,
     tell: Callable[[Look], None] = lambda look: None,
 ) -> EarlyAnswer:
     """Compares two groups on a dataset's test split and stops when the answer is sure.
@@ -102,12 +102,13 @@ def early_answer(
       confidence: of not naming the wrong group, all rounds together.
       protocol: how points are scored.
       settings: how the engine works; its results keep heads and losses.
-      generator: of the order, and of the resamples.
+      generator: draws the order and the resamples; None: ``numpy.random.default_rng(0)``.
       tell: called after each round.
 
     Raises:
       WsrError: where a group has too few models for any answer; nothing is evaluated then.
     """
+    generator = np.random.default_rng(0) if generator is None else generator
     settings = replace(settings, results=settings.results or Results.in_memory())
     scorer = _Scorer(dataset, protocol, settings)
     full = Size(len(a.coefficients), len(b.coefficients), len(dataset.splits["test"]))

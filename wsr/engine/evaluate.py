@@ -6,6 +6,7 @@ of the target dataset, and the loss is taken on the test split. Neither split wa
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float, Shaped
@@ -17,6 +18,9 @@ from wsr.engine.scoring import key_of, score_points
 from wsr.engine.settings import Precision, Settings
 from wsr.region.region import Region
 from wsr.types import AnyArray
+
+if TYPE_CHECKING:
+    import pandas
 
 EXACT = "exact"
 KEPT = ("losses", "predictions")
@@ -33,7 +37,7 @@ class Protocol:
     """scikit-learn's ``C`` of the linear probe."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Evaluation:
     """Scores of some points on one dataset."""
 
@@ -56,6 +60,25 @@ class Evaluation:
         """The dataset's own metric of each point."""
         labels = self.dataset.splits["test"].labels
         return np.array([score(self.dataset.metric, labels, own) for own in self.predictions])
+
+    def __repr__(self) -> str:
+        losses = self.generalised_loss
+        best, exact = int(losses.argmin()), sum(how == EXACT for how in self.how)
+        return (
+            f"{type(self).__name__} of {len(losses)} points on {self.dataset.name}, {self.losses.shape[1]} texts: "
+            f"generalised loss {losses.min():.4f} to {losses.max():.4f}\n"
+            f"  best point {best}: {self.dataset.metric} {self.scores[best]:.4f}; {exact} points exact"
+        )
+
+    def _repr_html_(self) -> str:
+        return self.to_frame()._repr_html_()
+
+    def to_frame(self) -> "pandas.DataFrame":
+        """One row a point: its loss, its score, how it was obtained, and its coefficients by member."""
+        import pandas
+
+        scores = {"generalised_loss": self.generalised_loss, self.dataset.metric: self.scores, "how": self.how}
+        return pandas.DataFrame(scores | dict(zip(self.region.names, self.coefficients.T, strict=True)))
 
     def rows(self, group: str, **more: str | float) -> list[dict]:
         """One row a point and metric, as ``results.jsonl`` keeps them: coefficients, never weights."""

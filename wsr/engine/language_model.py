@@ -6,6 +6,7 @@ feature of a window is its loss.
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import jax.numpy as jnp
 import numpy as np
@@ -20,6 +21,9 @@ from wsr.models.layers.pooling import pool
 from wsr.models.model import Model
 from wsr.region.region import Region
 from wsr.types import Batch, Params
+
+if TYPE_CHECKING:
+    import pandas
 
 METRICS = ("language_model_loss", "perplexity")
 
@@ -52,6 +56,13 @@ class LanguageModelEvaluation:
         """
         mean = self.language_model_loss[:, None]
         return mean + self.texts.predicted / self.texts.predicted.mean() * (self.losses - mean)
+
+    def to_frame(self) -> "pandas.DataFrame":
+        """One row a point: its loss, its perplexity, and its coefficients by member."""
+        import pandas
+
+        values = dict(zip(METRICS, (self.language_model_loss, self.perplexity), strict=True))
+        return pandas.DataFrame(values | dict(zip(self.region.names, self.coefficients.T, strict=True)))
 
     def rows(self, group: str, **more: str | float) -> list[dict]:
         """One row a point and metric, in the form of ``Evaluation.rows``; ``n`` counts predicted tokens."""

@@ -7,6 +7,7 @@ not what fine-tuning from it would come to.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped
@@ -22,6 +23,9 @@ from wsr.region.region import Region
 from wsr.runtime import seeds
 from wsr.runtime.progress import progress
 from wsr.types import AnyArray
+
+if TYPE_CHECKING:
+    import pandas
 
 FOLDS = 5
 FEWEST_TEXTS = 20
@@ -68,6 +72,14 @@ class Suggestion:
     confidence: float
     dropped: tuple[str, ...]
     """Starts that a quarter of the texts showed to be worse."""
+
+    def to_frame(self) -> "pandas.DataFrame":
+        """One row a start, the best first: its loss, its score, how much worse it is than the best, with interval."""
+        import pandas
+
+        names = ("start", "probe_loss", "metric", "worse", "low", "high", "named")
+        rows = [(own.start.name, own.loss, own.metric, own.worse, own.low, own.high, own.named) for own in self.scored]
+        return pandas.DataFrame(rows, columns=list(names))
 
     @property
     def best(self) -> ScoredStart:

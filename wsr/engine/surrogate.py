@@ -62,7 +62,7 @@ class Check:
         )
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class HullEvaluation(Evaluation):
     """Scores of some points, most of them by a surrogate where one could be trusted."""
 

@@ -11,8 +11,48 @@ from wsr.geometry.similarity import gram_matrix, in_memory
 from wsr.geometry.trees import flatten
 from wsr.models import Checkpoint
 from wsr.models.load import find_folder
+from wsr.region.check import Checked, check_candidate
 from wsr.region.region import Region
+from wsr.region.standing import Population
 from wsr.types import Params
+
+
+def check(region: Region, candidate: str, *, base: Checkpoint | None = None) -> Checked:
+    """Says whether a model belongs to a population: its flags, the regions it lies in, its nearest members.
+
+    Args:
+      region: the population; all members that take part, see ``Region.from_store``.
+      candidate: a member's name, a Hugging Face folder, a LoRA adapter or a hub name.
+      base: what the region's members started from; None: its store's.
+
+    Raises:
+      WsrError: the candidate cannot be compared with the population.
+
+    Example:
+      >>> import wsr
+      >>> wsr.check(wsr.made_up_region(3), "m0").name
+      'm0'
+    """
+    population, at, _ = place(region, candidate, base=base)
+    return check_candidate(population, at)
+
+
+def place(region: Region, candidate: str, *, base: Checkpoint | None = None) -> tuple[Population, int, tuple[str, ...]]:
+    """Returns the population with the candidate in it, the candidate's place, and what was noted while it was read."""
+    if candidate in region.names:
+        return Population.of(region), region.names.index(candidate), ()
+    if base is None:
+        if region.store is None:
+            raise WsrError(f"check: {candidate!r} is no member of the region; to read a folder, give its base")
+        base = region.store.checkpoint()
+    incoming = read_candidate(candidate, base)
+    notes = (
+        f"It shares the base: {incoming.kinship}.",
+        *(f"{note[0].upper()}{note[1:]}." for note in incoming.notes),
+    )
+    # The candidate is called as its folder, unless a member is.
+    name = candidate if Path(candidate).name in region.names else Path(candidate).name or candidate
+    return Population.of(region).joined(name, products_with(region, incoming.params)), len(region), notes
 
 
 def read_candidate(name_or_path: str, base: Checkpoint) -> Incoming:

@@ -1,6 +1,6 @@
 """What the rest of the package sees of an architecture: pure functions and plain dicts."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -36,14 +36,15 @@ class Model:
     """Which kind of batch ``encode`` takes, see ``wsr.types.Batch``."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Checkpoint:
     """A model with its parameters and what prepares its inputs.
 
     Example:
       >>> import wsr
       >>> wsr.load("tiny")
-      Checkpoint tiny: tiny, 5 layers...
+      Checkpoint tiny: architecture tiny, 0.00983 million parameters
+        hidden 32, at most 64 tokens, PreTrainedTokenizerFast
     """
 
     model: Model
@@ -54,6 +55,20 @@ class Checkpoint:
     name: str = ""
     """What ``load`` was asked for: a registered name, a folder or a hub name."""
 
+    def __repr__(self) -> str:
+        size = sum(leaf.size for leaf in _leaves(self.params)) / 1e6
+        inputs = f"{self.model.max_length} {'tokens' if self.model.reads == 'text' else 'patches'}"
+        return (
+            f"Checkpoint {self.name or 'without a name'}: architecture {self.model.name}, "
+            f"{size:.3g} million parameters\n"
+            f"  hidden {self.model.hidden}, at most {inputs}, {type(self.processor).__name__}"
+        )
+
     def with_params(self, params: Params) -> "Checkpoint":
         """Returns a checkpoint of the same architecture and tokenizer with other parameters, for example a merge."""
         return replace(self, params=params, name="")
+
+
+def _leaves(params: Params) -> Iterator[Any]:
+    for value in params.values():
+        yield from _leaves(value) if isinstance(value, Mapping) else (value,)

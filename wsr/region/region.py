@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -15,11 +16,15 @@ from wsr.geometry import points, sampling
 from wsr.geometry.similarity import OpenLeaf, gram_matrix, in_memory
 from wsr.geometry.trees import flatten, stack
 from wsr.models.model import Model
+from wsr.statistics.clustering import tsne
 from wsr.store import Store, hash_params
 from wsr.types import Params
 
+if TYPE_CHECKING:
+    import pandas
 
-@dataclass(frozen=True, eq=False)
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Member:
     """A model of a population: its name, what it was trained on, and how to get at its weights."""
 
@@ -32,9 +37,20 @@ class Member:
     open_task_vector: Callable[[], OpenLeaf] | None = None
     """Reads the task vector from disk in pieces; None where ``load`` hands over what is in memory."""
 
+    def __repr__(self) -> str:
+        return f"Member {self.name}: dataset {self.dataset}, family {self.family}\n  content {self.content_sha256[:12]}"
+
 
 class Region:
     """A population of models fine-tuned from one base.
+
+    Example:
+      >>> import wsr
+      >>> region = wsr.made_up_region(3)
+      >>> region.centroid().round(3).tolist()
+      [0.333, 0.333, 0.333]
+      >>> region.where(lambda member: member.name != "m1").names
+      ('m0', 'm2')
 
     Args:
       model: the architecture.
@@ -93,6 +109,30 @@ class Region:
                 )
             )
         return cls(model or store.model, store.base(), members, base_sha256=store.base_sha256, store=store)
+
+    def __repr__(self) -> str:
+        size = sum(self.leaf_sizes.values()) / 1e6
+        listed = ", ".join(self.names[:4]) + (", ..." if len(self) > 4 else "")
+        return (
+            f"Region of {len(self)} members, {len(set(self.datasets))} datasets, {len(set(self.families))} families\n"
+            f"  {self.model.name}, {size:.3g} million parameters each: {listed or 'only the base'}"
+        )
+
+    def _repr_html_(self) -> str:
+        return self.to_frame()._repr_html_()
+
+    def to_frame(self) -> "pandas.DataFrame":
+        """One row a member: name, dataset, family, and the first digits of the hash of its weights."""
+        import pandas
+
+        return pandas.DataFrame(
+            {
+                "member": self.names,
+                "dataset": self.datasets,
+                "family": self.families,
+                "content": [member.content_sha256[:12] for member in self.members],
+            }
+        )
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -202,6 +242,18 @@ class Region:
         centre = self.centroid()
         return float(np.mean([grams.distance(self.gram, corner, centre) for corner in np.eye(len(self))]))
 
+    def plot_map(self, ax: Any = None, *, seed: int = 0) -> Any:
+        """Draws the members in the plane (t-SNE of 1 - cosine) on matplotlib ``Axes`` and returns them."""
+        from wsr.region.plots import draw_map
+
+        return draw_map(tsne(self.similarity(), seed=seed), self.datasets, ax)
+
+    def plot_similarity(self, ax: Any = None) -> Any:
+        """Draws the cosines between members on matplotlib ``Axes`` and returns them."""
+        from wsr.region.plots import draw_similarity
+
+        return draw_similarity(self.similarity(), self.names, self.datasets, ax)
+
 
 def from_params(
     model: Model,
@@ -211,7 +263,20 @@ def from_params(
     dataset: str = "unknown",
     family: str = "unknown",
 ) -> Region:
-    """A region of models held in memory."""
+    """Returns a region of models held in memory.
+
+    Args:
+      model: the architecture.
+      base: the parameters that all models started from.
+      members: parameters by name.
+      dataset, family: what all of them were trained on.
+
+    Example:
+      >>> import wsr
+      >>> base, other = wsr.load("tiny"), wsr.made_up_region(1).members[0].load()
+      >>> wsr.from_params(base.model, base.params, {"mine": other}).names
+      ('mine',)
+    """
     return Region(
         model,
         base,

@@ -70,6 +70,13 @@ class Store:
         """What tells the base's tokenizer from others (``wsr.data.fingerprint``); nothing where it is not known."""
         self._base_table = base_table
 
+    def __repr__(self) -> str:
+        members = len(self.names())
+        return (
+            f"Store {self.where}: {members} member{'s' * (members != 1)} fine-tuned from {self.base_name}\n"
+            f"  {self.model_name}, base {self.base_sha256[:12]}, created {self.created}"
+        )
+
     @classmethod
     def create(
         cls,

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from wsr.errors import WsrError
 from wsr.runtime import strict_json
+from wsr.runtime.buckets import folder_of
 from wsr.runtime.cores import usable_cores
 from wsr.runtime.progress import Counter
 from wsr.store import checkpoint
@@ -31,6 +32,18 @@ class Part(NamedTuple):
     """Raises WsrError where it is damaged."""
     remedy: str
     """What brings it back once it is set aside."""
+
+
+def verify(path: str | Path) -> list[tuple[str, str]]:
+    """Reads everything in the store at ``path`` and returns the damaged parts, each with what is wrong with it.
+
+    Example:
+      >>> import tempfile, wsr
+      >>> store = wsr.Store.create_for(tempfile.mkdtemp() + "/store", wsr.load("tiny"))
+      >>> wsr.verify(store.path)
+      []
+    """
+    return [(part.name, problem) for part, problem in damaged_parts(parts_of(folder_of(path)))]
 
 
 def parts_of(store: Path) -> list[Part]:

@@ -122,6 +122,16 @@ class DemoRun:
     report: Path
 
 
+def demo(out: str | Path = "runs/demo", *, preset: str = "packaged") -> "DemoRun":
+    """Trains, maps, evaluates and merges a real population, and writes a report; rerun, it resumes.
+
+    Args:
+      out: folder of the run.
+      preset: "packaged", MiniLM on the packaged corpora in minutes, or "smoke", a tiny encoder in seconds.
+    """
+    return run_demo(PRESETS[preset], Path(out), command=f"wsr demo --preset={preset}")
+
+
 def run_demo(plan: DemoPlan, folder: Path, *, command: str) -> DemoRun:
     """Runs the demo in ``folder``, or goes on with the one that was interrupted there.
 

@@ -47,7 +47,12 @@ class Finetuned:
 
 
 def finetune(
-    model: Model, start: Params, jobs: Sequence[Job], *, chunk: int, counter: Counter | None = None
+    model: Model,
+    start: Params,
+    jobs: Sequence[Job],
+    *,
+    chunk: int | None = None,
+    counter: Counter | None = None,
 ) -> Iterator[Finetuned]:
     """Trains every job from ``start`` and yields the members, chunk by chunk; those of one mode keep their order.
 
@@ -55,10 +60,14 @@ def finetune(
       model: the architecture.
       start: encoder parameters all members start from.
       jobs: members to train; those of a chunk are padded to common shapes, so give neighbours similar sizes.
-      chunk: members trained together; see ``wsr.training.memory``. The last chunk is padded by repeating its
-        last member, so that "same seed, same bits" does not depend on how many members there are.
+      chunk: members trained together; None: chosen, see ``wsr.training.memory``. The last chunk is padded by
+        repeating its last member, so that "same seed, same bits" does not depend on how many members there are.
       counter: advanced by one for each optimiser step of each member.
     """
+    if chunk is None:
+        from wsr.training.memory import chunk_for_training  # which counts this module's arrays
+
+        chunk = chunk_for_training(model, start, jobs)
     for group in groups_of(jobs, chunk):
         padded = group + [group[-1]] * (chunk - len(group))
         yield from _train_group(model, start, padded, counter)[: len(group)]

@@ -61,10 +61,27 @@ def import_folder(folder: Path, *, pooling: str | None = None) -> Checkpoint:
     return Checkpoint(model, params, processor)
 
 
-def export(checkpoint: Checkpoint, folder: Path, *, card: str | None = None) -> None:
-    """Writes ``checkpoint`` as a Hugging Face folder with the same hidden states; see ``write_folder``."""
+def export(checkpoint: Checkpoint, folder: str | Path, *, card: str | None = None) -> None:
+    """Writes a checkpoint as a Hugging Face folder, which ``AutoModel.from_pretrained`` loads with equal hidden states.
+
+    Args:
+      checkpoint: the model, its parameters and its tokenizer or image processor.
+      folder: must not exist.
+      card: text of the model card, README.md; None: no card.
+
+    Raises:
+      WsrError: ``folder`` exists already, or a parameter has no place in the Hugging Face format.
+
+    Example:
+      >>> import tempfile, wsr
+      >>> base, region = wsr.load("tiny"), wsr.made_up_region(3)
+      >>> folder = tempfile.mkdtemp() + "/centroid"
+      >>> wsr.export(base.with_params(region.params(region.centroid())), folder)
+      >>> wsr.load(folder).model.name
+      'tiny'
+    """
     leaves = flatten(checkpoint.params)
-    write_folder(checkpoint.model, lambda path: leaves[path], checkpoint.processor, folder, card=card)
+    write_folder(checkpoint.model, lambda path: leaves[path], checkpoint.processor, Path(folder), card=card)
 
 
 def write_folder(
