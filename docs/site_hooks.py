@@ -15,6 +15,7 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 from nbconvert import MarkdownExporter
+from nbconvert.filters import strip_ansi
 
 ROOT = Path(__file__).parent.parent
 EXECUTED = ROOT / "build" / "tutorials"
@@ -82,6 +83,9 @@ def _tutorial(source: Path) -> tuple[str, dict[str, bytes]]:
     for cell in notebook.cells:
         if cell.cell_type == "code":  # progress and warnings say nothing to a reader
             cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+            for output in cell.outputs:
+                if output.output_type == "stream":
+                    output.text = strip_ansi(output.text)
     resources = {"unique_key": source.stem, "output_files_dir": source.stem}
     text, made = MarkdownExporter().from_notebook_node(notebook, resources=resources)
     return text.replace("![png](", "![The figure that the cell above draws]("), made["outputs"]

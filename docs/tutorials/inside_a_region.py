@@ -34,6 +34,7 @@ axes.axvspan(0, 1, alpha=0.15)
 axes.plot(alphas, along.generalised_loss, marker="o")
 axes.set_xlabel("alpha (shaded: between the members)")
 axes.set_ylabel("generalised loss")
+figure.tight_layout()
 
 # %% [markdown]
 # ## The whole hull
@@ -59,19 +60,21 @@ print("surrogate:", scored.generalised_loss[extremes].round(4))
 print("exact:    ", exact.generalised_loss.round(4))
 
 # %% [markdown]
-# Where do the points of the hull lie between the members, the centroid and the base?
+# Where do the points of the hull lie, compared with the members and the centroid?
 
 # %%
 corners = wsr.evaluate(region, wsr.sampling.corners(len(region)), unseen)
 centre = wsr.evaluate(region, region.centroid(), unseen)
-start = wsr.evaluate(region, np.zeros(len(region)), unseen)
+untrained = wsr.evaluate(region, np.zeros(len(region)), unseen)
+print("the base has", untrained.generalised_loss.round(3))
 figure, axes = plt.subplots(figsize=(6, 3))
 axes.hist(scored.generalised_loss, bins=20, alpha=0.6, label="200 points of the hull")
-for evaluation, name, style in ((corners, "members", ":"), (centre, "centroid", "-"), (start, "base", "--")):
+for evaluation, name, style in ((corners, "members", ":"), (centre, "centroid", "-")):
     for number, loss in enumerate(evaluation.generalised_loss):
         axes.axvline(loss, linestyle=style, color="black", label=name if number == 0 else None)
 axes.set_xlabel("generalised loss")
 axes.legend()
+figure.tight_layout()
 
 # %% [markdown]
 # ## The centroid as a start

@@ -53,7 +53,7 @@ except wsr.WsrError as error:
 # %% [markdown]
 # ## Check
 #
-# `region.similarity()` shows who belongs together: the first three were trained on one dataset, the last on another.
+# The cosines show which models belong together: alpha, beta and gamma were trained on one dataset, delta on another.
 
 # %%
 axes = region.plot_similarity()
@@ -100,6 +100,9 @@ frame.index = compared.names
 frame.round(3)
 
 # %% [markdown]
+# On this easy task they hardly differ. [Merge models](../merging.md#which-method-is-best) compares all methods on real
+# ones.
+#
 # ## Export
 #
 # The result is a folder with configuration, tokenizer and safetensors.

@@ -57,8 +57,8 @@ region
 axes = region.plot_similarity()
 
 # %% [markdown]
-# Three blocks lie on the diagonal: members of one dataset point in similar directions. The two datasets of one family
-# also resemble each other. In figures:
+# Two blocks lie on the diagonal. The six members of the two datasets of one family point in similar directions; the
+# members of `made_up_b1` form a block of their own. In figures:
 
 # %%
 kinds = {"same dataset": [], "same family": [], "nothing in common": []}
@@ -110,6 +110,7 @@ labels = [*others.names, "centroid", "base"]
 axes.barh(labels, [*scores.generalised_loss, *untrained.generalised_loss])
 axes.set_xlabel("generalised loss on made_up_a2 (lower is better)")
 axes.invert_yaxis()
+figure.tight_layout()
 
 # %% [markdown]
 # ## The same in the shell
