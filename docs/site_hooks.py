@@ -1,10 +1,13 @@
-"""Adds to the site what is not written in docs/: the API by room, executed tutorials, four pages of the repository.
+"""Adds to the site what is not written in docs/: the API by room, the help of every verb, executed tutorials, and four
+pages of the repository.
 
 A room's page lists the public modules of `wsr/ROOM/` under the first line of its docstring. A tutorial is shown as
 `make tutorials` executed it, or without outputs where that has not run.
 """
 
 import ast
+import contextlib
+import io
 import os
 import re
 from pathlib import Path
@@ -16,6 +19,8 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 from nbconvert import MarkdownExporter
 from nbconvert.filters import strip_ansi
+
+from wsr.cli import VERBS, main
 
 ROOT = Path(__file__).parent.parent
 EXECUTED = ROOT / "build" / "tutorials"
@@ -29,17 +34,21 @@ FROM_ELSEWHERE = {
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Adds the pages, and the pictures of executed tutorials."""
+    """Adds the pages, the pictures of executed tutorials, and the page of each study to the navigation."""
     for page, source in FROM_ELSEWHERE.items():
         text = (ROOT / source).read_text(encoding="utf-8")
         files.append(File.generated(config, page, content=_moved(text, Path(source), page)))
     for room in sorted(path.parent for path in (ROOT / "wsr").glob("*/__init__.py")):
         files.append(File.generated(config, f"api/{room.name}.md", content=_room_page(room)))
+    files.append(File.generated(config, "command_line.md", content=_command_line()))
     for source in sorted((ROOT / "docs" / "tutorials").glob("*.py")):
         text, pictures = _tutorial(source)
         files.append(File.generated(config, f"tutorials/{source.stem}.md", content=text))
         for name, picture in pictures.items():
             files.append(File.generated(config, f"tutorials/{name}", content=picture))
+    results = next(entry["Results"] for entry in config["nav"] if "Results" in entry)
+    studies = {file.src_uri for file in files.documentation_pages() if file.src_uri.startswith("results/")}
+    results.extend(sorted(studies.difference(results)))
     return files
 
 
@@ -61,6 +70,21 @@ def _moved(text: str, source: Path, page: str) -> str:
         return f"]({os.path.relpath(target, 'docs')}{match[2] or ''})"
 
     return re.sub(r"\]\((?!\w+:|#)([^)#]+)(#[^)]*)?\)", link, text)
+
+
+def _command_line() -> str:
+    """What every verb prints for --help."""
+    parts = [
+        "# The command line",
+        "Every verb explains its options with `wsr VERB --help`; this page shows all of them.",
+    ]
+    for verb, summary in VERBS.items():
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            main([verb, "--help"])
+        parts.append(
+            f"## wsr {verb}\n\n{summary[0].upper()}{summary[1:]}.\n\n```text\n{printed.getvalue().strip()}\n```"
+        )
+    return "\n\n".join(parts)
 
 
 def _rooms() -> str:
