@@ -53,7 +53,10 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Links out of docs/ lead to the page that shows the file; `{{ rooms }}` becomes the README's list of rooms."""
+    """Links out of docs/ lead to the page that shows the file, lists in lists are indented as the site's Markdown wants
+    it, and `{{ rooms }}` becomes the README's list of rooms.
+    """
+    markdown = re.sub(r"^  (?=[-*] )", "    ", markdown, flags=re.MULTILINE)
     markdown = markdown.replace("{{ rooms }}", _rooms())
     for shown, source in [*FROM_ELSEWHERE.items(), ("api/index.md", "README.md")]:
         here = os.path.relpath(source, Path("docs") / Path(page.file.src_uri).parent)
