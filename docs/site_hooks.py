@@ -48,7 +48,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
             files.append(File.generated(config, f"tutorials/{name}", content=picture))
     results = next(entry["Results"] for entry in config["nav"] if "Results" in entry)
     studies = {file.src_uri for file in files.documentation_pages() if file.src_uri.startswith("results/")}
-    results.extend(sorted(studies.difference(results)))
+    results[1:1] = sorted(studies.difference(results))
     return files
 
 
