@@ -1,7 +1,10 @@
 """Shared by all tests: shapes checked at run time, compiled programs kept on disk, one small world a session."""
 
+import ctypes
+import gc
 import json
 import os
+import sys
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -12,6 +15,7 @@ from jaxtyping import install_import_hook
 
 install_import_hook("wsr", "typechecking.checked")
 
+import jax
 import pytest
 
 from wsr.runtime.compilation import use_persistent_cache
@@ -63,6 +67,19 @@ def dataset(tiny):
     from worlds import made_up
 
     return made_up(tiny, "made_up_a1")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def bounded_memory():
+    """Forgets compiled programs after a file: kept to the end they are more than 5 GB a worker.
+
+    Another file that needs one of them reads it from the disk.
+    """
+    yield
+    jax.clear_caches()
+    gc.collect()
+    if sys.platform == "linux":
+        ctypes.CDLL("libc.so.6").malloc_trim(0)  # what was freed goes back to the system
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
