@@ -73,9 +73,9 @@ if __name__ == "__main__":
     import traceback
 
     import datasets  # noqa: F401
-    import matplotlib.pyplot
+    import matplotlib.pyplot  # noqa: F401
     import sklearn.cluster
-    import sklearn.linear_model
+    import sklearn.linear_model  # noqa: F401
     import transformers  # noqa: F401
 
     import wsr as package
