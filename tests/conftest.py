@@ -23,6 +23,8 @@ from wsr.runtime.compilation import use_persistent_cache
 # Compiling takes most of the time of tests on small models: a second run compiles nothing.
 use_persistent_cache()
 
+FORGET_BYTES = 3 * 2**29
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """``--torture=FILE``: the long form of the tests of faults; what they count is kept in FILE."""
@@ -69,17 +71,21 @@ def dataset(tiny):
     return made_up(tiny, "made_up_a1")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def bounded_memory():
-    """Forgets compiled programs after a file: kept to the end they are more than 5 GB a worker.
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown() -> None:
+    """Forgets compiled programs where they have come to take much memory; who needs one again reads it from the disk.
 
-    Another file that needs one of them reads it from the disk.
+    Kept to the end they would be more than 5 GB in each worker.
     """
-    yield
-    jax.clear_caches()
-    gc.collect()
-    if sys.platform == "linux":
+    if sys.platform == "linux" and _resident_bytes() > FORGET_BYTES:
+        jax.clear_caches()
+        gc.collect()
         ctypes.CDLL("libc.so.6").malloc_trim(0)  # what was freed goes back to the system
+
+
+def _resident_bytes() -> int:
+    """The memory of this process."""
+    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
