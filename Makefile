@@ -8,7 +8,7 @@ comma := ,
 # Extras to install: JAX for CUDA where there is an NVIDIA driver; on a TPU VM: make demo EXTRAS=tpu
 EXTRAS ?= $(if $(shell command -v nvidia-smi),cuda)
 
-.PHONY: help demo test torture bench bench-gpu bench-choices results-tables docs tutorials lint format torch clean
+.PHONY: help demo test torture bench bench-gpu bench-choices results-tables docs tutorials wheel lint format torch clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -34,7 +34,7 @@ bench-choices: torch  ## why the project is written as it is: packing or buckets
 	@$(BIN)/python -m benchmarks --only=encoder,packing --out=benchmarks/results/cpu $(BENCH_FLAGS)
 
 results-tables: .venv/.installed  ## whether the pages of results are what the committed rows say
-	@for page in results merging reliability; do $(BIN)/python -m experiments.results --page=docs/$$page.md || exit 1; done
+	@$(BIN)/python -m experiments.results
 
 docs: .venv/.installed-docs  ## build the documentation into site/; a broken link or reference is an error
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
@@ -59,6 +59,14 @@ format: .venv/.installed-dev  ## rewrite the code as ruff wants it
 
 torch: .venv/.installed-dev  ## install PyTorch, the oracle of the parity tests (without it they are skipped)
 	@$(BIN)/pip install -q $(PIP_FLAGS) torch==2.13.0
+
+wheel: .venv/bin/python  ## build the wheel, check it, install it alone and run the README's Python example
+	@rm -rf build/wheel && $(BIN)/pip install -q --disable-pip-version-check $(PIP_FLAGS) build twine
+	@$(BIN)/python -m build --outdir=build/wheel .
+	@$(BIN)/twine check --strict build/wheel/*
+	@$(PYTHON) -m venv build/wheel/alone && build/wheel/alone/bin/pip install -q --disable-pip-version-check $(PIP_FLAGS) build/wheel/*.whl
+	@sed -n '/^```python$$/,/^```$$/{//!p;/^```$$/q}' README.md > build/wheel/example.py
+	@cd build/wheel && alone/bin/python example.py && echo "the wheel runs the README's example"
 
 clean:  ## remove the environment and the caches, not the runs
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache build *.egg-info
