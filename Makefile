@@ -44,8 +44,8 @@ tutorials: .venv/.installed-docs  ## execute the tutorials (about 3 minutes on t
 	@for tutorial in $(basename $(notdir $(wildcard docs/tutorials/*.py))); do \
 		echo "docs/tutorials/$$tutorial.py" && \
 		$(BIN)/jupytext --quiet --to ipynb --output build/tutorials/$$tutorial.ipynb docs/tutorials/$$tutorial.py && \
-		PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/jupyter nbconvert --log-level=ERROR --to notebook --execute --inplace \
-			build/tutorials/$$tutorial.ipynb || exit 1; \
+		PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/jupyter nbconvert --log-level=ERROR --KernelManager.transport=ipc \
+			--to notebook --execute --inplace build/tutorials/$$tutorial.ipynb || exit 1; \
 	done
 
 lint: .venv/.installed-dev  ## ruff (format and check) and mypy
