@@ -1,9 +1,11 @@
-"""Results that are kept with the code: rows, documents and figures of finished runs, and a page whose tables they make.
+"""Keeps the results of finished runs with the code, and renders them into a Markdown page.
 
-A page is Markdown. What stands between ``<!-- table: STUDY by=group,dataset metric="P_B, ties as half" -->`` and
-``<!-- end -->`` is made from the rows of that study: those that have every value named, one line for each value of
-``by``; ``across=dataset`` makes a column of each of its values. ``<!-- findings: STUDY -->`` and
-``<!-- figures: STUDY -->`` show what the study says, and ``<!-- verdicts: all -->`` what all of them say.
+A page contains blocks, each between an opening comment and ``<!-- end -->``:
+
+- ``<!-- table: STUDY by=group,dataset metric="P_B, ties as half" -->`` holds a table of the study's rows that have
+  every value named, with one line for each value of ``by``; ``across=dataset`` makes a column for each dataset;
+- ``<!-- findings: STUDY -->`` and ``<!-- figures: STUDY -->`` hold the findings and figures of the study's document;
+- ``<!-- verdicts: all -->`` holds the verdicts of all studies.
 """
 
 import gzip
@@ -22,7 +24,7 @@ from wsr.report.document import Document
 from wsr.runtime.atomic import write_atomically
 from wsr.store.results import read_rows
 
-_LONGEST_UNFOLDED = 30  # lines of a table
+_LONGEST_UNFOLDED = 30  # lines; longer tables are folded
 _BLOCK = re.compile(r"(<!-- (table|findings|figures|verdicts): (.*?) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
 
@@ -37,23 +39,28 @@ class Kept:
 
 
 def collect(run: Path, folder: Path, *, commit: str) -> list[Path]:
-    """Copies what a finished run found into ``folder`` and returns the files: rows (compressed), document, figures.
+    """Copies the results of a finished run into a folder and returns the files: rows (compressed), document, figures.
+
+    Args:
+      run: the folder of the run.
+      folder: receives the files.
+      commit: commit of the code that made the run.
 
     Raises:
-      WsrError: where the run is not finished.
+      WsrError: the run is not finished.
     """
     from wsr.report.figures import save
 
     for needed in ("plan.json", "results.jsonl", "document.json"):
         if not (run / needed).is_file():
-            raise WsrError(f"{run} holds no finished run: there is no {needed}; run its command to the end first")
+            raise WsrError(f"{run} holds no finished run, since it has no {needed}; run its command to the end first")
     name = run.name
     document = Document.from_json((run / "document.json").read_text(encoding="utf-8"))
     about = {"command": document.facts.get("command", ""), "commit": commit}
     about["plan"] = json.loads((run / "plan.json").read_text(encoding="utf-8"))
     lines = [json.dumps(about), *(json.dumps(row) for row in read_rows(run / "results.jsonl"))]
     rows = folder / f"{name}.jsonl.gz"
-    # Without the time of writing: equal rows are equal files.
+    # Without the time of writing, so that equal rows make equal files.
     write_atomically(rows, gzip.compress("".join(f"{line}\n" for line in lines).encode(), mtime=0))
     copy = folder / f"{name}.json"
     write_atomically(copy, document.to_json().encode())
@@ -67,10 +74,10 @@ def collect(run: Path, folder: Path, *, commit: str) -> list[Path]:
 
 
 def load_kept(folder: Path) -> dict[str, Kept]:
-    """Reads all studies that ``collect`` left in ``folder``, by name.
+    """Returns all studies that ``collect`` wrote into a folder, by name.
 
     Raises:
-      WsrError: naming the file that is damaged, or that lacks its companion.
+      WsrError: a file is damaged, or lacks its companion; the message names it.
     """
     kept = {}
     for file in sorted(folder.glob("*.jsonl.gz")):
@@ -85,13 +92,18 @@ def load_kept(folder: Path) -> dict[str, Kept]:
 
 
 def rendered(page: str, kept: Mapping[str, Kept], *, results: str = "results") -> str:
-    """Returns the page with every block made anew; ``results`` is the folder of the studies as the page links to it.
+    """Returns a page with every block rendered anew.
+
+    Args:
+      page: the Markdown text.
+      kept: the studies, by name.
+      results: path of the studies' folder, as the page links to it.
 
     Raises:
-      WsrError: where a block selects no row, or is not closed.
+      WsrError: a block selects no row, names an unknown study, or is not closed.
     """
     if len(re.findall(r"<!-- (?:table|findings|figures|verdicts): ", page)) != len(_BLOCK.findall(page)):
-        raise WsrError("page: a block is not closed by <!-- end -->")
+        raise WsrError("page: a block is not closed; add <!-- end -->")
 
     def block(found: re.Match) -> str:
         opening, kind, words, _, closing = found.groups()
@@ -133,7 +145,7 @@ def _table(name: str, kept: Kept, options: Sequence[str], results: str) -> str:
 
 
 def _wide(name: str, kept: Kept, by: Sequence[str], across: str, chosen: Mapping[str, str], results: str) -> str:
-    """A line for each value of ``by``, a column for each of ``across``."""
+    """Returns a table with a line for each value of ``by`` and a column for each value of ``across``."""
     cells: dict[tuple[str, ...], dict[str, str]] = {}
     for row in kept.rows:
         if all(_told(row.get(key)) == value for key, value in chosen.items()) and all(key in row for key in by):
@@ -155,7 +167,7 @@ def _findings(name: str, kept: Kept, options: Sequence[str], results: str) -> st
     for section in kept.document.sections:
         lines += [f"- **{section.title}: {section.verdict}.** {section.measured}."]
         lines += [f"  - {sentence}" for sentence in section.text]
-    return "".join(f"{line}\n" for line in dict.fromkeys(lines))  # what several sections say is said once
+    return "".join(f"{line}\n" for line in dict.fromkeys(lines))  # without repetitions
 
 
 def _figures(name: str, kept: Kept, options: Sequence[str], results: str) -> str:
@@ -185,7 +197,7 @@ def _figure_files(name: str, document: Document) -> list[tuple[str, str]]:
 
 
 def _folded(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    """A table, behind a line to click on where it is long."""
+    """Returns a Markdown table; a long one is folded behind a line to click on."""
     table = _markdown(header, body)
     if len(body) <= _LONGEST_UNFOLDED:
         return table
