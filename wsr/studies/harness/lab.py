@@ -105,7 +105,7 @@ class Lab:
         """Returns the heads of trained members, by the member's name."""
         store = self._store(jobs)
         names = [member_name(job) for job in jobs]
-        return {name: store.load(name)[1] for name in names if name in store}
+        return {name: store.head(name) for name in names if name in store}
 
     def context(self, region: Region, targets: Sequence[str] | None = None) -> Context:
         """Returns the input of a study.
