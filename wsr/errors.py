@@ -1,5 +1,9 @@
-"""The one exception that a user meets: a line that says what, where, expected, found and what to do."""
+"""The one exception of this package that is meant for users."""
 
 
 class WsrError(Exception):
-    """A failure the user can act on. The command line prints its message as one line and exits with status 1."""
+    """A failure that the user can act on.
+
+    Its message is one line that says what is wrong and where, what was expected and found, and what to do. The command
+    line prints that line and exits with status 1.
+    """
