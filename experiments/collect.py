@@ -1,4 +1,4 @@
-"""Keeps what finished runs found with the code: compressed rows, documents and figures.
+"""Copies the results of finished runs into the repository: compressed rows, documents and figures.
 
 Command:  python -m experiments.collect --runs=runs/packaged --to=docs/results
 """
@@ -12,13 +12,15 @@ from absl import app, flags
 from wsr.errors import WsrError
 from wsr.studies.harness.results import collect
 
-_RUNS = flags.DEFINE_string("runs", "runs/packaged", "Folder whose folders are finished runs.")
-_TO = flags.DEFINE_string("to", "docs/results", "Folder to keep them in.")
-_COMMIT = flags.DEFINE_string("commit", None, "Commit of the code that made the runs; by default the one checked out.")
+_RUNS = flags.DEFINE_string("runs", "runs/packaged", "The folder that holds the folders of finished runs.")
+_TO = flags.DEFINE_string("to", "docs/results", "The folder to copy the results to.")
+_COMMIT = flags.DEFINE_string(
+    "commit", None, "The commit of the code that made the runs. Default: the one checked out."
+)
 
 
 def main(argv: list[str]) -> None:
-    """Collects every run of a folder."""
+    """Copies the results of every run of a folder."""
     try:
         runs = sorted(path.parent for path in Path(_RUNS.value).glob("*/plan.json"))
         if not runs:
@@ -32,7 +34,7 @@ def main(argv: list[str]) -> None:
 
 
 def _checked_out() -> str:
-    """The commit, marked where the code differs from it."""
+    """The commit checked out, marked if the code differs from it."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--match="]
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent, check=False)
     if done.returncode:

@@ -1,47 +1,72 @@
-"""Compares a page of results, or of faults, with the rows that are kept, or (--write) makes its tables from them.
+"""Compares the pages made from kept results with the rows they are made from, or (--write) makes them anew.
 
 Command:  python -m experiments.results          (the same as `make results-tables`)
 """
 
 import difflib
+import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from absl import app, flags
 
 from wsr.errors import WsrError
 from wsr.runtime.atomic import write_atomically
-from wsr.studies.harness.results import load_kept, rendered
+from wsr.studies.harness.claims import CLAIMS, load_claims, rendered_claims
+from wsr.studies.harness.results import Kept, load_kept, rendered
 from wsr.studies.harness.torture import TORTURE, read_torture, rendered_torture
 
-_PAGE = flags.DEFINE_string("page", "docs/results.md", "The page.")
-_KEPT = flags.DEFINE_string("kept", "docs/results", "Folder that experiments.collect wrote.")
-_WRITE = flags.DEFINE_bool("write", False, "Write the page instead of comparing.")
+PAGES = ("docs/results.md", "docs/merging.md", "docs/reliability.md")
+"""Pages with blocks, besides the page of each study in the folder of kept results."""
+
+_PAGE = flags.DEFINE_multi_string("page", [], "A page; repeat it for several. Default: all pages made from results.")
+_KEPT = flags.DEFINE_string("kept", "docs/results", "The folder that experiments.collect wrote.")
+_WRITE = flags.DEFINE_bool("write", False, "Write the pages instead of comparing them.")
 
 
 def main(argv: list[str]) -> None:
-    """Exits with 1, and shows the difference, where the page is not what the rows say."""
-    page = Path(_PAGE.value)
+    """Exits with 1, and shows the difference, if a page is not what the rows say."""
+    folder = Path(_KEPT.value)
+    pages = [Path(page) for page in _PAGE.value or PAGES]
+    if not _PAGE.value:
+        pages += sorted(folder.glob("*.md"))
     try:
-        if not page.is_file():
-            raise WsrError(f"there is no page {page}; name it with --page")
-        found = page.read_text(encoding="utf-8")
-        kept = Path(_KEPT.value)
-        wanted = rendered(found, load_kept(kept), results=kept.name)
-        if TORTURE in wanted:
-            wanted = rendered_torture(wanted, read_torture(kept / "torture.jsonl"))
-        if _WRITE.value:
-            write_atomically(page, wanted.encode())
-            print(f"page: {page}")
-            return
+        kept = load_kept(folder)
+        made = [(page, *_made(page, folder, kept)) for page in pages]
     except WsrError as error:
         sys.exit(f"results: error: {error}")
-    if found == wanted:
-        print("no difference")
+    if _WRITE.value:
+        _write(made)
         return
+    differ = [_difference(*one) for one in made if one[1] != one[2]]
+    print("".join(differ) or "no difference\n", end="")
+    sys.exit(bool(differ))
+
+
+def _made(page: Path, folder: Path, kept: dict[str, Kept]) -> tuple[str, str]:
+    """A page as it is, and as the rows say."""
+    if not page.is_file():
+        raise WsrError(f"there is no page {page}; name it with --page")
+    found = page.read_text(encoding="utf-8")
+    results = Path(os.path.relpath(folder, page.parent)).as_posix()
+    wanted = rendered(found, kept, results=results)
+    if CLAIMS in wanted:
+        wanted = rendered_claims(wanted, load_claims(folder / "claims.toml"), kept, results)
+    if TORTURE in wanted:
+        wanted = rendered_torture(wanted, read_torture(folder / "torture.jsonl"))
+    return found, wanted
+
+
+def _write(made: Sequence[tuple[Path, str, str]]) -> None:
+    for page, _, wanted in made:
+        write_atomically(page, wanted.encode())
+        print(f"page: {page}")
+
+
+def _difference(page: Path, found: str, wanted: str) -> str:
     names = (str(page), "as the rows say")
-    print("".join(difflib.unified_diff(found.splitlines(True), wanted.splitlines(True), *names)), end="")
-    sys.exit(1)
+    return "".join(difflib.unified_diff(found.splitlines(True), wanted.splitlines(True), *names))
 
 
 if __name__ == "__main__":

@@ -208,7 +208,7 @@ def _given(values: flags.FlagValues, store: "Store", region: "Region", base: "Ch
     for name in (values.own or sorted(set(region.datasets))) if own else []:
         dataset = load(name)
         datasets[dataset.name] = dataset
-    heads = {name: store.load(name)[1] for name in region.names} if own else {}
+    heads = {name: store.head(name) for name in region.names} if own else {}
     settings = device_flags.settings_of(values, results=store.results())
     return Given(load(values.on) if values.on else None, datasets, heads, Protocol(), settings)
 
