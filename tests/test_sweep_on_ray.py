@@ -34,6 +34,7 @@ from wsr.training.sweep.units import Unit
 TESTS = Path(__file__).parent
 TRAIN = ["--base=tiny", "--datasets=made_up_a1", "--size=64", "--max_length=48", "--batch_size=16", "--epochs=1"]
 
+
 @pytest.fixture(scope="module")
 def ray(trials):
     """Ray on this machine, started once: it is slow to start."""

@@ -154,7 +154,7 @@ def with_losses(region: Region) -> Region:
     Raises:
       WsrError: if the region's model is not a language model.
     """
-    return Region(_of_losses(region.model), region.base, region.members, base_sha256=region.base_sha256)
+    return region.with_model(_of_losses(region.model))
 
 
 @lru_cache(maxsize=8)  # programs are compiled once per model

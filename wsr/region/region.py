@@ -225,7 +225,23 @@ class Region:
         Args:
           extra: the members to append.
         """
-        return Region(self.model, self.base, (*self.members, *extra), base_sha256=self.base_sha256)
+        return self.with_members((*self.members, *extra))
+
+    def with_members(self, members: Iterable[Member]) -> "Region":
+        """Returns a region of the same base with other members.
+
+        Args:
+          members: all members of the new region.
+        """
+        return Region(self.model, self.base, members, base_sha256=self.base_sha256)
+
+    def with_model(self, model: Model) -> "Region":
+        """Returns the same base and members under another encoder of their parameters.
+
+        Args:
+          model: takes the place of the region's model.
+        """
+        return Region(model, self.base, self.members, base_sha256=self.base_sha256, store=self.store, gram=self._gram)
 
     def stacked(self) -> Params:
         """Returns the parameters of all members, stacked in leaves of shape ``[members, ...]``."""
