@@ -1,4 +1,4 @@
-"""The section of a report that tells each member's score on its own test split."""
+"""The section of a report with each member's score on the test split of the dataset it was fine-tuned on."""
 
 from collections.abc import Mapping, Sequence
 
@@ -15,7 +15,13 @@ from wsr.store.row import result_row
 def members_section(
     records: Sequence[MemberRecord], datasets: Mapping[str, Dataset], *, command: str = ""
 ) -> tuple[list[dict], Section]:
-    """Returns the rows and the section that tell each member's score on its own test split."""
+    """Returns rows of results and a report section with each member's score on its dataset's test split.
+
+    Args:
+      records: the members.
+      datasets: their datasets, by name.
+      command: command line that reproduces the scores.
+    """
     rows = [
         result_row(
             record.dataset,

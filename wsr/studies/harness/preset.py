@@ -1,4 +1,4 @@
-"""What studies are run on: a base, datasets, a recipe, a protocol. Data, and no code; each value is a flag."""
+"""``Preset``: the base, datasets, recipe and protocol of a study. Each field is a flag of the command line."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,13 +13,15 @@ class Preset:
     """The population of a study and how its points are scored."""
 
     base: str
+    """Checkpoint from which all members start, see ``wsr.load``."""
     pooling: str
+    """Pooling of its features: "mean", "cls" or "last"."""
     datasets: tuple[str, ...]
-    """Of at least two families; all members of a study are fine-tuned on these."""
+    """Datasets on which members are fine-tuned, from at least two families."""
     targets: tuple[str, ...]
-    """Datasets that points are scored on."""
+    """Datasets on which points are scored."""
     finetune_texts: int
-    """Most examples of a dataset that a member is fine-tuned on; 0: all."""
+    """Largest number of examples on which a member is fine-tuned; 0: all of its dataset."""
     probe_texts: int
     validation_texts: int
     test_texts: int
@@ -31,15 +33,15 @@ class Preset:
     warmup: float
     dropout: bool
     patience: int
-    """Early stopping: checks of the validation loss without gain; 0: never."""
+    """Early stopping: checks of the validation loss without improvement after which a member stops; 0: never."""
     probe: str = "linear"
     inverse_l2: float = 1.0
     seed: int = 0
-    """Of everything that a study draws; members have seeds of their own."""
+    """Seed of everything that a study draws; members have other seeds."""
 
     @property
     def sizes(self) -> dict[str, int]:
-        """Texts of each split; splits that are used whole are not named."""
+        """Number of texts in each split, without the splits that are used whole."""
         named = {
             "finetune": self.finetune_texts,
             "probe": self.probe_texts,
@@ -68,7 +70,7 @@ class Preset:
 
 
 PRESETS: Mapping[str, Preset] = {
-    # A tiny encoder on made-up text: whether a study runs, in seconds.
+    # A tiny encoder on made-up text: shows in seconds whether a study runs.
     "smoke": Preset(
         base="tiny",
         pooling="mean",
@@ -87,7 +89,7 @@ PRESETS: Mapping[str, Preset] = {
         dropout=False,
         patience=0,
     ),
-    # A real encoder on the packaged corpora: two CPU cores, or one GPU.
+    # A real encoder on the packaged corpora: needs two CPU cores or one GPU.
     "packaged": Preset(
         base="minilm",
         pooling="mean",
@@ -115,7 +117,7 @@ PRESETS: Mapping[str, Preset] = {
         dropout=False,
         patience=0,
     ),
-    # The paper's own setting; needs the hub or tfds, and an accelerator.
+    # The paper's setting: needs the hub or tfds, and an accelerator.
     "paper": Preset(
         base="roberta-base",
         pooling="cls",
