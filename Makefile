@@ -8,6 +8,10 @@ comma := ,
 # Extras to install: JAX for CUDA where there is an NVIDIA driver; on a TPU VM: make demo EXTRAS=tpu
 EXTRAS ?= $(if $(shell command -v nvidia-smi),cuda)
 
+# Most of the time of the tests is spent on compiling small programs, so XLA is told not to optimise them.
+# `make torture` and pytest by hand compile as users do.
+QUICK_TO_COMPILE := --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false
+
 .PHONY: help demo test torture bench bench-gpu bench-choices results-tables docs tutorials wheel lint format torch clean
 .DEFAULT_GOAL := help
 
@@ -18,7 +22,7 @@ demo: .venv/.installed  ## fine-tune, map, evaluate and merge a real population 
 	@$(BIN)/wsr demo $(DEMO_FLAGS)
 
 test: .venv/.installed-dev lint  ## lint, then the tests (at most 15 minutes on two cores)
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup
+	@XLA_FLAGS="$(QUICK_TO_COMPILE) $$XLA_FLAGS" $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 torture: .venv/.installed-dev  ## faults as often as docs/reliability.md promises (TORTURE: pytest's choice of tests)
 	@rm -f docs/results/torture.jsonl
@@ -44,8 +48,8 @@ tutorials: .venv/.installed-docs  ## execute the tutorials (about 3 minutes on t
 	@for tutorial in $(basename $(notdir $(wildcard docs/tutorials/*.py))); do \
 		echo "docs/tutorials/$$tutorial.py" && \
 		$(BIN)/jupytext --quiet --to ipynb --output build/tutorials/$$tutorial.ipynb docs/tutorials/$$tutorial.py && \
-		PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/jupyter nbconvert --log-level=ERROR --to notebook --execute --inplace \
-			build/tutorials/$$tutorial.ipynb || exit 1; \
+		PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/jupyter nbconvert --log-level=ERROR --KernelManager.transport=ipc \
+			--to notebook --execute --inplace build/tutorials/$$tutorial.ipynb || exit 1; \
 	done
 
 lint: .venv/.installed-dev  ## ruff (format and check) and mypy

@@ -99,7 +99,7 @@ def test_a_data_file_is_never_unpickled_nor_unpacked(tmp_path: Path, canary: Pat
     else:
         file.write_bytes(pickle.dumps(Bomb(canary)))
     words = ["train", f"--store={tmp_path / 'store'}", "--base=tiny", f"--datasets={file}"]
-    assert "expected a file that ends in .csv" in refused(capsys, *words)
+    assert "expected a file ending in .csv" in refused(capsys, *words)
 
 
 def test_a_pickle_among_the_points_is_evaluated_again(tmp_path: Path, canary: Path, capsys: Any) -> None:
@@ -272,7 +272,10 @@ def test_a_parquet_file_that_unpacks_without_end_is_refused(tmp_path: Path, bomb
 def test_json_lines_that_bring_a_column_each_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "data.jsonl"
     file.write_text("".join(f'{{"k{n}": 1}}\n' for n in range(30_000)))
-    with _bounded_memory(), pytest.raises(WsrError, match=r"data\.jsonl: refused, as a file that unpacks without end"):
+    with (
+        _bounded_memory(),
+        pytest.raises(WsrError, match=r"data\.jsonl: refused: its \d+ bytes would unpack to more than"),
+    ):
         read_file(file)
 
 

@@ -24,11 +24,6 @@ VOCABULARY = 112  # Qwen2's class of tokenizers adds an entry to the 108 of "tin
 
 
 @pytest.fixture
-def tiny():
-    return models.load("tiny")
-
-
-@pytest.fixture
 def folder(tiny, tmp_path):
     """A good Hugging Face folder; the tests break it."""
     models.export(tiny, tmp_path / "model")

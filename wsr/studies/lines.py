@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from wsr.engine.evaluate import Evaluation
 from wsr.geometry import sampling
-from wsr.region.region import Member, Region
+from wsr.region.region import Region
 from wsr.report.document import Figure, Section, Table
 from wsr.statistics.bootstrap import bootstrap_mean
 from wsr.statistics.compare import Interval, barrier_interval, barriers
@@ -185,7 +185,7 @@ def draw_pairs(context: Context, pairs_a_kind: int) -> list[Pair]:
     pairs = []
     for kind in KINDS:
         found = [
-            Pair(kind, _only(region, a, b), target)
+            Pair(kind, region.with_members((a, b)), target)
             for target in context.targets
             for a, b in itertools.permutations(region.members, 2)
             if a.dataset == target
@@ -200,10 +200,6 @@ def draw_pairs(context: Context, pairs_a_kind: int) -> list[Pair]:
             chosen += options[:1]
         pairs += chosen
     return pairs
-
-
-def _only(region: Region, first: Member, second: Member) -> Region:
-    return Region(region.model, region.base, (first, second), base_sha256=region.base_sha256)
 
 
 def _kind(same_dataset: bool, same_family: bool) -> str:

@@ -112,9 +112,9 @@ def _table(claims: Sequence[tuple[int, Claim]], kept: Mapping[str, Kept], result
     header = ["claim", *(["the paper"] if paper else []), "here", "verdict"]
     body = []
     for number, claim in claims:
-        verdict = ", then ".join(f"**{one}**" for one in verdicts(kept[claim.study]))
+        verdict = _verdict(claim, kept)
         linked = f"{number}. [{claim.claim.rstrip('.')}]({_page(claim, results)})"
-        cells = [linked, *([claim.paper] if paper else []), _filled(claim.here, claim, kept), verdict]
+        cells = [linked, *([claim.paper] if paper else []), _filled(claim.here, claim, kept), f"**{verdict}**"]
         body.append([cell.replace(" %", f"{_NO_BREAK}%") for cell in cells])
     return markdown_table(header, body)
 
@@ -125,8 +125,14 @@ def _pictures(claims: Sequence[tuple[int, Claim]], kept: Mapping[str, Kept], res
     for number, claim in claims:
         file, title = figure_files(claim.study, kept[claim.study].document)[claim.figure]
         shows = _filled(claim.shows, claim, kept)
-        made.append(f"**{number}. {claim.claim}** {shows}<br>![{title}]({results / file})\n")
+        verdict = _verdict(claim, kept).capitalize()
+        made.append(f"**{number}. {claim.claim}** *{verdict}.* {shows}<br>![{title}]({results / file})\n")
     return "\n".join(made)
+
+
+def _verdict(claim: Claim, kept: Mapping[str, Kept]) -> str:
+    """What the study says; several verdicts in the order of its sections."""
+    return ", then ".join(verdicts(kept[claim.study]))
 
 
 def _page(claim: Claim, results: PurePosixPath) -> str:
