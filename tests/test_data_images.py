@@ -186,7 +186,7 @@ def test_texts_for_a_model_of_images_and_the_reverse_are_refused(tiny, dataset, 
         load_dataset("digits", tiny.processor)
     with pytest.raises(WsrError, match="pets is a dataset of images, but the model reads text"):
         load_dataset(_write_folder(tmp_path / "pets"), tiny.processor)
-    with pytest.raises(WsrError, match="tiny_vit reads images; the dataset is one of text"):
+    with pytest.raises(WsrError, match="tiny_vit reads images, but the dataset holds text"):
         refuse_other_split(vit.model, dataset.splits["test"])
 
 

@@ -211,7 +211,7 @@ def test_an_export_is_whole_or_not_there(folders, store, tiny, capsys):
     (folders / "full").mkdir()
     (folders / "full" / "file").write_text("mine")
     assert wsr("export", "a", f"--store={store.path}", f"--to={folders / 'full'}") == 1
-    assert "already there and not empty" in capsys.readouterr().err
+    assert "exists and is not empty" in capsys.readouterr().err
     from wsr.models.huggingface.folder import write_folder
 
     leaves = flatten(tiny.params)

@@ -101,7 +101,7 @@ def test_a_folder_of_which_only_the_config_is_there(tmp_path):
     own = {name: value for name, value in config.items() if name != "pooling"}
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "roberta", **own}))
     assert find_encoder(str(tmp_path)).parameters == find_encoder("roberta-base").parameters
-    with pytest.raises(WsrError, match="no config of it is at hand"):
+    with pytest.raises(WsrError, match="its config is not known"):
         find_encoder("nobody/nothing")
 
 
