@@ -1,15 +1,9 @@
-"""Checks that several verbs make of what they are given."""
+"""Checks of values that several verbs share."""
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from wsr.errors import WsrError
-
-
-def refuse_positional(positional: Sequence[str]) -> None:
-    """Raises where words are left over that are no flags."""
-    if positional:
-        raise WsrError(f"unexpected {' '.join(positional)!r}; flags are written --name=value")
 
 
 def one_of(flag: str, value: str, known: Iterable[str]) -> None:
@@ -18,9 +12,3 @@ def one_of(flag: str, value: str, known: Iterable[str]) -> None:
     if value not in names:
         nearest = difflib.get_close_matches(value, names, n=3) or names
         raise WsrError(f"{flag}={value}: unknown; nearest: {', '.join(nearest)}")
-
-
-def required(flag: str, value: object) -> None:
-    """Raises where a flag that is needed was not given."""
-    if not value:
-        raise WsrError(f"{flag} is needed; see --help")

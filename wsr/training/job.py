@@ -1,7 +1,6 @@
-"""What a member is trained on, and how."""
+"""What a member is trained on."""
 
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
@@ -9,52 +8,7 @@ from jaxtyping import Float
 from wsr.data.dataset import AnySplit, Dataset
 from wsr.errors import WsrError
 from wsr.runtime import seeds
-
-Mode = Literal["full", "bitfit", "lora", "head"]
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a member is trained. The defaults are the recipe of the paper's authors (PAPER: AdamW, linear decay)."""
-
-    mode: Mode = "full"
-    """``full`` trains everything, ``bitfit`` the bias terms and the head, ``lora`` low-rank factors and the head,
-    ``head`` the head alone."""
-    learning_rate: float = 5e-5
-    head_learning_rate: float | None = None
-    """Of the freshly initialised head; None: that of the encoder."""
-    batch_size: int = 256
-    epochs: float = 10.0
-    weight_decay: float = 0.01
-    """Of matrices only: biases and layer norms are not decayed."""
-    warmup: float = 0.006
-    """Part of the steps with a rising learning rate."""
-    dropout: bool = True
-    """Whether the rates of the architecture's configuration are applied."""
-    patience: int | None = None
-    """Early stopping: checks of the validation loss without improvement before a member stops. None: never."""
-    check_every: int = 50
-    """Steps between two checks."""
-    min_improvement: float = 0.001
-    row_length: int = 64
-    """Tokens of a packed row; longer texts make longer rows."""
-    lora_rank: int = 8
-    """Of the product that a matrix moves by."""
-    lora_alpha: float = 16.0
-    """The product is scaled by ``lora_alpha / lora_rank``."""
-    lora_targets: str = r".*/(query|value|query_key_value)/kernel"
-    """The paths of the matrices that move, a regular expression; those of Hu et al. 2021, and the keys where one matrix
-    holds all three."""
-
-    @property
-    def lora_scale(self) -> float:
-        """What the product of the factors is multiplied by."""
-        return self.lora_alpha / self.lora_rank
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """The fields that have a say in this mode, by name."""
-        return {name: value for name, value in asdict(self).items() if self.mode == "lora" or name[:5] != "lora_"}
+from wsr.training.recipe import Recipe
 
 
 @dataclass(frozen=True, eq=False)
