@@ -20,7 +20,7 @@ PAGE = Page(
     (
         "wsr compare --store=runs/mine --on=made_up_a2 --max_length=48 --probe_size=40 --test_size=60",
         "wsr compare --store=runs/mine --on=made_up_a2 --max_length=48 --groups=interior,member --interior=8 "
-        "--until_confidence=0.8",
+        "--probe_size=40 --test_size=60 --until_confidence=0.8",
     ),
     (
         Group(

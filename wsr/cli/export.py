@@ -17,7 +17,7 @@ PAGE = Page(
     "Write a point of a store as a Hugging Face folder with config, tokenizer, safetensors and model card.",
     (
         "wsr export centroid --store=runs/mine --to=runs/centroid",
-        "wsr export made_up_a1-full-s0 --store=runs/mine --to=runs/theirs/first --head",
+        "wsr export made_up_a1-full-s0 --store=runs/mine --to=runs/theirs/first",
     ),
     (
         Group(

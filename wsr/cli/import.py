@@ -16,7 +16,7 @@ PAGE = Page(
     "Add fine-tuned models to a store, each a Hugging Face folder, a LoRA adapter or a hub name.",
     (
         "wsr import runs/theirs/first --store=runs/collected --base=tiny --dataset=made_up_a1",
-        "wsr import runs/theirs/first runs/centroid --store=runs/collected --dataset=made_up_a1,made_up_b1",
+        "wsr import runs/centroid --store=runs/collected --names=average --dataset=unknown",
     ),
     (
         Group(
