@@ -1,4 +1,4 @@
-"""Copies the findings of finished runs next to the code: compressed rows, documents and figures.
+"""Copies the results of finished runs into the repository: compressed rows, documents and figures.
 
 Command:  python -m experiments.collect --runs=runs/packaged --to=docs/results
 """
@@ -16,14 +16,14 @@ from wsr.studies.harness.results import collect
 PAGE = Page(
     "collect",
     "python -m experiments.collect [options]",
-    "Copy the findings of finished runs next to the code: compressed rows, documents and figures.",
+    "Copy the results of finished runs into the repository: compressed rows, documents and figures.",
     ("python -m experiments.collect --runs=runs/packaged --to=docs/results",),
     (
         Group(
             "What is copied",
             (
                 Flag("runs", "Folder that holds the folders of finished runs.", "runs/packaged", value="FOLDER"),
-                Flag("to", "Folder to which the findings are copied.", "docs/results", value="FOLDER"),
+                Flag("to", "Folder to which the results are copied.", "docs/results", value="FOLDER"),
                 Flag("commit", "Commit of the code that made the runs.", otherwise="the commit that is checked out"),
             ),
         ),
@@ -32,7 +32,7 @@ PAGE = Page(
 
 
 def main(values: Values, positional: Sequence[str]) -> None:
-    """Collects every run of a folder."""
+    """Copies the results of every run of a folder."""
     runs = sorted(path.parent for path in Path(values.runs).glob("*/plan.json"))
     if not runs:
         raise WsrError(f"{values.runs} holds no run; name the folder of runs with --runs")

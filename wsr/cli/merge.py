@@ -211,7 +211,7 @@ def _chosen_members(values: Values, region: "Region") -> "Region":
     )
     if not region.members:
         raise WsrError(
-            "no member is left after --members, --datasets, --families and --leave_out; leave one of them out"
+            "no member is left after --members, --datasets, --families and --leave_out; remove one of these options"
         )
     return region
 
@@ -235,7 +235,7 @@ def _given(values: Values, store: "Store", region: "Region", base: "Checkpoint",
     for name in (values.own or sorted(set(region.datasets))) if own else []:
         dataset = load(name)
         datasets[dataset.name] = dataset
-    heads = {name: store.load(name)[1] for name in region.names} if own else {}
+    heads = {name: store.head(name) for name in region.names} if own else {}
     settings = device_flags.settings_of(values, results=store.results())
     return Given(load(values.on) if values.on else None, datasets, heads, Protocol(), settings)
 

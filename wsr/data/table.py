@@ -1,6 +1,5 @@
 """The registry of datasets: the packaged corpora, the 36 datasets of the paper, and what a user registers."""
 
-import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -12,7 +11,7 @@ from wsr.data.made_up import MadeUp
 from wsr.data.metrics import METRICS, REGRESSION_METRICS
 from wsr.data.packaged import Packaged
 from wsr.data.records import Source
-from wsr.errors import WsrError
+from wsr.errors import WsrError, nearest_names
 from wsr.types import Reads
 
 FAMILIES = ("general", "nli", "topic", "sentiment", "twitter")
@@ -58,9 +57,8 @@ def find(name: str) -> DatasetSpec:
     """Returns the registered dataset. Raises: ``WsrError`` with the nearest names."""
     if name in _TABLE:
         return _TABLE[name]
-    nearest = difflib.get_close_matches(name, _TABLE, n=3) or sorted(_TABLE)[:3]
     raise WsrError(
-        f"no dataset is called {name!r}, and no file or folder; nearest: {', '.join(nearest)} "
+        f"no dataset is called {name!r}, and no file or folder; nearest: {nearest_names(name, sorted(_TABLE))} "
         f"(hub datasets are written owner/name)"
     )
 

@@ -6,7 +6,7 @@ of the target dataset, and the loss is taken on the test split. Neither split wa
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float, Shaped
@@ -17,6 +17,7 @@ from wsr.engine.probe import PROBES, ProbeResult
 from wsr.engine.scoring import key_of, score_points
 from wsr.engine.settings import Precision, Settings
 from wsr.region.region import Region
+from wsr.store.row import Row, result_row
 from wsr.types import AnyArray
 
 if TYPE_CHECKING:
@@ -80,22 +81,21 @@ class Evaluation:
         scores = {"generalised_loss": self.generalised_loss, self.dataset.metric: self.scores, "how": self.how}
         return pandas.DataFrame(scores | dict(zip(self.region.names, self.coefficients.T, strict=True)))
 
-    def rows(self, group: str, **more: str | float) -> list[dict]:
+    def rows(self, group: str, **more: Any) -> list[Row]:
         """One row a point and metric, as ``results.jsonl`` keeps them: coefficients, never weights."""
         values = {"generalised_loss": self.generalised_loss, self.dataset.metric: self.scores}
         return [
-            {
+            result_row(
+                group,
+                self.dataset.name,
+                metric,
+                of_points[point],
+                texts=self.losses.shape[1],
+                how=self.how[point],
+                members=self.region.names,
+                coefficients=row,
                 **more,
-                "group": group,
-                "members": [self.region.names[k] for k in np.flatnonzero(row)],
-                "coefficients": [float(row[k]) for k in np.flatnonzero(row)],
-                "dataset": self.dataset.name,
-                "metric": metric,
-                # JSON has no NaN, which a correlation with constant predictions is.
-                "value": float(of_points[point]) if np.isfinite(of_points[point]) else None,
-                "n": self.losses.shape[1],
-                "how": self.how[point],
-            }
+            )
             for point, row in enumerate(self.coefficients)
             for metric, of_points in values.items()
         ]

@@ -6,7 +6,7 @@ feature of a window is its loss.
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -20,6 +20,7 @@ from wsr.errors import WsrError
 from wsr.models.layers.pooling import pool
 from wsr.models.model import Model
 from wsr.region.region import Region
+from wsr.store.row import Row, result_row
 from wsr.types import Batch, Params
 
 if TYPE_CHECKING:
@@ -64,21 +65,21 @@ class LanguageModelEvaluation:
         values = dict(zip(METRICS, (self.language_model_loss, self.perplexity), strict=True))
         return pandas.DataFrame(values | dict(zip(self.region.names, self.coefficients.T, strict=True)))
 
-    def rows(self, group: str, **more: str | float) -> list[dict]:
+    def rows(self, group: str, **more: Any) -> list[Row]:
         """One row a point and metric, in the form of ``Evaluation.rows``; ``n`` counts predicted tokens."""
         tokens = int(self.texts.predicted.sum())
         return [
-            {
+            result_row(
+                group,
+                self.texts.name,
+                metric,
+                values[point],
+                texts=tokens,
+                how=EXACT,
+                members=self.region.names,
+                coefficients=row,
                 **more,
-                "group": group,
-                "members": [self.region.names[k] for k in np.flatnonzero(row)],
-                "coefficients": [float(row[k]) for k in np.flatnonzero(row)],
-                "dataset": self.texts.name,
-                "metric": metric,
-                "value": float(values[point]) if np.isfinite(values[point]) else None,
-                "n": tokens,
-                "how": EXACT,
-            }
+            )
             for point, row in enumerate(self.coefficients)
             for metric, values in zip(METRICS, (self.language_model_loss, self.perplexity), strict=True)
         ]

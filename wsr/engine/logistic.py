@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from wsr.geometry.linear_head import HIGHEST
 from wsr.runtime.cores import usable_cores
 
 MEMORY = 12  # pairs of L-BFGS
@@ -20,7 +21,7 @@ MAX_SEARCH = 8  # slopes looked at along one direction
 NEVER = float(np.log(np.finfo(np.float32).eps))  # log-probability of what was never seen
 
 # Plain float32 matrix products run in bfloat16 or TF32 on TPUs and recent GPUs.
-_dot = partial(jnp.dot, precision=jax.lax.Precision.HIGHEST)
+_dot = partial(jnp.dot, precision=HIGHEST)
 
 
 def fit_logistic(

@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from wsr.engine.logistic import fit_logistic
 from wsr.errors import WsrError
+from wsr.geometry.linear_head import einsum, logits, losses
 from wsr.types import AnyArray
 
 Features: TypeAlias = Float[AnyArray, "points texts hidden"]
@@ -24,9 +25,6 @@ Labels: TypeAlias = Int[AnyArray, " texts"] | Float[AnyArray, " texts"]
 Heads: TypeAlias = Mapping[str, Array]
 """One head a point: ``kernel [points, inputs, classes]``, ``bias [points, classes]``; a RoBERTa head has also
 ``dense_kernel [points, hidden, hidden]`` and ``dense_bias [points, hidden]``."""
-
-# Plain float32 matrix products run in bfloat16 or TF32 on TPUs and recent GPUs.
-_dot = partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
 
 
 @dataclass(frozen=True)
@@ -104,20 +102,15 @@ def fit_probe(features: Features, labels: Labels, *, classes: int, inverse_l2: f
 @jax.jit
 def fixed_head_loss(features: Features, labels: Labels, heads: Heads) -> Float[Array, "points texts"]:
     """Returns the loss of each text under given heads: cross-entropy in nats, or squared error for one output."""
-    logits = head_logits(features, heads)
-    points, _, classes = logits.shape
-    if classes == 1:
-        return jnp.square(logits[..., 0] - labels.astype(jnp.float32)[None])
-    target = jnp.broadcast_to(labels[None, :, None], (points, labels.shape[0], 1))
-    return jax.nn.logsumexp(logits, axis=-1) - jnp.take_along_axis(logits, target, axis=-1)[..., 0]
+    return losses(head_logits(features, heads), labels)
 
 
 def head_logits(features: Features, heads: Heads) -> Float[Array, "points texts classes"]:
     """Returns the logits of each text under given heads, without the loss."""
     inputs: Any = features
     if "dense_kernel" in heads:
-        inputs = jnp.tanh(_dot("pth,phi->pti", inputs, heads["dense_kernel"]) + heads["dense_bias"][:, None])
-    return _dot("pth,phk->ptk", inputs, heads["kernel"]) + heads["bias"][:, None]
+        inputs = jnp.tanh(einsum("pth,phi->pti", inputs, heads["dense_kernel"]) + heads["dense_bias"][:, None])
+    return logits(inputs, heads)
 
 
 def _result(features: Features, labels: Labels, heads: Heads) -> ProbeResult:
@@ -128,8 +121,8 @@ def _result(features: Features, labels: Labels, heads: Heads) -> ProbeResult:
 
 @jax.jit
 def _predict(features: Features, heads: Heads) -> Int[Array, "points texts"] | Float[Array, "points texts"]:
-    logits = head_logits(features, heads)
-    return logits[..., 0] if logits.shape[-1] == 1 else jnp.argmax(logits, axis=-1)
+    outputs = head_logits(features, heads)
+    return outputs[..., 0] if outputs.shape[-1] == 1 else jnp.argmax(outputs, axis=-1)
 
 
 def _check_labels(labels: Labels, classes: int) -> None:
@@ -153,18 +146,18 @@ def _fit_ridge(
     values = labels.astype(jnp.float32)
     mean = features.mean(axis=1, keepdims=True)
     inputs, targets = features - mean, (values - values.mean())[None]
-    gram = _dot("pth,pti->phi", inputs, inputs)
+    gram = einsum("pth,pti->phi", inputs, inputs)
     diagonal = jnp.diagonal(gram, axis1=1, axis2=2)
     identity = jnp.broadcast_to(jnp.eye(features.shape[-1]), gram.shape)
     factor = jnp.linalg.cholesky(gram + identity * (1 / inverse_l2 + 1e-6 * diagonal)[:, None])
 
     def refine(_: Int[Array, ""], weights: Array) -> Array:
-        residual = targets - _dot("pth,ph->pt", inputs, weights)
-        downhill = _dot("pt,pth->ph", residual, inputs) - weights / inverse_l2
+        residual = targets - einsum("pth,ph->pt", inputs, weights)
+        downhill = einsum("pt,pth->ph", residual, inputs) - weights / inverse_l2
         return weights + jax.scipy.linalg.cho_solve((factor, True), downhill[..., None])[..., 0]
 
     weights = jax.lax.fori_loop(0, 3, refine, jnp.zeros_like(mean[:, 0]))
-    bias = values.mean() - _dot("ph,ph->p", mean[:, 0], weights)
+    bias = values.mean() - einsum("ph,ph->p", mean[:, 0], weights)
     return {"kernel": weights[..., None], "bias": bias[:, None]}
 
 

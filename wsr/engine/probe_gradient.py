@@ -8,11 +8,10 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from wsr.engine.probe import fit_probe, fixed_head_loss
+from wsr.geometry.linear_head import HIGHEST
 from wsr.types import AnyArray
 
 Labels = Int[AnyArray, " _"] | Float[AnyArray, " _"]
-
-HIGHEST = jax.lax.Precision.HIGHEST  # accelerators otherwise multiply float32 in bfloat16 or TF32
 
 
 def probed_loss_and_gradient(

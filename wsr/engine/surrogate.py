@@ -23,6 +23,7 @@ from wsr.engine.probe import head_logits
 from wsr.engine.region_features import region_features
 from wsr.engine.settings import Settings
 from wsr.errors import WsrError
+from wsr.geometry import linear_head
 from wsr.region.region import Region
 from wsr.runtime import seeds
 from wsr.types import AnyArray, Head
@@ -260,7 +261,7 @@ def _mix(
     weights: Float[Array, "points nodes"], features: dict[str, Float[Array, "nodes _ hidden"]]
 ) -> dict[str, Float[Array, "points _ hidden"]]:
     return {
-        split: jnp.tensordot(weights, values, axes=1, precision=jax.lax.Precision.HIGHEST)
+        split: jnp.tensordot(weights, values, axes=1, precision=linear_head.HIGHEST)
         for split, values in features.items()
     }
 
@@ -325,12 +326,9 @@ def _fitted(
     return lambda others: np.tensordot(interpolation.weights(others), logits, axes=1)
 
 
-def _outcome(logits: Float[np.ndarray, "points texts classes"], labels: Shaped[np.ndarray, " texts"]) -> Scores:
-    if logits.shape[-1] == 1:
-        return np.square(logits[..., 0] - labels), logits[..., 0]
-    shifted = logits - logits.max(axis=-1, keepdims=True)
-    own = shifted[:, np.arange(len(labels)), labels]
-    return np.log(np.exp(shifted).sum(axis=-1)) - own, logits.argmax(axis=-1)
+def _outcome(outputs: Float[np.ndarray, "points texts classes"], labels: Shaped[np.ndarray, " texts"]) -> Scores:
+    predictions = outputs[..., 0] if outputs.shape[-1] == 1 else outputs.argmax(axis=-1)
+    return np.asarray(linear_head.losses(outputs.astype(np.float32), labels)), predictions
 
 
 def _joined(scores: Iterable[Scores]) -> Scores:

@@ -1,11 +1,10 @@
 """Points of a store by what a person calls them, and their weights leaf by leaf: no model is ever whole in memory."""
 
-import difflib
 from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from wsr.errors import WsrError
+from wsr.errors import WsrError, nearest_names
 from wsr.geometry.points import combine_one_by_one
 from wsr.geometry.trees import flatten
 from wsr.store import Store
@@ -26,17 +25,15 @@ def named_point(store: Store, text: str, members: list[str]) -> dict[str, float]
     if text == "centroid":
         return dict.fromkeys(members, 1 / len(members))
     if "=" not in text:
-        nearest = difflib.get_close_matches(text, [*names, "base", "centroid"], n=3)
-        hint = f"; nearest: {', '.join(nearest)}" if nearest else ""
         raise WsrError(
-            f"point {text!r}: expected a member of {store.path}, base, centroid, or name=0.5,other=0.5{hint}"
+            f"point {text!r}: expected a member of {store.path}, base, centroid, or name=0.5,other=0.5; "
+            f"nearest: {nearest_names(text, ['base', 'centroid', *names])}"
         )
     coefficients: dict[str, float] = {}
     for part in text.split(","):
         name, _, number = part.rpartition("=")
         if name not in names:
-            nearest = difflib.get_close_matches(name, names, n=3) or names[:3]
-            raise WsrError(f"point {text!r}: no member is called {name!r}; nearest: {', '.join(nearest)}")
+            raise WsrError(f"point {text!r}: no member is called {name!r}; nearest: {nearest_names(name, names)}")
         if name in coefficients:
             raise WsrError(f"point {text!r}: {name} is in it twice")
         try:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from wsr.geometry.linear_head import HIGHEST
 from wsr.runtime.placement import placed
 from wsr.types import AnyArray, Params
 
@@ -32,8 +33,7 @@ def combine(base: Params, members: Params, coefficients: Float[Array, "*points m
     rest = 1.0 - coefficients.sum(axis=-1)
 
     def leaf(base_leaf: AnyArray, member_leaves: AnyArray) -> Array:
-        # HIGHEST: TPUs and recent GPUs otherwise multiply float32 in bfloat16 or TF32.
-        mixed = jnp.tensordot(coefficients, member_leaves, axes=1, precision=jax.lax.Precision.HIGHEST)
+        mixed = jnp.tensordot(coefficients, member_leaves, axes=1, precision=HIGHEST)
         return mixed + _times(rest, base_leaf)
 
     return jax.tree.map(leaf, base, members)

@@ -99,8 +99,8 @@ def _entropy_and_gradient(model: "Model") -> Callable[..., Any]:
     import jax
     import jax.numpy as jnp
 
+    from wsr.geometry.linear_head import logits
     from wsr.geometry.trees import nest
-    from wsr.merging.own_texts import logits
 
     def run(leaves: Any, head: Any, batch: Any, shares: Any, total: Any) -> Any:
         def entropy(leaves: Any) -> Any:

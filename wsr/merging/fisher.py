@@ -99,7 +99,7 @@ def _one_text(model: "Model", labels: str) -> Callable[..., Any]:
     import jax
     import jax.numpy as jnp
 
-    from wsr.merging.own_texts import logits
+    from wsr.geometry.linear_head import logits
 
     def add(params: Any, head: Any, batch: Any, key: Any, total: Any) -> Any:
         outputs, back = jax.vjp(lambda own: logits(model.encode(own, batch), head)[0], params)

@@ -1,6 +1,5 @@
 """What a way to merge is: a frozen dataclass whose fields are its options, documented and checked."""
 
-import difflib
 import importlib
 import types
 from collections.abc import Callable, Mapping, Sequence
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, get_args, get_type_
 
 import numpy as np
 
-from wsr.errors import WsrError
+from wsr.errors import WsrError, nearest_names
 
 if TYPE_CHECKING:
     from wsr.engine.evaluate import Protocol
@@ -161,8 +160,7 @@ class OfData(Method):
 def find(name: str) -> type[Method]:
     """Returns the class of a method; raises with the nearest names where there is none."""
     if name not in METHODS:
-        nearest = difflib.get_close_matches(name, METHODS, n=3) or list(METHODS)
-        raise WsrError(f"no merge method is called {name!r}; nearest: {', '.join(nearest)}")
+        raise WsrError(f"no merge method is called {name!r}; nearest: {nearest_names(name, METHODS)}")
     module, _, kind = METHODS[name].rpartition(".")
     return getattr(importlib.import_module(module), kind)
 

@@ -1,9 +1,7 @@
 """Members' own datasets and heads, as methods that draw on them need both. Imported by such methods when they run."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
 
 from wsr.data.dataset import AnySplit, Dataset
 from wsr.data.packing import Batches, evaluation_batches, row_length_for
@@ -60,8 +58,3 @@ def batches_of(model: Model, split: AnySplit, *, rows: int = 16, row_length: int
     """Returns the texts in rows, as long as the longest needs."""
     length = row_length_for(row_length, split)
     return evaluation_batches(split, rows=rows, row_length=length, packed=packed and model.packed)
-
-
-def logits(features: Float[Array, "batch hidden"], head: Head) -> Float[Array, "batch classes"]:
-    """Returns what the head answers."""
-    return jnp.matmul(features, head["kernel"], precision=jax.lax.Precision.HIGHEST) + head["bias"]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wsr.errors import WsrError
+from wsr.errors import WsrError, nearest_names
 from wsr.merging.method import Method, made
 from wsr.merging.yaml_file import read_yaml
 
@@ -123,10 +123,8 @@ def read_recipe(path: Path) -> MergeRecipe:
         raise WsrError(f"{path}: {', '.join(unknown)}: not supported; a recipe has {', '.join(KEYS)}")
     name = content.get("merge_method")
     if not isinstance(name, str) or name not in _METHODS:
-        import difflib
-
-        nearest = difflib.get_close_matches(str(name), _METHODS, n=3) or sorted(_METHODS)
-        raise WsrError(f"{path}: merge_method: {name}: not supported in recipes; nearest: {', '.join(nearest)}")
+        nearest = nearest_names(name, sorted(_METHODS))
+        raise WsrError(f"{path}: merge_method: {name}: not supported in recipes; nearest: {nearest}")
     models = _models(path, content.get("models"))
     return _with_base(path, name, content, models)
 

@@ -83,6 +83,8 @@ def _program(model: "Model") -> Callable[..., Any]:
     import jax
     import jax.numpy as jnp
 
+    from wsr.geometry.linear_head import matmul
+
     inputs_of = model.kernel_inputs
     assert inputs_of is not None
 
@@ -97,7 +99,7 @@ def _program(model: "Model") -> Callable[..., Any]:
                 flat = inputs.reshape(-1, inputs.shape[-1]).astype(jnp.float32)
                 mask = masks.get(len(flat), jnp.ones(len(flat), bool))
                 flat = jnp.where(mask[:, None], flat, 0.0)
-                gram += jnp.matmul(flat.T, flat, precision=jax.lax.Precision.HIGHEST)
+                gram += matmul(flat.T, flat)
                 count += mask.sum()
             return gram, count
 

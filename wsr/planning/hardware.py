@@ -1,11 +1,10 @@
 """Machines as data: what their makers publish of them, and the machine this runs on, measured."""
 
-import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from wsr.errors import WsrError
+from wsr.errors import WsrError, nearest_names
 
 
 @dataclass(frozen=True)
@@ -89,8 +88,7 @@ def find(name: str) -> Hardware:
     kind = _ALIASES.get(match[1], match[1]) if match else ""
     if match is None or kind not in CHIPS:
         names = [f"{known}-8" for known in CHIPS] + [HERE]
-        nearest = difflib.get_close_matches(name, [*CHIPS, *names], n=3) or names
-        raise WsrError(f"--hardware={name}: unknown; nearest: {', '.join(nearest)}")
+        raise WsrError(f"--hardware={name}: unknown; nearest: {nearest_names(name, [*names, *CHIPS], most=len(names))}")
     chip = CHIPS[kind]
     number = int(match[2] or chip.per_name)
     if number % chip.per_name:

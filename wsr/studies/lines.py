@@ -14,6 +14,7 @@ from wsr.region.region import Member, Region
 from wsr.report.document import Figure, Section, Table
 from wsr.statistics.bootstrap import bootstrap_mean
 from wsr.statistics.compare import Interval, barrier_interval, barriers
+from wsr.store.row import result_row
 from wsr.studies.harness.context import Context, Request, score_all
 from wsr.studies.harness.verdict import above, below, verdict
 
@@ -258,19 +259,17 @@ def _told(interval: Interval) -> str:
 def _interval_row(
     study: str, kind: str, names: Sequence[str], target: str, metric: str, interval: Interval, evaluation: Evaluation
 ) -> dict:
-    return {
-        "study": study,
-        "group": kind,
-        "members": list(names),
-        "coefficients": [],
-        "dataset": target,
-        "metric": metric,
-        "value": interval.value,
-        "low": interval.low,
-        "high": interval.high,
-        "n": evaluation.losses.shape[1],
-        "how": evaluation.how[0],
-    }
+    return result_row(
+        kind,
+        target,
+        metric,
+        interval.value,
+        texts=evaluation.losses.shape[1],
+        how=evaluation.how[0],
+        members=names,
+        interval=(interval.low, interval.high),
+        study=study,
+    )
 
 
 def _rows(evaluation: Evaluation, study: str, pair: Pair, alphas: np.ndarray) -> list[dict]:

@@ -9,12 +9,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from wsr.errors import WsrError
+from wsr.geometry.linear_head import matmul
 from wsr.geometry.low_rank import Factors, LowRank
 from wsr.geometry.trees import flatten, nest
 from wsr.models.model import Model
@@ -53,7 +52,7 @@ def adapted(model: Model, scale: float) -> Model:
         leaves = flatten({key: part for key, part in params.items() if key != _BESIDE})
         for path, factors in _by_leaf(flatten(params[_BESIDE])).items():
             # HIGHEST: as where weights are mixed, TPUs and recent GPUs would multiply in less.
-            product = jnp.matmul(factors.a, factors.b, precision=jax.lax.Precision.HIGHEST)
+            product = matmul(factors.a, factors.b)
             leaves[path] = leaves[path] + scale * product
         return model.encode(nest(leaves), batch, dropout_key=dropout_key)
 

@@ -11,6 +11,7 @@ from jaxtyping import Float
 
 from wsr.data.dataset import Dataset
 from wsr.data.metrics import score
+from wsr.geometry.linear_head import logits
 from wsr.geometry.low_rank import LowRank, add
 from wsr.geometry.trees import flatten, nest
 from wsr.models.features import all_features
@@ -84,7 +85,7 @@ def groups_of(jobs: Sequence[Job], chunk: int) -> list[list[Job]]:
 
 def predict(features: Float[AnyArray, "texts hidden"], head: Head, *, regression: bool) -> np.ndarray:
     """Returns class ids, or values for regression, of a member's own head."""
-    outputs = np.asarray(features) @ np.asarray(head["kernel"]) + np.asarray(head["bias"])
+    outputs = np.asarray(logits(features, head))
     return outputs[:, 0] if regression else outputs.argmax(axis=1)
 
 

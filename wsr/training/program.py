@@ -15,6 +15,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int
 
+from wsr.geometry.linear_head import logits
 from wsr.geometry.trees import nest, stack
 from wsr.models.model import Model
 from wsr.runtime import seeds
@@ -89,7 +90,7 @@ def loss_of_outputs(
     classes: Int[Array, ""],
     regression: bool,
 ) -> Float[Array, ""]:
-    outputs = features @ head["kernel"] + head["bias"]
+    outputs = logits(features, head)
     if regression:
         each = jnp.square(outputs[:, 0] - labels)
     else:

@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Mapping
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
+
+from wsr.geometry.linear_head import matmul
 
 
 def pool(
@@ -33,7 +34,7 @@ def _mean_of_tokens(
     texts = jnp.arange(starts.shape[0], dtype=text_ids.dtype)
     members = (texts[:, None] == text_ids.reshape(1, -1)).astype(hidden.dtype)
     tokens = jnp.maximum(members.sum(axis=1, keepdims=True), 1.0)
-    return jnp.matmul(members / tokens, hidden.reshape(-1, hidden.shape[-1]), precision=jax.lax.Precision.HIGHEST)
+    return matmul(members / tokens, hidden.reshape(-1, hidden.shape[-1]))
 
 
 def _last_token(

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from wsr.engine.evaluate import EXACT
 from wsr.report.document import Cell, Table
 from wsr.statistics.clustering import (
     ClusterScores,
@@ -23,6 +24,7 @@ from wsr.statistics.clustering import (
     spectral_clipped,
 )
 from wsr.statistics.compare import Interval
+from wsr.store.row import result_row
 
 METHODS: Mapping[str, Callable] = {
     "spectral": spectral,
@@ -208,19 +210,17 @@ def cosine_rows(study: str, names: Sequence[str], found: Sequence[Related]) -> l
 
 def row(study: str, group: str, names: Sequence[str], metric: str, interval: Interval) -> dict:
     """Returns a row on the members as a whole; a value that has no interval has no ends."""
-    ends = {"low": interval.low, "high": interval.high} if np.isfinite([interval.low, interval.high]).all() else {}
-    return {
-        "study": study,
-        "group": group,
-        "members": list(names),
-        "coefficients": [],
-        "dataset": "",
-        "metric": metric,
-        "value": interval.value,
-        **ends,
-        "n": len(names),
-        "how": "exact",
-    }
+    return result_row(
+        group,
+        "",
+        metric,
+        interval.value,
+        texts=len(names),
+        how=EXACT,
+        members=names,
+        interval=(interval.low, interval.high),
+        study=study,
+    )
 
 
 def told(interval: Interval, decimals: int = 3) -> str:

@@ -91,7 +91,7 @@ class Lab:
         """Returns the heads of the members that ``trained`` has stored, by name."""
         store = self._store(jobs)
         names = [member_name(job) for job in jobs]
-        return {name: store.load(name)[1] for name in names if name in store}
+        return {name: store.head(name) for name in names if name in store}
 
     def context(self, region: Region, targets: Sequence[str] | None = None) -> Context:
         """Returns what the studies of ``wsr.studies`` are given; targets (None: the preset's) need no member."""
