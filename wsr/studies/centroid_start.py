@@ -40,7 +40,9 @@ class FewShot:
     """Of a target's fine-tuning split, drawn by the seed; 0: all."""
     seeds: int = 3
     bitfit: Recipe = field(
-        default_factory=lambda: Recipe(mode="bitfit", learning_rate=3e-3, batch_size=16, epochs=5, dropout=False)
+        default_factory=lambda: Recipe(
+            mode="bitfit", learning_rate=3e-3, batch_size=16, epochs=5, warmup=0.006, dropout=False
+        )
     )
     inverse_l2: float = 1.0
     """Of the head-only probe, which is fitted to its optimum."""

@@ -99,7 +99,7 @@ PRESETS = {
         group_targets=("made_up_a1", "made_up_b1"),
         start_targets=("made_up_a1",),
         seeds=2,
-        recipe=Recipe(learning_rate=1e-2, batch_size=32, epochs=4, dropout=False),
+        recipe=Recipe(learning_rate=1e-2, batch_size=32, epochs=4, warmup=0.006, dropout=False),
         max_length=48,
         split_sizes={"finetune": 160, "probe": 40, "validation": 20, "test": 40},
         alphas=(0.0, 0.5, 1.0),
