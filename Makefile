@@ -8,7 +8,11 @@ comma := ,
 # Extras to install: JAX for CUDA where there is an NVIDIA driver; on a TPU VM: make demo EXTRAS=tpu
 EXTRAS ?= $(if $(shell command -v nvidia-smi),cuda)
 
-.PHONY: help demo test check-report torture bench bench-gpu bench-choices results-tables lint format torch clean
+# Most of the time of the tests is spent on compiling small programs, so XLA is told not to optimise them.
+# `make torture` and pytest by hand compile as users do.
+QUICK_TO_COMPILE := --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false
+
+.PHONY: help demo test check-report torture bench bench-gpu bench-choices results-tables docs tutorials wheel lint format torch clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -18,7 +22,7 @@ demo: .venv/.installed  ## fine-tune, map, evaluate and merge a real population 
 	@$(BIN)/wsr demo $(DEMO_FLAGS)
 
 test: .venv/.installed-dev lint  ## lint, then the tests (at most 15 minutes on two cores)
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup
+	@XLA_FLAGS="$(QUICK_TO_COMPILE) $$XLA_FLAGS" $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # Needs node and a Chromium (on Debian: apt-get install nodejs npm chromium), named by CHROMIUM where it is elsewhere.
 check-report: .venv/.installed-dev tests/browser/node_modules  ## the report in a browser: two widths, light and dark, keyboard, paper, axe
@@ -43,7 +47,19 @@ bench-choices: torch  ## why the project is written as it is: packing or buckets
 	@$(BIN)/python -m benchmarks --only=encoder,packing --out=benchmarks/results/cpu $(BENCH_FLAGS)
 
 results-tables: .venv/.installed  ## whether the pages of results are what the committed rows say
-	@for page in results merging reliability; do $(BIN)/python -m experiments.results --page=docs/$$page.md || exit 1; done
+	@$(BIN)/python -m experiments.results
+
+docs: .venv/.installed-docs  ## build the documentation into site/; a broken link or reference is an error
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+
+tutorials: .venv/.installed-docs  ## execute the tutorials (about 3 minutes on two cores); make docs then shows their outputs
+	@rm -rf build/tutorials && mkdir -p build/tutorials
+	@for tutorial in $(basename $(notdir $(wildcard docs/tutorials/*.py))); do \
+		echo "docs/tutorials/$$tutorial.py" && \
+		$(BIN)/jupytext --quiet --to ipynb --output build/tutorials/$$tutorial.ipynb docs/tutorials/$$tutorial.py && \
+		PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/jupyter nbconvert --log-level=ERROR --KernelManager.transport=ipc \
+			--to notebook --execute --inplace build/tutorials/$$tutorial.ipynb || exit 1; \
+	done
 
 lint: .venv/.installed-dev  ## ruff (format and check) and mypy
 	@$(BIN)/ruff format --check .
@@ -56,6 +72,14 @@ format: .venv/.installed-dev  ## rewrite the code as ruff wants it
 
 torch: .venv/.installed-dev  ## install PyTorch, the oracle of the parity tests (without it they are skipped)
 	@$(BIN)/pip install -q $(PIP_FLAGS) torch==2.13.0
+
+wheel: .venv/bin/python  ## build the wheel, check it, install it alone and run the README's Python example
+	@rm -rf build/wheel && $(BIN)/pip install -q --disable-pip-version-check $(PIP_FLAGS) build twine
+	@$(BIN)/python -m build --outdir=build/wheel .
+	@$(BIN)/twine check --strict build/wheel/*
+	@$(PYTHON) -m venv build/wheel/alone && build/wheel/alone/bin/pip install -q --disable-pip-version-check $(PIP_FLAGS) build/wheel/*.whl
+	@sed -n '/^```python$$/,/^```$$/{//!p;/^```$$/q}' README.md > build/wheel/example.py
+	@cd build/wheel && alone/bin/python example.py && echo "the wheel runs the README's example"
 
 clean:  ## remove the environment and the caches, not the runs
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache build *.egg-info
@@ -74,4 +98,9 @@ clean:  ## remove the environment and the caches, not the runs
 .venv/.installed-dev: pyproject.toml | .venv/bin/python
 	@echo "installing wsr and what its tests need into .venv"
 	@$(BIN)/pip install -q --disable-pip-version-check $(PIP_FLAGS) -e '.[dev$(if $(EXTRAS),$(comma)$(EXTRAS))]'
+	@touch $@ .venv/.installed
+
+.venv/.installed-docs: pyproject.toml | .venv/bin/python
+	@echo "installing wsr and what its documentation needs into .venv"
+	@$(BIN)/pip install -q --disable-pip-version-check $(PIP_FLAGS) -e '.[docs$(if $(EXTRAS),$(comma)$(EXTRAS))]'
 	@touch $@ .venv/.installed

@@ -1,7 +1,10 @@
 """Shared by all tests: shapes checked at run time, compiled programs kept on disk, one small world a session."""
 
+import ctypes
+import gc
 import json
 import os
+import sys
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -12,12 +15,15 @@ from jaxtyping import install_import_hook
 
 install_import_hook("wsr", "typechecking.checked")
 
+import jax
 import pytest
 
 from wsr.runtime.compilation import use_persistent_cache
 
 # Compiling takes most of the time of tests on small models: a second run compiles nothing.
 use_persistent_cache()
+
+FORGET_BYTES = 3 * 2**29
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -63,6 +69,23 @@ def dataset(tiny):
     from worlds import made_up
 
     return made_up(tiny, "made_up_a1")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown() -> None:
+    """Forgets compiled programs where they have come to take much memory; who needs one again reads it from the disk.
+
+    Kept to the end they would be more than 5 GB in each worker.
+    """
+    if sys.platform == "linux" and _resident_bytes() > FORGET_BYTES:
+        jax.clear_caches()
+        gc.collect()
+        ctypes.CDLL("libc.so.6").malloc_trim(0)  # what was freed goes back to the system
+
+
+def _resident_bytes() -> int:
+    """The memory of this process."""
+    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

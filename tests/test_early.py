@@ -12,7 +12,7 @@ from worlds import made_up
 
 from benchmarks.early import EVEN, FULL, simulated_answers, true_probability
 from wsr.engine import early
-from wsr.engine.early import Group, Size, early_answer, probability_interval, schedule
+from wsr.engine.early import Group, Size, compare, probability_interval, schedule
 from wsr.engine.evaluate import evaluate
 from wsr.engine.settings import Settings
 from wsr.errors import WsrError
@@ -129,7 +129,7 @@ def test_losses_are_those_of_the_engine_and_no_text_is_read_twice(dataset, group
         ),
     )
     points = Results.on_disk(tmp_path)
-    answer = early_answer(*groups, dataset, generator=np.random.default_rng(4), settings=Settings(results=points))
+    answer = compare(*groups, dataset, generator=np.random.default_rng(4), settings=Settings(results=points))
     assert len(answer.looks) == 5
     assert answer.texts_read == answer.texts_needed == answer.texts_in_full == 18 * 80
     assert sum(models * sum(texts) for models, texts in read) == 18 * 80
@@ -141,7 +141,7 @@ def test_losses_are_those_of_the_engine_and_no_text_is_read_twice(dataset, group
         rows = draw.permutation(group.coefficients)
         np.testing.assert_allclose(found, evaluate(group.region, rows, dataset).losses[:, texts], atol=1e-4)
 
-    again = early_answer(
+    again = compare(
         *groups, dataset, generator=np.random.default_rng(4), settings=Settings(results=Results.on_disk(tmp_path))
     )
     assert again.texts_read == 0
@@ -151,7 +151,7 @@ def test_losses_are_those_of_the_engine_and_no_text_is_read_twice(dataset, group
 def test_a_clear_answer_reads_less(tiny, groups):
     data = made_up(tiny, "made_up_a1", finetune=240, probe=60)
     many = replace(data, splits={**data.splits, "test": data.splits["finetune"]})
-    answer = early_answer(*groups, many, generator=np.random.default_rng(0))
+    answer = compare(*groups, many, generator=np.random.default_rng(0))
     assert answer.looks[-1].better == "a"
     assert answer.texts_read == answer.texts_needed < answer.texts_in_full
     assert answer.saved == pytest.approx(1 - answer.texts_needed / answer.texts_in_full)

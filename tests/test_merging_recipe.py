@@ -168,14 +168,14 @@ LINEAR = "merge_method: linear\nmodels: [{model: a.safetensors}, {model: b.safet
         (LINEAR + "slices: []", "slices: not supported"),
         (LINEAR + "tokenizer_source: union", "tokenizer_source: not supported"),
         (LINEAR + "dtype: int8", "dtype: int8: expected one of float32"),
-        (LINEAR.replace("weight: 1", "weight: [0, 1]"), "a gradient over layers is not supported; use filters"),
-        (LINEAR.replace("weight: 1", "weight: {value: [0, 1]}"), "a gradient over layers is not supported"),
-        (LINEAR.replace("weight: 1", "wait: 1"), "wait: no parameter of linear; it has int8_mask, normalize, weight"),
+        (LINEAR.replace("weight: 1", "weight: [0, 1]"), "gradients over layers are not supported; use filters"),
+        (LINEAR.replace("weight: 1", "weight: {value: [0, 1]}"), "gradients over layers are not supported"),
+        (LINEAR.replace("weight: 1", "wait: 1"), "wait: not a parameter of linear; it has int8_mask, normalize"),
         (LINEAR.replace("weight: 1", "normalize: 1, weight: 1"), "normalize = 1; expected bool"),
         (LINEAR.replace("weight: 1", "weight: some"), "weight = 'some'; expected float"),
         (LINEAR.replace("{weight: 1}", "{}"), r"linear needs weight of a.safetensors \(embeddings.weight\)"),
         (LINEAR.replace("linear", "ties"), "ties needs base_model"),
-        (LINEAR.replace("b.saf", "a.saf"), "a.safetensors is there twice"),
+        (LINEAR.replace("b.saf", "a.saf"), "a.safetensors is listed twice"),
         (LINEAR.replace("b.saf", "x.saf"), "x.safetensors: expected a .safetensors file or a folder"),
         (LINEAR.replace("models: ", "models: {"), "cannot be read as YAML"),
         ("- a", "expected a recipe with merge_method"),
@@ -206,7 +206,7 @@ def test_files_that_do_not_belong_together_are_refused_with_all_differences(file
 
 def test_an_index_may_not_leave_its_folder(tmp_path):
     (tmp_path / "model.safetensors.index.json").write_text('{"weight_map": {"a": "../x.safetensors"}}')
-    with pytest.raises(WsrError, match="plain file names of the same folder"):
+    with pytest.raises(WsrError, match="names of safetensors files in the same folder"):
         open_tensors(tmp_path)
 
 

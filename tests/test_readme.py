@@ -1,4 +1,4 @@
-"""The README's own commands and snippets, as a reader would run them, in an empty folder."""
+"""Commands and snippets of the README and the pages that follow it, as a reader runs them, in an empty folder."""
 
 import re
 import shlex
@@ -9,10 +9,26 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
-COMMANDS = [line for language, block in BLOCKS if language == "sh" for line in block.splitlines()]
-SNIPPETS = [block for language, block in BLOCKS if language == "python"]
+README = ROOT / "README.md"
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+
+
+COMMANDS = [line for block in blocks(README, "sh") for line in block.splitlines()]
+GOING_ON = [
+    line
+    for page in ("evaluate", "checkpoints")
+    for block in blocks(ROOT / "docs" / f"{page}.md", "sh")
+    for line in block.splitlines()
+    if line not in COMMANDS
+]
+"""Commands of two pages, which take the README's store further."""
+SNIPPETS = {
+    "README": blocks(README, "python"),
+    "datasets": blocks(ROOT / "docs" / "datasets.md", "python"),
+}
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +47,7 @@ def test_the_two_commands_are_named_and_exist():
 
 
 def test_the_commands_run_in_order(folder):
-    for command in COMMANDS:
+    for command in [*COMMANDS, *GOING_ON]:
         words = shlex.split(command)
         if words == ["make", "test"]:
             continue  # this is it
@@ -40,24 +56,18 @@ def test_the_commands_run_in_order(folder):
             words = ["make", f"--directory={ROOT}", "demo", f"DEMO_FLAGS=--preset=smoke --out={folder / 'runs/smoke'}"]
         done = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
-    for made in ("runs/smoke/report.html", "runs/mine-map/map.html", "runs/mine-merged/model.safetensors"):
+    for made in (
+        "runs/smoke/report.html",
+        "runs/mine-map/map.html",
+        "runs/mine-merged/model.safetensors",
+        "runs/ties/config.json",
+    ):
         assert (folder / made).is_file()
 
 
-@pytest.mark.parametrize("snippet", SNIPPETS, ids=range(len(SNIPPETS)))
-def test_the_snippets_run(folder, snippet):
-    done = subprocess.run([sys.executable, "-c", snippet], cwd=folder, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-
-
-def test_the_links_lead_somewhere():
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)", README):
-        assert (ROOT / target).is_file(), target
-
-
-def test_the_rooms_of_the_list_exist_and_none_is_missing():
-    named = set(re.findall(r"`(wsr/[\w.]+?)/?`", README.split("## Where things are")[1]))
-    for name in named:
-        assert (ROOT / name).exists(), name
-    folders = {f"wsr/{path.name}" for path in (ROOT / "wsr").iterdir() if path.is_dir() and path.name != "__pycache__"}
-    assert folders <= named
+@pytest.mark.parametrize("page", SNIPPETS)
+def test_the_snippets_run(folder, page):
+    assert SNIPPETS[page]
+    for snippet in SNIPPETS[page]:
+        done = subprocess.run([sys.executable, "-c", snippet], cwd=folder, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr

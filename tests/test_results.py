@@ -34,7 +34,13 @@ def kept(tmp_path):
     run.mkdir(parents=True)
     curve = {"series": [{"name": "one", "x": [0, 1], "y": [1, 2]}], "x_label": "alpha", "y_label": "loss"}
     section = Section(
-        "The hull", "Is it lower?", "88 %", "79 % of pairs", "partly", ("Few.",), (Figure("curves", "Line", "", curve),)
+        "The hull",
+        "Is it lower?",
+        "88 %",
+        "79 % of pairs",
+        "partly",
+        ("Few.",),
+        (Figure("curves", "Line", "Lower is better.", curve),),
     )
     document = Document("hull", ("The hull: partly.",), {"command": "python -m experiments.hull"}, (section,))
     (run / "plan.json").write_text(json.dumps({"experiment": "hull"}))
@@ -78,11 +84,11 @@ def test_collecting_again_changes_no_byte_and_leaves_no_stale_figure(kept, tmp_p
 def test_a_table_of_several_rows_a_line_gives_mean_and_range(kept):
     found = lines("table: hull by=group,dataset,epochs metric=generalised_loss", kept)
     assert found == [
-        "| group | dataset | epochs | rows | generalised_loss: mean | smallest | largest |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-        "| In | a | 2 | 2 | 0.375 | 0.250 | 0.500 |",
-        "| In' | a | 2 | 1 | 0.125 | 0.125 | 0.125 |",
-        "| In' | b | 0.5 | 1 | – | – | – |",
+        "| group | dataset | epochs | values | generalised loss: mean | range |",
+        "| --- | --- | --- | --- | --- | --- |",
+        "| In | a | 2 | 2 | 0.375 | 0.250 to 0.500 |",
+        "| In' | a | 2 | 1 | 0.125 | 0.125 to 0.125 |",
+        "| In' | b | 0.5 | 1 | – | – |",
         "",
         "`python -m experiments.hull`, commit `abc123`, [rows](results/hull.jsonl.gz)",
     ]
@@ -117,10 +123,11 @@ def test_other_values_choose_rows(kept):
     assert lines("table: hull by=group metric=generalised_loss epochs=2", kept)[2].startswith("| In | 2 | 0.375")
 
 
-def test_findings_figures_and_verdicts(kept):
+def test_findings_figures_and_verdict(kept):
     assert lines("findings: hull", kept) == ["- **The hull: partly.** 79 % of pairs.", "  - Few."]
-    assert lines("figures: hull", kept) == ["![Line](results/figures/hull.0.svg)"]
-    assert lines("verdicts: all", kept)[2] == "| `hull` | The hull | Is it lower? | **partly** |"
+    assert lines("figures: hull", kept) == ["*Line.* Lower is better.<br>![Line](results/figures/hull.0.svg)"]
+    assert lines("figures: hull 0", kept) == lines("figures: hull", kept)
+    assert lines("verdict: hull", kept) == ["**Verdict: partly.**"]
     assert lines("table: plane", kept) == ["Not run: there is no results/plane.jsonl.gz."]
 
 
@@ -133,6 +140,16 @@ def test_what_several_sections_say_is_said_once(kept):
     found = lines("findings: hull", kept)
     assert found == ["- **The hull: partly.** 79 % of pairs.", "  - Few.", found[2], "  - Fewer."]
     assert found[2].startswith("- **Again: partly.**")
+    assert lines("verdict: hull", kept) == ["**Verdict: partly.**"]
+
+
+def test_verdicts_that_differ_are_given_section_by_section(kept):
+    run = kept.parent.parent / "runs" / "hull"
+    document = Document.from_json((run / "document.json").read_text())
+    second = replace(document.sections[0], title="Again", verdict="holds")
+    (run / "document.json").write_text(replace(document, sections=(*document.sections, second)).to_json())
+    collect(run, kept, commit="abc123")
+    assert lines("verdict: hull", kept) == ["- **The hull: partly.**", "- **Again: holds.**"]
 
 
 def test_a_long_table_is_folded(kept):
@@ -141,16 +158,18 @@ def test_a_long_table_is_folded(kept):
     collect(run, kept, commit="abc123")
     found = lines("table: hull", kept)
     assert found[:3] == [
-        "<details><summary>31 lines: group, dataset, metric, value</summary>",
+        '<details markdown="1"><summary>31 lines: group, dataset, metric, value</summary>',
         "",
         "| group | dataset | metric | value |",
     ]
     assert sum(line.startswith("| In |") for line in found) == 31
     assert "</details>" in found
+    assert lines("table: hull by=group folded=yes", kept)[0].startswith("<details")
+    assert not lines("table: hull by=group", kept)[0].startswith("<details")
 
 
 def test_a_page_made_twice_is_the_same(kept):
-    once = rendered(page("table: hull") + page("verdicts: all"), load_kept(kept))
+    once = rendered(page("table: hull") + page("verdict: hull"), load_kept(kept))
     assert rendered(once, load_kept(kept)) == once
 
 
@@ -159,6 +178,7 @@ def test_a_page_made_twice_is_the_same(kept):
     [
         (page("table: hull metric=nonsense"), "table of hull: no row has metric=nonsense, group, dataset"),
         ("<!-- table: hull -->\n", "not closed by <!-- end -->"),
+        (page("figures: hull 1"), "figures of hull: expected numbers below 1, got 1"),
     ],
 )
 def test_a_page_that_cannot_be_made_is_an_error(kept, text, told):
@@ -213,11 +233,24 @@ def test_the_commands_collect_write_and_compare(kept, tmp_path):
 def test_a_table_may_have_a_column_for_each_value(kept):
     made = rendered(page("table: hull by=group across=dataset metric=P_B"), load_kept(kept))
     assert "| group | a | b |\n| --- | --- | --- |\n| In' > In | 1.000 | 0.500 |\n" in made
+    with_ends = lines("table: hull by=group across=dataset metric=P_B interval=yes", kept)
+    assert with_ends[2] == "| In' > In | 1.000 (0.750 to 1.000) | 0.500 |"
+    assert lines("table: hull by=group across=dataset metric=generalised_loss", kept)[2] == "| In | 0.375 | – |"
     with pytest.raises(WsrError, match="no row has metric=nothing"):
         rendered(page("table: hull by=group across=dataset metric=nothing"), load_kept(kept))
 
 
-@pytest.mark.parametrize("name", ["results", "merging", "reliability"])
-def test_the_pages_of_the_project_are_what_their_rows_say(name):
-    done = run("results", f"--page=docs/{name}.md")
-    assert done.returncode == 0, done.stdout + done.stderr
+def test_the_halves_of_a_metric_may_be_line_and_column(kept):
+    metrics = {"adjusted_rand, spectral": 0.5, "adjusted_rand, spectral, clipped": 0.75, "mean cosine": 0.25}
+    run = kept.parent.parent / "runs" / "hull"
+    write_rows(run / "results.jsonl", [ROWS[2] | {"metric": name, "value": value} for name, value in metrics.items()])
+    collect(run, kept, commit="abc123")
+    assert lines("table: hull by=measure across=method", kept)[:3] == [
+        "| measure | spectral | spectral, clipped |",
+        "| --- | --- | --- |",
+        "| adjusted Rand index | 0.500 | 0.750 |",
+    ]
+
+
+def test_links_lead_from_the_page_to_the_folder_of_the_studies(kept):
+    assert "[rows](hull.jsonl.gz)" in rendered(page("table: hull"), load_kept(kept), results=".")

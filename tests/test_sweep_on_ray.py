@@ -33,8 +33,6 @@ from wsr.training.sweep.units import Unit
 
 TESTS = Path(__file__).parent
 TRAIN = ["--base=tiny", "--datasets=made_up_a1", "--size=64", "--max_length=48", "--batch_size=16", "--epochs=1"]
-# One process starts Ray, which is slow.
-pytestmark = pytest.mark.xdist_group("ray")
 
 
 @pytest.fixture(scope="module")

@@ -1,22 +1,25 @@
-"""Points of a store by what a person calls them, and their weights leaf by leaf: no model is ever whole in memory."""
+"""Points of a store by name, and their weights one leaf at a time, so that no model is whole in memory."""
 
-import difflib
 from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from wsr.errors import WsrError
+from wsr.errors import WsrError, nearest_names
 from wsr.geometry.points import combine_one_by_one
 from wsr.geometry.trees import flatten
 from wsr.store import Store
 
 
 def named_point(store: Store, text: str, members: list[str]) -> dict[str, float]:
-    """Returns the coefficients of a point by member: "base", "centroid" (of ``members``), a member's name, or a list
-    of coefficients, "name=0.5,other=0.5".
+    """Returns the coefficients of a point, by member.
+
+    Args:
+      store: the store.
+      text: ``base``, ``centroid``, the name of a member, or a list of coefficients such as ``name=0.5,other=0.5``.
+      members: names of the members whose average is ``centroid``.
 
     Raises:
-        WsrError: what it says is none of them.
+      WsrError: if ``text`` is none of these.
     """
     names = store.names()
     if text in names:
@@ -26,17 +29,15 @@ def named_point(store: Store, text: str, members: list[str]) -> dict[str, float]
     if text == "centroid":
         return dict.fromkeys(members, 1 / len(members))
     if "=" not in text:
-        nearest = difflib.get_close_matches(text, [*names, "base", "centroid"], n=3)
-        hint = f"; nearest: {', '.join(nearest)}" if nearest else ""
         raise WsrError(
-            f"point {text!r}: expected a member of {store.path}, base, centroid, or name=0.5,other=0.5{hint}"
+            f"point {text!r}: expected a member of {store.path}, base, centroid, or name=0.5,other=0.5; "
+            f"nearest: {nearest_names(text, ['base', 'centroid', *names])}"
         )
     coefficients: dict[str, float] = {}
     for part in text.split(","):
         name, _, number = part.rpartition("=")
         if name not in names:
-            nearest = difflib.get_close_matches(name, names, n=3) or names[:3]
-            raise WsrError(f"point {text!r}: no member is called {name!r}; nearest: {', '.join(nearest)}")
+            raise WsrError(f"point {text!r}: no member is called {name!r}; nearest: {nearest_names(name, names)}")
         if name in coefficients:
             raise WsrError(f"point {text!r}: {name} is in it twice")
         try:
@@ -49,7 +50,12 @@ def named_point(store: Store, text: str, members: list[str]) -> dict[str, float]
 
 
 def open_point(store: Store, coefficients: Mapping[str, float]) -> Callable[[str], np.ndarray]:
-    """Returns ``leaf(path)``, which gives one leaf of the point, read from the members that have a part in it."""
+    """Returns ``leaf(path)``, which computes one leaf of a point from the members with a nonzero coefficient.
+
+    Args:
+      store: the store.
+      coefficients: coefficients of the point, by member.
+    """
     base = flatten(store.base())
     row = np.array(list(coefficients.values()), np.float64)
 

@@ -1,4 +1,4 @@
-"""AdaMerging: coefficients that make the merged model sure of its answers on unlabelled texts of each task."""
+"""AdaMerging: coefficients that make the merged model confident on unlabelled texts of each task."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from wsr.errors import WsrError
-from wsr.merging.method import Given, OfData, one_of, option, positive
+from wsr.merging.method import Given, OfData, at_least, one_of, option, positive
 
 if TYPE_CHECKING:
     from wsr.models.model import Model
@@ -17,30 +17,58 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class AdaMerging(OfData):
-    """AdaMerging: ``min_c sum_k mean_x H(softmax(head_k(f(x; base + sum_j c_j tau_j))))``, ``H`` the entropy.
+    """AdaMerging: coefficients with the lowest prediction entropy on the members' own texts.
 
-    One coefficient a member ("task") or one for each leaf of each member ("layer"). Texts are those of the members'
-    own validation splits; labels are not read, unless a member has no head and a probe stands in for it. Adam.
-    Source: Yang et al., AdaMerging, 2024, which takes 500 steps at 0.001 from 0.3.
+    ``min_c sum_k mean_x H(softmax(head_k(f(x; base + sum_j c_j tau_j))))``, where ``H`` is the entropy and ``tau_j``
+    the task vector of member ``j``. There is one coefficient per member (``by="task"``) or per leaf of each member
+    (``by="layer"``), optimised by Adam. The texts come from the validation splits of the members' own datasets; labels
+    are only read if a member has no head and a probe is fitted in its place.
+
+    Source: Yang et al., AdaMerging, 2024, with 500 steps of size 0.001 from 0.3.
+
+    Example:
+      >>> import wsr
+      >>> method = wsr.merging.AdaMerging(by="task", steps=5)
+      >>> method.needs  # wsr.merge(region, method, wsr.merging.Given(own={"sst2": sst2, "mnli": mnli}))
+      ('own',)
     """
 
     needs: ClassVar = ("own",)
 
-    by: str = one_of("layer", "One coefficient for each member, or for each leaf of each member.", "task", "layer")
-    start: float | None = option(None, "Every coefficient before the first step; by default 1 / members.")
-    steps: int = option(15, "Gradients that are taken.", "at least 0", lambda value: value >= 0)
-    learning_rate: float = positive(0.02, "Of Adam: about how far a coefficient moves in a step.")
-    texts: int = option(64, "Texts of each member's dataset; 0: all.", "at least 0", lambda value: value >= 0)
+    by: str = one_of(
+        "layer",
+        "What has a coefficient of its own: task, each member; layer, each leaf of each member.",
+        "task",
+        "layer",
+    )
+    start: float | None = option(None, "Value of every coefficient before the first step.", otherwise="1 / members")
+    steps: int = at_least(0, 15, "Number of gradient steps.")
+    learning_rate: float = positive(
+        0.02, "Learning rate of Adam, which is about how far a coefficient moves in one step."
+    )
+    texts: int = at_least(0, 64, "Number of texts read from each member's dataset; 0 for all.")
 
     def merge(self, region: "Region", given: Given) -> Mapping[str, Any]:
-        """Memory holds the members and one gradient."""
+        """Returns the merged parameters; memory holds all members and one gradient."""
 
         from wsr.geometry.trees import nest
 
         return nest({path: np.asarray(leaf) for path, leaf in self.found(region, given)[0].items()})
 
     def found(self, region: "Region", given: Given) -> tuple[dict[str, Any], np.ndarray, list[float]]:
-        """Returns the merged leaves, their coefficients [leaves, members], and the mean entropy at each point."""
+        """Optimises the coefficients.
+
+        Args:
+          region: the members.
+          given: the members' own datasets, and their heads.
+
+        Returns:
+          The merged leaves, their coefficients ``[leaves, members]``, and the mean entropy in nats at each visited
+            point.
+
+        Raises:
+          WsrError: if a dataset is missing, or is a regression dataset.
+        """
         import jax
         import jax.numpy as jnp
         import optax
@@ -54,7 +82,7 @@ class AdaMerging(OfData):
             dataset = own_dataset(member, given)
             if dataset.regression:
                 raise WsrError(
-                    f"adamerging: {dataset.name} is regression, which has no entropy; leave {member.name} out"
+                    f"adamerging: {dataset.name} is a regression dataset, which has no entropy; leave {member.name} out"
                 )
             head = own_head(region, member, member.load(), given)
             split = first_texts(dataset.splits["validation"], self.texts)
@@ -88,12 +116,12 @@ class AdaMerging(OfData):
 
 @lru_cache(maxsize=8)
 def _entropy_and_gradient(model: "Model") -> Callable[..., Any]:
-    """A program that adds a batch's gradient in the leaves to ``total``."""
+    """Returns a program that adds a batch's gradient in the leaves to ``total``."""
     import jax
     import jax.numpy as jnp
 
+    from wsr.geometry.linear_head import logits
     from wsr.geometry.trees import nest
-    from wsr.merging.own_texts import logits
 
     def run(leaves: Any, head: Any, batch: Any, shares: Any, total: Any) -> Any:
         def entropy(leaves: Any) -> Any:
@@ -107,7 +135,7 @@ def _entropy_and_gradient(model: "Model") -> Callable[..., Any]:
 
 
 def _mixed(base: Mapping[str, Any], members: Mapping[str, Any], rows: Any) -> dict[str, Any]:
-    """Each leaf under coefficients of its own."""
+    """Returns each leaf combined with its own row of coefficients."""
     from wsr.geometry.points import combine
 
     return {
@@ -117,7 +145,7 @@ def _mixed(base: Mapping[str, Any], members: Mapping[str, Any], rows: Any) -> di
 
 
 def _along_members(base: Mapping[str, Any], members: Mapping[str, Any], gradient: Mapping[str, Any]) -> Any:
-    """The gradient in each leaf's coefficients: inner products with the task vectors."""
+    """Returns the gradient in each leaf's coefficients: inner products with the task vectors."""
     import jax.numpy as jnp
 
     return jnp.stack(

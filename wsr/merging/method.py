@@ -1,15 +1,14 @@
-"""What a way to merge is: a frozen dataclass whose fields are its options, documented and checked."""
+"""The base classes of merge methods: frozen dataclasses whose fields are documented and checked options."""
 
-import difflib
 import importlib
 import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
-from typing import TYPE_CHECKING, Any, ClassVar, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, get_args, get_type_hints
 
 import numpy as np
 
-from wsr.errors import WsrError
+from wsr.errors import WsrError, nearest_names
 
 if TYPE_CHECKING:
     from wsr.engine.evaluate import Protocol
@@ -41,74 +40,112 @@ METHODS: Mapping[str, str] = {
     "regmean": "wsr.merging.regmean.RegMean",
     "adamerging": "wsr.merging.adamerging.AdaMerging",
 }
-"""Every method: where its class is. Families are imported when they are used."""
+"""The class of every method, by name. Each is imported when it is first used."""
 
 Check = Callable[[Any], bool]
 
 
-def option(default: Any, what: str, allowed: str = "", check: Check = lambda value: True) -> Any:
-    """A field that is an option: what it does, and what its values may be (in words, and as a function)."""
-    return field(default=default, metadata={"what": what, "allowed": allowed, "check": check})
+def option(
+    default: Any, what: str, allowed: str = "", check: Check = lambda value: True, *, otherwise: str = ""
+) -> Any:
+    """A field that is an option.
+
+    Args:
+      default: its value where none is given.
+      what: a sentence that says what the option does.
+      allowed: the allowed values in words, after "expected"; empty where the type says it.
+      check: whether a value is allowed.
+      otherwise: what a default of None stands for.
+    """
+    return field(default=default, metadata={"what": what, "allowed": allowed, "check": check, "otherwise": otherwise})
 
 
 def share(default: float, what: str) -> Any:
-    """An option in [0, 1], or some of them."""
+    """An option in [0, 1]; where its type allows several numbers, each of them."""
     return option(
-        default, what, "from 0 to 1", lambda value: bool(((np.array(value) >= 0) & (np.array(value) <= 1)).all())
+        default,
+        what,
+        "a number from 0 to 1",
+        lambda value: bool(((np.array(value) >= 0) & (np.array(value) <= 1)).all()),
     )
 
 
 def positive(default: float, what: str) -> Any:
     """An option above 0."""
-    return option(default, what, "above 0", lambda value: value > 0)
+    return option(default, what, "a number above 0", lambda value: value > 0)
+
+
+def at_least(least: float, default: float, what: str) -> Any:
+    """An option that is ``least`` or more."""
+    number = "a whole number" if isinstance(default, int) else "a number"
+    return option(default, what, f"{number}, at least {least:g}", lambda value: value >= least)
 
 
 def one_of(default: str, what: str, *names: str) -> Any:
     """An option that is one of some words."""
-    return option(default, what, f"one of {', '.join(names)}", lambda value: value in names)
+    return option(default, what, " or ".join(filter(None, (", ".join(names[:-1]), names[-1]))), lambda v: v in names)
 
 
 def weights() -> Any:
     """The option that weighs members."""
-    return option(None, "One number a member, in their order; by default 1 each.")
+    return option(None, "Weights of the members, in the order of the members.", otherwise="1 for each member")
 
 
 @dataclass(frozen=True)
 class Given:
-    """What a merge may draw on beside the weights."""
+    """Data that a merge may use besides the weights.
+
+    Example:
+      >>> import wsr
+      >>> data = wsr.load_dataset("made_up_a1", wsr.load("tiny").processor, max_length=48)
+      >>> given = wsr.merging.Given(dataset=data)  # wsr.merge(region, wsr.merging.GreedySoup(), given)
+      >>> given.dataset.name
+      'made_up_a1'
+    """
 
     dataset: Any = None
-    """What coefficients are chosen on: its probe and validation splits."""
+    """Dataset whose probe and validation splits choose the coefficients."""
     own: Mapping[str, Any] = field(default_factory=dict)
-    """The datasets that members were fine-tuned on, by name."""
+    """Datasets that the members were fine-tuned on, by name."""
     heads: Mapping[str, Any] = field(default_factory=dict)
-    """Members' own heads, by the member's name; where there is none, a probe is fitted."""
+    """Head of each member, by the member's name; a probe is fitted for a member without one."""
     protocol: "Protocol | None" = None
-    """How points are scored; None: as ``evaluate`` does."""
+    """The classifier that measures a point; None: the default of ``wsr.evaluate``."""
     settings: "Settings | None" = None
-    """How the engine works; None: as ``evaluate`` does."""
+    """Chunk size, memory, devices, precision and cache of results; None: the defaults of ``wsr.evaluate``."""
 
 
 @dataclass(frozen=True)
 class Method:
-    """A way to merge. Its options are checked when it is made; ``needs`` says what it draws on."""
+    """A merge method; its fields are its options, which are checked when it is made.
+
+    Example:
+      >>> import wsr
+      >>> issubclass(wsr.merging.Ties, wsr.merging.Method)
+      True
+      >>> wsr.merging.Ties(density=1.5)
+      Traceback (most recent call last):
+      wsr.errors.WsrError: ties: density = 1.5; expected ...
+    """
 
     needs: ClassVar[tuple[str, ...]] = ()
-    """Of ``Given``: "dataset", "own"; nothing: the weights do."""
+    """Fields of ``Given`` that the method needs: "dataset" or "own"; empty if it needs only weights."""
     members: ClassVar[tuple[int, int | None]] = (1, None)
     """Fewest and most members."""
 
     def __post_init__(self) -> None:
-        """Raises WsrError where an option has a value that is not allowed."""
+        """Raises ``WsrError`` if an option has an invalid value."""
         for own in fields(self):
             value = getattr(self, own.name)
             if value is not None and not own.metadata["check"](value):
-                raise WsrError(
-                    f"{name_of(type(self))}: {own.name} = {value!r}; expected a value {own.metadata['allowed']}"
-                )
+                raise WsrError(f"{name_of(type(self))}: {own.name} = {value!r}; expected {own.metadata['allowed']}")
 
     def refuse_members(self, names: Sequence[str]) -> None:
-        """Raises where there are too few or too many members for the method, or for its weights."""
+        """Raises ``WsrError`` if the number of members does not fit the method or its per-member options.
+
+        Args:
+          names: names of the members.
+        """
         name, (fewest, most) = name_of(type(self)), self.members
         if len(names) < fewest or (most is not None and len(names) > most):
             wanted = f"exactly {fewest}" if most == fewest else f"at least {fewest}"
@@ -116,56 +153,94 @@ class Method:
         for own in ("weights", "density"):
             given = getattr(self, own, None)
             if isinstance(given, tuple) and len(given) != len(names):
-                raise WsrError(f"{name}: {len(given)} numbers of {own} for {len(names)} members: {', '.join(names)}")
+                raise WsrError(
+                    f"{name}: {own} has {len(given)} numbers; expected one for each of "
+                    f"{len(names)} members: {', '.join(names)}"
+                )
 
 
 class OfWeights(Method):
-    """A method that needs nothing but weights, which it reads leaf by leaf."""
+    """A method that needs only weights and merges them leaf by leaf."""
 
     def prepared(self, ingredients: "Ingredients") -> Callable[["Leaf", np.ndarray], None]:
-        """Returns ``fill(leaf, out)``, which writes the merged leaf into the flat ``out``.
+        """Returns ``fill(leaf, out)``, which writes the merged leaf into the flat array ``out``.
 
-        What takes more than one leaf is worked out here, in passes of its own over the ingredients.
+        Anything that depends on more than one leaf is computed here, in separate passes over the ingredients.
+
+        Args:
+          ingredients: the base and the members.
         """
         raise NotImplementedError
 
 
 class OfData(Method):
-    """A method that draws on texts; it works on a region, in memory."""
+    """A method that uses texts; it merges a region in memory."""
 
     def merge(self, region: "Region", given: Given) -> Mapping[str, Any]:
-        """Returns the merged encoder's parameters."""
+        """Returns the parameters of the merged encoder.
+
+        Args:
+          region: the members.
+          given: the data that the method needs.
+        """
         raise NotImplementedError
 
 
 def find(name: str) -> type[Method]:
-    """Returns the class of a method; raises with the nearest names where there is none."""
+    """Returns the class of a method by name.
+
+    Args:
+      name: name of the method, one of ``METHODS``.
+
+    Raises:
+      WsrError: if there is no such method; the message lists the nearest names.
+
+    Example:
+      >>> import wsr
+      >>> wsr.merging.find("ties").__name__
+      'Ties'
+    """
     if name not in METHODS:
-        nearest = difflib.get_close_matches(name, METHODS, n=3) or list(METHODS)
-        raise WsrError(f"no merge method is called {name!r}; nearest: {', '.join(nearest)}")
+        raise WsrError(f"no merge method is called {name!r}; nearest: {nearest_names(name, METHODS)}")
     module, _, kind = METHODS[name].rpartition(".")
     return getattr(importlib.import_module(module), kind)
 
 
 def name_of(kind: type[Method]) -> str:
-    """The first name under which the method is known."""
+    """Returns the first name of a method's class in ``METHODS``."""
     place = f"{kind.__module__}.{kind.__name__}"
     return next((name for name, own in METHODS.items() if own == place), kind.__name__)
 
 
-def options_of(kind: type[Method]) -> dict[str, tuple[Any, Any, str]]:
-    """Returns each option's type, default and meaning."""
+class Option(NamedTuple):
+    """One option of a method, in words."""
+
+    hint: Any
+    default: Any
+    what: str
+    allowed: str
+    otherwise: str
+
+
+def options_of(kind: type[Method]) -> dict[str, Option]:
+    """Returns each option's type, default, meaning, allowed values and what a default of None stands for."""
     hints = get_type_hints(kind)
     return {
-        own.name: (
+        own.name: Option(
             hints[own.name],
             None if own.default is MISSING else own.default,
-            " ".join(
-                filter(None, (own.metadata["what"], f"({own.metadata['allowed']})" * bool(own.metadata["allowed"])))
-            ),
+            own.metadata["what"],
+            _allowed(hints[own.name], own.metadata["allowed"]),
+            own.metadata["otherwise"],
         )
         for own in fields(kind)
     }
+
+
+def _allowed(hint: Any, words: str) -> str:
+    """The allowed values in words."""
+    several = float in _kinds(hint) and any(get_args(kind) for kind in _kinds(hint))
+    return f"{words}, or one per member" if words and several else words or kind_of(hint)
 
 
 def made(name: str, given: Mapping[str, Any]) -> Method:
@@ -184,7 +259,7 @@ def made(name: str, given: Mapping[str, Any]) -> Method:
 def kind_of(hint: Any) -> str:
     """The type of an option in words."""
     told = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}
-    return " or ".join(told.get(kind, "numbers, one a member") for kind in _kinds(hint) if kind is not type(None))
+    return " or ".join(told.get(kind, "numbers, one per member") for kind in _kinds(hint) if kind is not type(None))
 
 
 def _kinds(hint: Any) -> tuple[Any, ...]:

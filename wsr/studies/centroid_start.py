@@ -21,6 +21,7 @@ from wsr.report.document import Cell, Figure, Section, Table
 from wsr.report.tables import INTERVAL, interval_cell
 from wsr.runtime.progress import progress
 from wsr.statistics.compare import Difference, Interval, holm, mean_difference, mean_interval
+from wsr.store.row import result_row
 from wsr.studies.harness.context import Context
 from wsr.studies.harness.verdict import above, verdict
 from wsr.training import Job, Recipe, finetune, predict
@@ -40,7 +41,9 @@ class FewShot:
     """Of a target's fine-tuning split, drawn by the seed; 0: all."""
     seeds: int = 3
     bitfit: Recipe = field(
-        default_factory=lambda: Recipe(mode="bitfit", learning_rate=3e-3, batch_size=16, epochs=5, dropout=False)
+        default_factory=lambda: Recipe(
+            mode="bitfit", learning_rate=3e-3, batch_size=16, epochs=5, warmup=0.006, dropout=False
+        )
     )
     inverse_l2: float = 1.0
     """Of the head-only probe, which is fitted to its optimum."""
@@ -183,18 +186,18 @@ def _rows(
     for (target, start, mode), own in found.items():
         members = list(used[target]) if start == "centroid" else []
         rows += [
-            {
-                "study": "centroid start",
-                "group": f"{start}, {mode}",
-                "members": members,
-                "coefficients": [1 / len(members) for _ in members],
-                "dataset": target,
-                "metric": context.datasets[target].metric,
-                "value": float(value),
-                "n": own.right.shape[1],
-                "how": f"{mode} on {examples} examples, seed {seed}",
-                "examples": examples,
-            }
+            result_row(
+                f"{start}, {mode}",
+                target,
+                context.datasets[target].metric,
+                value,
+                texts=own.right.shape[1],
+                how=f"{mode} on {examples} examples, seed {seed}",
+                members=members,
+                coefficients=np.full(len(members), 1 / max(len(members), 1)),
+                study="centroid start",
+                examples=examples,
+            )
             for seed, value in enumerate(own.scores)
         ]
     for (target, mode), (gain, adjusted) in gains.items():
@@ -205,20 +208,17 @@ def _rows(
 
 
 def _gain_row(mode: str, target: str, gain: Difference | Interval, examples: int | str, plan: FewShot) -> dict:
-    known = {"low": gain.low, "high": gain.high} if np.isfinite(gain.low) else {}
-    return {
-        "study": "centroid start",
-        "group": f"gain, {mode}",
-        "members": [],
-        "coefficients": [],
-        "dataset": target,
-        "metric": "gain",
-        "value": gain.mean if isinstance(gain, Difference) else gain.value,
-        "n": plan.seeds,
-        "how": "share of right answers from the centroid minus that from the pretrained model",
-        "examples": examples,
-        **known,
-    }
+    return result_row(
+        f"gain, {mode}",
+        target,
+        "gain",
+        gain.mean if isinstance(gain, Difference) else gain.value,
+        texts=plan.seeds,
+        how="share of right answers from the centroid minus that from the pretrained model",
+        interval=(gain.low, gain.high),
+        study="centroid start",
+        examples=examples,
+    )
 
 
 def _section(

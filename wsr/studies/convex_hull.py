@@ -18,6 +18,7 @@ from wsr.region.region import Region
 from wsr.report.document import Cell, Figure, Section, Table
 from wsr.report.tables import INTERVAL, interval_cell
 from wsr.statistics.compare import Comparison, holm, probability_better
+from wsr.store.row import result_row
 from wsr.studies.harness.context import Context, Request, score_all
 from wsr.studies.harness.verdict import above, verdict
 
@@ -170,22 +171,19 @@ def mann_whitney(a: Float[np.ndarray, " models_a"], b: Float[np.ndarray, " model
 def _outcome_rows(outcome: Outcome, scored: Mapping[tuple[str, str], Mapping[str, Evaluation]]) -> list[dict]:
     own = scored[outcome.target, outcome.level]
     return [
-        {
-            "study": "groups",
-            "level": outcome.level,
-            "group": f"{REPORTED[outcome.better]} > {REPORTED[outcome.worse]}",
-            "members": [],
-            "coefficients": [],
-            "dataset": outcome.target,
-            "metric": f"P_B, ties as {ties}",
-            "value": comparison.probability,
-            "low": comparison.low,
-            "high": comparison.high,
-            "p_holm": outcome.p,
-            "models": [comparison.models_a, comparison.models_b],
-            "n": comparison.texts,
-            "how": own[outcome.better].how[0],
-        }
+        result_row(
+            f"{REPORTED[outcome.better]} > {REPORTED[outcome.worse]}",
+            outcome.target,
+            f"P_B, ties as {ties}",
+            comparison.probability,
+            texts=comparison.texts,
+            how=own[outcome.better].how[0],
+            interval=(comparison.low, comparison.high),
+            study="groups",
+            level=outcome.level,
+            p_holm=outcome.p,
+            models=[comparison.models_a, comparison.models_b],
+        )
         for ties, comparison in (("half", outcome.half), ("losses", outcome.strict))
     ]
 

@@ -99,7 +99,7 @@ PRESETS = {
         group_targets=("made_up_a1", "made_up_b1"),
         start_targets=("made_up_a1",),
         seeds=2,
-        recipe=Recipe(learning_rate=1e-2, batch_size=32, epochs=4, dropout=False),
+        recipe=Recipe(learning_rate=1e-2, batch_size=32, epochs=4, warmup=0.006, dropout=False),
         max_length=48,
         split_sizes={"finetune": 160, "probe": 40, "validation": 20, "test": 40},
         alphas=(0.0, 0.5, 1.0),
@@ -120,6 +120,16 @@ class DemoRun:
     document: Document
     results: Path
     report: Path
+
+
+def demo(out: str | Path = "runs/demo", *, preset: str = "packaged") -> "DemoRun":
+    """Trains, maps, evaluates and merges a real population, and writes a report; rerun, it resumes.
+
+    Args:
+      out: folder of the run.
+      preset: "packaged", MiniLM on the packaged corpora in minutes, or "smoke", a tiny encoder in seconds.
+    """
+    return run_demo(PRESETS[preset], Path(out), command=f"wsr demo --preset={preset}")
 
 
 def run_demo(plan: DemoPlan, folder: Path, *, command: str) -> DemoRun:

@@ -15,6 +15,7 @@ from wsr.report.document import Figure, Section, Table
 from wsr.report.tables import INTERVAL, interval_cell
 from wsr.statistics.bootstrap import bootstrap_mean
 from wsr.statistics.compare import Interval
+from wsr.store.row import result_row
 from wsr.studies.harness.context import Context, Request, score_all
 from wsr.studies.harness.verdict import above, below, verdict
 from wsr.studies.lines import KINDS, NO_BARRIER_NATS
@@ -287,16 +288,14 @@ def _values(interval: Interval) -> tuple[float, str | None]:
 
 
 def _row(corners: Corners, metric: str, interval: Interval, evaluation: Evaluation) -> dict:
-    return {
-        "study": "landscape",
-        "group": corners.kind,
-        "members": list(corners.region.names),
-        "coefficients": [],
-        "dataset": corners.target,
-        "metric": metric,
-        "value": interval.value,
-        "low": interval.low,
-        "high": interval.high,
-        "n": evaluation.losses.shape[1],
-        "how": evaluation.how[0],
-    }
+    return result_row(
+        corners.kind,
+        corners.target,
+        metric,
+        interval.value,
+        texts=evaluation.losses.shape[1],
+        how=evaluation.how[0],
+        members=corners.region.names,
+        interval=(interval.low, interval.high),
+        study="landscape",
+    )

@@ -10,11 +10,12 @@ from jaxtyping import Float
 
 from wsr.engine.evaluate import Evaluation
 from wsr.geometry import sampling
-from wsr.region.region import Member, Region
+from wsr.region.region import Region
 from wsr.report.document import Figure, Section, Table
 from wsr.report.tables import INTERVAL, interval_cell
 from wsr.statistics.bootstrap import bootstrap_mean
 from wsr.statistics.compare import Interval, barrier_interval, barriers
+from wsr.store.row import result_row
 from wsr.studies.harness.context import Context, Request, score_all
 from wsr.studies.harness.verdict import above, below, verdict
 
@@ -208,7 +209,7 @@ def draw_pairs(context: Context, pairs_a_kind: int) -> list[Pair]:
     pairs = []
     for kind in KINDS:
         found = [
-            Pair(kind, _only(region, a, b), target)
+            Pair(kind, region.with_members((a, b)), target)
             for target in context.targets
             for a, b in itertools.permutations(region.members, 2)
             if a.dataset == target
@@ -223,10 +224,6 @@ def draw_pairs(context: Context, pairs_a_kind: int) -> list[Pair]:
             chosen += options[:1]
         pairs += chosen
     return pairs
-
-
-def _only(region: Region, first: Member, second: Member) -> Region:
-    return Region(region.model, region.base, (first, second), base_sha256=region.base_sha256)
 
 
 def _kind(same_dataset: bool, same_family: bool) -> str:
@@ -282,19 +279,17 @@ def _told(interval: Interval) -> str:
 def _interval_row(
     study: str, kind: str, names: Sequence[str], target: str, metric: str, interval: Interval, evaluation: Evaluation
 ) -> dict:
-    return {
-        "study": study,
-        "group": kind,
-        "members": list(names),
-        "coefficients": [],
-        "dataset": target,
-        "metric": metric,
-        "value": interval.value,
-        "low": interval.low,
-        "high": interval.high,
-        "n": evaluation.losses.shape[1],
-        "how": evaluation.how[0],
-    }
+    return result_row(
+        kind,
+        target,
+        metric,
+        interval.value,
+        texts=evaluation.losses.shape[1],
+        how=evaluation.how[0],
+        members=names,
+        interval=(interval.low, interval.high),
+        study=study,
+    )
 
 
 def _rows(evaluation: Evaluation, study: str, pair: Pair, alphas: np.ndarray) -> list[dict]:

@@ -17,6 +17,7 @@ from jaxtyping import Float
 from wsr.data.dataset import Dataset
 from wsr.engine.evaluate import evaluate
 from wsr.engine.settings import Settings
+from wsr.geometry.linear_head import logits, losses
 from wsr.geometry.sampling import corners
 from wsr.merging.method import Given, find, made, options_of
 from wsr.merging.run import merge
@@ -121,12 +122,7 @@ def score_model(
     context: Context, region: Region, heads: Mapping[str, Head], model: Model
 ) -> Iterator[tuple[str, ModelScore]]:
     """Yields each dataset that the model is for, and its scores there."""
-    alone = Region(
-        region.model,
-        region.base,
-        [Member(model.name, "none", "none", model.key, model.load)],
-        base_sha256=region.base_sha256,
-    )
+    alone = region.with_members([Member(model.name, "none", "none", model.key, model.load)])
     for name in [model.only] if model.only else region.datasets:
         dataset = context.datasets[name]
         labels = dataset.splits["test"].labels
@@ -156,11 +152,10 @@ def _under_head(
     key = hashlib.sha256(repr(about).encode()).hexdigest()
     if key not in context.results:
         texts = dataset.splits[split]
-        features = np.asarray(all_features(region.model, model.load(), texts), np.float64)
-        logits = features @ np.asarray(head["kernel"], np.float64) + np.asarray(head["bias"], np.float64)
-        shifted = logits - logits.max(axis=1, keepdims=True)
-        losses = np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(texts)), texts.labels]
-        context.results.put(key, own_losses=losses, right=(logits.argmax(axis=1) == texts.labels).astype(np.float64))
+        outputs = logits(all_features(region.model, model.load(), texts), head)
+        right = np.asarray(outputs).argmax(axis=1) == texts.labels
+        found = np.asarray(losses(outputs, texts.labels), np.float64)
+        context.results.put(key, own_losses=found, right=right.astype(np.float64))
     return context.results.get(key)
 
 

@@ -13,6 +13,7 @@ from wsr.report.document import Figure, Section, Table
 from wsr.report.tables import INTERVAL, interval_cell
 from wsr.runtime.progress import progress
 from wsr.statistics.compare import holm
+from wsr.store.row import result_row
 from wsr.studies.harness.context import Context
 from wsr.studies.merged_models import Effort, ModelScore, models_of, score_model
 from wsr.types import Head
@@ -159,17 +160,16 @@ def _row(
     populations: Sequence[Region],
     chosen: Mapping[str, list[dict[str, Any]]],
 ) -> dict:
-    return {
-        "study": "merging",
-        "group": group,
-        "members": [name for region in populations for name in region.names],
-        "coefficients": [],
-        "dataset": dataset,
-        "metric": metric,
-        "value": value,
-        "n": texts,
-        "how": f"exact; options: {_told(chosen[group])}" if group in chosen else "exact",
-    }
+    return result_row(
+        group,
+        dataset,
+        metric,
+        value,
+        texts=texts,
+        how=f"exact; options: {_told(chosen[group])}" if group in chosen else "exact",
+        members=[name for region in populations for name in region.names],
+        study="merging",
+    )
 
 
 def _told(options: Sequence[Mapping[str, Any]]) -> str:

@@ -17,6 +17,7 @@ from wsr.region.region import Region
 from wsr.report.document import Figure, Section, Table
 from wsr.report.tables import INTERVAL, interval_cell
 from wsr.statistics.compare import Difference, holm, mean_difference
+from wsr.store.row import result_row
 from wsr.studies.harness.context import Context, Request, score_all
 from wsr.studies.harness.verdict import above, below, verdict
 
@@ -199,18 +200,16 @@ def _figure(scored: Scored, target: str) -> Figure:
 
 def _gain_row(key: tuple[str, str, str], gain: Difference, adjusted: float, scored: Scored) -> dict:
     target, probe, group = key
-    return {
-        "study": "probe texts",
-        "group": f"{GROUPS[group]} minus pretrained",
-        "probe_texts": probe,
-        "members": list(scored[key].region.names),
-        "coefficients": [],
-        "dataset": target,
-        "metric": "difference of the generalised loss",
-        "value": gain.mean,
-        "low": gain.low,
-        "high": gain.high,
-        "p_holm": adjusted,
-        "n": scored[key].losses.shape[1],
-        "how": scored[key].how[0],
-    }
+    return result_row(
+        f"{GROUPS[group]} minus pretrained",
+        target,
+        "difference of the generalised loss",
+        gain.mean,
+        texts=scored[key].losses.shape[1],
+        how=scored[key].how[0],
+        members=scored[key].region.names,
+        interval=(gain.low, gain.high),
+        study="probe texts",
+        probe_texts=probe,
+        p_holm=adjusted,
+    )

@@ -12,6 +12,7 @@ from wsr.report.document import Figure, Section, Table
 from wsr.report.tables import interval_cell
 from wsr.statistics.bootstrap import bootstrap_mean
 from wsr.statistics.compare import Interval
+from wsr.store.row import result_row
 from wsr.studies.harness.context import Context, Request, score_all
 from wsr.studies.harness.verdict import above, below, verdict
 from wsr.studies.lines import NO_BARRIER_NATS
@@ -184,19 +185,17 @@ def _interval_rows(
     found = [("random direction", f"rise at {radius:g} radii", rise) for radius, rise in zip(radii, rises, strict=True)]
     found.append(("towards the pretrained model", "mean rise on the way", homeward))
     return [
-        {
-            "study": "directions",
-            "group": group,
-            "members": list(names),
-            "coefficients": [],
-            "dataset": target,
-            "metric": metric,
-            "value": rise.value,
-            "low": rise.low,
-            "high": rise.high,
-            "n": middle.losses.shape[1],
-            "how": middle.how[0],
-        }
+        result_row(
+            group,
+            target,
+            metric,
+            rise.value,
+            texts=middle.losses.shape[1],
+            how=middle.how[0],
+            members=names,
+            interval=(rise.low, rise.high),
+            study="directions",
+        )
         for group, metric, rise in found
     ]
 

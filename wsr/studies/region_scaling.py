@@ -12,10 +12,11 @@ import numpy as np
 from jaxtyping import Float
 
 from wsr.data.table import overlapping
-from wsr.engine.evaluate import Evaluation
+from wsr.engine.evaluate import EXACT, Evaluation
 from wsr.report.document import Figure, Section, Table
 from wsr.report.tables import INTERVAL, interval_cell
 from wsr.statistics.compare import Difference, Interval, holm, mean_difference, mean_interval
+from wsr.store.row import result_row
 from wsr.studies.harness.context import Context, Request, score_all
 from wsr.studies.harness.verdict import below, verdict
 
@@ -163,21 +164,19 @@ def _gains(context: Context, scored: Mapping[Cell, Mapping[str, Evaluation]]) ->
 
 def _gain_rows(context: Context, gains: Mapping[tuple[str, str], Gain]) -> list[dict]:
     return [
-        {
-            "study": "region scaling",
-            "group": f"{place}, {largest[1]} x {largest[2]} - {smallest[1]} x {smallest[2]}",
-            "members": list(context.region.names),
-            "coefficients": [],
-            "dataset": target,
-            "metric": "difference of losses",
-            "value": own.mean,
-            "low": own.low,
-            "high": own.high,
-            "p_value": own.p_value,
-            "p_holm": p_holm,
-            "n": len(context.datasets[target].splits["test"]),
-            "how": "exact",
-        }
+        result_row(
+            f"{place}, {largest[1]} x {largest[2]} - {smallest[1]} x {smallest[2]}",
+            target,
+            "difference of losses",
+            own.mean,
+            texts=len(context.datasets[target].splits["test"]),
+            how=EXACT,
+            members=context.region.names,
+            interval=(own.low, own.high),
+            study="region scaling",
+            p_value=own.p_value,
+            p_holm=p_holm,
+        )
         for (place, target), (own, p_holm, smallest, largest) in gains.items()
     ]
 

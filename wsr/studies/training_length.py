@@ -7,16 +7,18 @@ pretrained model and random directions as long as the task vectors.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from wsr.engine.evaluate import Evaluation
+from wsr.engine.evaluate import EXACT, Evaluation
 from wsr.geometry import sampling
 from wsr.geometry.gram import norms
 from wsr.report.document import Cell, Figure, Section, Table
 from wsr.report.tables import INTERVAL, interval_cell
 from wsr.statistics.bootstrap import bootstrap_mean
 from wsr.statistics.compare import Comparison, Difference, Interval, holm, mean_difference, probability_better
+from wsr.store.row import result_row
 from wsr.studies.harness.context import Context, Request, score_all
 from wsr.studies.harness.verdict import above, below, verdict
 
@@ -155,20 +157,18 @@ def _rises(found: Mapping[tuple[float, str], _Found], populations: Mapping[float
 
 def _rise_row(epochs: float, found: Mapping[tuple[float, str], _Found], rise: Interval) -> dict:
     own = [result for (length, _), result in found.items() if length == epochs]
-    return {
-        "study": "training length",
-        "epochs": epochs,
-        "group": "past - member",
-        "members": [name for result in own for name in result.groups["member"].region.names],
-        "coefficients": [],
-        "dataset": "all targets",
-        "metric": "difference of losses",
-        "value": rise.value,
-        "low": rise.low,
-        "high": rise.high,
-        "n": sum(result.half.texts for result in own),
-        "how": "exact",
-    }
+    return result_row(
+        "past - member",
+        "all targets",
+        "difference of losses",
+        rise.value,
+        texts=sum(result.half.texts for result in own),
+        how=EXACT,
+        members=[name for result in own for name in result.groups["member"].region.names],
+        interval=(rise.low, rise.high),
+        study="training length",
+        epochs=epochs,
+    )
 
 
 def _rows(epochs: float, target: str, own: _Found, p_holm: tuple[float, float]) -> list[dict]:
@@ -178,29 +178,29 @@ def _rows(epochs: float, target: str, own: _Found, p_holm: tuple[float, float]) 
         for row in evaluation.rows(group, study="training length", epochs=epochs)
     ]
     region = own.groups["member"].region
-    common = {
-        "study": "training length",
-        "epochs": epochs,
-        "members": list(region.names),
-        "coefficients": [],
-        "dataset": target,
-        "n": own.half.texts,
-        "how": "exact",
-    }
-    values: list[tuple[str, str, float, dict]] = [
-        ("interior > member", "P_B, ties as half", own.half.probability, _ends(own.half)),
-        ("interior > member", "P_B, ties as losses", own.as_losses.probability, _ends(own.as_losses)),
-        ("interior - member", "difference of losses", own.gain.mean, _ends(own.gain) | {"p_holm": p_holm[0]}),
-        ("past - member", "difference of losses", own.rise.mean, _ends(own.rise) | {"p_holm": p_holm[1]}),
-        ("member", "radius over length of the task vectors", own.ratio, {}),
+    values: list[tuple[str, str, float, Comparison | Difference | None, dict]] = [
+        ("interior > member", "P_B, ties as half", own.half.probability, own.half, {}),
+        ("interior > member", "P_B, ties as losses", own.as_losses.probability, own.as_losses, {}),
+        ("interior - member", "difference of losses", own.gain.mean, own.gain, {"p_holm": p_holm[0]}),
+        ("past - member", "difference of losses", own.rise.mean, own.rise, {"p_holm": p_holm[1]}),
+        ("member", "radius over length of the task vectors", own.ratio, None, {}),
     ]
     return rows + [
-        {**common, "group": group, "metric": metric, "value": value, **more} for group, metric, value, more in values
+        result_row(
+            group,
+            target,
+            metric,
+            value,
+            texts=own.half.texts,
+            how=EXACT,
+            members=region.names,
+            interval=(ends.low, ends.high) if ends else None,
+            study="training length",
+            epochs=epochs,
+            **dict[str, Any](more, p_value=ends.p_value) if ends else more,
+        )
+        for group, metric, value, ends, more in values
     ]
-
-
-def _ends(interval: Comparison | Difference) -> dict[str, float]:
-    return {"low": interval.low, "high": interval.high, "p_value": interval.p_value}
 
 
 def _section(

@@ -1,31 +1,39 @@
-"""The section of a report that tells each member's score on its own test split."""
+"""The section of a report with each member's score on the test split of the dataset it was fine-tuned on."""
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from wsr.data.dataset import Dataset
+from wsr.engine.evaluate import EXACT
 from wsr.region.learned import learned
 from wsr.report.document import Figure, Section, Table
 from wsr.store import MemberRecord
+from wsr.store.row import result_row
 
 
 def members_section(
     records: Sequence[MemberRecord], datasets: Mapping[str, Dataset], *, command: str = ""
 ) -> tuple[list[dict], Section]:
-    """Returns the rows and the section that tell each member's score on its own test split."""
+    """Returns rows of results and a report section with each member's score on its dataset's test split.
+
+    Args:
+      records: the members.
+      datasets: their datasets, by name.
+      command: command line that reproduces the scores.
+    """
     rows = [
-        {
-            "study": "members",
-            "group": record.dataset,
-            "members": [record.name],
-            "coefficients": [1.0],
-            "dataset": record.dataset,
-            "metric": f"own head, {record.hyperparameters['metric']}",
-            "value": record.metrics["test_score"],
-            "n": int(record.metrics["test_texts"]),
-            "how": "exact",
-        }
+        result_row(
+            record.dataset,
+            record.dataset,
+            f"own head, {record.hyperparameters['metric']}",
+            record.metrics["test_score"],
+            texts=int(record.metrics["test_texts"]),
+            how=EXACT,
+            members=[record.name],
+            coefficients=np.ones(1),
+            study="members",
+        )
         for record in records
     ]
     flagged = [record.name for record in records if not learned(record)]

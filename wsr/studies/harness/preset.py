@@ -1,4 +1,4 @@
-"""What studies are run on: a base, datasets, a recipe, a protocol. Data, and no code; each value is a flag."""
+"""What studies run on: a base, datasets, a recipe, a protocol. Each field is a flag with its docstring as the text."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,33 +13,47 @@ class Preset:
     """The population of a study and how its points are scored."""
 
     base: str
+    """Checkpoint from which all members start: a name, a Hugging Face folder or a hub name."""
     pooling: str
+    """Pooling of the last hidden states: mean, cls or last."""
     datasets: tuple[str, ...]
-    """Of at least two families; all members of a study are fine-tuned on these."""
+    """Datasets of at least two families; the members of a study are fine-tuned on these."""
     targets: tuple[str, ...]
-    """Datasets that points are scored on."""
+    """Datasets on which points are scored."""
     finetune_texts: int
-    """Most examples of a dataset that a member is fine-tuned on; 0: all."""
+    """Largest number of examples on which a member is fine-tuned; 0 for all."""
     probe_texts: int
+    """Number of texts on which a probe is fitted; 0 for all."""
     validation_texts: int
+    """Number of texts of the validation split; 0 for all."""
     test_texts: int
+    """Number of texts on which a loss is measured; 0 for all."""
     max_length: int
+    """Number of tokens at which a text is cut."""
     learning_rate: float
+    """Highest learning rate."""
     head_learning_rate: float
+    """Highest learning rate of the head."""
     batch_size: int
+    """Number of texts per step."""
     epochs: float
+    """Number of passes over the examples."""
     warmup: float
+    """Fraction of the steps during which the learning rate rises."""
     dropout: bool
+    """Apply the dropout rates of the architecture."""
     patience: int
-    """Early stopping: checks of the validation loss without gain; 0: never."""
+    """Number of checks of the validation loss without improvement after which a member stops; 0 for never."""
     probe: str = "linear"
+    """Classifier fitted on the features: linear or roberta_head."""
     inverse_l2: float = 1.0
+    """Inverse of the L2 penalty (C) of the linear probe."""
     seed: int = 0
-    """Of everything that a study draws; members have seeds of their own."""
+    """Seed of everything that a study draws; members have seeds of their own."""
 
     @property
     def sizes(self) -> dict[str, int]:
-        """Texts of each split; splits that are used whole are not named."""
+        """Number of texts in each split, without the splits that are used whole."""
         named = {
             "finetune": self.finetune_texts,
             "probe": self.probe_texts,
@@ -68,7 +82,7 @@ class Preset:
 
 
 PRESETS: Mapping[str, Preset] = {
-    # A tiny encoder on made-up text: whether a study runs, in seconds.
+    # A tiny encoder on made-up text: shows in seconds whether a study runs.
     "smoke": Preset(
         base="tiny",
         pooling="mean",
@@ -87,7 +101,7 @@ PRESETS: Mapping[str, Preset] = {
         dropout=False,
         patience=0,
     ),
-    # A real encoder on the packaged corpora: two CPU cores, or one GPU.
+    # A real encoder on the packaged corpora: needs two CPU cores or one GPU.
     "packaged": Preset(
         base="minilm",
         pooling="mean",
@@ -115,7 +129,7 @@ PRESETS: Mapping[str, Preset] = {
         dropout=False,
         patience=0,
     ),
-    # The paper's own setting; needs the hub or tfds, and an accelerator.
+    # The paper's setting: needs the hub or tfds, and an accelerator.
     "paper": Preset(
         base="roberta-base",
         pooling="cls",

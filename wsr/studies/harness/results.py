@@ -1,9 +1,14 @@
-"""Results that are kept with the code: rows, documents and figures of finished runs, and a page whose tables they make.
+"""Keeps the results of finished runs with the code, and renders blocks of Markdown pages from them.
 
-A page is Markdown. What stands between ``<!-- table: STUDY by=group,dataset metric="P_B, ties as half" -->`` and
-``<!-- end -->`` is made from the rows of that study: those that have every value named, one line for each value of
-``by``; ``across=dataset`` makes a column of each of its values. ``<!-- findings: STUDY -->`` and
-``<!-- figures: STUDY -->`` show what the study says, and ``<!-- verdicts: all -->`` what all of them say.
+``<!-- KIND: STUDY OPTIONS -->`` opens a block of a page and ``<!-- end -->`` closes it. The kinds are:
+
+- ``table``: a table of the study's rows that have every value named (``metric="P_B, ties as half"``), with one line for
+  each value of ``by`` (``by=group,dataset``) and one column for each value of ``across`` (``across=dataset``).
+  ``interval=yes`` adds 95 % intervals to those columns; ``folded=yes`` folds a short table too. ``measure`` and
+  ``method`` name the two halves of a metric such as "adjusted_rand, average linkage".
+- ``findings``: the findings of the study's report.
+- ``figures``: all of its figures, or those numbered (``figures: STUDY 0 2``).
+- ``verdict``: the verdict of each of its sections.
 """
 
 import gzip
@@ -12,7 +17,7 @@ import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -22,8 +27,16 @@ from wsr.report.document import Document
 from wsr.runtime.atomic import write_atomically
 from wsr.store.results import read_rows
 
-_LONGEST_UNFOLDED = 30  # lines of a table
-_BLOCK = re.compile(r"(<!-- (table|findings|figures|verdicts): (.*?) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+_LONGEST_UNFOLDED = 30  # lines; longer tables are folded
+_KIND = "table|findings|figures|verdict"
+_BLOCK = re.compile(rf"(<!-- ({_KIND}): (.*?) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+_PLAIN = {
+    "one_to_one_accuracy": "one-to-one accuracy",
+    "majority_accuracy": "majority accuracy",
+    "adjusted_rand": "adjusted Rand index",
+    "generalised_loss": "generalised loss",
+}
+"""Names of metrics in tables."""
 
 
 @dataclass(frozen=True)
@@ -37,27 +50,32 @@ class Kept:
 
 
 def collect(run: Path, folder: Path, *, commit: str) -> list[Path]:
-    """Copies what a finished run found into ``folder`` and returns the files: rows (compressed), document, figures.
+    """Copies the results of a finished run into a folder and returns the files: rows (compressed), document, figures.
+
+    Args:
+      run: the folder of the run.
+      folder: receives the files.
+      commit: commit of the code that made the run.
 
     Raises:
-      WsrError: where the run is not finished.
+      WsrError: the run is not finished.
     """
     from wsr.report.figures import save
 
     for needed in ("plan.json", "results.jsonl", "document.json"):
         if not (run / needed).is_file():
-            raise WsrError(f"{run} holds no finished run: there is no {needed}; run its command to the end first")
+            raise WsrError(f"{run} holds no finished run, since it has no {needed}; run its command to the end first")
     name = run.name
     document = Document.from_json((run / "document.json").read_text(encoding="utf-8"))
     about = {"command": document.facts.get("command", ""), "commit": commit}
     about["plan"] = json.loads((run / "plan.json").read_text(encoding="utf-8"))
     lines = [json.dumps(about), *(json.dumps(row) for row in read_rows(run / "results.jsonl"))]
     rows = folder / f"{name}.jsonl.gz"
-    # Without the time of writing: equal rows are equal files.
+    # Without the time of writing, so that equal rows make equal files.
     write_atomically(rows, gzip.compress("".join(f"{line}\n" for line in lines).encode(), mtime=0))
     copy = folder / f"{name}.json"
     write_atomically(copy, document.to_json().encode())
-    figures = [folder / file for file, _ in _figure_files(name, document)]
+    figures = [folder / file for file, _ in figure_files(name, document)]
     for stale in folder.glob(f"figures/{name}.*.svg"):
         stale.unlink()
     drawn = (figure for section in document.sections for figure in section.figures)
@@ -67,10 +85,10 @@ def collect(run: Path, folder: Path, *, commit: str) -> list[Path]:
 
 
 def load_kept(folder: Path) -> dict[str, Kept]:
-    """Reads all studies that ``collect`` left in ``folder``, by name.
+    """Returns all studies that ``collect`` wrote into a folder, by name.
 
     Raises:
-      WsrError: naming the file that is damaged, or that lacks its companion.
+      WsrError: a file is damaged or lacks its companion; the message names it.
     """
     kept = {}
     for file in sorted(folder.glob("*.jsonl.gz")):
@@ -85,116 +103,165 @@ def load_kept(folder: Path) -> dict[str, Kept]:
 
 
 def rendered(page: str, kept: Mapping[str, Kept], *, results: str = "results") -> str:
-    """Returns the page with every block made anew; ``results`` is the folder of the studies as the page links to it.
+    """Returns a page with every block rendered anew.
+
+    Args:
+      page: the Markdown text.
+      kept: the studies, by name.
+      results: path of the studies' folder as seen from the page.
 
     Raises:
-      WsrError: where a block selects no row, or is not closed.
+      WsrError: a block selects no row or figure, or is not closed.
     """
-    if len(re.findall(r"<!-- (?:table|findings|figures|verdicts): ", page)) != len(_BLOCK.findall(page)):
-        raise WsrError("page: a block is not closed by <!-- end -->")
+    if len(re.findall(rf"<!-- (?:{_KIND}): ", page)) != len(_BLOCK.findall(page)):
+        raise WsrError("page: a block is not closed; add <!-- end -->")
+    place = PurePosixPath(results)
 
     def block(found: re.Match) -> str:
         opening, kind, words, _, closing = found.groups()
         name, *options = shlex.split(words)
-        if kind == "verdicts":
-            return opening + _verdicts(kept) + closing
         if name not in kept:
-            return f"{opening}Not run: there is no {results}/{name}.jsonl.gz.\n{closing}"
-        return opening + _KINDS[kind](name, kept[name], options, results) + closing
+            return f"{opening}Not run: there is no {place / name}.jsonl.gz.\n{closing}"
+        return opening + _KINDS[kind](name, kept[name], options, place) + closing
 
     return _BLOCK.sub(block, page)
 
 
-def _table(name: str, kept: Kept, options: Sequence[str], results: str) -> str:
-    chosen = dict(option.split("=", 1) for option in options)
-    by = chosen.pop("by", "group,dataset").split(",")
-    across = chosen.pop("across", None)
-    if across:
-        return _wide(name, kept, by, across, chosen, results)
-    if "metric" not in chosen and "metric" not in by:
-        by.append("metric")
-    groups: dict[tuple[str, ...], list[dict]] = {}
-    for row in kept.rows:
-        if all(_told(row.get(key)) == value for key, value in chosen.items()) and all(key in row for key in by):
-            groups.setdefault(tuple(_told(row[key]) for key in by), []).append(row)
-    if not groups:
-        raise WsrError(f"page: table of {name}: no row has {', '.join([*options, *by])}")
-    labels = [key.replace("_", " ") for key in by]
-    value = chosen.get("metric", "value")
-    if all(len(rows) == 1 for rows in groups.values()):
-        single = {place: rows[0] for place, rows in groups.items()}
-        columns = [key for key in ("low", "p_holm") if any(key in row for row in single.values())]
-        header = [*labels, value, *({"low": "95 % interval", "p_holm": "p, Holm"}[key] for key in columns)]
-        body = [[*place, _number(row["value"]), *(_end(row, key) for key in columns)] for place, row in single.items()]
-    else:
-        header = [*labels, "rows", f"{value}: mean", "smallest", "largest"]
-        body = [[*place, str(len(rows)), *_spread(rows)] for place, rows in groups.items()]
-    return f"{_folded(header, body)}\n{_source(name, kept, results)}"
+def chosen_rows(kept: Kept, values: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Returns the study's rows that have each of the named values."""
+    return [row for row in kept.rows if all(_told(_field(row, key)) == value for key, value in values.items())]
 
 
-def _wide(name: str, kept: Kept, by: Sequence[str], across: str, chosen: Mapping[str, str], results: str) -> str:
-    """A line for each value of ``by``, a column for each of ``across``."""
-    cells: dict[tuple[str, ...], dict[str, str]] = {}
-    for row in kept.rows:
-        if all(_told(row.get(key)) == value for key, value in chosen.items()) and all(key in row for key in by):
-            cells.setdefault(tuple(_told(row[key]) for key in by), {})[_told(row[across])] = _number(row["value"])
-    if not cells:
-        raise WsrError(f"page: table of {name}: no row has {', '.join(f'{k}={v}' for k, v in chosen.items())}")
-    columns = list(dict.fromkeys(column for own in cells.values() for column in own))
-    header = [*(key.replace("_", " ") for key in by), *columns]
-    body = [[*place, *(own.get(column, "–") for column in columns)] for place, own in cells.items()]
-    return f"{_folded(header, body)}\n{_source(name, kept, results)}"
+def verdicts(kept: Kept) -> list[str]:
+    """Returns the distinct verdicts of a study's sections, in order."""
+    return list(dict.fromkeys(section.verdict for section in kept.document.sections))
 
 
-def _source(name: str, kept: Kept, results: str) -> str:
-    return f"`{kept.command}`, commit `{kept.commit}`, [rows]({results}/{name}.jsonl.gz)\n"
-
-
-def _findings(name: str, kept: Kept, options: Sequence[str], results: str) -> str:
-    lines = []
-    for section in kept.document.sections:
-        lines += [f"- **{section.title}: {section.verdict}.** {section.measured}."]
-        lines += [f"  - {sentence}" for sentence in section.text]
-    return "".join(f"{line}\n" for line in dict.fromkeys(lines))  # what several sections say is said once
-
-
-def _figures(name: str, kept: Kept, options: Sequence[str], results: str) -> str:
-    return "".join(f"![{title}]({results}/{file})\n" for file, title in _figure_files(name, kept.document))
-
-
-_KINDS: Mapping[str, Callable[[str, Kept, Sequence[str], str], str]] = {
-    "table": _table,
-    "findings": _findings,
-    "figures": _figures,
-}
-
-
-def _verdicts(kept: Mapping[str, Kept]) -> str:
-    header = ["study", "what it looks at", "question", "the claim"]
-    body = [
-        [f"`{name}`", section.title, section.question, f"**{section.verdict}**"]
-        for name, own in kept.items()
-        for section in own.document.sections
-    ]
-    return _markdown(header, body)
-
-
-def _figure_files(name: str, document: Document) -> list[tuple[str, str]]:
+def figure_files(name: str, document: Document) -> list[tuple[str, str]]:
+    """Returns the path of each figure, relative to the folder of the studies, and its title."""
     titles = [figure.title for section in document.sections for figure in section.figures]
     return [(f"figures/{name}.{number}.svg", title) for number, title in enumerate(titles)]
 
 
-def _folded(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    """A table, behind a line to click on where it is long."""
-    table = _markdown(header, body)
-    if len(body) <= _LONGEST_UNFOLDED:
-        return table
-    return f"<details><summary>{len(body)} lines: {', '.join(header)}</summary>\n\n{table}\n</details>\n"
-
-
-def _markdown(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+def markdown_table(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    """Returns a table as Markdown."""
     lines = [header, ["---"] * len(header), *body]
     return "".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |\n" for line in lines)
+
+
+def _table(name: str, kept: Kept, options: Sequence[str], results: PurePosixPath) -> str:
+    chosen = dict(option.split("=", 1) for option in options)
+    by = chosen.pop("by", "group,dataset").split(",")
+    across = chosen.pop("across", None)
+    interval, folded = (chosen.pop(option, None) == "yes" for option in ("interval", "folded"))
+    if across is None and "metric" not in chosen and "metric" not in by:
+        by.append("metric")
+    groups: dict[tuple[str, ...], list[dict]] = {}
+    for row in chosen_rows(kept, chosen):
+        if all(_field(row, key) is not None for key in (*by, *([across] if across else []))):
+            groups.setdefault(tuple(_plain(_field(row, key)) for key in by), []).append(row)
+    if not groups:
+        wanted = [*(f"{key}={value}" for key, value in chosen.items()), *by, *([across] if across else [])]
+        raise WsrError(f"page: table of {name}: no row has {', '.join(wanted)}")
+    labels = [key.replace("_", " ") for key in by]
+    header, body = _wide(groups, across, interval) if across else _long(groups, chosen.get("metric", "value"))
+    rows = [[*place, *cells] for place, cells in zip(groups, body, strict=True)]
+    table = markdown_table([*labels, *header], rows)
+    if folded or len(rows) > _LONGEST_UNFOLDED:
+        table = _folded(f"{len(rows)} lines: {', '.join([*labels, *header])}", table)
+    return f"{table}\n{_source(name, kept, results)}"
+
+
+def _long(groups: Mapping[tuple[str, ...], list[dict]], metric: str) -> tuple[list[str], list[list[str]]]:
+    """Returns the header and, for each line, its value, interval and p, or the mean and range of several rows."""
+    if all(len(rows) == 1 for rows in groups.values()):
+        single = [rows[0] for rows in groups.values()]
+        columns = [key for key in ("low", "p_holm") if any(key in row for row in single)]
+        header = [_plain(metric), *({"low": "95 % interval", "p_holm": "p, Holm"}[key] for key in columns)]
+        return header, [[_number(row["value"]), *(_end(row, key) for key in columns)] for row in single]
+    header = ["values", f"{_plain(metric)}: mean", "range"]
+    return header, [[str(len(rows)), *_spread(rows)] for rows in groups.values()]
+
+
+def _wide(
+    groups: Mapping[tuple[str, ...], list[dict]], across: str, interval: bool
+) -> tuple[list[str], list[list[str]]]:
+    """Returns the header and the cells, a column for each value of ``across``: a value, or the mean of several rows."""
+    columns = list(dict.fromkeys(_plain(_field(row, across)) for rows in groups.values() for row in rows))
+    body = []
+    for rows in groups.values():
+        cells = {column: [row for row in rows if _plain(_field(row, across)) == column] for column in columns}
+        body.append([_cell(own, interval) if own else "–" for own in cells.values()])
+    return columns, body
+
+
+def _cell(rows: Sequence[Mapping[str, Any]], interval: bool) -> str:
+    if len(rows) > 1:
+        return _spread(rows)[0]
+    value, end = _number(rows[0]["value"]), _end(rows[0], "low")
+    return f"{value} ({end})" if interval and end not in ("–", f"{value} to {value}") else value
+
+
+def _source(name: str, kept: Kept, results: PurePosixPath) -> str:
+    return f"`{kept.command}`, commit `{kept.commit}`, [rows]({results / name}.jsonl.gz)\n"
+
+
+def _findings(name: str, kept: Kept, options: Sequence[str], results: PurePosixPath) -> str:
+    lines = []
+    for section in kept.document.sections:
+        lines += [f"- **{section.title}: {section.verdict}.** {section.measured}."]
+        lines += [f"  - {sentence}" for sentence in section.text]
+    return "".join(f"{line}\n" for line in dict.fromkeys(lines))  # without repetitions
+
+
+def _figures(name: str, kept: Kept, options: Sequence[str], results: PurePosixPath) -> str:
+    files = figure_files(name, kept.document)
+    captions = [figure.caption for section in kept.document.sections for figure in section.figures]
+    numbers = [int(option) for option in options] or range(len(files))
+    if any(number >= len(files) for number in numbers):
+        raise WsrError(f"page: figures of {name}: expected numbers below {len(files)}, got {' '.join(options)}")
+    made = []
+    for number in numbers:
+        file, title = files[number]
+        heading = f"*{title[:1].upper()}{title[1:]}.* {captions[number]}".rstrip()
+        made.append(f"{heading}<br>![{title}]({results / file})\n")
+    return "\n".join(made)
+
+
+def _verdict(name: str, kept: Kept, options: Sequence[str], results: PurePosixPath) -> str:
+    """Returns one line if the sections agree, else one line for each."""
+    if len(verdicts(kept)) == 1:
+        return f"**Verdict: {verdicts(kept)[0]}.**\n"
+    return "".join(f"- **{section.title}: {section.verdict}.**\n" for section in kept.document.sections)
+
+
+_KINDS: Mapping[str, Callable[[str, Kept, Sequence[str], PurePosixPath], str]] = {
+    "table": _table,
+    "findings": _findings,
+    "figures": _figures,
+    "verdict": _verdict,
+}
+
+
+def _folded(summary: str, table: str) -> str:
+    """Returns a table folded behind a line to click on; mkdocs needs the attribute to read Markdown inside HTML."""
+    return f'<details markdown="1"><summary>{summary}</summary>\n\n{table}\n</details>\n'
+
+
+def _field(row: Mapping[str, Any], key: str) -> Any:
+    """Returns a row's value; ``measure`` and ``method`` are the halves of a metric "measure, method"."""
+    if key not in ("measure", "method") or key in row:
+        return row.get(key)
+    measure, comma, method = row["metric"].partition(", ")
+    return (measure if key == "measure" else method) if comma else None
+
+
+def _plain(value: object) -> str:
+    """Returns a value as tables show it."""
+    text = _told(value)
+    for name, plain in _PLAIN.items():
+        text = text.replace(name, plain)
+    return text
 
 
 def _told(value: object) -> str:
@@ -214,7 +281,8 @@ def _end(row: Mapping[str, Any], key: str) -> str:
 
 
 def _spread(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    values = np.array([row["value"] for row in rows if row["value"] is not None])
-    if not values.size:
-        return ["–"] * 3
-    return [_number(float(how(values))) for how in (np.mean, np.min, np.max)]
+    """Returns the mean, and the range from the smallest to the largest value."""
+    values = [row["value"] for row in rows if row["value"] is not None]
+    if not values:
+        return ["–", "–"]
+    return [_number(float(np.mean(values))), f"{_number(min(values))} to {_number(max(values))}"]
