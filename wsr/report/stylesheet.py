@@ -64,7 +64,7 @@ a:hover { color: var(--accent); text-decoration-color: currentColor; }
 .index th:nth-child(4) { width: 136px; }
 .index.own th:first-child { width: 34%; }
 .index.own th:nth-child(2) { width: auto; }
-.index tbody th { border-bottom-color: var(--line); font-weight: 400; }
+.index tbody th { border-bottom-color: var(--line); font-weight: 400; vertical-align: baseline; }
 .index a { display: inline-block; max-width: 100%; overflow: hidden; text-overflow: ellipsis; vertical-align: bottom; }
 .index a:focus-visible { outline-offset: -2px; }
 .up { margin-left: auto; font-size: 0.86rem; color: var(--wsr-muted); }
@@ -144,7 +144,7 @@ footer { padding-top: 36px; padding-bottom: 56px; }
   .beside > div { padding: 12px 16px 13px; }
   section { padding-top: 30px; margin-top: 26px; }
 }
-@media (max-width: 900px) {
+@media screen and (max-width: 900px) {
   .index thead { position: absolute; clip-path: inset(50%); height: 1px; overflow: hidden; }
   .index table, .index tbody, .index tr { display: block; }
   .index tr { padding: 9px 0; border-bottom: 1px solid var(--line); }
@@ -165,7 +165,8 @@ footer { padding-top: 36px; padding-bottom: 56px; }
   header { padding-top: 0; }
   .up, .skip { display: none; }
   .index th, .index td { white-space: normal; }
-  .index a { text-decoration: none; }
+  .index a { text-decoration: none; display: inline; white-space: normal; }
+  .index .verdict { font-size: 8.5pt; }
   .scroll, details.table > .scroll { overflow: visible; max-height: none; }
   details::details-content { content-visibility: visible; height: auto; }
   table { font-size: 8.5pt; }
