@@ -186,7 +186,7 @@ def test_texts_for_a_model_of_images_and_the_reverse_are_refused(tiny, dataset, 
         load_dataset("digits", tiny.processor)
     with pytest.raises(WsrError, match="pets is a dataset of images, but the model reads text"):
         load_dataset(_write_folder(tmp_path / "pets"), tiny.processor)
-    with pytest.raises(WsrError, match="tiny_vit reads images; the dataset is one of text"):
+    with pytest.raises(WsrError, match="tiny_vit reads images, but the dataset holds text"):
         refuse_other_split(vit.model, dataset.splits["test"])
 
 
@@ -241,7 +241,7 @@ def test_training_batches_are_whole_and_reshuffled(split):
 
 def test_members_of_one_dataset_share_their_images():
     data = [load_dataset(name, GREY, sizes=SMALL) for name in ("made_up_images_a1", "made_up_images_a2")]
-    recipe = Recipe(batch_size=8, epochs=3.0)
+    recipe = Recipe(batch_size=8, epochs=3.0, warmup=0.006)
     jobs = [Job(data[0], 0, recipe), Job(data[1], 0, recipe), Job(data[0], 1, recipe), Job(data[0], 1, recipe, size=16)]
     vit = load("tiny_vit")
     encoder, plan = group_batches(vit.model, vit.params, jobs)

@@ -113,7 +113,7 @@ def test_a_plan_says_what_it_chose(dataset, region):
 
 
 def test_training_takes_what_its_compiled_program_says(tiny, dataset):
-    job = Job(dataset, 0, Recipe(batch_size=16, epochs=1.0))
+    job = Job(dataset, 0, Recipe(batch_size=16, epochs=1.0, warmup=0.006))
     encoder, plan = group_batches(tiny.model, tiny.params, [job])
     state = initial_state([flatten(tiny.params)], [initial_head(job, tiny.model.hidden)])
     program = training_program(encoder, False, True)
@@ -124,7 +124,7 @@ def test_training_takes_what_its_compiled_program_says(tiny, dataset):
 
 def test_training_fewer_together_where_memory_is_short(tiny, dataset, monkeypatch):
     monkeypatch.setattr(memory, "chunk_for_device", lambda wanted: wanted)
-    jobs = [Job(dataset, seed, Recipe(batch_size=16, epochs=1.0)) for seed in range(8)]
+    jobs = [Job(dataset, seed, Recipe(batch_size=16, epochs=1.0, warmup=0.006)) for seed in range(8)]
     each = member_bytes(tiny.model, tiny.params, jobs[0])
     chosen = [
         chunk_for_training(tiny.model, tiny.params, jobs, memory_budget_gib=members * each / 2**30)

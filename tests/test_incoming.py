@@ -257,7 +257,7 @@ def test_a_broken_run_is_refused(tiny, folder):
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "model.pkl"])
 def test_pickles_are_never_opened(tiny, folder, name):
     (folder / "model.safetensors").rename(folder / name)
-    assert f"found {name} but no model.safetensors; a pickle can run code" in refusal(folder, tiny)
+    assert f"found {name} but no model.safetensors; opening a pickle can run code" in refusal(folder, tiny)
 
 
 def test_links_that_leave_the_folder_are_refused_and_those_of_the_hubs_cache_are_not(tiny, folder, tmp_path):
@@ -272,7 +272,7 @@ def test_links_that_leave_the_folder_are_refused_and_those_of_the_hubs_cache_are
     path = folder / "model.safetensors"
     path.rename(tmp_path / "elsewhere")
     path.symlink_to("../elsewhere")
-    assert "links that leave the folder are not followed: model.safetensors" in refusal(folder, tiny)
+    assert "links out of the folder are not followed: model.safetensors" in refusal(folder, tiny)
     path.unlink()
     (tmp_path / "elsewhere").rename(folder / "own.safetensors")
     path.symlink_to("own.safetensors")
@@ -283,7 +283,7 @@ def test_an_index_that_leaves_its_folder_is_refused(tiny, folder):
     (folder / "model.safetensors").rename(folder.parent / "outside.safetensors")
     index = {"weight_map": {TOKENS: "../outside.safetensors"}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    assert "expected plain file names of the same folder" in refusal(folder, tiny)
+    assert "expected names of safetensors files in the same folder" in refusal(folder, tiny)
 
 
 # The base

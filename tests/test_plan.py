@@ -101,7 +101,7 @@ def test_a_folder_of_which_only_the_config_is_there(tmp_path):
     own = {name: value for name, value in config.items() if name != "pooling"}
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "roberta", **own}))
     assert find_encoder(str(tmp_path)).parameters == find_encoder("roberta-base").parameters
-    with pytest.raises(WsrError, match="no config of it is at hand"):
+    with pytest.raises(WsrError, match="its config is not known"):
         find_encoder("nobody/nothing")
 
 
@@ -220,11 +220,11 @@ def test_plan_of_all_studies_and_by_numbers(capsys):
 @pytest.mark.parametrize(
     ("flags", "told"),
     [
-        ([], "either --preset, or numbers"),
-        (["--preset=paper", "--members=3"], "either --preset, or numbers"),
+        ([], "either --preset, to plan its studies, or --members"),
+        (["--preset=paper", "--members=3"], "either --preset, to plan its studies, or --members"),
         (["--preset=papr"], "nearest: paper"),
         (["--preset=paper", "--studies=convex"], "convex_hull"),
-        (["--preset=paper", "--texts=3"], "--texts is for a population by numbers"),
+        (["--preset=paper", "--texts=3"], "--texts is for a population of your own"),
         (["--members=3", "--base=tiny"], "--length, --texts: needed"),
         (["--members=3", "--texts=3", "--length=3"], "either --base or --parameters"),
         (["--preset=paper", "--hardware=v5x-8"], "nearest: "),

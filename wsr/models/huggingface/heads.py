@@ -55,7 +55,7 @@ def linear_classifier(model: Model, head: Head) -> ClassifierHead:
     kind = counterpart_of(model).model_type
     if kind not in TANH_CLASSIFIERS:
         raise WsrError(
-            f"{kind}: no classifier of transformers that can compute a linear head is known; known for "
+            f"{kind}: no classifier of transformers that computes a linear head is known, except for "
             f"{', '.join(TANH_CLASSIFIERS)}; export without --head"
         )
     pooling = model.config["pooling"]

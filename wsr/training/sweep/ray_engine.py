@@ -61,7 +61,7 @@ class OnRay(Run):
                         failures.append(f"{', '.join(unit.names)}: {error}")
         there = members_there(units, store)
         if failures:
-            raise WsrError(f"{there}; {len(failures)} of {len(units)} units failed, the first of them: {failures[0]}")
+            raise WsrError(f"{there}; {len(failures)} of {len(units)} units failed, the first: {failures[0]}")
         print(there, flush=True)
 
     def _options(self, ray: ModuleType) -> dict[str, Any]:
