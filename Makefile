@@ -12,7 +12,7 @@ EXTRAS ?= $(if $(shell command -v nvidia-smi),cuda)
 # `make torture` and pytest by hand compile as users do.
 QUICK_TO_COMPILE := --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false
 
-.PHONY: help demo test torture bench bench-gpu bench-choices results-tables docs tutorials wheel lint format torch clean
+.PHONY: help demo test check-report torture bench bench-gpu bench-choices results-tables docs tutorials wheel lint format torch clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -23,6 +23,15 @@ demo: .venv/.installed  ## fine-tune, map, evaluate and merge a real population 
 
 test: .venv/.installed-dev lint  ## lint, then the tests (at most 15 minutes on two cores)
 	@XLA_FLAGS="$(QUICK_TO_COMPILE) $$XLA_FLAGS" $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+# Needs node and a Chromium (on Debian: apt-get install nodejs npm chromium), named by CHROMIUM where it is elsewhere.
+check-report: .venv/.installed-dev tests/browser/node_modules  ## the report in a browser: two widths, light and dark, keyboard, paper, axe
+	@$(BIN)/python tests/browser/pages.py build/report-pages
+	@node tests/browser/check.mjs build/report-pages
+
+tests/browser/node_modules: tests/browser/package-lock.json
+	@npm ci --prefix tests/browser --no-audit --no-fund
+	@touch $@
 
 torture: .venv/.installed-dev  ## faults as often as docs/reliability.md promises (TORTURE: pytest's choice of tests)
 	@rm -f docs/results/torture.jsonl

@@ -154,7 +154,7 @@ def _trained() -> None:
     from wsr.training import Job, Recipe, finetune
 
     base = load("tiny")
-    recipe = Recipe(learning_rate=0.01, batch_size=32, epochs=4.0)
+    recipe = Recipe(learning_rate=0.01, batch_size=32, epochs=4.0, warmup=0.006)
     names = ("made_up_a1", "made_up_a2", "made_up_b1", "made_up_b2", "made_up_c1")
     data = [load_dataset(name, base.processor, max_length=48) for name in names]
     jobs = [Job(own, seed, recipe) for own in data for seed in range(6)]

@@ -29,7 +29,7 @@ def run() -> list[Result]:
     members = MEMBERS_ON_ACCELERATOR if accelerator else 1
     checkpoint = load("minilm")
     dataset = load_dataset("vader_movie", checkpoint.processor, max_length=64, sizes={"finetune": TEXTS})
-    recipe = Recipe(learning_rate=5e-5, batch_size=BATCH, epochs=1.0)
+    recipe = Recipe(learning_rate=5e-5, batch_size=BATCH, epochs=1.0, warmup=0.006)
     jobs = [Job(dataset, seed, recipe) for seed in range(members)]
     with tempfile.TemporaryDirectory() as folder:
         export(checkpoint, Path(folder))

@@ -49,7 +49,7 @@ def trained(base: Checkpoint) -> Region:
         load_dataset(name, base.processor, max_length=48)
         for name in ("made_up_a1", "made_up_a2", "made_up_b1", "made_up_b2")
     ]
-    recipe = Recipe(learning_rate=0.01, batch_size=32, epochs=4.0)
+    recipe = Recipe(learning_rate=0.01, batch_size=32, epochs=4.0, warmup=0.006)
     jobs = [Job(own, seed, recipe) for own in data for seed in range(2)]
     region = Region(base.model, base.params, [], base_sha256="tiny")
     for member in finetune(base.model, base.params, jobs, chunk=1):

@@ -20,12 +20,15 @@ class Settings:
     """Values of this experiment."""
 
     seeds: int
-    """Members of each dataset."""
+    """Number of members per dataset."""
     runs: int
-    """Trainings from each start."""
+    """Number of trainings from each start."""
     bitfit_epochs: float
+    """Number of passes of BitFit over the examples."""
     bitfit_batch_size: int
+    """Number of texts per step of BitFit."""
     bitfit_learning_rate: float
+    """Highest learning rate of BitFit."""
 
 
 SETTINGS = {
@@ -43,6 +46,7 @@ def main(lab: Lab, settings: Settings) -> Found:
         learning_rate=settings.bitfit_learning_rate,
         batch_size=settings.bitfit_batch_size,
         epochs=settings.bitfit_epochs,
+        warmup=0.006,
         dropout=lab.preset.dropout,
     )
     return [centroid_start(lab.context(region), FewShot(0, settings.runs, recipe, lab.preset.inverse_l2))]

@@ -20,9 +20,11 @@ class Settings:
     """Values of this experiment."""
 
     seeds: int
+    """Number of members per dataset."""
     interior: int
-    """In' points of a level; 0: as many as there are members, as in the paper (not counted by --dry_run)."""
+    """Number of In' points per level; 0 for the number of members, as in the paper (--dry_run does not count these)."""
     random_directions: int
+    """Number of random directions from the centroid."""
 
 
 SETTINGS = {"smoke": Settings(2, 2, 1), "packaged": Settings(5, 10, 5), "paper": Settings(5, 0, 10)}

@@ -19,9 +19,11 @@ class Settings:
     """Values of this experiment."""
 
     seeds: int
+    """Number of members per dataset."""
     examples: tuple[int, ...]
-    """Sizes of the subsets."""
+    """Numbers of examples of the subsets."""
     subsets_of: tuple[str, ...]
+    """Datasets of which subsets are drawn."""
 
 
 SETTINGS = {

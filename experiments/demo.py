@@ -5,17 +5,19 @@ Hardware: two CPU cores, 8 minutes; a GPU is used when JAX sees one
 Expect:   see README.md beside this file
 """
 
-from absl import app, flags
+import dataclasses
+import sys
 
 from wsr.cli import demo
+from wsr.cli.program import call
 
-demo.define(flags.FLAGS)
-
-
-def main(argv: list[str]) -> None:
-    """Runs the demo study."""
-    demo.run(flags.FLAGS, argv[1:])
+PAGE = dataclasses.replace(
+    demo.PAGE,
+    name="demo",
+    usage="python -m experiments.demo [options]",
+    examples=("python -m experiments.demo --out=runs/demo",),
+)
 
 
 if __name__ == "__main__":
-    app.run(main)
+    sys.exit(call(PAGE, demo.run, sys.argv[1:]))

@@ -20,12 +20,15 @@ class Settings:
     """Values of this experiment."""
 
     seeds: int
+    """Number of members per dataset."""
     families: tuple[str, ...]
-    """Families of the preset's datasets that take part, that of the domain included."""
+    """Families whose datasets take part, among them that of the domain."""
     domain: str
+    """Name of the domain."""
     domain_datasets: tuple[str, ...]
+    """Datasets of the domain."""
     domain_tasks: tuple[str, ...]
-    """The task of each dataset of the domain; the task of any other dataset is its family."""
+    """Task of each dataset of the domain, in the same order; the task of any other dataset is its family."""
 
 
 TWEETS = ("emoji", "emotion", "hate", "irony", "offensive", "sentiment")

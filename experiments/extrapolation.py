@@ -20,11 +20,13 @@ class Settings:
     """Values of this experiment."""
 
     seeds: int
+    """Number of members per dataset."""
     pairs_a_kind: int
+    """Number of pairs of members per kind: same dataset, same family, different families."""
     steps: int
-    """Logarithmic steps on each side; the first of them is the member."""
+    """Number of logarithmic steps on each side of a line; the first step is the member."""
     furthest: float
-    """Largest alpha; the smallest is 1 minus this."""
+    """Largest alpha; the smallest alpha is 1 minus this number."""
 
 
 SETTINGS = {"smoke": Settings(2, 2, 3, 8.0), "packaged": Settings(5, 8, 10, 32.0), "paper": Settings(5, 10, 10, 32.0)}

@@ -20,14 +20,17 @@ class Settings:
     """Values of this experiment."""
 
     seeds: int
-    """Members of each dataset."""
+    """Number of members per dataset."""
     runs: int
-    """Trainings from each start, each with its own examples."""
+    """Number of trainings from each start, each on its own examples."""
     sizes: tuple[int, ...]
-    """Examples that are trained on."""
+    """Numbers of examples to train on."""
     bitfit_epochs: float
+    """Number of passes of BitFit over the examples."""
     bitfit_batch_size: int
+    """Number of texts per step of BitFit."""
     bitfit_learning_rate: float
+    """Highest learning rate of BitFit."""
 
 
 SETTINGS = {
@@ -45,6 +48,7 @@ def main(lab: Lab, settings: Settings) -> Found:
         learning_rate=settings.bitfit_learning_rate,
         batch_size=settings.bitfit_batch_size,
         epochs=settings.bitfit_epochs,
+        warmup=0.006,
         dropout=lab.preset.dropout,
     )
     return [

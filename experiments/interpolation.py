@@ -21,9 +21,11 @@ class Settings:
     """Values of this experiment."""
 
     seeds: int
+    """Number of members per dataset."""
     pairs_a_kind: int
+    """Number of pairs of members per kind: same dataset, same family, different families."""
     alphas: int
-    """Points on a line, both ends among them; 11 are steps of 0.1."""
+    """Number of points on a line, both ends included; 11 points are steps of 0.1."""
 
 
 SETTINGS = {"smoke": Settings(2, 2, 3), "packaged": Settings(5, 8, 11), "paper": Settings(5, 25, 11)}

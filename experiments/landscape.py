@@ -21,12 +21,13 @@ class Settings:
     """Values of this experiment."""
 
     seeds: int
+    """Number of members per dataset."""
     degree: int
-    """Steps along an edge of the triangle."""
+    """Number of steps along an edge of the triangle."""
     grid: int
-    """Points along an edge of the square around it."""
+    """Number of points along an edge of the square around the triangle."""
     reach: float
-    """How far the square goes beyond the members, in longest edges of their triangle."""
+    """Distance from the members to the edge of the square, in units of the longest edge of their triangle."""
 
 
 SETTINGS = {

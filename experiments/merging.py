@@ -25,17 +25,17 @@ class Settings:
     """Values of this experiment."""
 
     seeds: int
-    """Populations that are merged, of one member a dataset each."""
+    """Number of populations to merge, each with one member per dataset."""
     densities: tuple[float, ...]
-    """Shares of entries that sparse methods keep."""
+    """Fractions of the entries that sparse methods keep."""
     scales: tuple[float, ...]
-    """Of what is added to the base, as multiples of an average."""
+    """Scales of the merged task vector, as multiples of an average."""
     steps: int
-    """Gradients of AdaMerging."""
+    """Number of gradient steps of AdaMerging."""
     learned_steps: int
-    """Gradients of learned coefficients."""
+    """Number of gradient steps of learned coefficients."""
     texts: int
-    """That Fisher, RegMean and AdaMerging see of each dataset."""
+    """Number of texts that Fisher, RegMean and AdaMerging read from each dataset."""
 
     @property
     def effort(self) -> Effort:

@@ -5,42 +5,50 @@ Cost:     minutes on two CPU cores; see README.md beside this file
 Expect:   a folder in the Hugging Face format; an encoder that read a few megabytes is a BERT in form, not in strength
 """
 
-import dataclasses
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from absl import app, flags, logging
-
-from wsr.errors import WsrError
+from wsr.cli.flags import Flag, Group, Page, Values
+from wsr.cli.program import call
+from wsr.cli.record_flags import flags_of, overridden
 from wsr.studies.harness.pretrained import PLANS, pretrained
 from wsr.training.pretrain import Pretraining
 
-PRESET = flags.DEFINE_enum("preset", "packaged", list(PLANS), "Corpus, shape and recipe.")
-SEED = flags.DEFINE_integer("seed", 0, "Of initial parameters, order and masks.")
-OUT = flags.DEFINE_string("out", None, "Folder of the checkpoint; by default runs/PRESET/pretrained-SEED.")
-for _field in dataclasses.fields(Pretraining):
-    _define = flags.DEFINE_integer if _field.type is int else flags.DEFINE_float
-    _define(_field.name, None, "By default the preset's.")
+PAGE = Page(
+    "pretrain",
+    "python -m experiments.pretrain [options]",
+    "Pretrain a small encoder by masked language modelling.",
+    (
+        "python -m experiments.pretrain --preset=smoke --out=runs/smoke/pretrained-0",
+        "python -m experiments.pretrain --preset=packaged --seed=1",
+    ),
+    (
+        Group(
+            "What is pretrained",
+            (
+                Flag("preset", "Preset of corpus, shape and recipe.", "packaged", allowed=tuple(PLANS)),
+                Flag("seed", "Seed of the initial parameters, the order of the texts and the masks.", 0),
+            ),
+        ),
+        Group("Shape and recipe", flags_of(Pretraining, "the preset's")),
+        Group(
+            "Output",
+            (Flag("out", "Folder of the checkpoint.", value="FOLDER", otherwise="runs/PRESET/pretrained-SEED"),),
+        ),
+    ),
+    ("Rerun it after an interruption: it resumes from the state it kept last.",),
+)
 
 
-def main(argv: list[str]) -> None:
-    """Pretrains, or says that it was done before."""
-    logging.set_verbosity(logging.WARNING)
-    corpus, plan = PLANS[PRESET.value]
-    given = {field.name: flags.FLAGS[field.name].value for field in dataclasses.fields(plan)}
-    plan = dataclasses.replace(plan, **{name: value for name, value in given.items() if value is not None})
-    folder = Path(OUT.value or f"runs/{PRESET.value}/pretrained-{SEED.value}")
-    try:
-        if len(argv) > 1:
-            raise WsrError(f"unknown argument {argv[1]!r}; values are given as --flag=value")
-        there = folder.exists()
-        pretrained(folder, corpus, plan, seed=SEED.value)
-        print(f"{'already there' if there else 'checkpoint'}: {folder}; open it with --base={folder}")
-    except WsrError as error:
-        sys.exit(f"pretrain: error: {' '.join(str(error).split())}")
-    except KeyboardInterrupt:
-        sys.exit("interrupted; the same command goes on from where the state was last kept")
+def main(values: Values, positional: Sequence[str]) -> None:
+    """Pretrains, unless the checkpoint exists."""
+    corpus, plan = PLANS[values.preset]
+    folder = Path(values.out or f"runs/{values.preset}/pretrained-{values.seed}")
+    there = folder.exists()
+    pretrained(folder, corpus, overridden(plan, values), seed=values.seed)
+    print(f"{'it exists already' if there else 'checkpoint'}: {folder}; open it with --base={folder}")
 
 
 if __name__ == "__main__":
-    app.run(main)
+    sys.exit(call(PAGE, main, sys.argv[1:]))

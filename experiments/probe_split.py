@@ -19,8 +19,9 @@ class Settings:
     """Values of this experiment."""
 
     seeds: int
+    """Number of members per dataset."""
     interior: int
-    """Points in the hull of the members of a target."""
+    """Number of points in the hull of the members of each target."""
 
 
 SETTINGS = {"smoke": Settings(2, 2), "packaged": Settings(5, 5), "paper": Settings(5, 5)}

@@ -19,11 +19,13 @@ class Settings:
     """Values of this experiment."""
 
     seeds: int
+    """Number of members per dataset."""
     directions: int
+    """Number of random directions per target."""
     radii: tuple[float, ...]
-    """Lengths of a step, in units of the members' mean distance from the centroid."""
+    """Lengths of the steps, in units of the members' mean distance from the centroid."""
     scored_on: int
-    """So many of the preset's targets, from the first on."""
+    """Number of targets to score on; the first ones are taken."""
 
 
 RADII = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)

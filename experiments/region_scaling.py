@@ -19,13 +19,13 @@ class Settings:
     """Values of this experiment."""
 
     seeds: int
-    """Members of each dataset."""
+    """Number of members per dataset."""
     subset_datasets: tuple[int, ...]
-    """How many datasets a subset of the population is of."""
+    """Numbers of datasets in a subset of the population."""
     subset_members: tuple[int, ...]
-    """How many members of each."""
+    """Numbers of members per dataset in a subset."""
     subsets: int
-    """Drawn of each size, for each target."""
+    """Number of subsets drawn for each size and target."""
 
     @property
     def grid(self) -> Grid:

@@ -9,8 +9,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from absl import app, flags
-
+from wsr.cli.flags import Flag, Group, Page, Values
+from wsr.cli.program import call
 from wsr.errors import WsrError
 from wsr.runtime.atomic import write_atomically
 from wsr.studies.harness.claims import CLAIMS, load_claims, rendered_claims
@@ -20,28 +20,41 @@ from wsr.studies.harness.torture import TORTURE, read_torture, rendered_torture
 PAGES = ("docs/results.md", "docs/merging.md", "docs/reliability.md")
 """Pages with blocks, besides the page of each study in the folder of kept results."""
 
-_PAGE = flags.DEFINE_multi_string("page", [], "A page; repeat it for several. Default: all pages made from results.")
-_KEPT = flags.DEFINE_string("kept", "docs/results", "The folder that experiments.collect wrote.")
-_WRITE = flags.DEFINE_bool("write", False, "Write the pages instead of comparing them.")
+PAGE = Page(
+    "results",
+    "python -m experiments.results [options]",
+    "Compare the pages made from kept results with the rows they are made from, or write them again.",
+    (
+        "python -m experiments.results --page=docs/results.md",
+        "python -m experiments.results --page=docs/results.md --write",
+    ),
+    (
+        Group(
+            "What is compared",
+            (
+                Flag("page", "Pages to compare.", (), value="FILE,...", otherwise="all pages made from results"),
+                Flag("kept", "Folder written by experiments.collect.", "docs/results", value="FOLDER"),
+                Flag("write", "Write the pages instead of comparing them.", False),
+            ),
+        ),
+    ),
+)
 
 
-def main(argv: list[str]) -> None:
-    """Exits with 1, and shows the difference, if a page is not what the rows say."""
-    folder = Path(_KEPT.value)
-    pages = [Path(page) for page in _PAGE.value or PAGES]
-    if not _PAGE.value:
+def main(values: Values, positional: Sequence[str]) -> int:
+    """Returns 1, after printing the difference, if a page is not what the rows say."""
+    folder = Path(values.kept)
+    pages = [Path(page) for page in values.page or PAGES]
+    if not values.page:
         pages += sorted(folder.glob("*.md"))
-    try:
-        kept = load_kept(folder)
-        made = [(page, *_made(page, folder, kept)) for page in pages]
-    except WsrError as error:
-        sys.exit(f"results: error: {error}")
-    if _WRITE.value:
+    kept = load_kept(folder)
+    made = [(page, *_made(page, folder, kept)) for page in pages]
+    if values.write:
         _write(made)
-        return
+        return 0
     differ = [_difference(*one) for one in made if one[1] != one[2]]
     print("".join(differ) or "no difference\n", end="")
-    sys.exit(bool(differ))
+    return int(bool(differ))
 
 
 def _made(page: Path, folder: Path, kept: dict[str, Kept]) -> tuple[str, str]:
@@ -70,4 +83,4 @@ def _difference(page: Path, found: str, wanted: str) -> str:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    sys.exit(call(PAGE, main, sys.argv[1:]))

@@ -19,6 +19,7 @@ class Settings:
     """Values of this experiment."""
 
     seeds: int
+    """Number of members per dataset."""
 
 
 SETTINGS = {"smoke": Settings(2), "packaged": Settings(5), "paper": Settings(20)}

@@ -20,8 +20,9 @@ class Settings:
     """Values of this experiment."""
 
     seeds: int
+    """Number of members per dataset."""
     families: tuple[str, ...]
-    """The tasks: families of the preset's datasets."""
+    """Tasks: the families of datasets that take part."""
 
 
 SETTINGS = {

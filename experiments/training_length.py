@@ -19,12 +19,13 @@ class Settings:
     """Values of this experiment."""
 
     seeds: int
-    """Members of each target and length."""
+    """Number of members per target and length."""
     lengths: tuple[float, ...]
-    """Epochs."""
+    """Lengths of training, in epochs."""
     interior: int
-    """In' points of each target and length."""
+    """Number of In' points per target and length."""
     random_directions: int
+    """Number of random directions from the centroid."""
 
 
 SETTINGS = {

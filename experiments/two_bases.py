@@ -21,16 +21,17 @@ class Settings:
     """Values of this experiment."""
 
     seeds: int
+    """Number of members per dataset."""
     bases: tuple[str, ...]
-    """Two checkpoints; none: two are pretrained here, from seeds 0 and 1."""
+    """Two checkpoints; none to pretrain two from seeds 0 and 1."""
     pretraining: str
-    """Which plan of pretraining."""
+    """Name of the pretraining preset: smoke or packaged."""
     examples: int
-    """That a member is fine-tuned on, in place of the preset's: a weak encoder needs more; 0: the preset's."""
+    """Number of examples on which a member is fine-tuned, because a weak encoder needs more; 0 for --finetune_texts."""
     passes: float
-    """Over these; 0: the preset's."""
+    """Number of passes over the examples; 0 for --epochs."""
     rate: float
-    """Learning rate of the encoder; 0: the preset's."""
+    """Highest learning rate of the encoder; 0 for --learning_rate."""
 
 
 SETTINGS = {

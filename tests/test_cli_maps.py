@@ -190,7 +190,7 @@ def test_map_of_a_matrix_needs_no_labels(works, refuses):
     Path("m.csv").write_text("\n".join(lines) + "\n")
     works("map", "--similarity=m.csv", "--out=out")
     assert {(row["model"][0], row["cluster"]) for row in table("out/clusters.csv")} == {("a", "1"), ("b", "2")}
-    assert "it needs --store" in refuses("map", "--similarity=m.csv", "--by_layer")
+    assert "so it needs --store" in refuses("map", "--similarity=m.csv", "--by_layer")
     Path("l.csv").write_text("model,label\n")
     assert "not both" in refuses("map", "--similarity=m.csv", "--labels=l.csv", "--labels_from=(.)")
 

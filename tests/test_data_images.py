@@ -241,7 +241,7 @@ def test_training_batches_are_whole_and_reshuffled(split):
 
 def test_members_of_one_dataset_share_their_images():
     data = [load_dataset(name, GREY, sizes=SMALL) for name in ("made_up_images_a1", "made_up_images_a2")]
-    recipe = Recipe(batch_size=8, epochs=3.0)
+    recipe = Recipe(batch_size=8, epochs=3.0, warmup=0.006)
     jobs = [Job(data[0], 0, recipe), Job(data[1], 0, recipe), Job(data[0], 1, recipe), Job(data[0], 1, recipe, size=16)]
     vit = load("tiny_vit")
     encoder, plan = group_batches(vit.model, vit.params, jobs)

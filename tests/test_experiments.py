@@ -99,7 +99,7 @@ def test_a_launcher_runs_goes_on_and_refuses_another_plan(shelf, tmp_path):
     [
         (["--preset=smok"], "did you mean 'smoke'"),
         (["--preset=smoke", "--datasets=made_up_a"], "made_up_a1"),
-        (["--preset=smoke", "extra"], "unknown argument 'extra'"),
+        (["--preset=smoke", "extra"], "unexpected 'extra'"),
     ],
 )
 def test_bad_input_gets_one_line(arguments, told, tmp_path):

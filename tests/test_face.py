@@ -110,7 +110,10 @@ def test_an_edited_setting_that_makes_no_sense_is_refused_where_it_is_made():
 
 
 def test_finetune_chooses_how_many_members_train_together(tiny, dataset):
-    jobs = [wsr.Job(dataset, seed, wsr.Recipe(learning_rate=0.01, batch_size=32, epochs=1.0)) for seed in range(2)]
+    jobs = [
+        wsr.Job(dataset, seed, wsr.Recipe(learning_rate=0.01, batch_size=32, epochs=1.0, warmup=0.006))
+        for seed in range(2)
+    ]
     chosen = list(wsr.finetune(tiny.model, tiny.params, jobs))
     alone = list(wsr.finetune(tiny.model, tiny.params, jobs, chunk=1))
     assert [member.losses.tolist() for member in chosen] == [member.losses.tolist() for member in alone]

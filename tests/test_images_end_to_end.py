@@ -35,7 +35,7 @@ def data(vit):
 
 @pytest.fixture(scope="module")
 def members(vit, data):
-    recipe = Recipe(learning_rate=1e-2, batch_size=32, epochs=12.0)
+    recipe = Recipe(learning_rate=1e-2, batch_size=32, epochs=12.0, warmup=0.006)
     return list(finetune(vit.model, vit.params, [Job(data[0], seed, recipe) for seed in range(2)], chunk=1))
 
 
@@ -100,7 +100,7 @@ def test_the_gradient_in_the_coefficients_agrees_with_a_difference(vit, data, me
 
 
 def test_a_head_alone_and_early_stopping_read_images_too(vit, data):
-    recipe = Recipe(mode="head", learning_rate=0.05, batch_size=32, epochs=3.0, patience=5, check_every=3)
+    recipe = Recipe(mode="head", learning_rate=0.05, batch_size=32, epochs=3.0, warmup=0.006, patience=5, check_every=3)
     (member,) = finetune(vit.model, vit.params, [Job(data[0], 0, recipe)], chunk=1)
     assert member.losses[-1] < member.losses[0]
     assert member.failed_step is None

@@ -60,7 +60,7 @@ def test_a_bad_folder_does_not_keep_out_the_good_ones(folders, capsys):
     # Again, with one more: those that are there stay.
     assert bring(folders, "bert-made_up_a1-s0", "mine", "bert-made-up-a1-s1") == 0
     out = capsys.readouterr().out
-    assert out.count("there already") == 2
+    assert out.count("already in the store") == 2
     assert out.count("imported") == 1
     assert wsr("ls", folders / "store") == 0
     assert "–" in capsys.readouterr().out

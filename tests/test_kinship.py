@@ -87,7 +87,9 @@ def test_fine_tuned_models_lie_close_and_independent_ones_do_not():
     minilm = load("minilm")
     sizes = {"finetune": 128, "probe": 10, "validation": 10, "test": 10}
     dataset = load_dataset("vader_movie", minilm.processor, max_length=24, sizes=sizes)
-    jobs = [Job(dataset, 0, Recipe(learning_rate=rate, batch_size=16, epochs=1.0)) for rate in (1e-4, 1e-2)]
+    jobs = [
+        Job(dataset, 0, Recipe(learning_rate=rate, batch_size=16, epochs=1.0, warmup=0.006)) for rate in (1e-4, 1e-2)
+    ]
     usual, hard = (
         kinship(member.params, minilm.params) for member in finetune(minilm.model, minilm.params, jobs, chunk=1)
     )

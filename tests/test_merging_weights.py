@@ -399,20 +399,23 @@ def test_groups_merge_some_leaves_otherwise():
 def test_every_method_says_what_it_is_and_what_its_options_do(name):
     kind = find(name)
     assert "Source:" in kind.__doc__
-    for _, (_, _, what) in options_of(kind).items():
-        assert len(what) > 10
+    for name, option in options_of(kind).items():
+        assert option.what.endswith("."), name
+        assert not option.what.startswith("Of "), name
+        assert option.allowed, name
+        assert option.otherwise or option.default is not None, name
 
 
 @pytest.mark.parametrize(
     ("name", "given", "told"),
     [
-        ("ties", {"density": 1.5}, "ties: density = 1.5; expected a value from 0 to 1"),
+        ("ties", {"density": 1.5}, "ties: density = 1.5; expected a number from 0 to 1"),
         ("ties", {"density": "much"}, "ties: density = 'much'; expected a number"),
         ("ties", {"densty": 0.5}, "ties has no option densty; it has density"),
         ("tie", {}, "no merge method is called 'tie'; nearest: ties"),
-        ("slerp", {"scope": "layer"}, "expected a value one of leaf, whole"),
-        ("weighted", {"weights": (1.0, float("nan"))}, "expected numbers, one a member"),
-        ("della", {"density": 0.05}, "leaves"),
+        ("slerp", {"scope": "layer"}, "expected leaf or whole"),
+        ("weighted", {"weights": (1.0, float("nan"))}, "expected numbers, one per member"),
+        ("della", {"density": 0.05}, "both are probabilities"),
     ],
 )
 def test_wrong_options_get_one_line(name, given, told):
@@ -423,7 +426,7 @@ def test_wrong_options_get_one_line(name, given, told):
 def test_wrong_members_get_one_line():
     with pytest.raises(WsrError, match="slerp merges exactly 2 members; found 3: a, b, c"):
         merged(made("slerp", {}))
-    with pytest.raises(WsrError, match="2 numbers of weights for 3 members"):
+    with pytest.raises(WsrError, match="weights has 2 numbers; expected one for each of 3 members"):
         merged(made("weighted", {"weights": (1.0, 2.0)}))
     opposite = [{path: 2 * BASE[path] - own[path] for path in SHAPES} for own in MEMBERS[:1]]
     three = [MEMBERS[0], *opposite, BASE]

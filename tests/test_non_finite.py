@@ -11,7 +11,7 @@ from wsr.store import Store
 from wsr.training import Job, Recipe
 from wsr.training.members import member_name, train_members
 
-RECIPE = Recipe(learning_rate=0.01, batch_size=16, epochs=1.0)
+RECIPE = Recipe(learning_rate=0.01, batch_size=16, epochs=1.0, warmup=0.006)
 
 
 def trained(tiny: Any, path: Path, jobs: list[Job]) -> Store:

@@ -220,11 +220,11 @@ def test_plan_of_all_studies_and_by_numbers(capsys):
 @pytest.mark.parametrize(
     ("flags", "told"),
     [
-        ([], "either --preset, or numbers"),
-        (["--preset=paper", "--members=3"], "either --preset, or numbers"),
+        ([], "either --preset, to plan its studies, or --members"),
+        (["--preset=paper", "--members=3"], "either --preset, to plan its studies, or --members"),
         (["--preset=papr"], "nearest: paper"),
         (["--preset=paper", "--studies=convex"], "convex_hull"),
-        (["--preset=paper", "--texts=3"], "--texts is for a population by numbers"),
+        (["--preset=paper", "--texts=3"], "--texts is for a population of your own"),
         (["--members=3", "--base=tiny"], "--length, --texts: needed"),
         (["--members=3", "--texts=3", "--length=3"], "either --base or --parameters"),
         (["--preset=paper", "--hardware=v5x-8"], "nearest: "),

@@ -29,7 +29,7 @@ def test_a_launcher_that_is_told_to_end_goes_on_when_it_is_started_again(alone, 
     rows, shelf = alone
     words = ["-m", f"experiments.{EXPERIMENT}", "--preset=smoke"]
     words += [f"--out={tmp_path / 'out'}", f"--shelf={tmp_path / 'shelf'}"]
-    assert stopped(words, tmp_path, "shelf/stores/*/members/*") == (STATUS, f"{TOLD}\n")
+    assert stopped(words, tmp_path, "shelf/stores/*/members/*") == (STATUS, f"{EXPERIMENT}: error: {TOLD}\n")
     assert not (tmp_path / "out" / "results.jsonl").exists()
     before = on_shelf(tmp_path / "shelf")
     assert 1 <= len(before) < len(on_shelf(shelf))

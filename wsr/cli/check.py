@@ -1,14 +1,11 @@
-"""says whether a model belongs to a population: wsr check CANDIDATE --store=S. CANDIDATE is a member of the store, a
-Hugging Face folder, a LoRA adapter or a hub name. Does it share the base, which regions is it inside of, which members
-does it lean on, does anything speak against it? Without CANDIDATE every member is held to the others, and it is said
-who should be left out before anything is averaged."""
+"""``wsr check``: whether a model belongs to a population."""
 
 import json
 from collections.abc import Sequence
 from contextlib import nullcontext, redirect_stdout
 from typing import TYPE_CHECKING
 
-from absl import flags
+from wsr.cli.flags import Flag, Group, Page, Values
 
 if TYPE_CHECKING:
     from wsr.region.region import Region
@@ -16,23 +13,36 @@ if TYPE_CHECKING:
     from wsr.store import Store
 
 
-def define(values: flags.FlagValues) -> None:
-    """Defines the verb's flags."""
-    flags.DEFINE_string("store", None, "The store.", flag_values=values)
-    flags.DEFINE_bool("json", False, "Print JSON and nothing else.", flag_values=values)
-    flags.DEFINE_string("out", None, "Folder for check.html.", flag_values=values)
+PAGE = Page(
+    "wsr check",
+    "wsr check [CANDIDATE] --store=STORE [options]",
+    "Test whether a model shares the base of a population, which regions it lies in, which members it is close to, and "
+    "what is unusual about it.",
+    ("wsr check made_up_a1-full-s0 --store=runs/mine", "wsr check --store=runs/mine --json"),
+    (
+        Group("What is checked", (Flag("store", "Folder or URL of the store to compare with.", required=True),)),
+        Group(
+            "Output",
+            (
+                Flag("json", "Print the findings as JSON and nothing else.", False),
+                Flag("out", "Folder of the page check.html.", value="FOLDER", otherwise="runs/check-STORE"),
+            ),
+        ),
+    ),
+    (
+        "CANDIDATE is a member of the store, a Hugging Face folder, a LoRA adapter or a hub name. Without CANDIDATE, "
+        "every member is compared with all others, and the page names those to leave out of an average.",
+    ),
+    positional=1,
+)
 
 
-def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
-    """Checks, prints and writes a page."""
+def run(values: Values, positional: Sequence[str]) -> None:
+    """Checks one model or all members, prints the findings and writes a page."""
     import sys
     from pathlib import Path
 
-    from wsr.cli.checks import refuse_positional, required
-
-    refuse_positional(positional[1:])
-    required("--store", values.store)
-    # What is told of the work on the way is no JSON.
+    # Progress goes to standard error: it is no JSON.
     with redirect_stdout(sys.stderr) if values.json else nullcontext():
         found, section = _candidate(values, positional[0]) if positional else _everyone(values)
         title = Path(positional[0]).name if positional else "All members"
@@ -44,7 +54,7 @@ def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
         print(f"page: {page}")
 
 
-def _candidate(values: flags.FlagValues, wanted: str) -> "tuple[dict, Section]":
+def _candidate(values: Values, wanted: str) -> "tuple[dict, Section]":
     from wsr.cli.command import command_of
     from wsr.exchange.candidate import place
     from wsr.region.check import check_candidate
@@ -57,7 +67,7 @@ def _candidate(values: flags.FlagValues, wanted: str) -> "tuple[dict, Section]":
     return {**checked.to_json(), "notes": list(facts)}, section
 
 
-def _everyone(values: flags.FlagValues) -> "tuple[dict, Section]":
+def _everyone(values: Values) -> "tuple[dict, Section]":
     from wsr.cli.command import command_of
     from wsr.region.check import check_candidate
     from wsr.region.standing import Population
@@ -85,7 +95,9 @@ def _open(path: str) -> "tuple[Store, Region]":
     store = Store.open(path)
     region = Region.from_store(store)
     if not len(region):
-        raise WsrError(f"{path} has no members yet, so there is nothing to be checked against: wsr train or wsr import")
+        raise WsrError(
+            f"{path} has no members yet, so nothing can be compared with it; add some by wsr train or wsr import"
+        )
     return store, region
 
 
@@ -107,7 +119,7 @@ def _show(section: "Section") -> None:
     print()
 
 
-def _write(values: flags.FlagValues, title: str, section: "Section") -> str:
+def _write(values: Values, title: str, section: "Section") -> str:
     from pathlib import Path
 
     from wsr.report.document import Document

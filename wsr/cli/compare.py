@@ -1,14 +1,10 @@
-"""says which of two groups of models has the lower generalised loss on a dataset, and stops as soon as that is sure.
-
-Groups: member (of the store, or of --datasets and --families), interior (points of their convex hull) and exterior (the
-other members of the store). Members that saw the dataset, or one that shares texts with it, are in neither."""
+"""``wsr compare``: which of two groups of models is better on a dataset."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from absl import flags
-
 from wsr.cli import dataset_flags, device_flags
+from wsr.cli.flags import Flag, Group, Page, Values
 
 if TYPE_CHECKING:
     from wsr.engine.early import EarlyAnswer, Look
@@ -16,27 +12,66 @@ if TYPE_CHECKING:
 GROUPS = ("member", "interior", "exterior")
 
 
-def define(values: flags.FlagValues) -> None:
-    """Defines the verb's flags."""
-    dataset_flags.define(values)
-    flags.DEFINE_string("store", None, "The store.", flag_values=values)
-    flags.DEFINE_string("on", None, "The dataset to score on: a name, a file, a folder.", flag_values=values)
-    flags.DEFINE_list("groups", ["interior", "member"], "The two groups.", flag_values=values)
-    flags.DEFINE_list("datasets", [], "Of member and interior: only these datasets.", flag_values=values)
-    flags.DEFINE_list("families", [], "Of member and interior: only these families.", flag_values=values)
-    flags.DEFINE_integer("interior", 30, "Points drawn from the convex hull.", lower_bound=1, flag_values=values)
-    flags.DEFINE_float("until_confidence", 0.95, "How sure the answer has to be.", flag_values=values)
-    flags.DEFINE_integer("probe_size", 300, "Texts the probe is fitted on; 0: all.", flag_values=values)
-    flags.DEFINE_integer("test_size", 300, "Texts the loss is taken on at most; 0: all.", flag_values=values)
-    device_flags.define_engine(values)
-    flags.DEFINE_integer("seed", 0, "Of the points drawn and of the order.", flag_values=values)
+PAGE = Page(
+    "wsr compare",
+    "wsr compare --store=STORE --on=DATASET [options]",
+    "Test which of two groups of models has the lower generalised loss on a dataset, and stop as soon as the answer is "
+    "certain enough.",
+    (
+        "wsr compare --store=runs/mine --on=made_up_a2 --max_length=48 --probe_size=40 --test_size=60",
+        "wsr compare --store=runs/mine --on=made_up_a2 --max_length=48 --groups=interior,member --interior=8 "
+        "--probe_size=40 --test_size=60 --until_confidence=0.8",
+    ),
+    (
+        Group(
+            "What is compared",
+            (
+                Flag("store", "Folder or URL of the store that holds the members.", required=True),
+                Flag("on", "Dataset to score on: a name, a file or a folder.", value="DATASET", required=True),
+                Flag(
+                    "groups",
+                    "The two groups: member is the members chosen below, interior is points drawn from their convex "
+                    "hull, exterior is the other members of the store.",
+                    ("interior", "member"),
+                    value="A,B",
+                    accepts="two of member, interior and exterior",
+                ),
+                Flag("interior", "Number of points drawn from the convex hull.", 30, at_least=1),
+                Flag(
+                    "datasets",
+                    "Datasets whose members form the group member.",
+                    (),
+                    otherwise="all",
+                ),
+                Flag("families", "Families whose members form the group member.", (), otherwise="all"),
+                Flag(
+                    "until_confidence",
+                    "Confidence at which the comparison stops.",
+                    0.95,
+                    accepts="number between 0 and 1",
+                ),
+                Flag("seed", "Seed of the points drawn and of the order in which models and texts are read.", 0),
+            ),
+        ),
+        Group(
+            "Texts",
+            (
+                Flag("probe_size", "Number of texts on which the probe is fitted; 0 for all.", 300),
+                Flag("test_size", "Largest number of texts on which the loss is measured; 0 for all.", 300),
+            ),
+        ),
+        dataset_flags.GROUP,
+        device_flags.GROUP,
+    ),
+    ("Members fine-tuned on the scored dataset, or on one that shares texts with it, are in neither group.",),
+)
 
 
-def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
-    """Compares and says what was saved."""
-
-    from wsr.cli.checks import one_of, refuse_positional, required
-    from wsr.engine.early import Group, compare
+def run(values: Values, positional: Sequence[str]) -> None:
+    """Compares two groups; prints the answer and how many forward passes it took."""
+    from wsr.cli.checks import one_of
+    from wsr.engine.early import Group as Models
+    from wsr.engine.early import compare
     from wsr.errors import WsrError
     from wsr.geometry.sampling import convex_hull, corners
     from wsr.region.learned import learned_region
@@ -44,9 +79,6 @@ def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
     from wsr.runtime.compilation import use_persistent_cache
     from wsr.store import Store
 
-    refuse_positional(positional)
-    required("--store", values.store)
-    required("--on", values.on)
     for name in values.groups:
         one_of("--groups", name, GROUPS)
     if len(set(values.groups)) != 2:
@@ -73,9 +105,9 @@ def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
     draw = seeds.generator(values.seed, "early answer", dataset.name)
     between = convex_hull(draw, values.interior, len(inside)) if len(inside) > 1 else corners(len(inside))[:0]
     groups = {
-        "member": Group(inside, corners(len(inside))),
-        "interior": Group(inside, between),
-        "exterior": Group(outside, corners(len(outside))),
+        "member": Models(inside, corners(len(inside))),
+        "interior": Models(inside, between),
+        "exterior": Models(outside, corners(len(outside))),
     }
     first, second = (groups[name] for name in values.groups)
     print(f"is {values.groups[0]} better than {values.groups[1]} on {dataset.name}?", flush=True)
@@ -103,14 +135,14 @@ def _tell(look: "Look") -> None:
 def _told(answer: "EarlyAnswer", first: str, second: str) -> str:
     last = answer.looks[-1]
     verdict = {
-        "a": f"yes: {first} is better, at a confidence of {answer.confidence:g}",
-        "b": f"no: {second} is better, at a confidence of {answer.confidence:g}",
-        None: f"not decided at a confidence of {answer.confidence:g} by all models and texts",
+        "a": f"yes: {first} is better, with confidence {answer.confidence:g}",
+        "b": f"no: {second} is better, with confidence {answer.confidence:g}",
+        None: f"not decided: all models and texts do not reach a confidence of {answer.confidence:g}",
     }[last.better]
     cost = (
-        f"{answer.texts_needed:,} of {answer.texts_in_full:,} forward passes over a text were needed, "
-        f"{100 * answer.saved:.0f} % saved; {answer.seconds:.0f} s"
+        f"it took {answer.texts_needed:,} of {answer.texts_in_full:,} forward passes over a text "
+        f"({100 * answer.saved:.0f} % saved) and {answer.seconds:.0f} s"
     )
     if answer.texts_read == answer.texts_needed:
-        cost += f" of about {answer.seconds / (1 - answer.saved):.0f}"
+        cost += f"; all of them would take about {answer.seconds / (1 - answer.saved):.0f} s"
     return f"{verdict}\n{cost}"

@@ -1,8 +1,8 @@
-"""How datasets are read: the flags that training and evaluation share."""
+"""How datasets are read: the flags shared by the verbs that train or evaluate."""
 
 from typing import TYPE_CHECKING, Any
 
-from absl import flags
+from wsr.cli.flags import Flag, Group, Values
 
 if TYPE_CHECKING:
     from wsr.data.dataset import Dataset
@@ -10,18 +10,29 @@ if TYPE_CHECKING:
     from wsr.data.texts import Texts
 
 
-def define(values: flags.FlagValues) -> None:
-    """Defines the flags."""
-    text = flags.DEFINE_string
-    text("text_column", None, "Of files and hub datasets: the column of the text or image.", flag_values=values)
-    text("pair_column", None, "The column of the second text of a pair.", flag_values=values)
-    text("label_column", None, "The column of the label.", flag_values=values)
-    text("family", None, "The family of the datasets, where the table does not say it.", flag_values=values)
-    flags.DEFINE_bool("regression", False, "Labels are real numbers.", flag_values=values)
-    flags.DEFINE_integer("max_length", 64, "Tokens a text is cut to.", lower_bound=3, flag_values=values)
+GROUP = Group(
+    "Data",
+    (
+        Flag("max_length", "Number of tokens at which a text is cut.", 64, at_least=3),
+        Flag(
+            "text_column",
+            "Column that holds the texts or images, in files and hub datasets.",
+            otherwise="text or image",
+        ),
+        Flag("label_column", "Column that holds the labels.", otherwise="label"),
+        Flag("pair_column", "Column that holds the second text of a pair.", otherwise="text_pair where it exists"),
+        Flag(
+            "family",
+            "Family (task) of the datasets, for datasets that are not registered.",
+            otherwise="general",
+        ),
+        Flag("regression", "Read the labels as real numbers instead of classes.", False),
+    ),
+)
+"""How a dataset is read."""
 
 
-def load(values: flags.FlagValues, name: str, tokenizer: Any, *, sizes: dict[str, int] | None = None) -> "Dataset":
+def load(values: Values, name: str, tokenizer: Any, *, sizes: dict[str, int] | None = None) -> "Dataset":
     """Returns the dataset ``name`` as the flags say."""
     from wsr.data.load import load_dataset
 
@@ -36,14 +47,14 @@ def load(values: flags.FlagValues, name: str, tokenizer: Any, *, sizes: dict[str
     )
 
 
-def load_texts(values: flags.FlagValues, name: str, tokenizer: Any, *, size: int | None = None) -> "Texts":
+def load_texts(values: Values, name: str, tokenizer: Any, *, size: int | None = None) -> "Texts":
     """Returns the texts of ``name`` as the flags say; they need no labels."""
     from wsr.data.texts import load_texts
 
     return load_texts(name, tokenizer, max_length=values.max_length, size=size, columns=_columns(values))
 
 
-def _columns(values: flags.FlagValues) -> "Columns | None":
+def _columns(values: Values) -> "Columns | None":
     from wsr.data.examples import Columns
 
     named = {"text": values.text_column, "text_pair": values.pair_column, "label": values.label_column}

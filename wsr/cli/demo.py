@@ -1,30 +1,44 @@
-"""fine-tunes a population from a real encoder on real text, maps it, evaluates models between its members, and compares
-its centroid with the pretrained model as a start. Interrupted or run again, it goes on with what is there."""
+"""``wsr demo``: the whole story on a small population."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from absl import flags
+from wsr.cli.flags import Flag, Group, Page, Values
+
+PAGE = Page(
+    "wsr demo",
+    "wsr demo [options]",
+    "Fine-tune a small population on packaged texts, map it, evaluate points between its members, compare its centroid "
+    "with the pretrained model as a start, and write a report.",
+    ("wsr demo", "wsr demo --preset=smoke --out=runs/smoke"),
+    (
+        Group(
+            "What is run",
+            (
+                Flag(
+                    "preset",
+                    "Size of the demo: packaged fine-tunes MiniLM on the packaged corpora and takes minutes; smoke "
+                    "fine-tunes a tiny encoder on made-up texts and takes seconds.",
+                    "packaged",
+                    accepts="packaged or smoke",
+                ),
+            ),
+        ),
+        Group(
+            "Output",
+            (Flag("out", "Folder of the run.", value="FOLDER", otherwise="runs/demo, or runs/PRESET for others"),),
+        ),
+    ),
+    ("Rerun it after an interruption: it resumes from what is on disk.",),
+)
 
 
-def define(values: flags.FlagValues) -> None:
-    """Defines the verb's flags."""
-    flags.DEFINE_string(
-        "preset",
-        "packaged",
-        "packaged: MiniLM and the packaged corpora, minutes; smoke: a tiny encoder on made-up text, seconds.",
-        flag_values=values,
-    )
-    flags.DEFINE_string("out", None, "Folder of the run; by default runs/demo, or runs/<preset>.", flag_values=values)
-
-
-def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
-    """Runs the demo and says what was found and where it is."""
-    from wsr.cli.checks import one_of, refuse_positional
+def run(values: Values, positional: Sequence[str]) -> None:
+    """Runs the demo; prints its findings and where its files are."""
+    from wsr.cli.checks import one_of
     from wsr.runtime.compilation import use_persistent_cache
     from wsr.studies.demo import PRESETS, run_demo
 
-    refuse_positional(positional)
     one_of("--preset", values.preset, PRESETS)
     use_persistent_cache()
     folder = Path(values.out or ("runs/demo" if values.preset == "packaged" else f"runs/{values.preset}"))

@@ -1,44 +1,50 @@
-"""Flags of how the engine works, shared by the verbs that evaluate or train."""
+"""Flags of memory and precision, shared by the verbs that evaluate or train."""
 
 from typing import TYPE_CHECKING, Any
 
-from absl import flags
+from wsr.cli.flags import Flag, Group, Values
 
 if TYPE_CHECKING:
     from wsr.engine.settings import Settings
 
 
-def define(values: flags.FlagValues, what: str) -> None:
-    """Defines them for a verb that works on several ``what`` together."""
-    flags.DEFINE_integer(
-        "chunk",
-        None,
-        f"{what} on a device together; by default chosen for it.",
-        lower_bound=1,
-        flag_values=values,
-    )
-    flags.DEFINE_float(
-        "memory_budget_gib",
-        None,
-        "Memory of a device that may be used; by default most of what it has.",
-        lower_bound=0.0,
-        flag_values=values,
-    )
-
-
-def define_engine(values: flags.FlagValues) -> None:
-    """Defines them for a verb that evaluates points, with the precision of the encoder."""
-    define(values, "Points")
-    flags.DEFINE_enum(
-        "precision",
-        "float32",
-        ["float32", "bfloat16"],
-        "What the encoder computes in; bfloat16 is for accelerators.",
-        flag_values=values,
+def memory_flags(what: str) -> tuple[Flag, ...]:
+    """The flags of a verb that holds several ``what`` on a device at once."""
+    return (
+        Flag(
+            "chunk",
+            f"Number of {what} that a device holds at once.",
+            kind=int,
+            at_least=1,
+            otherwise="as many as fit in memory",
+        ),
+        Flag(
+            "memory_budget_gib",
+            "Memory of each device that may be used, in GiB.",
+            kind=float,
+            value="GIB",
+            at_least=0.0,
+            otherwise="most of the device's memory",
+        ),
     )
 
 
-def settings_of(values: flags.FlagValues, **more: Any) -> "Settings":
+GROUP = Group(
+    "Device and memory",
+    (
+        *memory_flags("points"),
+        Flag(
+            "precision",
+            "Floating-point format in which the encoder computes; bfloat16 is for accelerators.",
+            "float32",
+            allowed=("float32", "bfloat16"),
+        ),
+    ),
+)
+"""How a verb that evaluates points uses its devices."""
+
+
+def settings_of(values: Values, **more: Any) -> "Settings":
     """Returns the settings that the flags give; ``more`` are its other fields."""
     from wsr.engine.settings import Settings
 

@@ -1,19 +1,10 @@
-"""scores members of a store, their centroid, points between them and models merged from them on a dataset: the
-generalised loss (a fresh linear probe on the frozen encoder) with its 95 % interval over texts, and the dataset's own
-metric. Finished points are kept in the store's folder.
-
---distributed, given to the same command on several hosts, deals the points to all of their devices; the hosts share the
-store's file system. docs/several_hosts.md tells more.
-
---loss=language_model takes a decoder's own loss instead, and its perplexity. No labels are needed: a .txt file holds a
-text a line, a folder of them a text a file. A text of more than --max_length tokens goes on in another window."""
+"""``wsr evaluate``: the scores of points of a population on datasets."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from absl import flags
-
 from wsr.cli import dataset_flags, device_flags, host_flags
+from wsr.cli.flags import Flag, Group, Page, Values
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,60 +34,101 @@ Request: TypeAlias = "tuple[Callable[..., Any], Region, dict[str, np.ndarray]]"
 """What scores, in which region, coefficients of the points by group."""
 
 
-def define(values: flags.FlagValues) -> None:
-    """Defines the verb's flags."""
-    dataset_flags.define(values)
-    flags.DEFINE_string("store", None, "The store.", flag_values=values)
-    flags.DEFINE_list("on", [], "Datasets to score on: names, files, folders.", flag_values=values)
-    flags.DEFINE_enum("loss", "generalised", list(TARGETS), "What points are scored by.", flag_values=values)
-    flags.DEFINE_list("merged", [], "Folders that wsr merge wrote, to be scored too.", flag_values=values)
-    flags.DEFINE_integer("interior", 4, "Points drawn from the convex hull.", lower_bound=0, flag_values=values)
-    flags.DEFINE_bool(
-        "leave_out", True, "Leave members of the scored dataset out of hull and centroid.", flag_values=values
-    )
-    flags.DEFINE_integer("probe_size", 300, "Texts the probe is fitted on; 0: all.", flag_values=values)
-    flags.DEFINE_integer("test_size", 300, "Texts the loss is taken on; 0: all.", flag_values=values)
-    flags.DEFINE_string("probe", "linear", "The classifier: linear or roberta_head.", flag_values=values)
-    flags.DEFINE_float("inverse_l2", 1.0, "C of the linear probe.", lower_bound=0.0, flag_values=values)
-    device_flags.define(values, "Results")
-    host_flags.define(values)
-    flags.DEFINE_enum(
-        "precision",
-        "float32",
-        ["float32", "bfloat16"],
-        "What the encoder computes in; bfloat16 is for accelerators.",
-        flag_values=values,
-    )
-    flags.DEFINE_integer("seed", 0, "Of the points drawn.", flag_values=values)
-    flags.DEFINE_float(
-        "surrogate_tolerance",
-        None,
-        "Score points of the hull by a surrogate where its mean error is below this; the rows tell the error.",
-        lower_bound=0.0,
-        flag_values=values,
-    )
-    flags.DEFINE_string("out", None, "A JSONL file for the rows.", flag_values=values)
+LOSSES = ("generalised", "language_model")
+PAGE = Page(
+    "wsr evaluate",
+    "wsr evaluate --store=STORE --on=DATASET,... [options]",
+    "Score the members of a store, their centroid, points drawn from their convex hull and merged models on datasets.",
+    (
+        "wsr evaluate --store=runs/mine --on=made_up_a2 --max_length=48 --probe_size=60 --test_size=60",
+        "wsr evaluate --store=runs/mine --on=made_up_a2 --max_length=48 --probe_size=60 --test_size=60 --interior=50 "
+        "--surrogate_tolerance=0.05 --out=runs/rows.jsonl",
+    ),
+    (
+        Group(
+            "What is evaluated",
+            (
+                Flag("store", "Folder or URL of the store that holds the members.", required=True),
+                Flag(
+                    "on",
+                    "Datasets to score on: names, files or folders.",
+                    (),
+                    value="DATASET,...",
+                    required=True,
+                ),
+                Flag("interior", "Number of points drawn from the convex hull.", 4, at_least=0),
+                Flag("merged", "Folders written by wsr merge whose models are scored too.", (), value="FOLDER,..."),
+                Flag(
+                    "leave_out",
+                    "Leave members fine-tuned on the scored dataset out of the hull and the centroid.",
+                    True,
+                ),
+                Flag("seed", "Seed of the points drawn from the hull.", 0),
+            ),
+        ),
+        Group(
+            "How it is scored",
+            (
+                Flag(
+                    "loss",
+                    "Score: generalised is the loss of a new linear probe on the frozen encoder, next to the dataset's "
+                    "own metric; language_model is a decoder's own loss and perplexity, and needs no labels.",
+                    "generalised",
+                    allowed=LOSSES,
+                ),
+                Flag("probe_size", "Number of texts on which the probe is fitted; 0 for all.", 300),
+                Flag("test_size", "Number of texts on which the loss is measured; 0 for all.", 300),
+                Flag(
+                    "probe",
+                    "Classifier fitted on the features.",
+                    "linear",
+                    accepts="linear or roberta_head",
+                ),
+                Flag("inverse_l2", "Inverse of the L2 penalty (C) of the linear probe.", 1.0, at_least=0.0),
+                Flag(
+                    "surrogate_tolerance",
+                    "Score points of the hull by a surrogate if its mean error is below this tolerance. The rows "
+                    "report the error.",
+                    kind=float,
+                    value="ERROR",
+                    at_least=0.0,
+                    otherwise="no surrogate",
+                ),
+            ),
+        ),
+        dataset_flags.GROUP,
+        device_flags.GROUP,
+        host_flags.GROUP,
+        Group("Output", (Flag("out", "JSONL file to which the rows are written.", value="FILE"),)),
+    ),
+    (
+        "The table shows each loss with its 95 % interval over texts. Finished points are kept in the store's folder "
+        "and are not evaluated again.",
+        "Under --loss=language_model a .txt file holds one text per line and a folder of .txt files one text per file. "
+        "A text longer than --max_length tokens continues in further windows.",
+        "docs/several_hosts.md explains --distributed.",
+    ),
+)
 
 
-def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
+def run(values: Values, positional: Sequence[str]) -> None:
     """Evaluates and prints a table, best first."""
-    from wsr.cli.checks import one_of, refuse_positional, required
+    from wsr.cli.checks import one_of
     from wsr.engine.probe import PROBES
     from wsr.errors import WsrError
 
-    refuse_positional(positional)
-    required("--store", values.store)
-    required("--on", values.on)
     one_of("--probe", values.probe, PROBES)
     if values.loss != "generalised" and values.surrogate_tolerance is not None:
-        raise WsrError("--surrogate_tolerance is for --loss=generalised: the surrogate is of a probe's features")
+        raise WsrError("--surrogate_tolerance is for --loss=generalised: the surrogate predicts a probe's features")
     if values.distributed and values.surrogate_tolerance is not None:
-        raise WsrError("--surrogate_tolerance takes few forward passes, in one process; leave out --distributed")
+        raise WsrError(
+            "--surrogate_tolerance runs in one process, because it takes few forward passes; leave out --distributed"
+        )
     with host_flags.coupled(values, values.store) as reports:
         _evaluate(values, reports)
 
 
-def _evaluate(values: flags.FlagValues, reports: bool) -> None:
+def _evaluate(values: Values, reports: bool) -> None:
     from dataclasses import replace
     from functools import partial
     from pathlib import Path
@@ -156,7 +188,7 @@ def _evaluate(values: flags.FlagValues, reports: bool) -> None:
             target.splits,
             settings=replace(settings, mesh=share.mesh),
         )
-        several = f" dealt to {share.groups} processes" if share.groups > 1 else ""
+        several = f" divided among {share.groups} processes" if share.groups > 1 else ""
         print(f"{dataset.name}: {total} points{several}, {plan}", flush=True)
         found: list[dict] = []
         intervals: list[Interval] = []
@@ -190,7 +222,7 @@ def _widened(rows: "np.ndarray", columns: Sequence[int], members: int) -> "np.nd
     return wide
 
 
-def _generalised(values: flags.FlagValues, name: str, tokenizer: Any, region: "Region", protocol: "Protocol") -> Target:
+def _generalised(values: Values, name: str, tokenizer: Any, region: "Region", protocol: "Protocol") -> Target:
     from functools import partial
 
     from wsr.engine.evaluate import evaluate
@@ -202,9 +234,7 @@ def _generalised(values: flags.FlagValues, name: str, tokenizer: Any, region: "R
     return Target(dataset, splits, region, partial(evaluate, protocol=protocol), lambda found: found.losses, metrics)
 
 
-def _language_model(
-    values: flags.FlagValues, name: str, tokenizer: Any, region: "Region", protocol: "Protocol"
-) -> Target:
+def _language_model(values: Values, name: str, tokenizer: Any, region: "Region", protocol: "Protocol") -> Target:
     from wsr.engine.language_model import METRICS, evaluate_language_model, with_losses
 
     texts = dataset_flags.load_texts(values, name, tokenizer, size=values.test_size or None)
@@ -226,7 +256,7 @@ def _merged(base: "Checkpoint", region: "Region", folder: str) -> "Region":
     from wsr.region.region import from_params
 
     if not Path(folder).is_dir():
-        raise WsrError(f"--merged={folder}: no such folder; give one that wsr merge wrote")
+        raise WsrError(f"--merged={folder}: no such folder; expected a folder written by wsr merge")
     found = read_member(Path(folder), base)
     require_base(found)
     return from_params(region.model, region.base, {Path(folder).name: found.params})

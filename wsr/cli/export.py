@@ -1,12 +1,9 @@
-"""writes a point of a store as a Hugging Face folder: wsr export POINT --store=S --to=FOLDER.
-
-POINT is a member's name, centroid, base, or coefficients, name=0.5,other=0.5. The folder has config, tokenizer,
-safetensors and a model card; with --head a member's own head too, which makes it a classifier."""
+"""``wsr export``: a point of a population as a Hugging Face folder."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from absl import flags
+from wsr.cli.flags import Flag, Group, Page, Values
 
 if TYPE_CHECKING:
     from wsr.models.huggingface.heads import ClassifierHead
@@ -14,18 +11,33 @@ if TYPE_CHECKING:
     from wsr.store import Store
 
 
-def define(values: flags.FlagValues) -> None:
-    """Defines the verb's flags."""
-    flags.DEFINE_string("store", None, "The store.", flag_values=values)
-    flags.DEFINE_string("to", None, "Folder to write; it must not be there yet.", flag_values=values)
-    flags.DEFINE_bool("head", False, "Of a member: its own head too.", flag_values=values)
+PAGE = Page(
+    "wsr export",
+    "wsr export POINT --store=STORE --to=FOLDER [options]",
+    "Write a point of a store as a Hugging Face folder with config, tokenizer, safetensors and model card.",
+    (
+        "wsr export centroid --store=runs/mine --to=runs/centroid",
+        "wsr export made_up_a1-full-s0 --store=runs/mine --to=runs/theirs/first",
+    ),
+    (
+        Group(
+            "What is exported",
+            (
+                Flag("store", "Folder or URL of the store that holds the members.", required=True),
+                Flag("head", "Add the member's own head, which makes the folder a classifier.", False),
+            ),
+        ),
+        Group("Output", (Flag("to", "New folder to write.", value="FOLDER", required=True),)),
+    ),
+    ("POINT is the name of a member, centroid, base, or coefficients such as name=0.5,other=0.5.",),
+    positional=1,
+)
 
 
-def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
+def run(values: Values, positional: Sequence[str]) -> None:
     """Exports leaf by leaf."""
     from pathlib import Path
 
-    from wsr.cli.checks import refuse_positional, required
     from wsr.cli.command import command_of
     from wsr.errors import WsrError
     from wsr.exchange.model_card import model_card
@@ -36,10 +48,10 @@ def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
     from wsr.store import Store
 
     if not positional:
-        raise WsrError("which point? wsr export POINT --store=S --to=FOLDER: a member, centroid, base or name=0.5,...")
-    refuse_positional(positional[1:])
-    required("--store", values.store)
-    required("--to", values.to)
+        raise WsrError(
+            "no point is named: wsr export POINT --store=STORE --to=FOLDER, where POINT is a member, centroid, base or "
+            "coefficients such as name=0.5,other=0.5"
+        )
     use_persistent_cache()
     point, folder = positional[0], Path(values.to)
     store = Store.open(values.store)
@@ -60,7 +72,7 @@ def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
 
 
 def _population(store: "Store", point: str) -> list[str]:
-    """The members that a centroid is of."""
+    """The members that the centroid averages; empty for any other point."""
     from wsr.errors import WsrError
     from wsr.region.learned import learned
 
@@ -68,7 +80,7 @@ def _population(store: "Store", point: str) -> list[str]:
         return []
     names = [record.name for record in store.records() if learned(record)]
     if not names:
-        raise WsrError(f"{store.path}: no member did better than chance; there is no centroid")
+        raise WsrError(f"{store.path} has no centroid: no member did better than chance")
     left_out = sorted(set(store.names()) - set(names))
     if left_out:
         print(f"left out, not better than chance: {', '.join(left_out)}", flush=True)
@@ -80,7 +92,9 @@ def _head(store: "Store", model: "Model", point: str) -> "ClassifierHead":
     from wsr.models.huggingface.heads import linear_classifier, stored_classifier
 
     if point not in store:
-        raise WsrError(f"--head: {point!r} has no head; a head belongs to one member and its dataset")
+        raise WsrError(
+            f"--head: {point!r} has no head; name a member, because a head belongs to one member and its dataset"
+        )
     head, record = store.head(point), store.record(point)
     if not head:
         raise WsrError(f"--head: the member {point!r} was imported without a head")

@@ -1,44 +1,76 @@
-"""brings models of others into a store: wsr import FOLDER_OR_HUB_NAME... --store=S --base=B. A model is a Hugging Face
-folder (safetensors, any float, with or without a head) or a LoRA adapter, fine-tuned from the base. Each is imported or
-refused with its reason; run again, those that are there already stay as they are."""
+"""``wsr import``: fine-tuned models of others into a store."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from absl import flags
+from wsr.cli.flags import Flag, Group, Page, Values
 
 if TYPE_CHECKING:
     from wsr.models import Checkpoint
     from wsr.store import Store
 
 
-def define(values: flags.FlagValues) -> None:
-    """Defines the verb's flags."""
-    text, several = flags.DEFINE_string, flags.DEFINE_list
-    text("store", None, "Where the members go; created with the base if it is not there.", flag_values=values)
-    text("base", None, "What all were fine-tuned from: a name, a folder or hub name.", flag_values=values)
-    text("pooling", None, "Of a new store: mean, cls or last; by default the base's own.", flag_values=values)
-    several(
-        "dataset",
-        [],
-        "What they were trained on: one for all or one for each; else from their names.",
-        flag_values=values,
-    )
-    text("family", None, "The family of the datasets, where the table does not say it.", flag_values=values)
-    several("names", [], "What the members are called, one for each; else as their folders.", flag_values=values)
-    several(
-        "stores",
-        [],
-        "Stores whose bases are looked at where a base is wrong; those beside --store are.",
-        flag_values=values,
-    )
+PAGE = Page(
+    "wsr import",
+    "wsr import MODEL... --store=STORE --base=BASE [options]",
+    "Add fine-tuned models to a store, each a Hugging Face folder, a LoRA adapter or a hub name.",
+    (
+        "wsr import runs/theirs/first --store=runs/collected --base=tiny --dataset=made_up_a1",
+        "wsr import runs/centroid --store=runs/collected --names=average --dataset=unknown",
+    ),
+    (
+        Group(
+            "What is imported",
+            (
+                Flag("store", "Folder or URL of the store, which is created if needed.", required=True),
+                Flag(
+                    "base",
+                    "Checkpoint from which the models were fine-tuned: a name, a folder or a hub name.",
+                    otherwise="the base of the store; required for a new store",
+                ),
+                Flag(
+                    "dataset",
+                    "Datasets on which the models were fine-tuned: one for all models, or one per model in the same "
+                    "order.",
+                    (),
+                    otherwise="found in the models' names",
+                ),
+                Flag(
+                    "names",
+                    "Names of the new members, one per model in the same order.",
+                    (),
+                    otherwise="the names of the folders",
+                ),
+                Flag(
+                    "family",
+                    "Family (task) of the datasets, for datasets that are not registered.",
+                    otherwise="unknown",
+                ),
+                Flag(
+                    "pooling",
+                    "Pooling of a new store.",
+                    accepts="mean, cls or last",
+                    otherwise="the base's own",
+                ),
+                Flag(
+                    "stores",
+                    "Further stores whose bases are suggested when a model does not fit --base.",
+                    (),
+                    value="STORE,...",
+                    otherwise="the stores next to --store",
+                ),
+            ),
+        ),
+    ),
+    ("Each model is imported, or refused with the reason. Models that are in the store already stay as they are.",),
+    positional=None,
+)
 
 
-def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
-    """Imports what can be, says what was refused, and fails where anything was."""
+def run(values: Values, positional: Sequence[str]) -> None:
+    """Imports every model that fits and names the others; fails if there is one."""
     from pathlib import Path
 
-    from wsr.cli.checks import required
     from wsr.errors import WsrError
     from wsr.exchange.admission import admit, dataset_of, names_of
     from wsr.exchange.importing import read_incoming
@@ -46,13 +78,12 @@ def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
     from wsr.runtime.printable import printable
     from wsr.runtime.progress import progress
 
-    required("--store", values.store)
     if not positional:
-        raise WsrError("which models? wsr import FOLDER_OR_HUB_NAME... --store=S --base=B")
+        raise WsrError("no model is named: wsr import MODEL... --store=STORE --base=BASE")
     names = _one_for_each("--names", values.names, positional) or names_of(positional)
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise WsrError(f"two models would be called {', '.join(twice)}; name each with --names")
+        raise WsrError(f"several models have the name {', '.join(twice)}; name each model with --names")
     datasets = values.dataset * len(positional) if len(values.dataset) == 1 else values.dataset
     datasets = _one_for_each("--dataset", datasets, positional) or [dataset_of(name) for name in names]
     store, base = _open(values)
@@ -62,21 +93,21 @@ def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
         for where, name, dataset in zip(positional, names, datasets, strict=True):
             try:
                 incoming = read_incoming(where, base, beside)
-                # Not before the first that fits: a store of a wrong base would be in the way.
+                # The first model that fits makes the store: one with a wrong base would have to be deleted.
                 store = store or _create(values, base)
                 new, more = admit(store, incoming, name=name, dataset=dataset, family=values.family, source=where)
             except (WsrError, OSError) as error:
                 refused.append(f"{name}: {error}")
                 print(printable(f"refused {refused[-1]}"), flush=True)
             else:
-                print(printable(f"{'imported' if new else 'there already:'} {name} (dataset {dataset})"))
+                print(printable(f"{'imported' if new else 'already in the store:'} {name} (dataset {dataset})"))
                 for note in (str(incoming.kinship), *incoming.notes, *more):
                     print(printable(f"  {note}"), flush=True)
-                del incoming  # it is not to lie beside the next
+                del incoming  # frees its memory before the next model is read
             counter.advance(1, printable(name))
     if refused:
         one = len(positional) == 1
-        told = refused[0] if one else f"{len(refused)} of {len(positional)} models were refused, for the reasons above"
+        told = refused[0] if one else f"{len(refused)} of {len(positional)} models were refused; the reasons are above"
         raise WsrError(told)
 
 
@@ -84,11 +115,11 @@ def _one_for_each(flag: str, given: Sequence[str], models: Sequence[str]) -> lis
     from wsr.errors import WsrError
 
     if given and len(given) != len(models):
-        raise WsrError(f"{flag}: {len(given)} for {len(models)} models; expected one for each")
+        raise WsrError(f"{flag}: expected one per model, found {len(given)} for {len(models)} models")
     return list(given)
 
 
-def _open(values: flags.FlagValues) -> "tuple[Store | None, Checkpoint]":
+def _open(values: Values) -> "tuple[Store | None, Checkpoint]":
     """Returns the store, if it is there, and the base."""
 
     from wsr.errors import WsrError
@@ -97,7 +128,9 @@ def _open(values: flags.FlagValues) -> "tuple[Store | None, Checkpoint]":
 
     there = Store.is_at(values.store)
     if not values.base and not there:
-        raise WsrError(f"{values.store} is no store yet: --base is needed, the checkpoint all were fine-tuned from")
+        raise WsrError(
+            f"{values.store} is a new store, so --base is needed: the checkpoint from which the models were fine-tuned"
+        )
     if not values.base:
         store = Store.open(values.store)
         return store, store.checkpoint()
@@ -105,7 +138,7 @@ def _open(values: flags.FlagValues) -> "tuple[Store | None, Checkpoint]":
     return _create(values, base) if there else None, base
 
 
-def _create(values: flags.FlagValues, base: "Checkpoint") -> "Store":
+def _create(values: Values, base: "Checkpoint") -> "Store":
     from wsr.store import Store
 
     return Store.create_for(values.store, base)

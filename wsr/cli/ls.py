@@ -1,30 +1,42 @@
-"""lists the members of a store: what made each of them, and how well it learned."""
+"""``wsr ls``: the members of a store."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from absl import flags
-
+from wsr.cli.flags import Flag, Group, Page, Values
 from wsr.errors import WsrError
 
 if TYPE_CHECKING:
     from wsr.store import Store
 
+PAGE = Page(
+    "wsr ls",
+    "wsr ls STORE",
+    "List the members of a store: how each was made and how well it learned.",
+    ("wsr ls runs/mine", "wsr ls --store=runs/mine"),
+    (
+        Group(
+            "What is listed",
+            (Flag("store", "Folder or URL of the store.", otherwise="the first word after wsr ls"),),
+        ),
+    ),
+    positional=1,
+)
 
-def define(values: flags.FlagValues) -> None:
-    """Defines the verb's flags."""
-    flags.DEFINE_string("store", None, "The store; also: wsr ls STORE.", flag_values=values)
 
-
-def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
+def run(values: Values, positional: Sequence[str]) -> None:
     """Prints a table of the store's members, its damaged ones and its quarantined ones."""
-    from wsr.cli.checks import refuse_positional, required
     from wsr.store import Store
 
-    where = values.store or (positional[0] if positional else None)
-    refuse_positional(positional if values.store else positional[1:])
-    required("--store", where)
-    show(Store.open(str(where)))
+    show(Store.open(named_store("ls", values, positional)))
+
+
+def named_store(verb: str, values: Values, positional: Sequence[str]) -> str:
+    """Returns the store that is named either as a word or as a flag."""
+    given = [name for name in (values.store, *positional) if name]
+    if len(given) != 1:
+        raise WsrError(f"expected one store, found {' and '.join(given) or 'none'}: wsr {verb} STORE")
+    return given[0]
 
 
 def show(store: "Store") -> None:
@@ -42,7 +54,8 @@ def show(store: "Store") -> None:
         print(f"damaged: {line}")
     if damaged:
         raise WsrError(
-            f"{len(damaged)} of {len(store.names())} members of {store.where} are damaged, the others are fine"
+            f"{len(damaged)} of {len(store.names())} members of {store.where} are damaged, the others are fine; "
+            f"wsr verify {store.where} --repair sets the damaged ones aside"
         )
 
 

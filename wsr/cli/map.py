@@ -1,13 +1,11 @@
-"""maps a population: outliers, cosines of task vectors, clusters, a dendrogram and a 2-D map; where labels are known,
-how well clusters by two methods agree with them. For a store, or for a published matrix: --similarity=FILE.csv, with
---labels=FILE.csv or --labels_from=REGEX where there are labels."""
+"""``wsr map``: who is where in a population."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from absl import flags
+from wsr.cli.flags import Flag, Group, Page, Values
 
 if TYPE_CHECKING:
     from wsr.region.region import Region
@@ -19,43 +17,81 @@ if TYPE_CHECKING:
 AUTO = "auto"
 
 
-def define(values: flags.FlagValues) -> None:
-    """Defines the verb's flags."""
-    text = flags.DEFINE_string
-    text("store", None, "The store.", flag_values=values)
-    text("similarity", None, "A square CSV of similarities with a header of model names.", flag_values=values)
-    text("labels", None, "A CSV with the columns model,label.", flag_values=values)
-    text("labels_from", None, "A regular expression on the names; its first group is the label.", flag_values=values)
-    text(
-        "clusters",
-        None,
-        "How many, or auto: by silhouette and eigengap. By default as many as labels; without labels auto.",
-        flag_values=values,
-    )
-    flags.DEFINE_integer(
-        "sketch",
-        0,
-        "Similarity from sketches of so many numbers a member (say 4096), kept in the store: for thousands of members.",
-        lower_bound=0,
-        flag_values=values,
-    )
-    flags.DEFINE_bool("by_layer", False, "Also layer by layer (of a store).", flag_values=values)
-    text("out", None, "Folder for map.html, clusters.csv, similarity.csv, map.csv and others.", flag_values=values)
-    flags.DEFINE_integer("seed", 0, "Of spectral clustering and the map.", flag_values=values)
+PAGE = Page(
+    "wsr map",
+    "wsr map --store=STORE [options]",
+    "Show the similarities, clusters, outliers, dendrogram and 2-D map of a store, or of a published matrix of "
+    "similarities.",
+    (
+        "wsr map --store=runs/mine --out=runs/mine-map",
+        r"wsr map --similarity=runs/mine-map/similarity.csv --labels_from='^(\w+)-' --out=runs/matrix-map",
+    ),
+    (
+        Group(
+            "What is mapped",
+            (
+                Flag("store", "Folder or URL of the store; give this or --similarity."),
+                Flag(
+                    "similarity",
+                    "CSV file with a square matrix of similarities and a header of model names.",
+                    value="FILE",
+                ),
+                Flag("labels", "CSV file with the columns model and label, for --similarity.", value="FILE"),
+                Flag(
+                    "labels_from",
+                    "Regular expression for the names of the models, for --similarity; its first group is the label.",
+                    value="REGEX",
+                ),
+            ),
+        ),
+        Group(
+            "How it is mapped",
+            (
+                Flag(
+                    "clusters",
+                    "Number of clusters; auto chooses it by the silhouette.",
+                    value="N",
+                    accepts="whole number or auto",
+                    otherwise="the number of labels; auto without labels",
+                ),
+                Flag("by_layer", "Map each layer of a store too.", False),
+                Flag(
+                    "sketch",
+                    "Compute similarities from sketches of this many numbers per member, for stores of thousands of "
+                    "members. The store keeps the sketches.",
+                    0,
+                    accepts="power of two, for example 4096; 0 for exact similarities",
+                    at_least=0,
+                ),
+                Flag("seed", "Seed of the spectral clustering and of the 2-D map.", 0),
+            ),
+        ),
+        Group(
+            "Output",
+            (
+                Flag(
+                    "out",
+                    "Folder of map.html and of the tables as CSV files.",
+                    value="FOLDER",
+                    otherwise="runs/map-NAME",
+                ),
+            ),
+        ),
+    ),
+)
 
 
 @dataclass(frozen=True, eq=False)
 class _Mapped:
-    """What is mapped: the population, what is known of it by level, and its region where there is a store."""
+    """A population, its labels by level, and its region if it comes from a store."""
 
     population: "Population"
     labels: Mapping[str, Sequence[str]]
     region: "Region | None" = None
 
 
-def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
-    """Prints who is where and writes the map."""
-    from wsr.cli.checks import refuse_positional
+def run(values: Values, positional: Sequence[str]) -> None:
+    """Prints similarities and clusters, and writes the map."""
     from wsr.errors import WsrError
     from wsr.geometry.gram import cosine
     from wsr.region.outliers import flags as flags_of
@@ -63,13 +99,12 @@ def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
     from wsr.studies.grouping import cluster_names, grouping_section, layer_section
     from wsr.studies.same_dataset_clusters import population_figures, similarity_section
 
-    refuse_positional(positional)
     if bool(values.store) == bool(values.similarity):
-        raise WsrError("give either --store or --similarity")
+        raise WsrError("give either --store or --similarity: the population to map")
     if values.by_layer and not values.store:
-        raise WsrError("--by_layer reads the weights: it needs --store")
+        raise WsrError("--by_layer reads the weights of the members, so it needs --store")
     if values.sketch and not values.store:
-        raise WsrError("--sketch reads the weights: it needs --store")
+        raise WsrError("--sketch reads the weights of the members, so it needs --store")
     mapped = _from_store(values) if values.store else _from_file(values)
     names, similarity = mapped.population.names, cosine(mapped.population.gram)
     count = count_clusters(similarity, seed=values.seed)
@@ -110,7 +145,7 @@ def _how_many(asked: str | None, mapped: _Mapped, count: "ClusterCount") -> tupl
     return count.used, "as the silhouette says" if count.used > 1 else "as no number does better than chance"
 
 
-def _from_store(values: flags.FlagValues) -> _Mapped:
+def _from_store(values: Values) -> _Mapped:
     from wsr.region.learned import learned_region
     from wsr.region.standing import UNKNOWN, Population
     from wsr.store import Store
@@ -132,7 +167,7 @@ def _sketched(store: "Store", region: "Region", size: int) -> "Population":
     return Population.of(region, products(rows))
 
 
-def _from_file(values: flags.FlagValues) -> _Mapped:
+def _from_file(values: Values) -> _Mapped:
     from wsr.errors import WsrError
     from wsr.region.standing import Population
     from wsr.statistics.similarity_file import labels_from_names, labels_in_order, read_labels, read_similarity
@@ -152,11 +187,11 @@ def _refuse_nobody(where: str, members: int) -> None:
     from wsr.errors import WsrError
 
     if not members:
-        raise WsrError(f"{where} has no members yet; there is nothing to map: wsr train or wsr import adds some")
+        raise WsrError(f"{where} has no members yet, so there is nothing to map; add some by wsr train or wsr import")
 
 
 def _scored(mapped: _Mapped) -> tuple[list[int], dict[str, list[str]]] | None:
-    """The models whose labels are known, where there are some, and their labels."""
+    """The models with known labels and these labels; None if there are none."""
     from wsr.region.standing import UNKNOWN
 
     finest = next(iter(mapped.labels.values()), [])
@@ -204,7 +239,7 @@ def _write(
         write_csv(tables["By layer"][0], out / "layers.csv")
     places = zip(positions["names"], positions["groups"], positions["x"], positions["y"], strict=True)
     write_csv(Table("", ("model", "label", "x", "y"), tuple(places)), out / "map.csv")
-    # Somebody's own models: what the paper claims of others has no verdict here.
+    # The paper's claims are about other models: nothing here has a verdict on them.
     own = tuple(replace(section, paper="", verdict="not tested") for section in sections)
     write_page(Document(f"Map of {Path(where).name}", (), {"From": where}, own), out / "map.html")
     print(f"map: {out / 'map.html'}")

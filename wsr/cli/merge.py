@@ -1,19 +1,12 @@
-"""merges members of a store into one model and writes it as a Hugging Face folder: config, tokenizer, safetensors.
-
---method names how; docs/merging.md tells formulas and sources. greedy, learned and learned_free choose coefficients by
-the probe and validation splits of --on, and show them with scores on its test split, which has no part in it; fisher,
-regmean and adamerging read texts of the members' own datasets. --groups=FILE.yaml merges some leaves otherwise: a list
-of {leaves: REGEX, method: NAME, and options}.
-
---recipe=FILE.yaml merges as a mergekit recipe says: its models are safetensors files or Hugging Face folders, or with
---store members by name."""
+"""``wsr merge``: members into one model."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from absl import flags
-
 from wsr.cli import dataset_flags, device_flags
+from wsr.cli.flags import Flag, Group, Page, Values
+from wsr.cli.merge_options import method_page, method_table, options, unlisted
+from wsr.merging.method import METHODS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,73 +19,105 @@ if TYPE_CHECKING:
     from wsr.store import Store
 
 
-def define(values: flags.FlagValues) -> None:
-    """Defines the verb's flags: its own, and one for each option that a method has."""
-    from wsr.merging.method import METHODS, find, kind_of, options_of
+PAGE = Page(
+    "wsr merge",
+    "wsr merge --store=STORE --to=FOLDER [--method=METHOD] [options]",
+    "Merge members of a store into one model and write it as a Hugging Face folder with config, tokenizer and "
+    "safetensors.",
+    (
+        "wsr merge --store=runs/mine --datasets=made_up_a1 --to=runs/merged",
+        "wsr merge --store=runs/mine --method=ties --density=0.3 --to=runs/ties-0.3",
+    ),
+    (
+        Group(
+            "What is merged",
+            (
+                Flag("store", "Folder or URL of the store; required unless --recipe merges files."),
+                Flag("members", "Members to merge.", (), otherwise="all members"),
+                Flag("datasets", "Datasets whose members are merged.", (), otherwise="all datasets"),
+                Flag("families", "Families whose members are merged.", (), otherwise="all families"),
+                Flag(
+                    "leave_out",
+                    "Dataset whose members are left out, with those of datasets that share texts with it.",
+                    value="DATASET",
+                ),
+            ),
+        ),
+        Group(
+            "How it is merged",
+            (
+                Flag("method", "Method from the table above.", "uniform"),
+                Flag(
+                    "groups",
+                    "YAML file that merges some leaves by other methods: a list of entries such as "
+                    "{leaves: REGEX, method: NAME, density: 0.5}.",
+                    value="FILE",
+                ),
+                Flag(
+                    "recipe",
+                    "mergekit recipe in YAML, instead of --method and its options. Its models are safetensors files or "
+                    "Hugging Face folders, or members of --store.",
+                    value="FILE",
+                ),
+            ),
+        ),
+        Group(
+            "Texts",
+            (
+                Flag("on", "Dataset on which coefficients are chosen and the result is scored.", value="DATASET"),
+                Flag(
+                    "own",
+                    "Datasets on which the members were fine-tuned, for fisher, regmean and adamerging.",
+                    (),
+                    value="DATASET,...",
+                    otherwise="the datasets that the store names",
+                ),
+                *(
+                    Flag(f"{split}_size", f"Number of texts of the {split} split; 0 for all.", 300)
+                    for split in ("probe", "validation", "test")
+                ),
+            ),
+        ),
+        dataset_flags.GROUP,
+        device_flags.GROUP,
+        Group("Output", (Flag("to", "New folder to write.", value="FOLDER", required=True),)),
+    ),
+    (method_table(), "wsr merge --method=METHOD --help shows the options of one method."),
+    unlisted=unlisted(),
+    variants={f"--method={name}": method_page(name) for name in METHODS},
+)
 
-    dataset_flags.define(values)
-    text = flags.DEFINE_string
-    text("store", None, "The store.", flag_values=values)
-    text("to", None, "Folder to write; it must not be there yet.", flag_values=values)
-    text("method", "uniform", f"How members are merged: {', '.join(METHODS)}.", flag_values=values)
-    text("recipe", None, "A YAML recipe, in place of --method and its options.", flag_values=values)
-    text("groups", None, "A YAML list of {leaves: REGEX, ...}: leaves that are merged otherwise.", flag_values=values)
-    text("on", None, "The dataset that coefficients are chosen and scored on.", flag_values=values)
-    flags.DEFINE_list("own", [], "The members' own datasets; by default as they are called.", flag_values=values)
-    for split in ("probe", "validation", "test"):
-        flags.DEFINE_integer(f"{split}_size", 300, f"Texts of its {split} split; 0: all.", flag_values=values)
-    flags.DEFINE_list("members", [], "Only these members.", flag_values=values)
-    flags.DEFINE_list("datasets", [], "Only members of these datasets.", flag_values=values)
-    flags.DEFINE_list("families", [], "Only members of these families.", flag_values=values)
-    text(
-        "leave_out",
-        None,
-        "A dataset whose members, and those of datasets that share texts with it, are left out.",
-        flag_values=values,
-    )
-    device_flags.define_engine(values)
-    having: dict[str, list[str]] = {}
-    told: dict[str, str] = {}
-    for name in METHODS:
-        for option, (hint, _, what) in options_of(find(name)).items():
-            having.setdefault(option, []).append(name)
-            told.setdefault(option, f"{what} {kind_of(hint).capitalize()}.")
-    for option, what in told.items():
-        text(option, None, f"Of {', '.join(having[option])}: {what}", flag_values=values)
 
-
-def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
-    """Merges and exports."""
+def run(values: Values, positional: Sequence[str]) -> None:
+    """Merges the members, exports the result and prints what was merged."""
     from pathlib import Path
 
-    from wsr.cli.checks import one_of, refuse_positional, required
+    from wsr.cli.checks import one_of
     from wsr.errors import WsrError
-    from wsr.merging.method import METHODS
 
-    refuse_positional(positional)
-    required("--to", values.to)
     if Path(values.to).exists():
-        raise WsrError(f"{values.to} is already there; give --to another folder")
+        raise WsrError(f"--to={values.to} exists already; name a new folder")
     if values.recipe:
         _by_recipe(values)
         return
-    required("--store", values.store)
+    if not values.store:
+        raise WsrError("--store is needed: the store whose members are merged; or merge files by --recipe")
     one_of("--method", values.method, METHODS)
     method, groups = _method(values), _groups(values)
     _by_method(values, method, groups)
 
 
-def _by_recipe(values: flags.FlagValues) -> None:
-    """Files need neither JAX nor a model: they are merged as they lie."""
+def _by_recipe(values: Values) -> None:
+    """Files are merged without JAX and without a model."""
     from pathlib import Path
 
     from wsr.errors import WsrError
     from wsr.merging.files import merge_files, merge_members
     from wsr.merging.recipe import read_recipe
 
-    given = [flag for flag in ("method", "groups", "on", *_options(values)) if values[flag].present]
+    given = [flag for flag in ("method", "groups", "on", *options()) if values[flag].present]
     if given:
-        raise WsrError(f"--recipe says it all; leave out --{', --'.join(given)}")
+        raise WsrError(f"--recipe names method and options itself; leave out --{', --'.join(given)}")
     recipe = read_recipe(Path(values.recipe))
     if values.store:
         from wsr.region.learned import learned_region
@@ -108,7 +133,7 @@ def _by_recipe(values: flags.FlagValues) -> None:
     print(f"{recipe.merge_method} merge of {len(recipe.members)}: {', '.join(recipe.members)}\nwritten to {values.to}")
 
 
-def _by_method(values: flags.FlagValues, method: "Method", groups: "Groups") -> None:
+def _by_method(values: Values, method: "Method", groups: "Groups") -> None:
     from wsr.errors import WsrError
     from wsr.merging.run import merge, refuse_missing
     from wsr.merging.soups import Chosen
@@ -117,7 +142,7 @@ def _by_method(values: flags.FlagValues, method: "Method", groups: "Groups") -> 
 
     chooses = isinstance(method, Chosen)
     if chooses and not values.on:
-        raise WsrError(f"--method={values.method} chooses by a dataset: --on is needed")
+        raise WsrError(f"--method={values.method} chooses coefficients on a dataset: --on is needed")
     store = Store.open(values.store)
     region = learned_region(store)
     region = _chosen_members(values, region)
@@ -139,14 +164,14 @@ def _by_method(values: flags.FlagValues, method: "Method", groups: "Groups") -> 
 
 
 def _export(
-    values: flags.FlagValues,
+    values: Values,
     store: "Store",
     base: "Checkpoint",
     merged: Mapping[str, Any],
     method: str,
     members: Mapping[str, float | None],
 ) -> None:
-    """Writes the folder; ``members`` have coefficients where the merge is a point between them."""
+    """Writes the folder; ``members`` have coefficients if the merge is a point between them."""
     from pathlib import Path
 
     from wsr.cli.command import command_of
@@ -163,7 +188,7 @@ def _export(
     export(base.with_params(merged), Path(values.to), card=card)
 
 
-def _chosen_members(values: flags.FlagValues, region: "Region") -> "Region":
+def _chosen_members(values: Values, region: "Region") -> "Region":
     from wsr.cli.checks import one_of
     from wsr.errors import WsrError
 
@@ -185,11 +210,13 @@ def _chosen_members(values: flags.FlagValues, region: "Region") -> "Region":
         )
     )
     if not region.members:
-        raise WsrError("merge: no member is left by --members, --datasets, --families and --leave_out together")
+        raise WsrError(
+            "no member is left after --members, --datasets, --families and --leave_out; remove one of these options"
+        )
     return region
 
 
-def _given(values: flags.FlagValues, store: "Store", region: "Region", base: "Checkpoint", *, own: bool) -> "Given":
+def _given(values: Values, store: "Store", region: "Region", base: "Checkpoint", *, own: bool) -> "Given":
     """Loads what the method needs beside the weights."""
 
     from wsr.engine.evaluate import Protocol
@@ -213,16 +240,16 @@ def _given(values: flags.FlagValues, store: "Store", region: "Region", base: "Ch
     return Given(load(values.on) if values.on else None, datasets, heads, Protocol(), settings)
 
 
-def _method(values: flags.FlagValues) -> "Method":
+def _method(values: Values) -> "Method":
     """The method with the options that were given as flags."""
     from wsr.merging.method import made
 
-    given = {option: values[option].value for option in _options(values) if values[option].present}
+    given = {option: values[option].value for option in options() if values[option].present}
     return made(values.method, _typed(values.method, given))
 
 
-def _groups(values: flags.FlagValues) -> "Groups":
-    """Reads --groups; an entry has the options of the flags, but for those that it names."""
+def _groups(values: Values) -> "Groups":
+    """Reads --groups; an entry takes the options given as flags, unless it names them itself."""
     from pathlib import Path
 
     from wsr.errors import WsrError
@@ -235,8 +262,8 @@ def _groups(values: flags.FlagValues) -> "Groups":
     if not isinstance(content, list) or not all(
         isinstance(e, dict) and isinstance(e.get("leaves"), str) for e in content
     ):
-        raise WsrError(f"--groups={values.groups}: expected a list of {{leaves: REGEX, method: NAME, and options}}")
-    flagged = {option: values[option].value for option in _options(values) if values[option].present}
+        raise WsrError(f"--groups={values.groups}: expected a list of {{leaves: REGEX, method: NAME, OPTION: VALUE}}")
+    flagged = {option: values[option].value for option in options() if values[option].present}
     groups = []
     for entry in content:
         name = entry.get("method", values.method)
@@ -246,14 +273,8 @@ def _groups(values: flags.FlagValues) -> "Groups":
     return groups
 
 
-def _options(values: flags.FlagValues) -> list[str]:
-    from wsr.merging.method import METHODS, find, options_of
-
-    return list(dict.fromkeys(option for name in METHODS for option in options_of(find(name))))
-
-
 def _typed(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Words of the command line, and lists of YAML, as values; what is none of them is refused by the method."""
+    """Turns words of the command line and lists of YAML into values; the method refuses what does not fit."""
     from wsr.merging.method import find, options_of
 
     known = options_of(find(name))
@@ -287,7 +308,7 @@ def _number(word: Any) -> Any:
 def _show_scores(
     method: str, region: "Region", given: "Given", coefficients: "np.ndarray | None", merged: Mapping[str, Any]
 ) -> None:
-    """Shows the coefficients, where there are some, and scores beside those of the centroid."""
+    """Shows the coefficients, if the merge has some, and its scores next to those of the centroid."""
     from functools import partial
 
     import numpy as np

@@ -1,6 +1,4 @@
-"""tells what studies, or a population of one's own, would take on a machine: members, tokens, operations, memory, disk,
-hours, machines, and everything that this assumes. --preset=paper with all studies or some (--studies=a,b), or numbers:
---members=280 --texts=2000 --epochs=10 --length=64 --base=roberta-base --points=500 --texts_a_point=1000."""
+"""``wsr plan``: what a population or a study takes on a machine."""
 
 import importlib
 import sys
@@ -8,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from absl import flags
+from wsr.cli.flags import Flag, Group, Page, Values
+from wsr.training.recipe import Recipe
 
 if TYPE_CHECKING:
     from wsr.planning.hardware import Hardware
@@ -16,47 +15,89 @@ if TYPE_CHECKING:
     from wsr.studies.harness.work import Work
 
 
-def define(values: flags.FlagValues) -> None:
-    """Defines the verb's flags."""
-    text, number, real = flags.DEFINE_string, flags.DEFINE_integer, flags.DEFINE_float
-    text("preset", None, "Whose studies: smoke, packaged or paper.", flag_values=values)
-    flags.DEFINE_list("studies", [], "Of the preset; by default all.", flag_values=values)
-    text(
-        "hardware",
-        "here",
-        "v5e-8, v4-8, v5p-8, v6e-8, h100, a100-8, l4, epyc-16 ...; here measures this machine.",
-        flag_values=values,
-    )
-    text("base", None, "A checkpoint whose config is at hand.", flag_values=values)
-    real("parameters", None, "Of a model, in place of --base.", lower_bound=1, flag_values=values)
-    number("members", 0, "To fine-tune.", lower_bound=0, flag_values=values)
-    number("texts", 0, "That a member is fine-tuned on.", lower_bound=0, flag_values=values)
-    real("epochs", 1.0, "Passes over them.", lower_bound=0, flag_values=values)
-    number("batch_size", 32, "Texts of a step.", lower_bound=1, flag_values=values)
-    number("points", 0, "To evaluate.", lower_bound=0, flag_values=values)
-    number("texts_a_point", 0, "That a point encodes: of probe and test.", lower_bound=0, flag_values=values)
-    real(
-        "length", None, "Mean tokens of a text; of a preset by default its longest.", lower_bound=1, flag_values=values
-    )
-    real("within_hours", 24.0, "When all of it is to be done.", lower_bound=0.01, flag_values=values)
-    real("price", None, "Of a chip for an hour.", lower_bound=0, flag_values=values)
+PAGE = Page(
+    "wsr plan",
+    "wsr plan (--preset=PRESET | --members=N | --points=N) [options]",
+    "Estimate the operations, memory, disk, hours and machines that the paper's studies, or a population of your own, "
+    "take on a machine, and list all assumptions.",
+    (
+        "wsr plan --preset=paper --hardware=v5e-8 --length=64",
+        "wsr plan --members=280 --texts=2000 --epochs=10 --length=64 --parameters=125e6 --points=500 "
+        "--texts_a_point=1000 --hardware=v5p-8",
+    ),
+    (
+        Group(
+            "Studies of a preset",
+            (
+                Flag("preset", "Preset whose studies are planned.", accepts="smoke, packaged or paper"),
+                Flag("studies", "Studies to plan.", (), otherwise="all studies"),
+            ),
+        ),
+        Group(
+            "A population of your own",
+            (
+                Flag("members", "Number of members to fine-tune.", 0, at_least=0),
+                Flag("texts", "Number of texts on which each member is fine-tuned.", 0, at_least=0),
+                Flag("epochs", "Number of passes over these texts.", Recipe.epochs, at_least=0),
+                Flag("batch_size", "Number of texts per step.", Recipe.batch_size, at_least=1),
+                Flag("points", "Number of points to evaluate.", 0, at_least=0),
+                Flag(
+                    "texts_a_point",
+                    "Number of texts that each point encodes, in the probe and test splits together.",
+                    0,
+                    at_least=0,
+                ),
+                Flag(
+                    "parameters",
+                    "Number of parameters of the model; give this or --base.",
+                    kind=float,
+                    value="N",
+                    at_least=1,
+                ),
+            ),
+        ),
+        Group(
+            "Model and machine",
+            (
+                Flag("base", "Checkpoint whose config is on this machine.", otherwise="the preset's"),
+                Flag(
+                    "length",
+                    "Mean number of tokens per text.",
+                    kind=float,
+                    value="TOKENS",
+                    at_least=1,
+                    otherwise="the preset's longest text; required for a population of your own",
+                ),
+                Flag(
+                    "hardware",
+                    "Machine: a chip and a number, such as v5e-8, v4-8, v5p-8, v6e-8, h100, a100-8, l4 or epyc-16; "
+                    "here measures this machine.",
+                    "here",
+                    value="MACHINE",
+                ),
+                Flag("within_hours", "Hours within which all work must finish.", 24.0, value="HOURS", at_least=0.01),
+                Flag("price", "Price of one chip for one hour, in any currency.", kind=float, at_least=0),
+            ),
+        ),
+    ),
+)
 
 
-def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
+def run(values: Values, positional: Sequence[str]) -> None:
     """Prints the plan."""
-    from wsr.cli.checks import refuse_positional
     from wsr.errors import WsrError
     from wsr.planning.hardware import find
 
-    refuse_positional(positional)
     own = [name for name in ("members", "points") if values[name].value]
     if bool(values.preset) == bool(own):
-        raise WsrError("give either --preset, or numbers: --members or --points")
+        raise WsrError(
+            "give either --preset, to plan its studies, or --members or --points, to plan a population of your own"
+        )
     lines = _of_studies(values, find(values.hardware)) if values.preset else _by_numbers(values)
     print("\n".join(lines))
 
 
-def _of_studies(values: flags.FlagValues, hardware: "Hardware") -> list[str]:
+def _of_studies(values: Values, hardware: "Hardware") -> list[str]:
     from wsr.cli.checks import one_of
     from wsr.errors import WsrError
     from wsr.studies.harness.preset import PRESETS
@@ -64,7 +105,7 @@ def _of_studies(values: flags.FlagValues, hardware: "Hardware") -> list[str]:
 
     for name in ("parameters", "texts", "texts_a_point", "epochs", "batch_size"):
         if values[name].present:
-            raise WsrError(f"--{name} is for a population by numbers; with --preset it is the preset's")
+            raise WsrError(f"--{name} is for a population of your own; with --preset the value is the preset's")
     one_of("--preset", values.preset, PRESETS)
     preset = PRESETS[values.preset]
     works = _works(values.studies, values.preset, preset)
@@ -82,7 +123,7 @@ def _of_studies(values: flags.FlagValues, hardware: "Hardware") -> list[str]:
     ]
 
 
-def _by_numbers(values: flags.FlagValues) -> list[str]:
+def _by_numbers(values: Values) -> list[str]:
     from wsr.errors import WsrError
     from wsr.planning.by_numbers import plan
 
@@ -91,7 +132,7 @@ def _by_numbers(values: flags.FlagValues) -> list[str]:
     needed = ["length", *(["texts"] if values.members else []), *(["texts_a_point"] if values.points else [])]
     missing = [f"--{name}" for name in needed if not values[name].value]
     if missing:
-        raise WsrError(f"{', '.join(missing)}: needed for a plan by numbers")
+        raise WsrError(f"{', '.join(missing)}: needed to plan a population of your own")
     names = ("base", "parameters", "members", "texts", "epochs", "batch_size", "points", "texts_a_point", "length")
     return plan(**{name: values[name].value for name in (*names, "hardware", "within_hours", "price")})
 
@@ -105,7 +146,10 @@ def _works(names: Sequence[str], preset_name: str, preset: "Preset") -> dict[str
     found = sorted((root / "experiments").glob("*.py"))
     known = [path.stem for path in found if "    launch(main, " in path.read_text(encoding="utf-8")]
     if not known:
-        raise WsrError("studies are launched from a checkout of wsr, and this is none; plan by numbers: --members ...")
+        raise WsrError(
+            "--preset needs a checkout of wsr, because studies are launched from its folder experiments/; without one, "
+            "give --members or --points"
+        )
     for name in names:
         one_of("--studies", name, known)
     if str(root) not in sys.path:

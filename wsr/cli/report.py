@@ -1,22 +1,36 @@
-"""renders finished studies again, several as one page, figures as files: wsr report RUN... [--figures=FOLDER]"""
+"""``wsr report``: finished runs as one page."""
 
 from collections.abc import Sequence
 
-from absl import flags
+from wsr.cli.flags import Flag, Group, Page, Values
+
+PAGE = Page(
+    "wsr report",
+    "wsr report RUN... [options]",
+    "Write one page from finished runs, which are folders of wsr demo or of an experiment.",
+    (
+        "wsr report runs/demo",
+        "wsr report runs/demo runs/packaged/convex_hull --out=runs/both.html --figures=runs/figures",
+    ),
+    (
+        Group(
+            "Output",
+            (
+                Flag(
+                    "out",
+                    "Page to write.",
+                    value="FILE",
+                    otherwise="report.html in the run; for several runs, beside the first",
+                ),
+                Flag("figures", "Folder to which each figure is written as SVG and as PDF.", value="FOLDER"),
+            ),
+        ),
+    ),
+    positional=None,
+)
 
 
-def define(values: flags.FlagValues) -> None:
-    """Defines the verb's flags."""
-    flags.DEFINE_string(
-        "out",
-        None,
-        "The page to write; by default report.html in the run, or beside the first of several.",
-        flag_values=values,
-    )
-    flags.DEFINE_string("figures", None, "Folder for each figure as SVG and as PDF.", flag_values=values)
-
-
-def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
+def run(values: Values, positional: Sequence[str]) -> None:
     """Joins the documents of the runs and writes the page."""
     from pathlib import Path
 
@@ -27,18 +41,20 @@ def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
     from wsr.report.page import write_page
 
     if not positional:
-        raise WsrError("name the folder of a finished run: wsr report runs/demo")
+        raise WsrError("no run is named; give the folder of a finished run: wsr report runs/demo")
     documents = []
     for run_folder in positional:
         file = Path(run_folder) / "document.json"
         if not file.is_file():
             raise WsrError(
-                f"{run_folder} holds no finished run: there is no {file.name}; run its command to the end first"
+                f"{run_folder} holds no finished run: {file.name} is missing; run its command to the end first"
             )
         try:
             documents.append(Document.from_json(file.read_text(encoding="utf-8")))
         except (WsrError, UnicodeDecodeError) as error:
-            raise WsrError(f"{file} is damaged or of another version: {error}") from None
+            raise WsrError(
+                f"{file} is damaged or was written by another version of wsr: {error}; rerun its command"
+            ) from None
     document = join(documents)
     first = Path(positional[0])
     page = Path(values.out) if values.out else (first if len(documents) == 1 else first.parent) / "report.html"

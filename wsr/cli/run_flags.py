@@ -1,40 +1,42 @@
-"""Flags of where a sweep of members is trained, shared by ``wsr train`` and the experiments."""
+"""Flags that say where members are trained, shared by ``wsr train`` and the experiments."""
 
 from typing import TYPE_CHECKING
 
-from absl import flags
+from wsr.cli.flags import Flag, Group, Values
 
 if TYPE_CHECKING:
     from wsr.training.sweep.run import Run
 
 
-def define(values: flags.FlagValues) -> None:
-    """Defines them."""
-    flags.DEFINE_enum(
-        "run",
-        "here",
-        ["here", "share", "ray"],
-        "Where members are trained: in this process; its share of them, the rest being left to other processes; on the "
-        "workers of Ray, those at RAY_ADDRESS or of this machine.",
-        flag_values=values,
-    )
-    flags.DEFINE_string(
-        "share",
-        None,
-        "With --run=share: I/N, which of N shares, counted from 0; by default what WSR_SHARE, Slurm, Kubernetes or "
-        "SkyPilot say.",
-        flag_values=values,
-    )
-    flags.DEFINE_list(
-        "unit_takes",
-        None,
-        "With --run=ray: what members trained together occupy, as in GPU=1 or CPU=4; by default one GPU or TPU chip "
-        "where the cluster has any, else one CPU.",
-        flag_values=values,
-    )
+GROUP = Group(
+    "Several processes",
+    (
+        Flag(
+            "run",
+            "Where members are trained: here trains all of them in this process; share trains one share and leaves "
+            "the rest to other processes; ray trains on the workers of Ray, at RAY_ADDRESS or on this machine.",
+            "here",
+            allowed=("here", "share", "ray"),
+        ),
+        Flag(
+            "share",
+            "Share that this process trains under --run=share, counted from 0: 0/8 is the first of eight.",
+            value="I/N",
+            otherwise="read from WSR_SHARE, Slurm, Kubernetes or SkyPilot",
+        ),
+        Flag(
+            "unit_takes",
+            "Resources that one group of members occupies under --run=ray.",
+            kind=tuple,
+            value="NAME=COUNT,...",
+            otherwise="one GPU or TPU chip if the cluster has any, else one CPU",
+        ),
+    ),
+)
+"""Where a population is trained."""
 
 
-def run_of(values: flags.FlagValues) -> "Run":
+def run_of(values: Values) -> "Run":
     """Returns the way to run a sweep that the flags name."""
     from wsr.errors import WsrError
     from wsr.training.sweep.run import HERE
@@ -50,7 +52,7 @@ def run_of(values: flags.FlagValues) -> "Run":
 
         from wsr.training.sweep.ray_engine import OnRay
 
-        # The accelerators of this machine are for its workers: who looks at one holds it.
+        # A process that opens an accelerator holds it, and the workers need this machine's.
         jax.config.update("jax_platforms", "cpu")
         return OnRay(None if values.unit_takes is None else dict(map(_resource, values.unit_takes)))
     return HERE
@@ -65,5 +67,5 @@ def _resource(text: str) -> tuple[str, float]:
     except ValueError:
         taken = 0.0
     if not name or not taken > 0:
-        raise WsrError(f"--unit_takes={text}: expected NAME=COUNT as in GPU=1")
+        raise WsrError(f"--unit_takes={text}: expected NAME=COUNT, for example GPU=1")
     return name.strip(), taken

@@ -1,12 +1,10 @@
-"""says which member, centroid or base of a store is the best start for fine-tuning on data of one's own, which others
-cannot be told from it, and the commands that go on from there: wsr suggest --store=S --data=FILE.csv."""
+"""``wsr suggest``: the best start for fine-tuning on new data."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from absl import flags
-
 from wsr.cli import dataset_flags, device_flags
+from wsr.cli.flags import Flag, Group, Page, Values
 
 if TYPE_CHECKING:
     from wsr.engine.suggest import Start, Suggestion
@@ -16,38 +14,65 @@ if TYPE_CHECKING:
 FEW_TEXTS = 100
 
 
-def define(values: flags.FlagValues) -> None:
-    """Defines the verb's flags."""
-    dataset_flags.define(values)
-    flags.DEFINE_string("store", None, "The store.", flag_values=values)
-    flags.DEFINE_string("data", None, "Labelled texts: a file, a folder, a name.", flag_values=values)
-    flags.DEFINE_integer("texts", 400, "At most so many of them are used.", lower_bound=20, flag_values=values)
-    flags.DEFINE_float("confidence", 0.95, "That the best start is among those named.", flag_values=values)
-    flags.DEFINE_string("to", None, "Folder the start would be exported to, for the commands.", flag_values=values)
-    device_flags.define_engine(values)
-    flags.DEFINE_integer("seed", 0, "Of the texts drawn.", flag_values=values)
+PAGE = Page(
+    "wsr suggest",
+    "wsr suggest --store=STORE --data=FILE [options]",
+    "Rank the members, centroids and base of a store as starts for fine-tuning on your own labelled texts, and print "
+    "the commands that export the best start and train from it.",
+    (
+        "wsr suggest --store=runs/mine --data=made_up_c1 --max_length=48 --texts=60",
+        "wsr suggest --store=runs/mine --data=reviews.csv --text_column=review --label_column=stars --max_length=48",
+    ),
+    (
+        Group(
+            "What is compared",
+            (
+                Flag("store", "Folder or URL of the store that holds the members.", required=True),
+                Flag("data", "Labelled texts: a file, a folder or a dataset's name.", required=True),
+                Flag("texts", "Largest number of texts used.", 400, at_least=20),
+                Flag(
+                    "confidence",
+                    "Probability that the best start is among those named.",
+                    0.95,
+                    accepts="number, at least 0.5 and below 1",
+                ),
+                Flag("seed", "Seed of the texts drawn.", 0),
+            ),
+        ),
+        dataset_flags.GROUP,
+        device_flags.GROUP,
+        Group(
+            "Output",
+            (
+                Flag(
+                    "to",
+                    "Folder to which the printed commands export the start.",
+                    value="FOLDER",
+                    otherwise="runs/start-NAME",
+                ),
+            ),
+        ),
+    ),
+)
 
 
-def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
-    """Scores all starts, prints them and the commands."""
-
-    from wsr.cli.checks import refuse_positional, required
+def run(values: Values, positional: Sequence[str]) -> None:
+    """Scores all starts; prints them and the commands that use the best."""
     from wsr.engine.suggest import suggest
     from wsr.errors import WsrError
     from wsr.region.learned import learned_region
     from wsr.runtime.compilation import use_persistent_cache
     from wsr.store import Store
 
-    refuse_positional(positional)
-    required("--store", values.store)
-    required("--data", values.data)
     if not 0.5 <= values.confidence < 1:
         raise WsrError(f"--confidence={values.confidence:g}: expected at least 0.5 and less than 1")
     use_persistent_cache()
     store = Store.open(values.store)
     region = learned_region(store)
     if not len(region):
-        raise WsrError(f"{values.store} has no members yet: the base is the only start there is")
+        raise WsrError(
+            f"{values.store} has no members yet, so its base is the only start; add members by wsr train or wsr import"
+        )
     dataset = dataset_flags.load(values, values.data, store.checkpoint().processor)
     others = region.without_dataset(dataset.name)
     if len(others) < len(region):
@@ -71,27 +96,27 @@ def _show(found: "Suggestion", metric: str) -> None:
         (own.start.name, own.loss, own.metric, own.worse, own.low, own.high, "" if own.named else "worse")
         for own in found.scored
     ]
-    columns = ("start", "probe loss", metric, "above the best", "low", "high", "surely")
+    columns = ("start", "probe loss", metric, "above the best", "low", "high", "certainly")
     show_table(columns, rows, title=f"{found.texts} texts")
     if found.dropped:
-        print(f"surely worse on a quarter of the texts: {', '.join(found.dropped)}")
+        print(f"dropped early, certainly worse on a quarter of the texts: {', '.join(found.dropped)}")
     names = [own.start.name for own in found.named]
     print(f"\nthe lowest loss: {names[0]}")
     if len(names) == 1:
-        print(f"surely the best of all, at a confidence of {found.confidence:g}")
+        print(f"it is better than every other start, with confidence {found.confidence:g}")
     else:
-        print(f"cannot be told from it, at a confidence of {found.confidence:g}: {', '.join(names[1:])}")
+        print(f"not distinguishable from it, with confidence {found.confidence:g}: {', '.join(names[1:])}")
     if "base" in names[1:]:
-        print("the base is among them: on these texts no start is surely better than none")
+        print("the base is among them: on these texts no member or centroid is certainly a better start")
     if found.texts < FEW_TEXTS:
         print(
-            f"with {found.texts} texts only large differences show; take the lowest loss for a guess, or label more "
-            "(docs/check.md)"
+            f"with {found.texts} texts only large differences show; take the start with the lowest loss, or label more "
+            "texts (docs/check.md)"
         )
 
 
-def _commands(values: flags.FlagValues, store: "Store", region: "Region", start: "Start") -> list[str]:
-    """What exports the start, where it is not the base itself, and what fine-tunes from it."""
+def _commands(values: Values, store: "Store", region: "Region", start: "Start") -> list[str]:
+    """The command that exports the start, unless it is the base itself, and the one that fine-tunes from it."""
     import shlex
     from pathlib import Path
 
@@ -124,7 +149,7 @@ def _point(region: "Region", start: "Start") -> str:
 
 
 def _recipe(store: "Store", region: "Region") -> list[str]:
-    """How most of the members were trained, where that is known."""
+    """The flags of the recipe that most members were trained with, as far as the store knows it."""
     from collections import Counter
 
     found = []

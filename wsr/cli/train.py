@@ -1,57 +1,121 @@
-"""fine-tunes members of a population into a store, one for each dataset and seed. Members that are there already are
-not trained again."""
+"""``wsr train``: members of a population, fine-tuned into a store."""
 
 from collections.abc import Sequence
 
-from absl import flags
+from wsr.cli import dataset_flags, run_flags
+from wsr.cli.device_flags import memory_flags
+from wsr.cli.flags import Flag, Group, Page, Values
+from wsr.training.recipe import MODES, Recipe
 
-from wsr.cli import dataset_flags, device_flags, run_flags
+PAGE = Page(
+    "wsr train",
+    "wsr train --store=STORE --datasets=DATASET,... [options]",
+    "Fine-tune members from one checkpoint, one for each dataset and seed, and keep them in a store.",
+    (
+        "wsr train --store=runs/mine --base=tiny --datasets=made_up_a1,made_up_b1 --seeds=3 --epochs=6 "
+        "--learning_rate=0.01 --max_length=48",
+        "wsr train --store=runs/reviews --base=tiny --datasets=reviews.csv --text_column=review --label_column=stars "
+        "--seeds=1 --epochs=2 --max_length=48",
+    ),
+    (
+        Group(
+            "What is trained",
+            (
+                Flag("store", "Folder or URL of the store, which is created if needed.", required=True),
+                Flag(
+                    "datasets",
+                    "Datasets to fine-tune on: names, files, folders or hub names.",
+                    (),
+                    value="DATASET,...",
+                    required=True,
+                ),
+                Flag(
+                    "base",
+                    "Checkpoint from which all members start: a name, a Hugging Face folder or a hub name.",
+                    "minilm",
+                ),
+                Flag("seeds", "Number of members per dataset.", 3, at_least=1),
+                Flag("first_seed", "Seed of the first member; the others follow it.", 0, at_least=0),
+                Flag(
+                    "size",
+                    "Number of fine-tuning examples per member, drawn by the member's seed.",
+                    kind=int,
+                    at_least=1,
+                    otherwise="all examples",
+                ),
+                Flag(
+                    "pooling",
+                    "Pooling of the last hidden states.",
+                    accepts="mean, cls or last",
+                    otherwise="the checkpoint's own",
+                ),
+            ),
+        ),
+        Group(
+            "Recipe",
+            (
+                Flag(
+                    "mode",
+                    "Which parameters are trained, next to the head: full trains all, bitfit the biases, lora low-rank "
+                    "factors, head none.",
+                    Recipe.mode,
+                    allowed=MODES,
+                ),
+                Flag("learning_rate", "Highest learning rate.", Recipe.learning_rate, at_least=0.0),
+                Flag(
+                    "head_learning_rate",
+                    "Highest learning rate of the head.",
+                    kind=float,
+                    otherwise="that of the encoder",
+                ),
+                Flag("batch_size", "Number of texts per step.", Recipe.batch_size, at_least=1),
+                Flag("epochs", "Number of passes over the examples.", Recipe.epochs, at_least=0.0),
+                Flag("weight_decay", "Weight decay of AdamW.", Recipe.weight_decay, at_least=0.0),
+                Flag("warmup", "Fraction of the steps during which the learning rate rises.", Recipe.warmup),
+                Flag("dropout", "Apply the dropout rates of the architecture.", Recipe.dropout),
+                Flag(
+                    "patience",
+                    "Number of checks of the validation loss without improvement after which a member stops.",
+                    kind=int,
+                    otherwise="no early stopping",
+                ),
+                Flag("check_every", "Number of steps between two checks.", Recipe.check_every, at_least=1),
+                Flag("lora_rank", "Rank of the factors in mode lora.", Recipe.lora_rank, at_least=1),
+                Flag(
+                    "lora_alpha",
+                    "Scale of the factors in mode lora: their product is multiplied by alpha / rank.",
+                    Recipe.lora_alpha,
+                ),
+                Flag(
+                    "lora_targets",
+                    "Regular expression for the paths of the matrices that have factors in mode lora.",
+                    Recipe.lora_targets,
+                    value="REGEX",
+                ),
+            ),
+        ),
+        dataset_flags.GROUP,
+        Group("Device and memory", memory_flags("members")),
+        run_flags.GROUP,
+        Group(
+            "Output",
+            (
+                Flag(
+                    "keep",
+                    "Format in which members are stored. Members of mode lora are stored as factors.",
+                    "float32",
+                    allowed=("float32", "bfloat16_task_vector"),
+                ),
+            ),
+        ),
+    ),
+    ("Members that are in the store already are not trained again.",),
+)
 
 
-def define(values: flags.FlagValues) -> None:
-    """Defines the verb's flags."""
-    dataset_flags.define(values)
-    text, number, real = flags.DEFINE_string, flags.DEFINE_integer, flags.DEFINE_float
-    text("store", None, "Where the members go; created if it is not there.", flag_values=values)
-    text("base", "minilm", "Checkpoint all start from: a name, a Hugging Face folder or hub name.", flag_values=values)
-    text("pooling", None, "mean, cls or last; by default the checkpoint's own.", flag_values=values)
-    flags.DEFINE_list("datasets", [], "Names, files, folders or hub names, comma-separated.", flag_values=values)
-    number("seeds", 3, "Members of each dataset.", lower_bound=1, flag_values=values)
-    number("first_seed", 0, "Seed of the first of them.", lower_bound=0, flag_values=values)
-    number("size", None, "Fine-tuning examples, drawn by the seed; all by default.", lower_bound=1, flag_values=values)
-    flags.DEFINE_enum("mode", "full", ["full", "bitfit", "lora", "head"], "What is trained.", flag_values=values)
-    number("lora_rank", 8, "Mode lora: rank of what a matrix moves by.", lower_bound=1, flag_values=values)
-    real("lora_alpha", 16.0, "Mode lora: the product of the factors is scaled by alpha / rank.", flag_values=values)
-    text(
-        "lora_targets",
-        r".*/(query|value|query_key_value)/kernel",
-        "Mode lora: paths of the matrices that move, a regular expression.",
-        flag_values=values,
-    )
-    real("learning_rate", 5e-5, "Peak learning rate.", lower_bound=0.0, flag_values=values)
-    real("head_learning_rate", None, "Of the head; by default that of the encoder.", flag_values=values)
-    number("batch_size", 32, "Texts a step.", lower_bound=1, flag_values=values)
-    real("epochs", 3.0, "Passes over the data.", lower_bound=0.0, flag_values=values)
-    real("weight_decay", 0.01, "AdamW's.", lower_bound=0.0, flag_values=values)
-    real("warmup", 0.06, "Part of the steps with a rising learning rate.", flag_values=values)
-    flags.DEFINE_bool("dropout", True, "Apply the architecture's dropout rates.", flag_values=values)
-    number("patience", None, "Early stopping: checks of the validation loss without gain.", flag_values=values)
-    number("check_every", 50, "Steps between two checks.", lower_bound=1, flag_values=values)
-    device_flags.define(values, "Members")
-    run_flags.define(values)
-    flags.DEFINE_enum(
-        "keep",
-        "float32",
-        ["float32", "bfloat16_task_vector"],
-        "How members are stored; of mode lora always as factors.",
-        flag_values=values,
-    )
-
-
-def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
-    """Trains what is missing and lists the population; a share of it ends with a line of what others have to do."""
+def run(values: Values, positional: Sequence[str]) -> None:
+    """Trains the missing members and lists the population; a share ends with a line about the other shares."""
     from wsr.cli import ls
-    from wsr.cli.checks import refuse_positional, required
     from wsr.models import load
     from wsr.runtime.compilation import use_persistent_cache
     from wsr.store import Store
@@ -60,9 +124,6 @@ def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
     from wsr.training.sweep.run import Unfinished
     from wsr.training.trainable import partition
 
-    refuse_positional(positional)
-    required("--store", values.store)
-    required("--datasets", values.datasets)
     run = run_flags.run_of(values)
     use_persistent_cache()
     checkpoint = load(values.base, pooling=values.pooling)

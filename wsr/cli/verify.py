@@ -1,20 +1,35 @@
-"""reads everything in a store and compares it with its hashes. --repair moves what is damaged to STORE/damaged, where
-nothing reads it, and deletes nothing: the other members stay usable, and what can be worked out again will be."""
+"""``wsr verify``: everything in a store against its hashes."""
 
 from collections.abc import Sequence
 
-from absl import flags
+from wsr.cli.flags import Flag, Group, Page, Values
+
+PAGE = Page(
+    "wsr verify",
+    "wsr verify STORE [options]",
+    "Read everything in a store, compare it with its hashes and name what is damaged.",
+    ("wsr verify runs/mine", "wsr verify runs/mine --repair"),
+    (
+        Group(
+            "What is verified",
+            (
+                Flag("store", "Folder or URL of the store.", otherwise="the first word after wsr verify"),
+                Flag(
+                    "repair",
+                    "Move damaged parts to STORE/damaged, where nothing reads them. Nothing is deleted, and the other "
+                    "members stay usable.",
+                    False,
+                ),
+            ),
+        ),
+    ),
+    positional=1,
+)
 
 
-def define(values: flags.FlagValues) -> None:
-    """Defines the verb's flags."""
-    flags.DEFINE_string("store", None, "The store, a folder or a URL; also: wsr verify STORE.", flag_values=values)
-    flags.DEFINE_bool("repair", False, "Set aside what is damaged.", flag_values=values)
-
-
-def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
-    """Prints a line for each damaged part; fails where there is one that was not set right."""
-    from wsr.cli.checks import refuse_positional, required
+def run(values: Values, positional: Sequence[str]) -> None:
+    """Prints a line for each damaged part; fails if one is left."""
+    from wsr.cli.ls import named_store
     from wsr.errors import WsrError
     from wsr.runtime.buckets import folder_of, where_is
     from wsr.runtime.printable import printable
@@ -22,16 +37,15 @@ def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
     from wsr.store import Store
     from wsr.store.verification import damaged_parts, parts_of, set_aside
 
-    where = values.store or (positional[0] if positional else None)
-    refuse_positional(positional if values.store else positional[1:])
-    required("--store", where)
-    path = folder_of(str(where))
+    where = named_store("verify", values, positional)
+    path = folder_of(where)
     if where_is(path) != str(path):
         if values.repair:
             raise WsrError(
-                f"--repair is for a folder, not for {where}: remove there what is damaged, and train it again"
+                f"--repair works on local folders, and {where} is a URL: delete the damaged parts there, then train or "
+                "import them again"
             )
-        Store.open(str(where))  # brings what says which members there are; the rest is brought when it is read
+        Store.open(where)  # fetches the list of members; everything else is fetched when it is read
     parts = parts_of(path)
     with progress("verifying", len(parts), "parts") as counter:
         found = damaged_parts(parts, counter)
@@ -45,7 +59,9 @@ def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
         print(f"{path}: {len(parts)} parts, nothing damaged; {told}")
         return
     if not values.repair:
-        raise WsrError(f"{path}: {len(found)} of {len(parts)} parts are damaged, {told}; --repair sets them aside")
+        raise WsrError(
+            f"{path}: {len(found)} of {len(parts)} parts are damaged, {told}; --repair sets the damaged parts aside"
+        )
     places = set_aside(path, [part for part, _ in found])
     for place in places:
         print(printable(f"set aside: {place}"))
@@ -55,4 +71,4 @@ def run(values: flags.FlagValues, positional: Sequence[str]) -> None:
         remedy = next(part.remedy for part in parts if part.name == "base")
         raise WsrError(f"{path}: the base is damaged, and no member can be used without it; {remedy}; {told}")
     Store.open(path)  # writes store.json where it is missing
-    print(f"{path}: {told}, and nothing that is damaged is read any more")
+    print(f"{path}: {told}; the damaged parts are set aside and are no longer read")

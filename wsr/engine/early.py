@@ -148,7 +148,7 @@ def compare(
     read = 0
     began = time.perf_counter()
 
-    def losses(size: Size) -> tuple[Losses, Losses]:
+    def losses(size: Size) -> tuple[Float[np.ndarray, "models_a texts"], Float[np.ndarray, "models_b texts"]]:
         nonlocal read
         known = [part for end, part in parts.items() if end <= size.texts]
         both = []

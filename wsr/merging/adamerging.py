@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from wsr.errors import WsrError
-from wsr.merging.method import Given, OfData, one_of, option, positive
+from wsr.merging.method import Given, OfData, at_least, one_of, option, positive
 
 if TYPE_CHECKING:
     from wsr.models.model import Model
@@ -35,11 +35,18 @@ class AdaMerging(OfData):
 
     needs: ClassVar = ("own",)
 
-    by: str = one_of("layer", "One coefficient for each member, or for each leaf of each member.", "task", "layer")
-    start: float | None = option(None, "Every coefficient before the first step; by default 1 / members.")
-    steps: int = option(15, "Gradients that are taken.", "at least 0", lambda value: value >= 0)
-    learning_rate: float = positive(0.02, "Of Adam: about how far a coefficient moves in a step.")
-    texts: int = option(64, "Texts of each member's dataset; 0: all.", "at least 0", lambda value: value >= 0)
+    by: str = one_of(
+        "layer",
+        "What has a coefficient of its own: task, each member; layer, each leaf of each member.",
+        "task",
+        "layer",
+    )
+    start: float | None = option(None, "Value of every coefficient before the first step.", otherwise="1 / members")
+    steps: int = at_least(0, 15, "Number of gradient steps.")
+    learning_rate: float = positive(
+        0.02, "Learning rate of Adam, which is about how far a coefficient moves in one step."
+    )
+    texts: int = at_least(0, 64, "Number of texts read from each member's dataset; 0 for all.")
 
     def merge(self, region: "Region", given: Given) -> Mapping[str, Any]:
         """Returns the merged parameters; memory holds all members and one gradient."""

@@ -69,7 +69,9 @@ class TaskArithmetic(OfWeights):
     """
 
     weights: tuple[float, ...] | None = weights()
-    scale: float | None = option(None, "Of the sum; by default 1 / members, which is the average.")
+    scale: float | None = option(
+        None, "Factor of the sum of task vectors.", otherwise="1 / members; 1 with --normalise=true"
+    )
     normalise: bool = option(False, "Divide by the sum of the weights.")
 
     def prepared(self, ingredients: Ingredients) -> Callable[[Leaf, np.ndarray], None]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from wsr.merging.method import Given, OfData, one_of, option, positive, weights
+from wsr.merging.method import Given, OfData, at_least, one_of, positive, weights
 
 if TYPE_CHECKING:
     from wsr.data.dataset import AnySplit
@@ -35,13 +35,20 @@ class Fisher(OfData):
 
     needs: ClassVar = ("own",)
 
-    texts: int = option(
-        64, "Texts of each member's dataset that are looked at; 0: all.", "at least 0", lambda n: n >= 0
+    texts: int = at_least(0, 64, "Number of texts read from each member's dataset; 0 for all.")
+    labels: str = one_of(
+        "drawn",
+        "Labels in the Fisher information: drawn, one label per text from the member's predictions; all, every label "
+        "weighted by its probability.",
+        "drawn",
+        "all",
     )
-    labels: str = one_of("drawn", "One label a text is drawn from the predictions, or all are weighed.", "drawn", "all")
     weights: tuple[float, ...] | None = weights()
-    floor: float = positive(1e-12, "Added to every entry of a Fisher: where nothing is known members are averaged.")
-    seed: int = option(0, "Of the labels drawn.", "at least 0", lambda value: value >= 0)
+    floor: float = positive(
+        1e-12,
+        "Number added to every entry of the Fisher information, so that entries with none are averaged.",
+    )
+    seed: int = at_least(0, 0, "Seed of the labels drawn.")
 
     def merge(self, region: "Region", given: Given) -> Mapping[str, Any]:
         """Returns the merged parameters; memory holds four models: a member, its Fisher, and two sums."""

@@ -4,7 +4,7 @@ import importlib
 import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
-from typing import TYPE_CHECKING, Any, ClassVar, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, get_args, get_type_hints
 
 import numpy as np
 
@@ -45,31 +45,50 @@ METHODS: Mapping[str, str] = {
 Check = Callable[[Any], bool]
 
 
-def option(default: Any, what: str, allowed: str = "", check: Check = lambda value: True) -> Any:
-    """A field that is an option: what it does, and what its values may be (in words, and as a function)."""
-    return field(default=default, metadata={"what": what, "allowed": allowed, "check": check})
+def option(
+    default: Any, what: str, allowed: str = "", check: Check = lambda value: True, *, otherwise: str = ""
+) -> Any:
+    """A field that is an option.
+
+    Args:
+      default: its value where none is given.
+      what: a sentence that says what the option does.
+      allowed: the allowed values in words, after "expected"; empty where the type says it.
+      check: whether a value is allowed.
+      otherwise: what a default of None stands for.
+    """
+    return field(default=default, metadata={"what": what, "allowed": allowed, "check": check, "otherwise": otherwise})
 
 
 def share(default: float, what: str) -> Any:
-    """An option in [0, 1], or some of them."""
+    """An option in [0, 1]; where its type allows several numbers, each of them."""
     return option(
-        default, what, "from 0 to 1", lambda value: bool(((np.array(value) >= 0) & (np.array(value) <= 1)).all())
+        default,
+        what,
+        "a number from 0 to 1",
+        lambda value: bool(((np.array(value) >= 0) & (np.array(value) <= 1)).all()),
     )
 
 
 def positive(default: float, what: str) -> Any:
     """An option above 0."""
-    return option(default, what, "above 0", lambda value: value > 0)
+    return option(default, what, "a number above 0", lambda value: value > 0)
+
+
+def at_least(least: float, default: float, what: str) -> Any:
+    """An option that is ``least`` or more."""
+    number = "a whole number" if isinstance(default, int) else "a number"
+    return option(default, what, f"{number}, at least {least:g}", lambda value: value >= least)
 
 
 def one_of(default: str, what: str, *names: str) -> Any:
     """An option that is one of some words."""
-    return option(default, what, f"one of {', '.join(names)}", lambda value: value in names)
+    return option(default, what, " or ".join(filter(None, (", ".join(names[:-1]), names[-1]))), lambda v: v in names)
 
 
 def weights() -> Any:
     """The option that weighs members."""
-    return option(None, "One number a member, in their order; by default 1 each.")
+    return option(None, "Weights of the members, in the order of the members.", otherwise="1 for each member")
 
 
 @dataclass(frozen=True)
@@ -119,9 +138,7 @@ class Method:
         for own in fields(self):
             value = getattr(self, own.name)
             if value is not None and not own.metadata["check"](value):
-                raise WsrError(
-                    f"{name_of(type(self))}: {own.name} = {value!r}; expected a value {own.metadata['allowed']}"
-                )
+                raise WsrError(f"{name_of(type(self))}: {own.name} = {value!r}; expected {own.metadata['allowed']}")
 
     def refuse_members(self, names: Sequence[str]) -> None:
         """Raises ``WsrError`` if the number of members does not fit the method or its per-member options.
@@ -136,7 +153,10 @@ class Method:
         for own in ("weights", "density"):
             given = getattr(self, own, None)
             if isinstance(given, tuple) and len(given) != len(names):
-                raise WsrError(f"{name}: {len(given)} numbers of {own} for {len(names)} members: {', '.join(names)}")
+                raise WsrError(
+                    f"{name}: {own} has {len(given)} numbers; expected one for each of "
+                    f"{len(names)} members: {', '.join(names)}"
+                )
 
 
 class OfWeights(Method):
@@ -192,19 +212,35 @@ def name_of(kind: type[Method]) -> str:
     return next((name for name, own in METHODS.items() if own == place), kind.__name__)
 
 
-def options_of(kind: type[Method]) -> dict[str, tuple[Any, Any, str]]:
-    """Returns each option's type, default and meaning."""
+class Option(NamedTuple):
+    """One option of a method, in words."""
+
+    hint: Any
+    default: Any
+    what: str
+    allowed: str
+    otherwise: str
+
+
+def options_of(kind: type[Method]) -> dict[str, Option]:
+    """Returns each option's type, default, meaning, allowed values and what a default of None stands for."""
     hints = get_type_hints(kind)
     return {
-        own.name: (
+        own.name: Option(
             hints[own.name],
             None if own.default is MISSING else own.default,
-            " ".join(
-                filter(None, (own.metadata["what"], f"({own.metadata['allowed']})" * bool(own.metadata["allowed"])))
-            ),
+            own.metadata["what"],
+            _allowed(hints[own.name], own.metadata["allowed"]),
+            own.metadata["otherwise"],
         )
         for own in fields(kind)
     }
+
+
+def _allowed(hint: Any, words: str) -> str:
+    """The allowed values in words."""
+    several = float in _kinds(hint) and any(get_args(kind) for kind in _kinds(hint))
+    return f"{words}, or one per member" if words and several else words or kind_of(hint)
 
 
 def made(name: str, given: Mapping[str, Any]) -> Method:
@@ -223,7 +259,7 @@ def made(name: str, given: Mapping[str, Any]) -> Method:
 def kind_of(hint: Any) -> str:
     """The type of an option in words."""
     told = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}
-    return " or ".join(told.get(kind, "numbers, one a member") for kind in _kinds(hint) if kind is not type(None))
+    return " or ".join(told.get(kind, "numbers, one per member") for kind in _kinds(hint) if kind is not type(None))
 
 
 def _kinds(hint: Any) -> tuple[Any, ...]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from wsr.errors import WsrError
-from wsr.merging.method import Given, OfData, option, share
+from wsr.merging.method import Given, OfData, at_least, share
 
 if TYPE_CHECKING:
     from wsr.data.dataset import AnySplit
@@ -37,10 +37,8 @@ class RegMean(OfData):
 
     needs: ClassVar = ("own",)
 
-    texts: int = option(
-        128, "Texts of each member's dataset that are looked at; 0: all.", "at least 0", lambda n: n >= 0
-    )
-    shrink: float = share(0.9, "What entries off the diagonal of a Gram matrix are multiplied with.")
+    texts: int = at_least(0, 128, "Number of texts read from each member's dataset; 0 for all.")
+    shrink: float = share(0.9, "Factor of the entries off the diagonal of each Gram matrix.")
 
     def merge(self, region: "Region", given: Given) -> Mapping[str, Any]:
         """Returns the merged parameters; memory holds one member, and a Gram matrix and a kernel per dense layer."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from wsr.merging.ingredients import Ingredients, Leaf
-from wsr.merging.method import OfWeights, option, share
+from wsr.merging.method import OfWeights, at_least, share
 from wsr.merging.order_statistics import order_statistics
 
 
@@ -27,13 +27,12 @@ class Sce(OfWeights):
       ['embeddings', 'layers']
     """
 
-    density: float = share(1.0, "Share of the entries with a variance that is selected; 1: all entries.")
-    floor: float = option(
+    density: float = share(1.0, "Fraction of the entries with a variance that is kept; 1 keeps all entries.")
+    floor: float = at_least(
         0.0,
-        "Mean squares of the members whose sum is below this give equal weights, and a sum of weights below it counts "
-        "as this (mergekit: 1e-6).",
-        "at least 0",
-        lambda value: value >= 0,
+        0.0,
+        "Smallest sum: if the mean squares of all members sum to less, members have equal weights; a sum of weights "
+        "below it counts as this number. mergekit uses 1e-6.",
     )
 
     def prepared(self, ingredients: Ingredients) -> Callable[[Leaf, np.ndarray], None]:

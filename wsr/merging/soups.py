@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 from jaxtyping import Float
 
-from wsr.merging.method import Given, OfData, option
+from wsr.merging.method import Given, OfData, at_least
 
 if TYPE_CHECKING:
     from wsr.data.dataset import Dataset
@@ -76,7 +76,7 @@ class Learned(Chosen):
     """
 
     space: ClassVar[Literal["hull", "free"]] = "hull"
-    steps: int = option(10, "Gradients that are taken.", "at least 1", lambda value: value >= 1)
+    steps: int = at_least(1, 10, "Number of gradient steps.")
 
     def row(self, region: "Region", given: Given) -> Row:
         """Returns the best visited point."""

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from wsr.errors import WsrError
 from wsr.merging.averages import default_scale, members_weights
 from wsr.merging.ingredients import Block, Ingredients, Leaf
-from wsr.merging.method import OfWeights, one_of, option, share, weights
+from wsr.merging.method import OfWeights, at_least, one_of, option, share, weights
 from wsr.merging.order_statistics import Ranked, order_statistics
 from wsr.merging.run import on_all_cores
 
@@ -32,16 +32,18 @@ class _Sparse(OfWeights):
     elects: ClassVar[bool] = False
     by_nodes: ClassVar[bool] = False
 
-    density: float | tuple[float, ...] = share(
-        0.2, "Share of each task vector's entries that is kept; one number, or one a member."
-    )
+    density: float | tuple[float, ...] = share(0.2, "Fraction of the entries of each task vector that is kept.")
     weights: tuple[float, ...] | None = weights()
-    scale: float | None = option(None, "Of what is added to the base; by default 1, or 1 / members for a plain sum.")
-    normalise: bool = option(False, "Divide by the sum of the weights that took part.")
+    scale: float | None = option(
+        None,
+        "Factor of the merged task vector that is added to the base.",
+        otherwise="1 / members; 1 with --normalise=true",
+    )
+    normalise: bool = option(False, "Divide the sum by the sum of the weights.")
     rescale: str = one_of(
         "none",
-        "What makes up for dropped entries: one over the chance that an entry is kept, the leaf's sum of magnitudes "
-        "before, or nothing.",
+        "Rescaling of the kept entries: chance divides each by its probability of being kept, norm restores the sum of "
+        "magnitudes of each leaf, none changes nothing.",
         "chance",
         "norm",
         "none",
@@ -95,12 +97,20 @@ class Ties(_Sparse):
     """
 
     elects: ClassVar = True
-    scale: float | None = option(1.0, "Of what is added to the base.")
-    normalise: bool = option(True, "Divide by the sum of the weights that took part.")
+    scale: float | None = option(1.0, "Factor of the merged task vector that is added to the base.")
+    normalise: bool = option(True, "Divide each entry by the sum of the weights of the members that contribute to it.")
     scope: str = one_of(
-        "whole", "Magnitudes are compared over the whole task vector, or within a leaf.", "whole", "leaf"
+        "whole",
+        "Where magnitudes are compared: whole, over the whole task vector; leaf, within each leaf.",
+        "whole",
+        "leaf",
     )
-    rescale: str = one_of("none", "Restore each leaf's sum of magnitudes after trimming, or do not.", "norm", "none")
+    rescale: str = one_of(
+        "none",
+        "Rescaling of the kept entries: norm restores the sum of magnitudes of each leaf, none changes nothing.",
+        "norm",
+        "none",
+    )
 
     def keeping(self, ingredients: Ingredients) -> Callable[[Leaf], Keep]:
         """Finds the smallest magnitude that is kept, in two passes."""
@@ -131,11 +141,11 @@ class _Random(_Sparse):
     """Options and code of methods that drop entries at random. Draws depend on (seed, leaf, member) and not on the
     piece size."""
 
-    seed: int = option(0, "Of the draws.", "at least 0", lambda value: value >= 0)
+    seed: int = at_least(0, 0, "Seed of the draws that decide which entries are dropped.")
     rescale: str = one_of(
         "chance",
-        "What makes up for dropped entries: one over the chance that an entry is kept (the paper), the leaf's sum of "
-        "magnitudes before (mergekit), or nothing.",
+        "Rescaling of the kept entries: chance divides each by its probability of being kept, as in the paper; norm "
+        "restores the sum of magnitudes of each leaf, as mergekit does; none changes nothing.",
         "chance",
         "norm",
         "none",
@@ -198,8 +208,10 @@ class DareTies(_Random):
     """
 
     elects: ClassVar = True
-    scale: float | None = option(1.0, "Of what is added to the base.")
-    normalise: bool = option(True, "Divide by the sum of the weights that took part (mergekit does not).")
+    scale: float | None = option(1.0, "Factor of the merged task vector that is added to the base.")
+    normalise: bool = option(
+        True, "Divide each entry by the sum of the weights of the members that contribute to it. mergekit does not."
+    )
 
 
 @dataclass(frozen=True)
@@ -207,9 +219,11 @@ class _Ranked(_Random):
     """Options and code shared by the two forms of DELLA."""
 
     by_nodes: ClassVar = True
-    density: float | tuple[float, ...] = share(0.5, "Mean share of each task vector's entries that is kept.")
+    density: float | tuple[float, ...] = share(0.5, "Mean fraction of the entries of each task vector that is kept.")
     epsilon: float = share(
-        0.2, "How much likelier the largest of a node is kept than the smallest (mergekit gives half)."
+        0.2,
+        "Difference between the probabilities of keeping the largest and the smallest entry of a node. The same effect "
+        "takes half this number in mergekit.",
     )
 
     def __post_init__(self) -> None:
@@ -218,7 +232,8 @@ class _Ranked(_Random):
         for density in np.atleast_1d(self.density).tolist():
             if 0 < density < 1 and not self.epsilon / 2 < density < 1 - self.epsilon / 2:
                 raise WsrError(
-                    f"della: density {density} +- epsilon / 2 = {self.epsilon / 2:g} leaves the interval (0, 1)"
+                    f"della: density = {density} and epsilon = {self.epsilon:g}: expected density - epsilon / 2 above "
+                    "0 and density + epsilon / 2 below 1, because both are probabilities"
                 )
 
     def chances(self, vectors: np.ndarray, node: int, densities: np.ndarray) -> np.ndarray:
@@ -252,8 +267,8 @@ class Della(_Ranked):
     """
 
     elects: ClassVar = True
-    scale: float | None = option(1.0, "Of what is added to the base.")
-    normalise: bool = option(True, "Divide by the sum of the weights that took part.")
+    scale: float | None = option(1.0, "Factor of the merged task vector that is added to the base.")
+    normalise: bool = option(True, "Divide each entry by the sum of the weights of the members that contribute to it.")
 
 
 @dataclass(frozen=True)
@@ -283,9 +298,14 @@ class Breadcrumbs(_Sparse):
       ['embeddings', 'layers']
     """
 
-    density: float | tuple[float, ...] = share(0.15, "Share of each leaf's entries that is kept.")
-    gamma: float = share(0.01, "Share of each leaf's entries that is left out as too large.")
-    rescale: str = one_of("none", "Restore each leaf's sum of magnitudes, or do not.", "norm", "none")
+    density: float | tuple[float, ...] = share(0.15, "Fraction of the entries of each leaf that is kept.")
+    gamma: float = share(0.01, "Fraction of the entries of each leaf that is dropped because they are the largest.")
+    rescale: str = one_of(
+        "none",
+        "Rescaling of the kept entries: norm restores the sum of magnitudes of each leaf, none changes nothing.",
+        "norm",
+        "none",
+    )
 
     def keeping(self, ingredients: Ingredients) -> Callable[[Leaf], Keep]:
         """Finds two cuts for each leaf and member, in two passes; removes fewer large entries if the density requires
@@ -322,8 +342,10 @@ class BreadcrumbsTies(Breadcrumbs):
     """
 
     elects: ClassVar = True
-    scale: float | None = option(1.0, "Of what is added to the base.")
-    normalise: bool = option(True, "Divide by the sum of the weights that took part (mergekit does not).")
+    scale: float | None = option(1.0, "Factor of the merged task vector that is added to the base.")
+    normalise: bool = option(
+        True, "Divide each entry by the sum of the weights of the members that contribute to it. mergekit does not."
+    )
 
 
 def elected(

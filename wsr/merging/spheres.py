@@ -14,7 +14,7 @@ from jaxtyping import Float, Float64
 from wsr.errors import WsrError
 from wsr.merging.averages import Row, mixing, normalised
 from wsr.merging.ingredients import Ingredients, Leaf
-from wsr.merging.method import OfWeights, one_of, option, positive, weights
+from wsr.merging.method import OfWeights, at_least, one_of, option, positive, weights
 from wsr.merging.run import on_all_cores
 
 Gram = Float64[np.ndarray, "members members"]
@@ -27,8 +27,15 @@ SMALLEST_ANGLE = 1e-5
 class _OnSphere(OfWeights):
     """Options and code shared by the methods of this file."""
 
-    scope: str = one_of("leaf", "Each leaf is a vector of its own, or the whole model is one.", "leaf", "whole")
-    around: str = one_of("zero", "Vectors are the weights themselves, or task vectors.", "zero", "base")
+    scope: str = one_of(
+        "leaf", "What is one vector: leaf, each leaf of the model; whole, the whole model.", "leaf", "whole"
+    )
+    around: str = one_of(
+        "zero",
+        "Where vectors begin: zero, so that they are the weights; base, so that they are task vectors.",
+        "zero",
+        "base",
+    )
 
     def row(self, gram: Gram) -> Row:
         """Returns coefficients over the vectors with this Gram matrix."""
@@ -63,11 +70,11 @@ class Slerp(_OnSphere):
     """
 
     members: ClassVar = (2, 2)
-    t: float = option(0.5, "0 is the first member, 1 the second.")
+    t: float = option(0.5, "Position between the two members; 0 is the first, 1 the second.")
     linear_above: float = option(
         1 - 1e-9,
-        "Cosine from which the straight line is taken (mergekit: 0.9995).",
-        "from 0 to 1",
+        "Cosine above which the straight line between the two members is used. mergekit uses 0.9995.",
+        "a number from 0 to 1",
         lambda value: 0 <= value <= 1,
     )
 
@@ -97,7 +104,12 @@ class MultiSlerp(_OnSphere):
     """
 
     weights: tuple[float, ...] | None = weights()
-    around: str = one_of("base", "Vectors are the weights themselves, or task vectors.", "zero", "base")
+    around: str = one_of(
+        "base",
+        "Where vectors begin: zero, so that they are the weights; base, so that they are task vectors.",
+        "zero",
+        "base",
+    )
     normalise: bool = option(True, "Divide the weights by their sum.")
 
     def row(self, gram: Gram) -> Row:
@@ -134,8 +146,10 @@ class Karcher(_OnSphere):
     """
 
     weights: tuple[float, ...] | None = weights()
-    steps: int = option(100, "Most steps (mergekit: 10).", "at least 1", lambda value: value >= 1)
-    tolerance: float = positive(1e-10, "Length of a step at which it is done, and of a vector that has a direction.")
+    steps: int = at_least(1, 100, "Largest number of steps. mergekit uses 10.")
+    tolerance: float = positive(
+        1e-10, "Length below which a step ends the iteration, and below which a vector has no direction."
+    )
 
     def row(self, gram: Gram) -> Row:
         """Returns the coefficients; vectors of length 0 count in the mean length but not in the direction."""
@@ -177,12 +191,9 @@ class ModelStock(_OnSphere):
     """
 
     members: ClassVar = (2, None)
-    around: str = one_of("base", "Cosines are those of task vectors.", "base")
-    least_product: float = option(
-        0.0,
-        "Products of two lengths below this count as this (mergekit: 1e-6).",
-        "at least 0",
-        lambda value: value >= 0,
+    around: str = one_of("base", "Where vectors begin: base, so that the cosines are those of task vectors.", "base")
+    least_product: float = at_least(
+        0.0, 0.0, "Smallest product of two lengths; smaller products count as this number. mergekit uses 1e-6."
     )
 
     def row(self, gram: Gram) -> Row:

@@ -5,7 +5,7 @@ from wsr.planning.cost import Estimate, Workload
 from wsr.planning.encoder import by_number, find_encoder
 from wsr.planning.hardware import find
 from wsr.planning.told import told
-from wsr.training.job import Recipe
+from wsr.training.recipe import Recipe
 
 
 def plan(
@@ -15,8 +15,8 @@ def plan(
     parameters: float | None = None,
     members: int = 0,
     texts: int = 0,
-    epochs: float = 1.0,
-    batch_size: int = 32,
+    epochs: float = Recipe.epochs,
+    batch_size: int = Recipe.batch_size,
     points: int = 0,
     texts_a_point: int = 0,
     hardware: str = "here",

@@ -1,7 +1,6 @@
-"""``Job`` and ``Recipe``: what a member is trained on, and how."""
+"""``Job``: what a member is trained on."""
 
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
@@ -9,62 +8,7 @@ from jaxtyping import Float
 from wsr.data.dataset import AnySplit, Dataset
 from wsr.errors import WsrError
 from wsr.runtime import seeds
-
-Mode = Literal["full", "bitfit", "lora", "head"]
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a member is trained: with AdamW and a learning rate that decays linearly to 0, as the paper's authors do.
-
-    Example:
-      >>> import wsr
-      >>> recipe = wsr.Recipe(mode="lora", lora_rank=4, lora_alpha=8.0)
-      >>> recipe.lora_scale
-      2.0
-      >>> "lora_rank" in recipe.settings, "lora_rank" in wsr.Recipe().settings
-      (True, False)
-    """
-
-    mode: Mode = "full"
-    """What is trained besides the head: with ``full`` the whole encoder, with ``bitfit`` its bias terms, with ``lora``
-    low-rank factors for some matrices, with ``head`` nothing."""
-    learning_rate: float = 5e-5
-    head_learning_rate: float | None = None
-    """Learning rate of the freshly initialised head; None: ``learning_rate``."""
-    batch_size: int = 256
-    epochs: float = 10.0
-    weight_decay: float = 0.01
-    """Weight decay of matrices; biases and layer norms have none."""
-    warmup: float = 0.006
-    """Fraction of the steps in which the learning rate rises."""
-    dropout: bool = True
-    """Whether to apply dropout, at the rates of the architecture's config."""
-    patience: int | None = None
-    """Early stopping: checks of the validation loss without improvement after which a member stops; None: never."""
-    check_every: int = 50
-    """Optimiser steps between two checks of the validation loss."""
-    min_improvement: float = 0.001
-    """Smallest decrease of the validation loss, in nats, that counts as an improvement."""
-    row_length: int = 64
-    """Length of a packed row, in tokens; longer texts make longer rows."""
-    lora_rank: int = 8
-    """Rank of the product that is added to a matrix."""
-    lora_alpha: float = 16.0
-    """Scales the product, by ``lora_alpha / lora_rank``."""
-    lora_targets: str = r".*/(query|value|query_key_value)/kernel"
-    """Regular expression for the paths of the matrices that are adapted. The default selects queries and values, as in
-    Hu et al. 2021, and matrices that hold queries, keys and values together."""
-
-    @property
-    def lora_scale(self) -> float:
-        """Factor of the product that is added to a matrix."""
-        return self.lora_alpha / self.lora_rank
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """The fields that affect this mode, by name."""
-        return {name: value for name, value in asdict(self).items() if self.mode == "lora" or name[:5] != "lora_"}
+from wsr.training.recipe import Recipe
 
 
 @dataclass(frozen=True, eq=False)

@@ -37,14 +37,23 @@ class Pretraining:
     """The sizes of a BERT encoder, and how it is pretrained."""
 
     layers: int
+    """Number of layers."""
     hidden: int
+    """Width of the hidden states."""
     heads: int
+    """Number of attention heads."""
     max_length: int
+    """Number of tokens at which a text is cut."""
     steps: int
+    """Number of optimiser steps."""
     batch_size: int
+    """Number of texts per step."""
     learning_rate: float
+    """Highest learning rate."""
     warmup: float = 0.1
+    """Fraction of the steps during which the learning rate rises."""
     weight_decay: float = 0.01
+    """Weight decay of AdamW."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 
 from wsr.engine.evaluate import EXACT
 from wsr.report.document import Cell, Table
+from wsr.report.tables import INTERVAL, interval_cell
 from wsr.statistics.clustering import (
     ClusterScores,
     average_linkage,
@@ -180,15 +181,14 @@ def score_table(found: Sequence[Clustered], title: str = "Clustering", caption: 
     columns = ["by", "method", "one-to-one accuracy", "majority accuracy", "adjusted Rand", "F1 of each label"]
     rows: list[tuple[Cell, ...]] = []
     for own in found:
-        told = [f"{label} {value:.2f}{_ends(own, label)}" for label, value in sorted(own.scores.f1.items())]
         numbers = (own.scores.one_to_one_accuracy, own.scores.majority_accuracy, own.scores.adjusted_rand)
-        row: list[Cell] = [own.level, own.method, *numbers, ", ".join(told)]
+        row: list[Cell] = [own.level, own.method, *numbers, _f1_cell(own.scores.f1)]
         if with_intervals:
             interval = own.intervals["one_to_one_accuracy"]
-            row[3:3] = [interval.low, interval.high]
+            row[3:3] = [interval_cell(interval.low, interval.high)]
         rows.append(tuple(row))
     if with_intervals:
-        columns[3:3] = ["95 % low", "95 % high"]
+        columns[3:3] = [INTERVAL]
         caption += f" Intervals: {INTERVALS}"
     return Table(
         title,
@@ -219,10 +219,10 @@ def cosine_table(found: Sequence[Related], title: str = "Cosine similarity of ta
             float(own.cosines.max()),
         ]
         if with_intervals:
-            row[3:3] = [own.mean.low, own.mean.high]
+            row[3:3] = [interval_cell(own.mean.low, own.mean.high)]
         rows.append(tuple(row))
     if with_intervals:
-        columns[3:3] = ["95 % low", "95 % high"]
+        columns[3:3] = [INTERVAL]
     return Table(title, tuple(columns), tuple(rows), "Bootstrap over the members of each dataset." * with_intervals)
 
 
@@ -259,6 +259,46 @@ def told(interval: Interval, decimals: int = 3) -> str:
     """Returns the value and its interval as text, for example "0.213 (0.180 to 0.240)"."""
     ends = f" ({interval.low:.{decimals}f} to {interval.high:.{decimals}f})" if np.isfinite(interval.low) else ""
     return f"{interval.value:.{decimals}f}{ends}"
+
+
+def nearest_to_own_group(similarity: Similarity, labels: Sequence[str]) -> tuple[int, int]:
+    """Returns how many models lie nearest to the others of their group, by mean cosine, and of how many that is asked.
+
+    A model that is alone in its group is not asked.
+    """
+    names = np.asarray(labels, dtype=str)
+    groups = {label: np.flatnonzero(names == label) for label in np.unique(names)}
+    right = asked = 0
+    for model, label in enumerate(names):
+        others = {name: group[group != model] for name, group in groups.items()}
+        if not len(others[label]) or len(groups) < 2:
+            continue
+        means = {name: similarity[model, group].mean() for name, group in others.items() if len(group)}
+        right += max(means, key=means.__getitem__) == label
+        asked += 1
+    return right, asked
+
+
+def nearest_told(similarity: Similarity, labels: Sequence[str]) -> str:
+    """Says how many models lie nearest to their own group, and how near: the mean cosines within and across groups."""
+    right, asked = nearest_to_own_group(similarity, labels)
+    if not asked:
+        return "no two groups of models are there to compare"
+    within = np.triu(same(labels), 1)
+    across = np.triu(~same(labels), 1)
+    who = f"every one of {asked} is nearest its" if right == asked else f"{right} of {asked} are nearest their"
+    return f"{who} own group (cosine {similarity[within].mean():.2f} within, {similarity[across].mean():.2f} across)"
+
+
+def percent_told(values: Sequence[float]) -> str:
+    """Returns shares as one text of percents: "100 %", or "88 to 100 %" where they differ."""
+    low, high = f"{100 * min(values):.0f}", f"{100 * max(values):.0f}"
+    return f"{low} %" if low == high else f"{low} to {high} %"
+
+
+def accuracies(found: Sequence[Clustered]) -> list[float]:
+    """Returns the one-to-one accuracy of each method."""
+    return [own.scores.one_to_one_accuracy for own in found]
 
 
 def accuracy_told(found: Sequence[Clustered]) -> str:
@@ -308,6 +348,8 @@ def _alone(value: float) -> Interval:
     return Interval(float(value), -np.inf, np.inf)
 
 
-def _ends(found: Clustered, label: str) -> str:
-    interval = found.intervals.get(f"F1 {label}")
-    return f" ({interval.low:.2f} to {interval.high:.2f})" if interval else ""
+def _f1_cell(f1: Mapping[str, float]) -> str:
+    """The F1 of each label; told once where many labels have the same."""
+    if len(f1) > 3 and len(set(f1.values())) == 1:
+        return f"{next(iter(f1.values())):.2f} for each of {len(f1)}"
+    return ", ".join(f"{label} {value:.2f}" for label, value in sorted(f1.items()))

@@ -1,4 +1,4 @@
-"""``Preset``: the base, datasets, recipe and protocol of a study. Each field is a flag of the command line."""
+"""What studies run on: a base, datasets, a recipe, a protocol. Each field is a flag with its docstring as the text."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,31 +13,43 @@ class Preset:
     """The population of a study and how its points are scored."""
 
     base: str
-    """Checkpoint from which all members start, see ``wsr.load``."""
+    """Checkpoint from which all members start: a name, a Hugging Face folder or a hub name."""
     pooling: str
-    """Pooling of its features: "mean", "cls" or "last"."""
+    """Pooling of the last hidden states: mean, cls or last."""
     datasets: tuple[str, ...]
-    """Datasets on which members are fine-tuned, from at least two families."""
+    """Datasets of at least two families; the members of a study are fine-tuned on these."""
     targets: tuple[str, ...]
     """Datasets on which points are scored."""
     finetune_texts: int
-    """Largest number of examples on which a member is fine-tuned; 0: all of its dataset."""
+    """Largest number of examples on which a member is fine-tuned; 0 for all."""
     probe_texts: int
+    """Number of texts on which a probe is fitted; 0 for all."""
     validation_texts: int
+    """Number of texts of the validation split; 0 for all."""
     test_texts: int
+    """Number of texts on which a loss is measured; 0 for all."""
     max_length: int
+    """Number of tokens at which a text is cut."""
     learning_rate: float
+    """Highest learning rate."""
     head_learning_rate: float
+    """Highest learning rate of the head."""
     batch_size: int
+    """Number of texts per step."""
     epochs: float
+    """Number of passes over the examples."""
     warmup: float
+    """Fraction of the steps during which the learning rate rises."""
     dropout: bool
+    """Apply the dropout rates of the architecture."""
     patience: int
-    """Early stopping: checks of the validation loss without improvement after which a member stops; 0: never."""
+    """Number of checks of the validation loss without improvement after which a member stops; 0 for never."""
     probe: str = "linear"
+    """Classifier fitted on the features: linear or roberta_head."""
     inverse_l2: float = 1.0
+    """Inverse of the L2 penalty (C) of the linear probe."""
     seed: int = 0
-    """Seed of everything that a study draws; members have other seeds."""
+    """Seed of everything that a study draws; members have seeds of their own."""
 
     @property
     def sizes(self) -> dict[str, int]:
