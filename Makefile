@@ -8,7 +8,11 @@ comma := ,
 # Extras to install: JAX for CUDA where there is an NVIDIA driver; on a TPU VM: make demo EXTRAS=tpu
 EXTRAS ?= $(if $(shell command -v nvidia-smi),cuda)
 
-.PHONY: help demo test torture bench bench-gpu bench-choices results-tables docs tutorials wheel lint format torch clean
+# Most of the time of the tests is spent on compiling small programs, so XLA is told not to optimise them.
+# `make torture` and pytest by hand compile as users do.
+QUICK_TO_COMPILE := --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false
+
+.PHONY: help demo test check-report torture bench bench-gpu bench-choices results-tables docs tutorials wheel lint format torch clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -18,7 +22,16 @@ demo: .venv/.installed  ## fine-tune, map, evaluate and merge a real population 
 	@$(BIN)/wsr demo $(DEMO_FLAGS)
 
 test: .venv/.installed-dev lint  ## lint, then the tests (at most 15 minutes on two cores)
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup
+	@XLA_FLAGS="$(QUICK_TO_COMPILE) $$XLA_FLAGS" $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+# Needs node and a Chromium (on Debian: apt-get install nodejs npm chromium), named by CHROMIUM where it is elsewhere.
+check-report: .venv/.installed-dev tests/browser/node_modules  ## the report in a browser: two widths, light and dark, keyboard, paper, axe
+	@$(BIN)/python tests/browser/pages.py build/report-pages
+	@node tests/browser/check.mjs build/report-pages
+
+tests/browser/node_modules: tests/browser/package-lock.json
+	@npm ci --prefix tests/browser --no-audit --no-fund
+	@touch $@
 
 torture: .venv/.installed-dev  ## faults as often as docs/reliability.md promises (TORTURE: pytest's choice of tests)
 	@rm -f docs/results/torture.jsonl
@@ -44,14 +57,15 @@ tutorials: .venv/.installed-docs  ## execute the tutorials (about 3 minutes on t
 	@for tutorial in $(basename $(notdir $(wildcard docs/tutorials/*.py))); do \
 		echo "docs/tutorials/$$tutorial.py" && \
 		$(BIN)/jupytext --quiet --to ipynb --output build/tutorials/$$tutorial.ipynb docs/tutorials/$$tutorial.py && \
-		PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/jupyter nbconvert --log-level=ERROR --to notebook --execute --inplace \
-			build/tutorials/$$tutorial.ipynb || exit 1; \
+		PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/jupyter nbconvert --log-level=ERROR --KernelManager.transport=ipc \
+			--to notebook --execute --inplace build/tutorials/$$tutorial.ipynb || exit 1; \
 	done
 
-lint: .venv/.installed-dev  ## ruff (format and check) and mypy
+lint: .venv/.installed-dev  ## ruff (format and check), mypy, and the documentation built without a warning
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 format: .venv/.installed-dev  ## rewrite the code as ruff wants it
 	@$(BIN)/ruff format .
@@ -85,7 +99,7 @@ clean:  ## remove the environment and the caches, not the runs
 .venv/.installed-dev: pyproject.toml | .venv/bin/python
 	@echo "installing wsr and what its tests need into .venv"
 	@$(BIN)/pip install -q --disable-pip-version-check $(PIP_FLAGS) -e '.[dev$(if $(EXTRAS),$(comma)$(EXTRAS))]'
-	@touch $@ .venv/.installed
+	@touch $@ .venv/.installed .venv/.installed-docs
 
 .venv/.installed-docs: pyproject.toml | .venv/bin/python
 	@echo "installing wsr and what its documentation needs into .venv"

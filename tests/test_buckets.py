@@ -318,7 +318,7 @@ def test_a_bucket_that_may_only_be_read_is_a_good_store(
     assert "one" in Results.on_disk(reader.path / "points")
     told = capsys.readouterr().out
     assert told.count("\n") == 1
-    assert "what can be worked out again stays on this machine: memory://bucket/s" in told
+    assert "files that can be computed again stay on this machine only: memory://bucket/s" in told
 
 
 def test_names_that_lead_out_of_the_folder_are_refused(machine: Machine, tmp_path: Path) -> None:
@@ -341,10 +341,12 @@ def test_what_is_no_store_is_said_in_one_line(machine: Machine, monkeypatch: pyt
     with pytest.raises(WsrError, match=r"^memory://bucket/none is not a store: it has no folder base/$"):
         Store.open("memory://bucket/none")
     assert not Store.is_at("memory://bucket/none")
-    with pytest.raises(WsrError, match=r"^xyz://b/s: Protocol not known: xyz; a store is a folder or a URL as gs://"):
+    with pytest.raises(
+        WsrError, match=r"^xyz://b/s: Protocol not known: xyz; expected a folder or a URL such as gs://"
+    ):
         Store.open("xyz://b/s")
     monkeypatch.setitem(sys.modules, "gcsfs", None)  # as if it were not installed
-    with pytest.raises(WsrError, match=r"^gs://b/s: what reads gs:// is not installed: pip install 'wsr\[gcs\]'$"):
+    with pytest.raises(WsrError, match=r"^gs://b/s: support for gs:// is not installed: pip install 'wsr\[gcs\]'$"):
         Store.open("gs://b/s")
 
 
@@ -354,9 +356,7 @@ def test_a_bucket_that_does_not_answer_is_not_waited_for(machine: Machine, monke
     monkeypatch.setattr(MemoryFileSystem, "cat", lambda *_, **__: end.wait(30))
     monkeypatch.setattr(buckets, "ANSWER_SECONDS", 0.1)
     start = time.monotonic()
-    with pytest.raises(
-        WsrError, match=r"memory://bucket/s: no answer in 0\.1 s; is the network there, are you logged in"
-    ):
+    with pytest.raises(WsrError, match=r"memory://bucket/s: no answer in 0\.1 s; is the network up, are you logged in"):
         Store.open("memory://bucket/s")
     assert time.monotonic() - start < 15
     end.set()

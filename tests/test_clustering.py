@@ -154,7 +154,7 @@ def test_scores_do_not_depend_on_order_or_on_the_numbers_of_clusters():
 
 
 def test_scores_need_a_label_a_model():
-    with pytest.raises(WsrError, match="found 2 labels, 3 models"):
+    with pytest.raises(WsrError, match="found 2 labels and 3 models"):
         scores(["a", "b"], np.array([0, 1, 1]))
 
 
@@ -198,7 +198,7 @@ def test_a_bad_cell_is_named(cell, value, message):
 
 def test_a_bad_matrix_is_refused():
     matrix, _ = blocks((3, 3))
-    with pytest.raises(WsrError, match="square with a row and a column a model, found 5 x 6"):
+    with pytest.raises(WsrError, match="square, with one row and one column per model; found 5 x 6"):
         check_similarity(matrix[:5])
     with pytest.raises(WsrError, match="6 models cannot form 7 clusters"):
         average_linkage(matrix, 7)

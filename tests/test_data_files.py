@@ -92,11 +92,11 @@ def test_labels_as_numbers_and_as_names(tmp_path, cells, options, expected, name
         ("text,lable\na,0\n", {}, "data.csv: no column 'label'; found 'text', 'lable'"),
         ("text,label\na,0\n ,1\n", {}, "data.csv, line 3, column 'text': the text is empty"),
         ("text,label\na,0\nb,\n", {}, "data.csv, line 3, column 'label': the label is empty"),
-        ("text,label\na,0\nb,0\n", {}, "column 'label': every label is '0'; two are needed"),
+        ("text,label\na,0\nb,0\n", {}, "column 'label': every label is '0'; expected two or more"),
         ("text,label\na,0\nb,x\nc,1\n", {}, "line 3, column 'label': label 'x' is not a whole number"),
         ("text,label\na,0\nb,0.5\n", {}, "line 3, column 'label': label '0.5' is not a whole number"),
         ("text,label\na,0\nb,2\n", {"classes": 2}, "line 3, column 'label': label 2 is out of range"),
-        ("text,label\na,0\nb,-1\n", {"classes": 2}, "line 3, column 'label': label -1 means hidden"),
+        ("text,label\na,0\nb,-1\n", {"classes": 2}, "line 3, column 'label': label -1 marks a hidden label"),
         ("text,label\na,x\nb,y\n", {"classes": 3}, "expected 3 classes, found 2: 'x', 'y'"),
         ("text,label\na,no\nb,nope\n", {"label_names": ("no", "yes")}, "label 'nope' is none of the 2 classes"),
         ("text,label\na,1\nb,nan\n", {"classes": 1}, "line 3, column 'label': label 'nan' is not a finite number"),
@@ -104,7 +104,7 @@ def test_labels_as_numbers_and_as_names(tmp_path, cells, options, expected, name
         ("text,label\na,1\nb,1\n", {"classes": 1}, "every label is 1.0"),
         ("text,label\na,0,9\n", {}, "data.csv, line 2: expected 2 cells (text, label), found 3"),
         ("text,label\na\n", {}, "data.csv, line 2: expected 2 cells (text, label), found 1"),
-        ("text,text\na,b\n", {}, "line 1: column 'text' is there more than once"),
+        ("text,text\na,b\n", {}, "line 1: column 'text' occurs more than once"),
         ('text,label\n"a,0\n', {}, "data.csv, line 2: "),
         (b"text,label\na,0\nb\xff,1\n", {}, "data.csv, line 3: byte 0xff is not UTF-8"),
         ("", {}, "data.csv: the file is empty"),
@@ -124,13 +124,13 @@ def test_what_is_wrong_is_named(tmp_path, content, options, message):
     ("content", "message"),
     [
         ('{"text": "a", "label": 0}\n{"text": \n', "line 2: not JSON"),
-        ("[1]\n", "line 1: expected one JSON object a line, found list"),
+        ("[1]\n", "line 1: expected one JSON object per line, found list"),
         ("[" * 100_000, "line 1: not JSON"),
         ('{"text": "a", "label": 0}\n{"label": 1}\n', "line 2, column 'text': the text is empty"),
         ('{"text": "a", "label": 0}\n\n{"text": 7, "label": 1}\n', "line 3, column 'text': expected text, found 7"),
         ('{"text": "a", "label": 0}\n{"text": "b"}\n', "line 2, column 'label': the label is empty"),
         ('{"text": "a", "label": 0}\n{"text": "b", "label": [1]}\n', "line 2, column 'label': label [1] is not"),
-        ('{"text": "\\ud800", "label": 0}\n', "line 1, column 'text': half of a surrogate pair"),
+        ('{"text": "\\ud800", "label": 0}\n', "line 1, column 'text': the text is not valid Unicode"),
     ],
 )
 def test_what_is_wrong_in_jsonl_is_named(tmp_path, content, message):
@@ -161,7 +161,7 @@ def test_files_of_a_folder(tmp_path):
     assert find_files(tmp_path) == Files(tmp_path / "train.csv", test=tmp_path / "test.jsonl")
     assert find_files(tmp_path / "train.csv") == Files(tmp_path / "train.csv")
     write(tmp_path / "train.tsv", as_csv(ROWS))
-    with pytest.raises(WsrError, match=r"train is there twice: train\.csv, train\.tsv"):
+    with pytest.raises(WsrError, match=r"found several files for train: train\.csv, train\.tsv"):
         find_files(tmp_path)
 
 
@@ -170,7 +170,7 @@ def test_files_that_cannot_be_read(tmp_path):
         read_file(tmp_path / "absent.csv")
     with pytest.raises(WsrError, match="not a readable Parquet file"):
         read_file(write(tmp_path / "data.parquet", b"not parquet"))
-    with pytest.raises(WsrError, match=r"ends in \.csv, \.tsv, \.jsonl, \.parquet"):
+    with pytest.raises(WsrError, match=r"ending in \.csv, \.tsv, \.jsonl, \.parquet"):
         read_file(write(tmp_path / "data.xml", b""))
 
 

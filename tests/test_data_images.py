@@ -78,7 +78,7 @@ def test_files_of_transformers_are_read(tmp_path):
     ],
 )
 def test_what_is_not_understood_of_a_processor_is_named(content, message, tmp_path):
-    with pytest.raises(WsrError, match=f"6x6 pixels, 3 channels: .*{message}"):
+    with pytest.raises(WsrError, match=f"6x6 pixels and 3 channels: .*{message}"):
         read_image_processor(tmp_path / FILE, json.loads(json.dumps(content)), size=6, channels=3)
 
 
@@ -87,7 +87,7 @@ def test_a_folder_of_images_goes_to_four_disjoint_splits_with_its_labels(tmp_pat
     (folder / "dog" / "notes.txt").write_text("a dog")
     dataset = load_dataset(folder, GREY)
     assert (dataset.name, dataset.label_names, dataset.classes) == ("pets", ("cat", "dog"), 2)
-    assert any("1 files that are no images left out" in note for note in dataset.notes)
+    assert any("left out 1 files that are not images" in note for note in dataset.notes)
     found = {}
     for split in dataset.splits.values():
         for image, label in zip(split.pixel_values, split.labels, strict=True):
@@ -109,7 +109,7 @@ def test_a_source_with_roles_keeps_them_and_equal_images_stay_on_one_side(tmp_pa
     dataset = load_dataset(tmp_path / "pets", GREY)
     assert len(dataset.splits["test"]) == 1
     assert sum(map(len, dataset.splits.values())) == 40
-    assert any("1 images of train left out" in note for note in dataset.notes)
+    assert any("left out 1 images of train" in note for note in dataset.notes)
 
 
 def test_copies_of_an_image_stay_in_one_split(tmp_path):
@@ -158,11 +158,11 @@ def test_images_of_the_hubs_library_are_read(tmp_path):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda path: path.write_bytes(b"no image"), "03.png: not readable as an image"),
-        (lambda path: path.write_bytes(path.read_bytes()[:60]), "03.png: not readable as an image"),
+        (lambda path: path.write_bytes(b"no image"), "03.png: cannot be read as an image"),
+        (lambda path: path.write_bytes(path.read_bytes()[:60]), "03.png: cannot be read as an image"),
         (
             lambda path: PIL.Image.fromarray(_pixels(0, 8, 8).astype(np.uint16) * 200).save(path),
-            "03.png: expected 8 bits a channel, found mode I;16",
+            "03.png: expected 8 bits per channel, found mode I;16",
         ),
     ],
 )
@@ -180,13 +180,13 @@ def test_a_size_that_must_not_be_changed_is_refused(tmp_path):
 
 def test_texts_for_a_model_of_images_and_the_reverse_are_refused(tiny, dataset, tmp_path):
     vit = load("tiny_vit")
-    with pytest.raises(WsrError, match="made_up_a1 is a dataset of text, the model reads images"):
+    with pytest.raises(WsrError, match="made_up_a1 is a dataset of text, but the model reads images"):
         load_dataset("made_up_a1", vit.processor)
-    with pytest.raises(WsrError, match="digits is a dataset of images, the model reads text"):
+    with pytest.raises(WsrError, match="digits is a dataset of images, but the model reads text"):
         load_dataset("digits", tiny.processor)
-    with pytest.raises(WsrError, match="pets is a dataset of images, the model reads text"):
+    with pytest.raises(WsrError, match="pets is a dataset of images, but the model reads text"):
         load_dataset(_write_folder(tmp_path / "pets"), tiny.processor)
-    with pytest.raises(WsrError, match="tiny_vit reads images; the dataset is one of text"):
+    with pytest.raises(WsrError, match="tiny_vit reads images, but the dataset holds text"):
         refuse_other_split(vit.model, dataset.splits["test"])
 
 

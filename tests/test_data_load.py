@@ -112,8 +112,8 @@ def test_a_source_with_its_own_test_and_validation(tmp_path):
     assert sorted(numbers["finetune"] + numbers["probe"]) == list(range(90))
     assert dataset.name == "mine"
     assert dataset.notes == (
-        "mine: 7 texts of validation left out: a held-out split holds them too",
-        "mine: 10 texts of train left out: a held-out split holds them too",
+        "mine: left out 7 texts of validation that a held-out split also holds",
+        "mine: left out 10 texts of train that a held-out split also holds",
     )
 
 
@@ -123,7 +123,7 @@ def test_equal_texts_are_never_in_two_splits(texts):
     examples = Examples(texts, None, np.zeros(len(texts), np.int32))
     distinct = {" ".join(text.lower().split()) for text in texts}
     if len(distinct) < 4:
-        with pytest.raises(WsrError, match="too few for splits"):
+        with pytest.raises(WsrError, match="too few for the splits"):
             choose_splits("d", {"train": examples})
         return
     chosen, notes = choose_splits("d", {"train": examples})
@@ -211,7 +211,7 @@ def test_a_pickle_in_the_cache_is_not_opened(tmp_path, cache):
 
 def test_max_length_must_leave_room(tmp_path):
     path = write_texts(tmp_path / "numbers.csv", 40)
-    with pytest.raises(WsrError, match="max_length=2 leaves no room for text beside 2 special tokens"):
+    with pytest.raises(WsrError, match="max_length=2 leaves no room for text besides 2 special tokens"):
         load_dataset(path, make_tokenizer(), max_length=2)
     assert load_dataset(path, make_tokenizer(), max_length=3).splits["test"].lengths.max() == 3
 
@@ -235,7 +235,7 @@ def test_names_that_lead_nowhere(tmp_path, monkeypatch):
     with pytest.raises(WsrError, match="nearest: mnli"):
         load_dataset("mnl", make_tokenizer())
     (tmp_path / "notes.xml").write_text("x")
-    with pytest.raises(WsrError, match=r"notes\.xml: expected a file that ends in \.csv"):
+    with pytest.raises(WsrError, match=r"notes\.xml: expected a file ending in \.csv"):
         load_dataset("notes.xml", make_tokenizer())
     (tmp_path / "notes.txt").write_text("x")
     with pytest.raises(WsrError, match=r"notes\.txt: no column 'label'; found 'text'"):

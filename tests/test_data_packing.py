@@ -138,13 +138,13 @@ def test_real_labels_stay_real():
 def test_errors_say_what_is_wrong():
     split = make_split([3, 12])
     generator = np.random.default_rng(0)
-    with pytest.raises(WsrError, match=r"text 1 has 12 tokens, more than a row of 8.*max_length=8"):
+    with pytest.raises(WsrError, match=r"text 1 has 12 tokens, more than the row length 8.*max_length=8"):
         evaluation_batches(split, rows=1, row_length=8)
-    with pytest.raises(WsrError, match=r"needs 2 rows of 12, got rows=1"):
+    with pytest.raises(WsrError, match=r"needs 2 rows of 12 tokens, found rows=1"):
         training_batches(split, batch_size=2, steps=1, generator=generator, row_length=12, rows=1)
     with pytest.raises(WsrError, match="at least one row"):
         evaluation_batches(split, rows=0)
-    with pytest.raises(WsrError, match="training needs texts, steps and a batch"):
+    with pytest.raises(WsrError, match="training: expected texts, steps and a batch size"):
         training_batches(split, batch_size=0, steps=1, generator=generator)
     with pytest.raises(WsrError, match="text 1 has no tokens"):
         evaluation_batches(make_split([1, 0]), rows=1)

@@ -61,7 +61,7 @@ def test_a_newcomer_is_found_and_a_taken_name_refused(monkeypatch):
     register(spec)
     register(spec)
     assert find("mine") == spec
-    with pytest.raises(WsrError, match="'mine' is registered already"):
+    with pytest.raises(WsrError, match="'mine' is already registered"):
         register(replace(spec, family="topic"))
 
 

@@ -85,7 +85,7 @@ def test_texts_with_nothing_to_predict_are_left_out_or_refused(tmp_path):
     (tmp_path / "short.txt").write_text("one\ntwo words\nthree")
     texts = load_texts(tmp_path / "short.txt", OneTokenAWord())
     assert len(texts) == 1
-    assert texts.notes[-1] == "short: 2 texts of less than two tokens left out"
+    assert texts.notes[-1] == "short: left out 2 texts with fewer than two tokens"
     (tmp_path / "short.txt").write_text("one\ntwo")
     with pytest.raises(WsrError, match="short: no text has two tokens"):
         load_texts(tmp_path / "short.txt", OneTokenAWord())

@@ -101,7 +101,7 @@ def test_members_leave_the_device_after_the_last_point_that_needs_them(dataset, 
 
 
 def test_too_little_memory_is_one_line_that_says_how_much_and_what_to_do(dataset, region):
-    with pytest.raises(WsrError, match=r"need .* GiB on a device, the budget is 0.00 GiB; give --mem") as caught:
+    with pytest.raises(WsrError, match=r"need .* GiB on a device, but the budget is 0.00 GiB; give --mem") as caught:
         evaluate(region, np.eye(4), dataset, settings=Settings(memory_budget_gib=1e-6))
     assert "\n" not in str(caught.value)
 
@@ -131,7 +131,7 @@ def test_training_fewer_together_where_memory_is_short(tiny, dataset, monkeypatc
         for members in (9, 7, 1.5)
     ]
     assert chosen == [8, 4, 1]
-    with pytest.raises(WsrError, match="3 of the members at a time need"):
+    with pytest.raises(WsrError, match="3 members at a time need"):
         chunk_for_training(tiny.model, tiny.params, jobs, chunk=3, memory_budget_gib=2 * each / 2**30)
 
 

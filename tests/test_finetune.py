@@ -210,7 +210,7 @@ def test_one_program_serves_datasets_seeds_and_hyperparameters(tiny, dataset):
 def test_sizes_are_subsets_by_seed_and_too_many_are_refused(dataset):
     small, large = Job(dataset, 0, RECIPE, 8).split, Job(dataset, 0, RECIPE, 32).split
     assert (len(small), len(large)) == (8, 32)
-    with pytest.raises(WsrError, match="asked for 65 fine-tuning examples, it has 64"):
+    with pytest.raises(WsrError, match="size = 65, but it has only 64 fine-tuning examples"):
         _ = Job(dataset, 0, RECIPE, 65).split
 
 

@@ -177,10 +177,10 @@ def test_early_stopping_looks_at_the_moved_encoder(tiny, dataset):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"lora_targets": "query"}, "is the path of no leaf; matrices are, for example, layers/1/"),
-        ({"lora_targets": "(query"}, "is no regular expression"),
+        ({"lora_targets": "query"}, "matches no leaf; matrices are, for example, layers/1/"),
+        ({"lora_targets": "(query"}, "is not a valid regular expression"),
         ({"lora_targets": ".*/query/bias"}, "layers/0/attention/query/bias is [128]"),
-        ({"lora_rank": 500}, "expected matrices of rank 500 and more"),
+        ({"lora_rank": 500}, "expected matrices with both sides at least lora_rank = 500"),
     ],
 )
 def test_targets_that_no_factors_fit_are_refused(tiny, dataset, changes, said):
@@ -294,10 +294,10 @@ def test_from_the_command_line_to_a_map(tmp_path, capsys):
     assert main(["train", *flags]) == 0
     assert "2 of 2 members are in the store already" in capsys.readouterr().out
     assert main(["train", f"--store={tmp_path / 't'}", *flags[1:], "--lora_targets=query"]) == 1
-    assert "lora_targets='query' is the path of no leaf" in capsys.readouterr().err
+    assert "lora_targets='query' matches no leaf" in capsys.readouterr().err
     assert not (tmp_path / "t").exists()
     assert main(["train", *flags[:-2], "--lora_rank=2"]) == 1
-    assert "lora_rank is 4 there and 2 here" in capsys.readouterr().err
+    assert "lora_rank is 4 in the store and 2 here" in capsys.readouterr().err
     store = Store.open(tmp_path / "s")
     model = models.build(store.model_name, store.model_config)
     vectors = []

@@ -99,7 +99,7 @@ def test_a_data_file_is_never_unpickled_nor_unpacked(tmp_path: Path, canary: Pat
     else:
         file.write_bytes(pickle.dumps(Bomb(canary)))
     words = ["train", f"--store={tmp_path / 'store'}", "--base=tiny", f"--datasets={file}"]
-    assert "expected a file that ends in .csv" in refused(capsys, *words)
+    assert "expected a file ending in .csv" in refused(capsys, *words)
 
 
 def test_a_pickle_among_the_points_is_evaluated_again(tmp_path: Path, canary: Path, capsys: Any) -> None:
@@ -122,7 +122,7 @@ def test_a_model_is_never_unpickled(model: Path, canary: Path, tmp_path: Path, c
     (model / "model.safetensors").unlink()
     (model / name).write_bytes(pickle.dumps(Bomb(canary)))
     told = refused(capsys, "import", str(model), f"--store={tmp_path / 'store'}", "--base=tiny")
-    assert "a pickle can run code when opened and is never read" in told
+    assert "opening a pickle can run code, so" in told
     assert not (tmp_path / "store").exists()
 
 
@@ -143,7 +143,7 @@ def test_an_index_stays_in_its_folder(model: Path, canary: Path, tmp_path: Path,
     (model / "model.safetensors").unlink()
     (model / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": shard}}))
     told = refused(capsys, "import", str(model), f"--store={tmp_path / 'store'}", "--base=tiny")
-    assert "expected plain file names of the same folder" in told
+    assert "expected names of safetensors files in the same folder" in told
     with pytest.raises(WsrError, match="expected plain file names of the same folder"):
         open_tensors(model)
 
@@ -155,11 +155,11 @@ def test_links_of_a_folder_are_not_followed(model: Path, tmp_path: Path, capsys:
     (model / name).rename(outside / name)
     (model / name).symlink_to(outside / name)
     told = refused(capsys, "import", str(model), f"--store={tmp_path / 'store'}", "--base=tiny")
-    assert f"links that leave the folder are not followed: {name}" in told
+    assert f"links out of the folder are not followed: {name}" in told
     store = tmp_path / "trained"
     Store.create(store, **_base_of("tiny"))
     told = refused(capsys, "evaluate", f"--store={store}", "--on=made_up_a1", f"--merged={model}")
-    assert f"links that leave the folder are not followed: {name}" in told
+    assert f"links out of the folder are not followed: {name}" in told
 
 
 def _base_of(name: str) -> dict[str, Any]:
@@ -272,7 +272,10 @@ def test_a_parquet_file_that_unpacks_without_end_is_refused(tmp_path: Path, bomb
 def test_json_lines_that_bring_a_column_each_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "data.jsonl"
     file.write_text("".join(f'{{"k{n}": 1}}\n' for n in range(30_000)))
-    with _bounded_memory(), pytest.raises(WsrError, match=r"data\.jsonl: refused, as a file that unpacks without end"):
+    with (
+        _bounded_memory(),
+        pytest.raises(WsrError, match=r"data\.jsonl: refused: its \d+ bytes would unpack to more than"),
+    ):
         read_file(file)
 
 

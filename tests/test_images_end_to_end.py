@@ -61,9 +61,9 @@ def test_the_command_line_takes_digits_through_everything(tmp_path, capsys):
     assert again.processor == load("tiny_vit").processor
     capsys.readouterr()
     assert main(["evaluate", f"--store={store}", "--on=made_up_a1"]) == 1
-    assert "made_up_a1 is a dataset of text, the model reads images" in capsys.readouterr().err
+    assert "made_up_a1 is a dataset of text, but the model reads images" in capsys.readouterr().err
     assert main(["train", f"--store={tmp_path / 'other'}", "--base=tiny", "--datasets=digits"]) == 1
-    assert "digits is a dataset of images, the model reads text" in capsys.readouterr().err
+    assert "digits is a dataset of images, but the model reads text" in capsys.readouterr().err
 
 
 def test_members_learn_and_points_between_them_are_scored(vit, data, members):

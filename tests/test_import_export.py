@@ -90,7 +90,7 @@ def test_members_never_change(folders, tiny, capsys):
     assert bring(folders, "other/mine") == 1
     error = capsys.readouterr().err
     assert "has another member 'mine', members never change: content_sha256 is" in error
-    assert f"'mine' came from {folders / 'mine'}, this is {folders / 'other' / 'mine'}" in error
+    assert f"the stored 'mine' came from {folders / 'mine'}, this one from {folders / 'other' / 'mine'}" in error
     assert bring(folders, "elsewhere/mine", flags=("--names=again",)) == 0
     assert "the same weights as mine" in capsys.readouterr().out
 
@@ -111,7 +111,7 @@ def test_names_datasets_and_families_can_be_given(folders, capsys):
     assert bring(folders, "mine", flags=("--names=../../x",)) == 1
     assert "is not a safe file name" in capsys.readouterr().err
     assert bring(folders, "mine", flags=("--names=centroid",)) == 1
-    assert "stands for another point" in capsys.readouterr().err
+    assert "is reserved for another point" in capsys.readouterr().err
 
 
 def test_names_come_from_folders():
@@ -211,7 +211,7 @@ def test_an_export_is_whole_or_not_there(folders, store, tiny, capsys):
     (folders / "full").mkdir()
     (folders / "full" / "file").write_text("mine")
     assert wsr("export", "a", f"--store={store.path}", f"--to={folders / 'full'}") == 1
-    assert "already there and not empty" in capsys.readouterr().err
+    assert "exists and is not empty" in capsys.readouterr().err
     from wsr.models.huggingface.folder import write_folder
 
     leaves = flatten(tiny.params)

@@ -84,7 +84,7 @@ def test_heads_and_pooler_are_kept_apart_under_their_own_names(tiny, folder):
         np.testing.assert_array_equal(incoming.head[name], tensor.astype(np.float32))
     assert incoming.about["prefix"] == "bert."
     assert incoming.about["config"]["id2label"] == labels
-    assert any(note.startswith("kept apart as its head: bert.pooler.dense.weight, ") for note in incoming.notes)
+    assert any(note.startswith("stored separately as its head: bert.pooler.dense.weight, ") for note in incoming.notes)
     assert not any("no pooler" in note for note in incoming.notes)
 
 
@@ -121,7 +121,7 @@ def test_a_base_of_the_same_precision_cannot_tell_what_rounding_took(tiny, folde
     rounded = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.bfloat16).astype(jnp.float32), tiny.params)
     rewrite(folder, lambda tensors: {name: own.astype(ml_dtypes.bfloat16) for name, own in tensors.items()})
     notes = read_member(folder, Checkpoint(tiny.model, rounded, tiny.processor)).notes
-    assert any("cannot be told" in note for note in notes)
+    assert any("is unknown" in note for note in notes)
 
 
 def test_what_only_training_reads_may_differ(tiny, folder):
@@ -131,7 +131,7 @@ def test_what_only_training_reads_may_differ(tiny, folder):
 
 def test_tied_decoders_are_not_kept_twice(tiny, folder):
     edit_config(folder, architectures=["BertForMaskedLM"])
-    assert any("tied to the table of tokens and not in the file" in note for note in read_member(folder, tiny).notes)
+    assert any("tied to the token embedding and not in the file" in note for note in read_member(folder, tiny).notes)
     extra = {"cls.predictions.bias": np.ones(108, np.float32)}
     rewrite(folder, lambda tensors: {**tensors, **extra, "cls.predictions.decoder.weight": tensors[TOKENS].copy()})
     incoming = read_member(folder, tiny)
@@ -165,7 +165,7 @@ def test_rows_of_added_tokens_are_cut_and_this_is_said(tiny, folder):
     _resize(folder, tiny, 112, tokens=("wordone", "wordtwo"))
     incoming = read_member(folder, tiny)
     assert same(incoming.params, near(tiny.params, 1))
-    assert "the last 4 of 112 tokens are not the base's: their rows are cut" in incoming.notes
+    assert "the last 4 of 112 tokens are not in the base: their rows are removed" in incoming.notes
     np.testing.assert_array_equal(incoming.head["cls.predictions.bias"], np.arange(108))
 
 
@@ -186,7 +186,7 @@ def test_missing_rows_of_no_token_come_from_the_base_and_fewer_than_tokens_are_r
 
     base = Checkpoint(padded, nest(params), tiny.processor)
     incoming = read_member(folder, base)
-    assert "12 rows of no token are missing: taken from the base" in incoming.notes
+    assert "12 rows without a token are missing: taken from the base" in incoming.notes
     found = flatten(incoming.params)["embeddings/token/embedding"]
     np.testing.assert_array_equal(found[:108], flatten(near(tiny.params, 1))["embeddings/token/embedding"])
     np.testing.assert_array_equal(found[108:], 3)
@@ -210,7 +210,7 @@ def test_another_vocabulary_of_the_same_size_is_refused(tiny, folder):
 def test_a_folder_without_a_tokenizer_is_taken_with_a_note(tiny, folder):
     for path in folder.glob("tokenizer*"):
         path.unlink()
-    assert "no tokenizer in the folder: its tokens are taken to be the base's" in read_member(folder, tiny).notes
+    assert "no tokenizer in the folder: assumed to have the base's tokens" in read_member(folder, tiny).notes
 
 
 # Refusals
@@ -257,7 +257,7 @@ def test_a_broken_run_is_refused(tiny, folder):
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "model.pkl"])
 def test_pickles_are_never_opened(tiny, folder, name):
     (folder / "model.safetensors").rename(folder / name)
-    assert f"found {name} but no model.safetensors; a pickle can run code" in refusal(folder, tiny)
+    assert f"found {name} but no model.safetensors; opening a pickle can run code" in refusal(folder, tiny)
 
 
 def test_links_that_leave_the_folder_are_refused_and_those_of_the_hubs_cache_are_not(tiny, folder, tmp_path):
@@ -272,7 +272,7 @@ def test_links_that_leave_the_folder_are_refused_and_those_of_the_hubs_cache_are
     path = folder / "model.safetensors"
     path.rename(tmp_path / "elsewhere")
     path.symlink_to("../elsewhere")
-    assert "links that leave the folder are not followed: model.safetensors" in refusal(folder, tiny)
+    assert "links out of the folder are not followed: model.safetensors" in refusal(folder, tiny)
     path.unlink()
     (tmp_path / "elsewhere").rename(folder / "own.safetensors")
     path.symlink_to("own.safetensors")
@@ -283,7 +283,7 @@ def test_an_index_that_leaves_its_folder_is_refused(tiny, folder):
     (folder / "model.safetensors").rename(folder.parent / "outside.safetensors")
     index = {"weight_map": {TOKENS: "../outside.safetensors"}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    assert "expected plain file names of the same folder" in refusal(folder, tiny)
+    assert "expected names of safetensors files in the same folder" in refusal(folder, tiny)
 
 
 # The base
@@ -301,7 +301,7 @@ def test_a_model_of_another_base_is_told_from_its_weights_and_its_base_is_found(
     folder = write(other, tmp_path / "model", 1)
     incoming = read_member(folder, tiny)
     assert not incoming.kinship.same_base
-    with pytest.raises(WsrError, match=r"not fine-tuned from this base: cosine .* at least 0.5 is asked for\); try"):
+    with pytest.raises(WsrError, match=r"not fine-tuned from this base: cosine .* at least 0.5 is required\); try"):
         require_base(incoming, "; try")
     assert stores_beside(tmp_path / "stores" / "mine") == [store.path]
     found = likeliest_base(folder, stores_beside(tmp_path / "stores" / "mine"))

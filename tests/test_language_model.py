@@ -158,13 +158,13 @@ def test_points_are_kept_under_a_key_of_their_own(region, monkeypatch):
 def test_no_language_model_and_too_long_windows_are_refused(region, tiny):
     _, texts = _texts()
     encoder = from_params(tiny.model, tiny.params, {"same": tiny.params})
-    with pytest.raises(WsrError, match="tiny: no language model with its head"):
+    with pytest.raises(WsrError, match="tiny: not a language model with its head"):
         evaluate_language_model(encoder, np.eye(1), texts)
     example = models.architectures()["llama"].example
     headless = models.build("llama", {**example, "language_model_head": False})
     assert headless.token_losses is None
     assert "head" not in jax.eval_shape(headless.init, jax.random.key(0))
-    with pytest.raises(WsrError, match="a window has 25 tokens, gpt2 reads 24"):
+    with pytest.raises(WsrError, match="a window has 25 tokens, gpt2 reads at most 24"):
         evaluate_language_model(region, np.eye(2), _texts([25])[1])
 
 

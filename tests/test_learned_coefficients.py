@@ -141,7 +141,7 @@ def test_the_test_split_is_not_read(dataset, region):
 
 
 def test_refuses_what_has_no_gradient(dataset, region):
-    with pytest.raises(WsrError, match="found roberta_head"):
+    with pytest.raises(WsrError, match=r"expected the linear probe.* found roberta_head"):
         learn_coefficients(region, dataset, protocol=Protocol(probe="roberta_head"))
     with pytest.raises(WsrError, match="no members"):
         learn_coefficients(region.emptied(), dataset)

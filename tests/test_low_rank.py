@@ -156,7 +156,7 @@ def test_what_is_no_low_rank_task_vector_of_the_base_is_refused(store: Store) ->
         TOKENS: fitting,
         QUERY: Factors(fitting.a, random_factors(0, 16, 16, 3).b),
     }
-    with pytest.raises(WsrError, match="member 'm' is not of the form of the base") as caught:
+    with pytest.raises(WsrError, match="member 'm' does not have the form of the base") as caught:
         store.save_low_rank(record_of("m"), wrong, {})
     for part in (
         "leaf layers/9/kernel is unexpected",
@@ -196,7 +196,7 @@ def test_who_reads_only_older_formats_is_told_and_not_given_an_empty_encoder(
     store.save(record_of("whole"), near(BASE, 1), {})
     monkeypatch.setattr("wsr.store.checkpoint.READABLE", (1, 2))
     assert same_bits(store.load("whole")[0], near(BASE, 1))
-    with pytest.raises(WsrError, match=r"members/low0: format 3 of another version of wsr"):
+    with pytest.raises(WsrError, match=r"members/low0: has format 3 of another version of wsr"):
         store.load("low0")
 
 

@@ -292,10 +292,10 @@ def test_what_is_missing_is_said(region, own, given):
         merge(region, made("greedy", {}))
     with pytest.raises(WsrError, match="member made_up_b1 needs its own dataset, made_up_b1; given: made_up_a1"):
         merge(region, made("regmean", {}), Given(own={"made_up_a1": own["made_up_a1"]}))
-    with pytest.raises(WsrError, match="is no linear head"):
+    with pytest.raises(WsrError, match="is not a linear head"):
         merge(region, made("fisher", {}), dataclasses.replace(given, heads={"made_up_a1": {"kernel": np.ones((3, 2))}}))
     mute = Region(dataclasses.replace(region.model, kernel_inputs=None), region.base, region.members, base_sha256="b")
-    with pytest.raises(WsrError, match="tiny does not tell what its dense layers read"):
+    with pytest.raises(WsrError, match="tiny does not expose the inputs of its dense layers"):
         merge(mute, made("regmean", {}), given)
-    with pytest.raises(WsrError, match="groups are for methods of weights alone"):
+    with pytest.raises(WsrError, match="groups need a method that uses only weights"):
         merge(region, made("regmean", {}), given, groups=[("kernel", made("uniform", {}))])

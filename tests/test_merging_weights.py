@@ -391,7 +391,7 @@ def test_groups_merge_some_leaves_otherwise():
     np.testing.assert_allclose(found["norm/scale"], np.mean([own["norm/scale"] for own in MEMBERS], axis=0), atol=1e-6)
     with pytest.raises(WsrError, match=r"no leaf matches 'attention'; a path looks like 'embed/embedding'"):
         assigned(SHAPES, made("uniform", {}), [("attention", made("uniform", {}))])
-    with pytest.raises(WsrError, match="no regular expression"):
+    with pytest.raises(WsrError, match="is not a regular expression"):
         assigned(SHAPES, made("uniform", {}), [("(", made("uniform", {}))])
 
 

@@ -349,7 +349,9 @@ def test_a_path_that_is_not_there_is_named(name):
 
 def test_an_unreachable_hub_names_the_offline_choices():
     # conftest sets HF_HUB_OFFLINE: the client refuses at once, as it does without a network.
-    with pytest.raises(WsrError, match=r"'nobody/nothing' .* offline choices: a local folder .*'minilm', 'tiny'"):
+    with pytest.raises(
+        WsrError, match=r"'nobody/nothing' .* without a network, use a local folder .*'minilm' or 'tiny'"
+    ):
         models.load("nobody/nothing")
 
 

@@ -33,7 +33,7 @@ def test_the_page_has_a_row_for_every_architecture_with_a_counterpart():
 def test_what_the_page_calls_refused_is_refused_by_name(name, attribute):
     ((key, value),) = json.loads(f"{{{attribute}}}").items()
     named = {"activation": "hidden_act"}.get(key, key)  # DistilBERT's is checked under BERT's name
-    with pytest.raises(WsrError, match=f"(config|understood): {named} "):
+    with pytest.raises(WsrError, match=f"(config|unsupported): {named} "):
         models.build(name, {**our_config(their_config(name, **{key: value}))[1], "pooling": "cls"})
 
 
@@ -182,7 +182,7 @@ COMMON = {
 )
 def test_configs_of_published_files_are_read(tmp_path, name, published, expected):
     (tmp_path / "config.json").write_text(json.dumps({**published, "architectures": ["Some"], "output_past": True}))
-    with pytest.raises(WsrError, match="not understood: output_past = True;"):
+    with pytest.raises(WsrError, match="unsupported: output_past = True;"):
         read_config(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({**published, "architectures": ["Some"]}))
     read_as, config = read_config(tmp_path)

@@ -232,15 +232,15 @@ def test_heads_are_handed_over_apart_and_the_base_is_named(tmp_path, model, base
     ("changes", "said"),
     [
         ({"peft_type": "IA3"}, "peft_type = 'IA3' is not supported; known: 'LORA'"),
-        ({"use_dora": True}, "not understood: use_dora = True"),
-        ({"bias": "all", "lora_bias": True}, "not understood: bias = 'all', lora_bias = True"),
-        ({"init_lora_weights": "pissa"}, "not understood: init_lora_weights = 'pissa'"),
+        ({"use_dora": True}, "unsupported: use_dora = True"),
+        ({"bias": "all", "lora_bias": True}, "unsupported: bias = 'all', lora_bias = True"),
+        ({"init_lora_weights": "pissa"}, "unsupported: init_lora_weights = 'pissa'"),
         ({"layer_replication": [[0, 2]]}, "layer_replication"),
         ({"trainable_token_indices": [3]}, "trainable_token_indices"),
-        ({"something_new": 1}, "not understood: something_new = 1"),
-        ({"r": "8"}, "not a config of LoRA: r = '8'"),
+        ({"something_new": 1}, "unsupported: something_new = 1"),
+        ({"r": "8"}, "not a valid LoRA config: r = '8'"),
         ({"r": 0}, "rank 0"),
-        ({"target_modules": "(query"}, "no regular expression"),
+        ({"target_modules": "(query"}, "not a valid regular expression"),
     ],
 )
 def test_what_a_config_says_and_is_not_understood_is_refused_by_name(tmp_path, model, base, changes, said):
@@ -289,7 +289,7 @@ def test_modules_left_out_on_purpose_are_not_missed(tmp_path, model, base):
 
 def test_an_adapter_of_a_head_alone_is_refused(tmp_path, model, base):
     tensors = {"base_model.model.classifier.weight": np.ones((2, 24), np.float32)}
-    with pytest.raises(WsrError, match="there are no lora_A and lora_B of the encoder"):
+    with pytest.raises(WsrError, match="it has no lora_A and lora_B for the encoder"):
         read_adapter(write(tmp_path, tensors, target_modules=["classifier"]), model, base)
 
 
@@ -303,7 +303,7 @@ def test_pickles_and_broken_files_are_refused(tmp_path, model, base):
     with pytest.raises(WsrError, match=r"expected adapter_model\.safetensors, found none"):
         read_adapter(folder, model, base)
     (folder / "adapter_model.bin").write_bytes(b"\x80\x04.")
-    with pytest.raises(WsrError, match=r"found adapter_model\.bin .* is never read"):
+    with pytest.raises(WsrError, match=r"found adapter_model\.bin .* none is ever read"):
         read_adapter(folder, model, base)
     (folder / "adapter_config.json").unlink()
     with pytest.raises(WsrError, match=r"adapter_config\.json: no such file"):

@@ -202,7 +202,7 @@ def test_a_folder_of_another_is_read_as_a_member(tmp_path):
     [
         ({"patch_size": 5}, "image_size = 8 is not a multiple of patch_size = 5"),
         ({"pooling": "last"}, "pooling = 'last'; known: cls, mean"),
-        ({"image_size": [12, 16]}, "wrong kind of value: image_size"),
+        ({"image_size": [12, 16]}, "values of the wrong type: image_size"),
     ],
 )
 def test_configs_that_make_no_encoder_are_refused(changes, message):

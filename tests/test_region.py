@@ -64,13 +64,13 @@ def test_leaving_a_dataset_out_leaves_out_those_that_share_its_texts(region):
 
 
 def test_nobody_left_is_an_error(region):
-    with pytest.raises(WsrError, match="every one of its 2 members was trained on sst2"):
+    with pytest.raises(WsrError, match="all 2 members were trained on sst2"):
         region.where(lambda m: m.dataset == "sst2").without_dataset("sst2")
 
 
 def test_names_must_be_unique(tiny):
     twice = [member(tiny, "x", "d", "f", 0)] * 2
-    with pytest.raises(WsrError, match="named twice: x"):
+    with pytest.raises(WsrError, match="two members have the same name: x"):
         Region(tiny.model, tiny.params, twice, base_sha256="base")
 
 

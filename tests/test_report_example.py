@@ -265,6 +265,9 @@ def document() -> Document:
             (),
             (accuracy_table(),),
             "wsr ls runs/demo",
+            "20 of 21 models learned their dataset: the mean score on test texts is 81.4 %.",
+            "mean 76.2 % over 36 datasets",
+            "20 of 21 learned, mean 81.4 %",
         ),
         Section(
             "Do members of one dataset lie together?",
@@ -279,6 +282,10 @@ def document() -> Document:
             (heatmap(), map_of_models(), tree()),
             (scores_table(),),
             "wsr map runs/demo --by=dataset --by=family",
+            "Models trained on one dataset sit together: every one of 20 is nearest its own group (cosine 0.24 within, "
+            "0.02 across).",
+            "98 % by dataset, 90 % by task",
+            "100 % by dataset, 62 to 100 % by family",
         ),
         Section(
             "Is the way between two members flat?",
@@ -290,6 +297,9 @@ def document() -> Document:
             (lines(), extrapolation()),
             (),
             "wsr evaluate runs/demo --line --alphas=11",
+            "On the straight line between two models the loss rises by no more than 0.09 nats, mean over pairs.",
+            "flat, often lowest between",
+            "mean barrier at most 0.09 nats",
         ),
         Section(
             "Is the inside better than its corners?",
@@ -301,6 +311,9 @@ def document() -> Document:
             (strips(), triangle(), plane()),
             (),
             "wsr evaluate runs/demo --hull --levels=dataset,task,general",
+            "A random mixture of models beats these models in 71 % of comparisons.",
+            "88 to 97 % against members",
+            "71 % against members",
         ),
         Section(
             "Is the centroid a better start?",
@@ -312,6 +325,9 @@ def document() -> Document:
             (starts(),),
             (),
             "wsr demo --only=centroid",
+            "From the average of other datasets' models, training scores +1.9 points over the pretrained model.",
+            "+3.06 points, better on 11 of 12",
+            "+1.9 points, better on 5 of 7",
         ),
         Section(
             "Does the starting checkpoint matter?",

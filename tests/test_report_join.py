@@ -37,7 +37,7 @@ def test_the_verb_writes_one_page_beside_the_runs_and_the_figures(tmp_path):
     page = (tmp_path / "report.html").read_text()
     for number in (1, 2):
         assert f'href="#s{number}"' in page
-        assert f'<section id="s{number}">' in page
+        assert f'<section id="s{number}"' in page
     assert 'id="contents"' in page
     assert len(list((tmp_path / "figures").iterdir())) == 8
     (tmp_path / "b" / "document.json").write_text("{}")

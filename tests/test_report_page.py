@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 import re
 from collections import Counter
 from html.parser import HTMLParser
@@ -13,6 +14,7 @@ from test_report_example import document, heatmap, lines
 from wsr.errors import WsrError
 from wsr.report.document import Document, Figure, Section, Table
 from wsr.report.page import page_html, write_page
+from wsr.report.tables import interval_cell
 
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -96,22 +98,69 @@ def test_page_asks_for_nothing() -> None:
 def test_page_says_everything_in_order() -> None:
     report = document()
     text = _read(_whole()).text.replace("\u00a0", " ")
-    order = [report.title, *report.facts.values(), *report.summary]
+    headlines = [section.headline for section in report.sections if section.headline]
+    short = [section.measured_short for section in report.sections if section.measured_short]
+    order = [report.title, *headlines, "Cosine of every two members", *short, *report.facts.values()]
     order += [section.question for section in report.sections]
     places = [text.index(part) for part in order]
     assert places == sorted(places)
     for section in report.sections:
-        assert text.count(section.measured) == 2  # among the findings and in its section
+        assert text.count(section.headline) == 2 or not section.headline  # among the findings and in its section
         assert text.count(section.verdict) >= 2
+        for part in section.measured.split("; "):
+            assert part in text
         for part in (section.paper, section.command, *section.text, *(figure.caption for figure in section.figures)):
             assert part in text
 
 
 def test_identifiers_are_unique() -> None:
-    section = document().sections[2]
-    twice = dataclasses.replace(document(), sections=(section, section))
-    identifiers = [value for _, name, value in _read(page_html(twice)).attributes if name == "id"]
+    lines_of, similarity = document().sections[2], document().sections[1]
+    twice = dataclasses.replace(document(), sections=(lines_of, similarity, lines_of, similarity))
+    reader = _read(page_html(twice))
+    identifiers = [value for _, name, value in reader.attributes if name == "id"]
     assert len(identifiers) == len(set(identifiers))
+    named = {value for _, name, value in reader.attributes if name == "aria-labelledby"}
+    links = {value.removeprefix("#") for _, name, value in reader.attributes if name == "href" and value[0] == "#"}
+    assert named | links <= set(identifiers)
+
+
+def test_the_pictures_of_the_story_stand_once_and_at_the_top() -> None:
+    html = _whole()
+    story = html[: html.index('id="contents"')]
+    assert re.findall(r"<h3>(.*?)</h3>", story) == ["Similarity of the task vectors", "Map of the members"]
+    assert html.count("<h3>Similarity of the task vectors</h3>") == 1
+    without = dataclasses.replace(document(), sections=(document().sections[2],))
+    assert "story" not in page_html(without).partition("</style>")[2]
+
+
+def test_figures_are_pictures_with_a_title() -> None:
+    pictures = re.findall(r'<svg [^>]*role="img"[^>]*>', _whole())
+    assert len(pictures) == sum(len(section.figures) for section in document().sections)
+    for picture in pictures:
+        labelled = re.search(r'aria-labelledby="(.*?)"', picture)
+        assert labelled
+        assert re.search(rf'<title id="{labelled[1]}">[^<]+</title>', _whole())
+
+
+def test_a_document_of_an_earlier_version_shows_its_summary_and_its_long_answers() -> None:
+    record = json.loads(document().to_json())
+    for section in record["sections"]:
+        for name in ("headline", "paper_short", "measured_short"):
+            del section[name]
+    old = Document.from_json(json.dumps(record))
+    text = _read(page_html(old)).text.replace("\u00a0", " ")
+    for line in old.summary:
+        assert text.index(line) < text.index("What was run")
+    for section in old.sections:
+        assert text.count(section.paper) == 2  # in the index and in its section
+        assert section.measured in text[: text.index("What was run")]
+    assert not set(old.summary) & set(_read(_whole()).text.split("\n"))
+
+
+def test_a_command_is_told_once_where_all_sections_share_it() -> None:
+    shared = tuple(dataclasses.replace(section, command="wsr demo --out=x") for section in document().sections)
+    report = dataclasses.replace(document(), facts={"command": "wsr demo --out=x"}, sections=shared)
+    assert _read(page_html(report)).text.count("wsr demo --out=x") == 1
 
 
 @pytest.mark.parametrize("name", HOSTILE)
@@ -122,8 +171,8 @@ def test_names_stay_inert(name: str) -> None:
     hostile = _read(page_html(Document(name, (name,), {name: name, "command": name}, (section,))))
     plain = page_html(Document("x", ("x",), {"x": "x", "command": "x"}, (_renamed(section, "x"),)))
     # Not one element or attribute more than the same report with harmless names.
-    words = name.count(" ")  # a command's words are wrapped one by one
-    expected = _read(plain).tags + Counter({"span": 2 * words})
+    words = name.count(" ")  # the command, told once, has its words wrapped one by one
+    expected = _read(plain).tags + Counter({"span": words})
     assert hostile.tags == expected
     assert not any(attribute.startswith("on") for _, attribute, _ in hostile.attributes)
     assert name in hostile.text
@@ -142,6 +191,7 @@ def test_tables_fold_when_big_and_round_what_they_show() -> None:
     section = dataclasses.replace(document().sections[0], figures=(), tables=(big, small))
     reader = _read(page_html(Document("t", (), {}, (section,))))
     assert reader.tags["details"] == 1
+    assert reader.tags["table"] == 3  # the index is one
     assert "0.123" in reader.text
     assert "0.1234" not in reader.text
     assert ("td", "title", "0.123456789") in reader.attributes
@@ -185,5 +235,20 @@ def test_a_section_without_a_claim_has_no_verdict_and_no_paper():
     assert "The paper" not in own
     assert "not tested" not in own
     assert "inside" in own
-    assert theirs.count("holds") == 2  # in the contents and over the section
+    assert theirs.count("holds") == 2  # in the index and over the section
     assert theirs.count("The paper") == 2
+
+
+def test_columns_break_the_lines_of_long_texts_alone() -> None:
+    rows = (("short", "a text that is much longer than a name of a model", 0.5),)
+    table = Table("T", ("a", "b", "c"), rows)
+    section = dataclasses.replace(document().sections[0], figures=(), tables=(table,))
+    html = page_html(Document("t", (), {}, (section,)))
+    assert '<td>short</td><td class="prose">a text' in html
+    assert '<td class="number" title="0.5">0.500</td>' in html
+
+
+def test_an_interval_is_one_cell():
+    assert interval_cell(0.1234, 0.9876) == "0.123 to 0.988"
+    assert interval_cell(-0.5, float("inf")) is None
+    assert interval_cell(None, 1.0) is None

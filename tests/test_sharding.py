@@ -14,7 +14,8 @@ MESHES = ["1x1", "8x1", "4x2", "1x8"]
 
 def test_meshes_of_eight_devices_give_the_losses_of_one():
     """Five points and an odd number of steps: neither is a multiple of a mesh's axes."""
-    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
+    environment = os.environ | {"XLA_FLAGS": flags}
     done = subprocess.run(
         [sys.executable, SCRIPT, *MESHES], capture_output=True, text=True, timeout=300, env=environment, check=False
     )

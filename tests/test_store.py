@@ -162,7 +162,9 @@ def test_orbax_reads_what_is_stored(store: Store, base: dict[str, Any]) -> None:
 
 def test_a_format_of_the_future_is_refused(store: Store, base: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("wsr.store.checkpoint.FORMAT", 4)
-    with pytest.raises(WsrError, match=r"members/m: format 4 of another version of wsr; this one reads formats 1 to 3"):
+    with pytest.raises(
+        WsrError, match=r"members/m: has format 4 of another version of wsr; this version reads formats 1 to 3"
+    ):
         store.save(record_of("m"), base, {})
 
 
@@ -210,7 +212,7 @@ def test_saving_the_same_member_again_does_nothing(store: Store, base: dict[str,
 
 def test_another_member_of_the_same_name_is_refused(store: Store, base: dict[str, Any]) -> None:
     store.save(record_of("m"), near(base, 1), random_head(1))
-    with pytest.raises(WsrError, match=r"'m'.*seed is 3 there and 4 here.*content_sha256"):
+    with pytest.raises(WsrError, match=r"'m'.*seed is 3 in the store, 4 here.*content_sha256"):
         store.save(record_of("m", seed=4), near(base, 2), random_head(1))
     assert same_bits(store.load("m")[0], near(base, 1))
 
@@ -225,9 +227,9 @@ def test_another_base_is_refused_with_every_difference(store: Store, base: dict[
     with pytest.raises(WsrError) as error:
         make_store(store.path, other, model_name="bert", model_config={**CONFIG, "hidden": 32, "new": 1})
     for part in (
-        "architecture 'tiny' there, 'bert' here",
-        "config hidden: 16 there, 32 here",
-        "config new: None there, 1 here",
+        "architecture 'tiny' in the store, 'bert' here",
+        "config hidden: 16 in the store, 32 here",
+        "config new: None in the store, 1 here",
         "leaf extra is unexpected",
         "leaf layers/1/bias is missing",
         "leaf embeddings/tokens: shape expected [50, 16], found [40, 16]",
@@ -260,7 +262,7 @@ def test_params_that_cannot_be_stored_are_refused_by_leaf(store: Store, base: di
 
 def test_leaves_whose_names_orbax_would_confuse_are_refused(tmp_path: Path) -> None:
     one, two = np.ones(3, np.float32), np.zeros(3, np.float32)
-    with pytest.raises(WsrError, match=r"a\.b is the name of two leaves"):
+    with pytest.raises(WsrError, match=r"a\.b names two leaves"):
         make_store(tmp_path / "store", {"a.b": one, "a": {"b": two}})
     with pytest.raises(WsrError, match="without '/'"):
         make_store(tmp_path / "store", {"a/b": one})

@@ -8,6 +8,7 @@ import sys
 import time
 
 import pytest
+from forked_cli import wsr
 
 from wsr.errors import WsrError
 from wsr.store.results import read_rows
@@ -15,8 +16,8 @@ from wsr.store.results import read_rows
 DEMO = [sys.executable, "-m", "wsr.cli", "demo", "--preset=smoke"]
 
 
-def run(folder, *more):
-    return subprocess.run([*DEMO, f"--out={folder}", *more], capture_output=True, text=True, timeout=300)
+def run(folder):
+    return wsr("demo", "--preset=smoke", f"--out={folder}", timeout=300)
 
 
 @pytest.fixture(scope="session")
@@ -108,9 +109,7 @@ def test_a_folder_of_another_plan_is_refused_and_left_alone(demo, tmp_path):
 def test_the_report_renders_again_from_the_run(demo, tmp_path):
     folder, _ = demo
     page = tmp_path / "page.html"
-    done = subprocess.run(
-        [sys.executable, "-m", "wsr.cli", "report", str(folder), f"--out={page}"], capture_output=True, text=True
-    )
+    done = wsr("report", folder, f"--out={page}")
     assert done.returncode == 0, done.stderr
     assert page.read_text() == (folder / "report.html").read_text()
 

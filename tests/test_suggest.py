@@ -109,7 +109,7 @@ def test_repeated_texts_and_lone_classes_are_left_out(dataset):
     odd = Split(one.token_ids, one.token_types, one.offsets, labels)
     for name in ("finetune", "probe", "validation", "test"):
         again = again.with_split(name, odd)
-    with pytest.raises(WsrError, match="29 different texts of 1 labels say nothing about starts"):
+    with pytest.raises(WsrError, match="29 different texts with 1 labels are too few to compare starts"):
         labelled(again, 1000, np.random.default_rng(0))
 
 

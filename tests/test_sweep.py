@@ -137,8 +137,8 @@ def test_a_share_does_its_own_and_says_what_is_left(tiny, tmp_path, capsys):
         Share(2, 3).make(units, tiny.model, store)
     assert begun(log) == ["m4"]
     assert str(told.value) == (
-        "share 2/3 is done; 2 of 10 members are in the store; unfinished: 0/3, 1/3, each to be run as --share=0/3; "
-        "when all are there the same command goes on"
+        "share 2/3 is done; 2 of 10 members are in the store; unfinished shares: 0/3, 1/3; run each of them with "
+        "--share, for example --share=0/3, and then rerun this command"
     )
     with pytest.raises(Unfinished):
         Share(1, 3).make(units, tiny.model, store)
@@ -168,10 +168,10 @@ def test_schedulers_tell_shares(environment, share):
     ("environment", "told"),
     [
         ({}, "give --share=I/N or WSR_SHARE=I/N"),
-        ({"WSR_SHARE": "8/8"}, "counted from 0, as in 0/8 to 7/8"),
+        ({"WSR_SHARE": "8/8"}, "count from 0, for example from 0/8 to 7/8"),
         ({"JOB_COMPLETION_INDEX": "3"}, "lacks WSR_SHARES"),
-        ({"SKYPILOT_NODE_RANK": "x", "SKYPILOT_NUM_NODES": "2"}, "SKYPILOT_NODE_RANK='x' of the environment is not"),
-        (SLURM, "Slurm task 5 is none of 3 counted from 1"),
+        ({"SKYPILOT_NODE_RANK": "x", "SKYPILOT_NUM_NODES": "2"}, "SKYPILOT_NODE_RANK='x' in the environment is not"),
+        (SLURM, "Slurm task 5 is not one of 3 tasks from 1"),
         ({**SLURM, "SLURM_ARRAY_TASK_ID": "2", "SLURM_ARRAY_TASK_STEP": "2"}, "submit a range"),
     ],
 )

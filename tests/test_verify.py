@@ -207,7 +207,7 @@ def test_the_command_names_what_is_damaged_and_sets_it_aside(store: Store, capsy
     status, printed, _ = run(capsys, "verify", flag, "--repair")
     assert status == 0
     assert printed.count("set aside: ") == 4
-    assert "member thick: wsr train or wsr import makes it again" in printed
+    assert "member thick: wsr train (with the same data and recipe) or wsr import" in printed
     kept = {file.read_bytes() for file in (path / "damaged").rglob("*") if file.is_file()}
     assert {before[file] for file in (leaf, path / "gram.json", path / "points" / "first.npz")} <= kept
     assert run(capsys, "verify", str(path))[0] == 0
@@ -232,7 +232,7 @@ def test_a_damaged_base_comes_from_where_it_came_and_members_are_not_touched(
         assert status == 1
         assert "damaged: base: " in printed
         assert "3 of 3 members are whole" in complaint
-    assert "bring it back from where it came: wsr train or wsr import with --base=tiny writes it again" in complaint
+    assert "wsr train or wsr import with --base=tiny writes it again" in complaint
     with pytest.raises(WsrError, match="has members but no folder base/"):
         Store.open(path)
     with pytest.raises(WsrError, match="not the base of these members"):

@@ -164,7 +164,7 @@ def test_a_member_of_another_population_is_refused_wherever_it_is_read(
     shutil.copytree(others.path / "members" / "theirs", store.path / "members" / "theirs")
     for words in (["evaluate", *EVALUATE], ["map"], ["merge", f"--to={tmp_path / 'merged'}"], ["verify"], ["ls"]):
         refused(*words, f"--store={store.path}")
-    with pytest.raises(WsrError, match=r"members/theirs: name, base and content expected"):
+    with pytest.raises(WsrError, match=r"members/theirs: expected the name, base and content"):
         store.load("theirs")
     assert not (tmp_path / "merged").exists()
     shutil.rmtree(store.path / "members" / "theirs")

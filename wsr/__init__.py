@@ -51,9 +51,9 @@ if TYPE_CHECKING:
     from wsr.store.verification import verify as verify
     from wsr.studies.demo import demo as demo
     from wsr.training.job import Job as Job
-    from wsr.training.job import Recipe as Recipe
     from wsr.training.members import train_members as train_members
     from wsr.training.population import finetune as finetune
+    from wsr.training.recipe import Recipe as Recipe
 
     import_ = import_model
     open = open_region
@@ -68,7 +68,7 @@ _HOMES = {
     "Job": "wsr.training.job",
     "Member": "wsr.region.region",
     "Protocol": "wsr.engine.evaluate",
-    "Recipe": "wsr.training.job",
+    "Recipe": "wsr.training.recipe",
     "Region": "wsr.region.region",
     "Results": "wsr.store.results",
     "Settings": "wsr.engine.settings",

@@ -317,12 +317,12 @@ def _show_scores(
     from wsr.engine.evaluate import Protocol, evaluate
     from wsr.engine.settings import Settings
     from wsr.merging.soups import on_validation
-    from wsr.region.region import Region, from_params
+    from wsr.region.region import from_params
 
     if coefficients is not None:
         show_table(("member", "coefficient"), zip(region.names, coefficients.tolist(), strict=True))
     merge = from_params(region.model, region.base, {method: merged}).members
-    both = Region(region.model, region.base, (*region.members, *merge), base_sha256=region.base_sha256)
+    both = region.joined(merge)
     rows = np.zeros((2, len(both)))
     rows[0, : len(region)] = region.centroid()
     rows[1, -1] = 1

@@ -1,4 +1,4 @@
-"""What the rest of the package sees of a dataset: texts or images and their labels in four disjoint splits."""
+"""A dataset: texts or images and their labels in four disjoint splits."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -17,15 +17,29 @@ SPLITS = ("finetune", "probe", "validation", "test")
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Tokenised texts laid end to end: text ``t`` holds the tokens ``offsets[t]`` to ``offsets[t + 1]``."""
+    """Tokenised texts and their labels; the tokens of all texts are concatenated.
+
+    Raises:
+      ValueError: if the arrays contradict one another.
+
+    Example:
+      >>> import wsr
+      >>> data = wsr.load_dataset("made_up_a1", wsr.load("tiny").processor, max_length=48)
+      >>> probe = data.splits["probe"]
+      >>> len(probe), int(probe.lengths.max()), probe.labels[:5].tolist()
+      (60, 39, [1, 0, 1, 0, 1])
+    """
 
     token_ids: Int32[np.ndarray, " tokens"]
+    """Tokens of all texts, special tokens included."""
     token_types: Int32[np.ndarray, " tokens"]
+    """0 for the first text of a pair, 1 for the second."""
     offsets: Int64[np.ndarray, " texts_and_one"]
+    """Text t holds the tokens ``offsets[t]`` to ``offsets[t + 1]``."""
     labels: Int32[np.ndarray, " texts"] | Float32[np.ndarray, " texts"]
+    """Number of the class of each text, or a real number for regression."""
 
     def __post_init__(self) -> None:
-        """Raises: ``ValueError`` where the arrays contradict one another."""
         if len(self.offsets) != len(self.labels) + 1:
             raise ValueError(f"{len(self.labels)} labels need {len(self.labels) + 1} offsets, not {len(self.offsets)}")
         if len(self.token_ids) != len(self.token_types) or self.offsets[-1] != len(self.token_ids):
@@ -41,28 +55,28 @@ class Split:
 
     @property
     def lengths(self) -> Int64[np.ndarray, " texts"]:
-        """Tokens of each text."""
+        """Number of tokens of each text."""
         return np.diff(self.offsets)
 
     @property
     def arrays(self) -> tuple[np.ndarray, ...]:
-        """All that a model can see."""
+        """All arrays that a model can see."""
         return self.token_ids, self.token_types, self.offsets, self.labels
 
     def content(self, text: int) -> bytes:
-        """What a model sees of one text: equal texts have equal content."""
+        """Returns the tokens of one text as bytes: equal texts have equal content."""
         piece = slice(self.offsets[text], self.offsets[text + 1])
         return self.token_ids[piece].tobytes() + self.token_types[piece].tobytes()
 
     def take(self, indices: Integer[np.ndarray, " taken"]) -> "Split":
-        """Returns the texts ``indices``, in that order."""
+        """Returns a split of the texts ``indices``, in that order."""
         lengths = self.lengths[indices]
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         source = np.repeat(self.offsets[:-1][indices] - offsets[:-1], lengths) + np.arange(offsets[-1])
         return Split(self.token_ids[source], self.token_types[source], offsets, self.labels[indices])
 
     def followed_by(self, others: Sequence["Split"]) -> "Split":
-        """Returns these texts and then those of the others."""
+        """Returns a split of these texts, followed by those of ``others``."""
         splits = (self, *others)
         starts = np.cumsum([0, *(len(split.token_ids) for split in splits)])
         offsets = [split.offsets[1:] + start for split, start in zip(splits, starts[:-1], strict=True)]
@@ -75,28 +89,40 @@ class Split:
 
 
 AnySplit: TypeAlias = Split | ImageSplit
-"""Texts or images: every room but those of text reads either."""
+"""A split of texts or of images."""
 _Kind = TypeVar("_Kind", bound=AnySplit)
 
 
 def joined(splits: Sequence[_Kind]) -> _Kind:
-    """Returns the texts, or the images, of all splits, one split after the other."""
+    """Returns one split of the texts or images of all splits, in order."""
     return splits[0].followed_by(splits[1:])  # type: ignore[arg-type, return-value]  # all of one kind
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Dataset:
-    """One dataset as every room reads it. ``classes == 1`` means regression."""
+    """A dataset in four disjoint splits: ``finetune``, ``probe``, ``validation`` and ``test``.
+
+    Example:
+      >>> import wsr
+      >>> wsr.load_dataset("made_up_a1", wsr.load("tiny").processor, max_length=48)
+      Dataset made_up_a1 (family made_up_a): 2 classes, accuracy
+        finetune 240, probe 60, validation 40, test 60
+    """
 
     name: str
     family: str
+    """The task family, such as ``nli``."""
     classes: int
+    """Number of classes; 1 for regression."""
     label_names: tuple[str, ...]
+    """Names of the classes; empty for regression."""
     metric: str
+    """Name of the metric, one of ``wsr.data.metrics.METRICS``."""
     splits: Mapping[str, AnySplit]
     content_hash: str
+    """sha256 of the tokens or pixels and the labels of all splits."""
     notes: tuple[str, ...] = ()
-    """What was left out or kept together on the way here, with counts."""
+    """Which rows were left out or kept together while reading, with counts."""
 
     def __repr__(self) -> str:
         kind = "regression" if self.regression else f"{self.classes} classes"
@@ -105,28 +131,35 @@ class Dataset:
 
     @property
     def regression(self) -> bool:
-        """Whether labels are real numbers."""
+        """Whether the labels are real numbers."""
         return self.classes == 1
 
     def texts(self, name: str) -> Split:
-        """Returns a split for a room of texts; raises ``WsrError`` where it holds images."""
+        """Returns a split of texts.
+
+        Args:
+          name: the split: ``finetune``, ``probe``, ``validation`` or ``test``.
+
+        Raises:
+          WsrError: if the dataset holds images.
+        """
         split = self.splits[name]
         if not isinstance(split, Split):
-            raise WsrError(f"{self.name} is a dataset of images; texts are needed here")
+            raise WsrError(f"{self.name} is a dataset of images; expected a dataset of texts")
         return split
 
     def with_split(self, name: str, split: AnySplit) -> "Dataset":
-        """The dataset with another split in the place of one of its own; a content of its own."""
+        """Returns a copy of the dataset with the split ``name`` replaced, and a new content hash."""
         splits = {**self.splits, name: split}
         return replace(self, splits=splits, content_hash=hash_splits(splits))
 
 
 def hash_splits(splits: Mapping[str, AnySplit]) -> str:
-    """Returns the sha256 of all that a model can see of ``splits``, in hexadecimal."""
+    """Returns the sha256, in hexadecimal, of all arrays of ``splits`` that a model can see."""
     digest = hashlib.sha256()
     for name in SPLITS:
         for array in splits[name].arrays:
-            # Little-endian bytes with dtype and length, so that no two contents run together.
+            # Little-endian bytes with dtype and length: different contents never give the same bytes.
             digest.update(f"{name} {array.dtype.name} {len(array)}\n".encode())
             digest.update(array.astype(array.dtype.newbyteorder("<")).tobytes())
     return digest.hexdigest()

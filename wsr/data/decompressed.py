@@ -1,4 +1,4 @@
-"""How much memory a file may take once it is read: a small file that would fill the machine is no data."""
+"""Bounds the memory that a file may take once it is read: a small file can unpack to fill the machine."""
 
 from pathlib import Path
 
@@ -6,14 +6,14 @@ from wsr.errors import WsrError
 
 ALWAYS_BYTES = 256 * 2**20
 TIMES = 100
-"""So many times its size a file may take: columns of text shrink to a tenth at best, repeated ones to a hundredth."""
+"""Limit of memory over file size: text columns compress to a tenth at best, repeated ones to a hundredth."""
 
 
 class Allowance:
-    """Counts what a file takes as it is read.
+    """Counts the memory that a file takes while it is read.
 
     Args:
-        path: of the file, or of a folder of files.
+      path: a file, or a folder of files.
     """
 
     def __init__(self, path: Path):
@@ -23,10 +23,14 @@ class Allowance:
         self.most = max(ALWAYS_BYTES, TIMES * self._size)
 
     def take(self, size: int) -> None:
-        """Counts ``size`` bytes more; raises WsrError where that is more than any data of the file's size takes."""
+        """Counts ``size`` more bytes.
+
+        Raises:
+          WsrError: if the total exceeds both ``ALWAYS_BYTES`` and ``TIMES`` the size of the file.
+        """
         self._taken += size
         if self._taken > self.most:
             raise WsrError(
-                f"{self.path}: refused, as a file that unpacks without end: from {self._size} bytes it "
-                f"would take more than {self.most / 2**20:.0f} MiB; split it, or write it as CSV"
+                f"{self.path}: refused: its {self._size} bytes would unpack to more than "
+                f"{self.most / 2**20:.0f} MiB; split the file, or write it as CSV"
             )

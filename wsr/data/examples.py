@@ -1,4 +1,4 @@
-"""Raw cells to texts and labels, checked: errors name file, row and column; nothing is dropped unsaid."""
+"""Checks raw cells and turns them into texts and labels; errors name the file, row and column."""
 
 import math
 import numbers
@@ -13,29 +13,34 @@ from wsr.data.records import Records
 from wsr.errors import WsrError
 
 SEPARATOR = " <SEP> "
-"""Between columns that make one text; the literal that the paper's released code puts there."""
+"""Joins columns that make one text, as in the paper's released code."""
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns hold the text, the second text of a pair, and the label; several may make one text.
+    """The columns of a dataset that hold the text, the second text of a pair, and the label.
 
-    Of a dataset of images ``text`` is the column of the image.
+    Example:
+      >>> from wsr.data import Columns
+      >>> Columns(text="premise", text_pair="hypothesis", label="gold").of_texts
+      ('premise', 'hypothesis')
     """
 
     text: str | tuple[str, ...] = "text"
+    """Column of the text, or of the image. Several columns are joined into one text."""
     text_pair: str | tuple[str, ...] | None = None
+    """Column of the second text of a pair; None for single texts."""
     label: str = "label"
 
     @property
     def of_texts(self) -> tuple[str, ...]:
-        """Names of all columns that hold text."""
+        """The names of all columns that hold text."""
         return (*_parts(self.text), *_parts(self.text_pair or ()))
 
 
 @dataclass(frozen=True, eq=False)
 class Examples:
-    """Checked texts and labels of one role."""
+    """Checked texts and labels of one role (``train``, ``validation`` or ``test``)."""
 
     texts: Sequence[str]
     pairs: Sequence[str] | None
@@ -54,11 +59,21 @@ def read_examples(
     classes: int | None = None,
     drop_empty: bool = False,
 ) -> tuple[dict[str, Examples], tuple[str, ...]]:
-    """Returns the examples of each role and the names of the classes (none for regression).
+    """Returns the examples of each role and the names of the classes.
 
-    ``label_names`` may be declared here or by the source; else the labels of ``train`` are the classes, in
-    the order of their numbers or of their names. ``classes=1`` reads labels as real numbers.
-    Raises: ``WsrError`` naming file, row and column.
+    Args:
+      records: raw cells, by role.
+      columns: the columns of text and label.
+      label_names: names of the classes in the order of their numbers. If empty, the source may declare them; otherwise
+        the labels of ``train``, sorted by number or name, are the classes.
+      classes: number of classes; 1 reads labels as real numbers; None takes as many as there are.
+      drop_empty: leaves out rows without text, instead of raising.
+
+    Returns:
+      The examples by role, and the names of the classes (empty for regression).
+
+    Raises:
+      WsrError: naming the file, row and column of a bad cell.
     """
     labels, names = read_labels(records, columns, label_names=label_names, classes=classes)
     out = {role: _examples(table, columns, labels[role], drop_empty) for role, table in records.items()}
@@ -82,17 +97,24 @@ def read_labels(
 
 
 def refuse_one_label(train: Records, columns: Columns, labels: np.ndarray, names: tuple[str, ...]) -> None:
-    """Raises where all labels are the same: there is nothing to tell apart."""
+    """Raises WsrError if all labels of ``train`` are the same."""
     distinct = np.unique(labels)
     if len(distinct) < 2:
         found = names[int(distinct[0])] if names else float(distinct[0])
-        raise WsrError(f"{train.origin}, column {columns.label!r}: every label is {found!r}; two are needed")
+        raise WsrError(
+            f"{train.origin}, column {columns.label!r}: every label is {found!r}; expected two or more labels"
+        )
 
 
 def read_unlabelled(records: Mapping[str, Records], columns: Columns) -> dict[str, Examples]:
-    """Returns the examples of each role, all labelled 0; rows without text are left out, with a note of how many.
+    """Returns the examples of each role, all labelled 0; rows without text are left out and counted in a note.
 
-    Raises: ``WsrError`` naming file, row and column.
+    Args:
+      records: raw cells, by role.
+      columns: the columns of text.
+
+    Raises:
+      WsrError: naming the file, row and column of a bad cell.
     """
     for table in records.values():
         _check_columns(table, columns.of_texts)
@@ -123,7 +145,7 @@ def _check_columns(table: Records, wanted: Sequence[str]) -> None:
     if missing:
         raise WsrError(
             f"{table.origin}: no column {', '.join(map(repr, missing))}; "
-            f"found {_listed(tuple(table.columns))}; name the columns of text and label"
+            f"found {_listed(tuple(table.columns))}; say which columns hold text and label"
         )
     if not len(table):
         raise WsrError(f"{table.origin}: no examples")
@@ -139,7 +161,7 @@ def _texts(table: Records, column: str | tuple[str, ...]) -> list[str]:
 
 
 def _kept(table: Records, columns: Columns, drop_empty: bool) -> tuple[list[int], int]:
-    """Returns the records with text in every segment, and how many have none."""
+    """Returns the records with text in every segment, and the number of records without."""
     filled = np.ones(len(table), bool)
     for segment in (columns.text, columns.text_pair):
         if segment is None:
@@ -151,7 +173,7 @@ def _kept(table: Records, columns: Columns, drop_empty: bool) -> tuple[list[int]
                 if cell is not None and not isinstance(cell, str):
                     raise WsrError(f"{table.where(record, part)}: expected text, found {_shown(cell)}")
                 if cell and not _is_unicode(cell):
-                    raise WsrError(f"{table.where(record, part)}: half of a surrogate pair is not Unicode text")
+                    raise WsrError(f"{table.where(record, part)}: the text is not valid Unicode (a lone surrogate)")
                 some[record] |= bool(cell and cell.strip())
         if not drop_empty and not some.all():
             raise WsrError(f"{table.where(int(some.argmin()), parts[0])}: the text is empty")
@@ -196,7 +218,7 @@ def _found_names(table: Records, column: str) -> tuple[str, ...]:
             others = f", as {numeric} other labels are" if numeric else " or a name"
             raise WsrError(
                 f"{table.where(record, column)}: label {_shown(cell)} is not a whole number{others}; "
-                f"give label_names for names, or classes=1 for real numbers"
+                f"give label_names if labels are names, or classes=1 if they are real numbers"
             )
     return tuple(sorted({cell.strip() for cell in table.columns[column]}))
 
@@ -209,7 +231,7 @@ def _check_present(table: Records, column: str) -> None:
 
 def _classes(table: Records, column: str, names: tuple[str, ...]) -> Int32[np.ndarray, " texts"]:
     by_name = {name: number for number, name in enumerate(names)}
-    # Names that are numbers themselves ("1" to "5") are matched as names; other numbers count classes from 0.
+    # Class names that are numbers ("1" to "5") are matched as names; otherwise numbers count classes from 0.
     numbered = not all(_whole(name) is not None for name in names)
     _check_present(table, column)
     labels = np.empty(len(table), np.int32)
@@ -221,7 +243,7 @@ def _classes(table: Records, column: str, names: tuple[str, ...]) -> Int32[np.nd
         if found is None:
             what = f"label {_shown(cell)} is none of" if whole is None else f"label {whole} is out of range:"
             if whole == -1:
-                what = "label -1 means hidden (give this split no role in the source's splits); not one of"
+                what = "label -1 marks a hidden label (leave this split out of the source's splits); it is none of"
             raise WsrError(f"{table.where(record, column)}: {what} the {len(names)} classes {_listed(names)}")
         labels[record] = found
     return labels
@@ -248,7 +270,7 @@ def _number(cell: Any) -> float | None:
 
 
 def _whole(cell: Any) -> int | None:
-    """Returns the whole number that a cell holds: 3, 3.0, "3", "3.0" and True do; 0.5 and "three" do not."""
+    """Returns the whole number in a cell, or None: 3, 3.0, "3", "3.0" and True hold one; 0.5 and "three" do not."""
     number = _number(cell)
     if number is None or not math.isfinite(number) or number != int(number) or abs(number) >= 2**53:
         return None

@@ -1,4 +1,4 @@
-"""CSV, TSV, JSONL, Parquet and text files by path."""
+"""Reads CSV, TSV, JSONL, Parquet and text files."""
 
 import csv
 import io
@@ -16,15 +16,16 @@ from wsr.runtime import strict_json
 ROWS_AT_ONCE = 1024
 POINTER_BYTES = 8
 CELL_BYTES = 64
-"""What a short text takes in Python beside its letters."""
+"""Memory of a short Python string beside its characters."""
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet", ".txt")
 
 
 @dataclass(frozen=True)
 class Files:
-    """One file a role; the first row of CSV and TSV names the columns, double quotes may enclose cells.
+    """A dataset in one file per role.
 
-    A ``.txt`` file is one column, ``text``, of its lines that are not empty.
+    The first row of a CSV or TSV file names the columns; double quotes may enclose cells. A ``.txt`` file has one
+    column, ``text``, with one row per non-empty line.
     """
 
     train: str | Path
@@ -32,40 +33,50 @@ class Files:
     test: str | Path | None = None
 
     def read(self) -> Mapping[str, Records]:
-        """Returns the records of each file. Raises: ``WsrError`` naming file and line."""
+        """Returns the records of each file, by role.
+
+        Raises:
+          WsrError: naming the file and the line.
+        """
         paths = {role: getattr(self, role) for role in ROLES}
         return {role: read_file(Path(path)) for role, path in paths.items() if path is not None}
 
 
 @dataclass(frozen=True)
 class Documents:
-    """A folder of ``.txt`` files, each of them one text without a label."""
+    """A folder of ``.txt`` files, each one text without a label."""
 
     folder: str | Path
 
     def read(self) -> Mapping[str, Records]:
-        """Returns the texts in the order of their names. Raises: ``WsrError`` naming a file that is not UTF-8."""
+        """Returns the texts in the order of the file names.
+
+        Raises:
+          WsrError: naming a file that is not UTF-8.
+        """
         paths = sorted(Path(self.folder).glob("*.txt"))
         texts = [read_text(path) for path in paths]
         return {"train": Records(str(self.folder), {"text": texts}, range(1, len(texts) + 1), unit="file")}
 
 
 def find_files(path: Path) -> Files | None:
-    """Returns the file ``path``, or train.*, validation.* and test.* of a folder; None for neither."""
+    """Returns the data file ``path``, or train.*, validation.* and test.* of a folder; None if there are none."""
     if path.suffix in SUFFIXES and not path.is_dir():
         return Files(path)
     found = {}
     for role in ROLES:
         candidates = [path / f"{role}{suffix}" for suffix in SUFFIXES if (path / f"{role}{suffix}").is_file()]
         if len(candidates) > 1:
-            raise WsrError(f"{path}: {role} is there twice: {', '.join(file.name for file in candidates)}; keep one")
+            raise WsrError(
+                f"{path}: found several files for {role}: {', '.join(file.name for file in candidates)}; keep one"
+            )
         if candidates:
             found[role] = candidates[0]
     return Files(**found) if "train" in found else None
 
 
 def read_file(path: Path) -> Records:
-    """Returns the records of one file, by its suffix."""
+    """Returns the records of one file; its suffix says how it is read."""
     readers = {
         ".csv": _read_csv,
         ".tsv": _read_csv,
@@ -74,15 +85,19 @@ def read_file(path: Path) -> Records:
         ".txt": _read_lines,
     }
     if path.suffix not in readers:
-        raise WsrError(f"{path}: expected a file that ends in {', '.join(SUFFIXES)}")
+        raise WsrError(f"{path}: expected a file ending in {', '.join(SUFFIXES)}")
     try:
         return readers[path.suffix](path)
     except OSError as error:
-        raise WsrError(f"{path}: cannot read it: {error.strerror or error}") from None
+        raise WsrError(f"{path}: cannot be read: {error.strerror or error}") from None
 
 
 def read_text(path: Path) -> str:
-    """Returns the text of a UTF-8 file. Raises: ``WsrError`` naming the line of the first bad byte."""
+    """Returns the text of a UTF-8 file.
+
+    Raises:
+      WsrError: naming the line of the first byte that is not UTF-8.
+    """
     content = path.read_bytes()
     try:
         return content.decode("utf-8-sig")
@@ -125,7 +140,7 @@ def _read_csv(path: Path) -> Records:
 def _header(path: Path, names: list[str]) -> list[str]:
     repeated = sorted(name for name, count in Counter(names).items() if count > 1)
     if repeated:
-        raise WsrError(f"{path}, line 1: column {repeated[0]!r} is there more than once")
+        raise WsrError(f"{path}, line 1: column {repeated[0]!r} occurs more than once")
     return names
 
 
@@ -140,11 +155,11 @@ def _read_jsonl(path: Path) -> Records:
         except ValueError as error:
             raise WsrError(f"{path}, line {number}: not JSON: {error}") from None
         if not isinstance(value, dict):
-            raise WsrError(f"{path}, line {number}: expected one JSON object a line, found {type(value).__name__}")
+            raise WsrError(f"{path}, line {number}: expected one JSON object per line, found {type(value).__name__}")
         objects.append(value)
         rows.append(number)
     names = dict.fromkeys(name for value in objects for name in value)
-    Allowance(path).take(len(names) * len(objects) * POINTER_BYTES)  # each line may bring keys that no other has
+    Allowance(path).take(len(names) * len(objects) * POINTER_BYTES)  # each line may have keys of its own
     return Records(str(path), {name: [value.get(name) for value in objects] for name in names}, rows)
 
 
@@ -160,11 +175,11 @@ def _read_parquet(path: Path) -> Records:
     allowance, batches = Allowance(path), []
     try:
         schema = pyarrow.parquet.read_schema(path)
-        # One long text in a million rows stays one text until it is known how long they are together.
+        # Repeated texts stay one text each until their total length is known to fit.
         texts = [field.name for field in schema if _is_text(field.type)]
         with pyarrow.parquet.ParquetFile(path, read_dictionary=texts) as file:
             groups = [file.metadata.row_group(number) for number in range(file.num_row_groups)]
-            # What the file says of itself is asked first, and not relied on.
+            # A file may lie about its sizes, so they are checked again while it is read.
             Allowance(path).take(sum(group.total_byte_size for group in groups))
             for batch in file.iter_batches(ROWS_AT_ONCE):
                 allowance.take(sum(map(_bytes_in_python, batch.columns)))

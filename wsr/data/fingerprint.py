@@ -1,4 +1,4 @@
-"""What tells two tokenizers apart, whichever version of their library reads them."""
+"""Fingerprints of tokenizers and image processors that do not depend on the version of their library."""
 
 import hashlib
 import json
@@ -16,9 +16,16 @@ TEXTS = (
 
 
 def fingerprint(processor: Any) -> dict[str, str]:
-    """Returns hashes of a tokenizer's vocabulary and of what it makes of some texts, or of how images are prepared.
+    """Returns hashes that tell a tokenizer or image processor from others.
 
-    Nothing for None. Not ``hash_tokenizer``, which changes with the version of the library that serialises.
+    Unlike ``wsr.data.tokenise.hash_tokenizer``, they do not change with the version of the tokenizer's library.
+
+    Args:
+      processor: a tokenizer, an ``ImageProcessor``, or None.
+
+    Returns:
+      By name: hashes of a tokenizer's vocabulary and of its tokens for some texts, or the hash of an image processor's
+      settings; empty for None.
     """
     if processor is None:
         return {}
@@ -29,7 +36,12 @@ def fingerprint(processor: Any) -> dict[str, str]:
 
 
 def other_fingerprint(found: Mapping[str, str], expected: Mapping[str, str]) -> list[str]:
-    """Returns in what two tokenizers differ, as far as both are known."""
+    """Returns the names of the hashes in which two fingerprints differ.
+
+    Args:
+      found: a fingerprint.
+      expected: another; hashes that only one of the two has are not compared.
+    """
     return [name for name in expected if name in found and found[name] != expected[name]]
 
 

@@ -1,4 +1,4 @@
-"""Hugging Face datasets: a name on the hub, or a local folder."""
+"""Reads Hugging Face datasets from the hub or from a local folder."""
 
 import threading
 from collections.abc import Iterator, Mapping
@@ -12,22 +12,26 @@ from wsr.data.records import Records
 from wsr.errors import WsrError
 
 REACH_SECONDS = 8.0
-"""How long the hub may take to answer before it counts as out of reach."""
+"""Longest wait for the hub to answer, in seconds, before it counts as unreachable."""
 
 OFFLINE_CHOICE = "use a folder written by datasets' save_to_disk, a local file, or a packaged corpus (vader_movie, ...)"
 
 
 @dataclass(frozen=True)
 class Hub:
-    """One dataset of the hub or of a folder (``save_to_disk``, or data files that ``datasets`` reads)."""
+    """A dataset on the hub, or in a folder (of ``save_to_disk``, or of data files that ``datasets`` reads)."""
 
     path: str
     config: str | None = None
     splits: Mapping[str, str] = field(default_factory=dict)
-    """Role -> split of the dataset (``train_r1+train_r2``); none takes the splits called as the roles."""
+    """The split of the dataset for each role, such as ``train_r1+train_r2``; if empty, splits named like the roles."""
 
     def read(self) -> Mapping[str, Records]:
-        """Returns the records by role. Raises: ``WsrError`` where hub, folder or split is not to be had."""
+        """Returns the records by role.
+
+        Raises:
+          WsrError: if the hub cannot be reached, or the dataset or a split cannot be read.
+        """
         folder = Path(self.path)
         if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
             found = _from_disk(folder)
@@ -63,7 +67,7 @@ def _from_disk(folder: Path) -> Mapping[str, Any]:
     try:
         saved = datasets.load_from_disk(str(folder))
     except (OSError, ValueError) as error:
-        raise WsrError(f"{folder}: cannot read the saved dataset: {_first_line(error)}") from None
+        raise WsrError(f"{folder}: the saved dataset cannot be read: {_first_line(error)}") from None
     return saved if isinstance(saved, datasets.DatasetDict) else {"train": saved}
 
 
@@ -75,7 +79,7 @@ def _load(path: str, config: str | None) -> Mapping[str, Any]:
     try:
         with _offline(not online):
             return datasets.load_dataset(path, config)
-    except Exception as error:  # the library raises many kinds, some of them of other libraries
+    except Exception as error:  # the library raises many kinds of errors, also those of other libraries
         if local or online:
             raise WsrError(f"{path}: datasets cannot load it: {_first_line(error)}") from None
         raise WsrError(
@@ -84,7 +88,7 @@ def _load(path: str, config: str | None) -> Mapping[str, Any]:
 
 
 def _hub_answers() -> bool:
-    """Asks the hub once, in a thread: looking up a name may hang for longer than any timeout allows."""
+    """Asks the hub once, in a thread: a name look-up may hang beyond any timeout."""
     answered = threading.Event()
 
     def ask() -> None:
@@ -92,7 +96,7 @@ def _hub_answers() -> bool:
 
         try:
             huggingface_hub.utils.get_session().head(huggingface_hub.constants.ENDPOINT, timeout=REACH_SECONDS)
-        except Exception:  # offline mode, name look-up, proxy, certificate, time: out of reach all the same
+        except Exception:  # offline mode, name look-up, proxy, certificate, timeout: unreachable in each case
             return
         answered.set()
 
@@ -104,7 +108,7 @@ def _hub_answers() -> bool:
 
 @contextmanager
 def _offline(active: bool) -> Iterator[None]:
-    """Keeps ``datasets`` from retrying an unreachable hub for minutes: it then reads its own cache."""
+    """Makes ``datasets`` read its cache instead of retrying an unreachable hub for minutes."""
     import datasets
     import huggingface_hub
 

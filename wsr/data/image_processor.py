@@ -1,4 +1,4 @@
-"""How the images of a checkpoint are prepared: what a tokenizer is to texts, from its ``preprocessor_config.json``."""
+"""Prepares images for a model, as its ``preprocessor_config.json`` says."""
 
 import json
 from collections.abc import Mapping
@@ -13,36 +13,46 @@ from wsr.errors import WsrError
 
 FILE = "preprocessor_config.json"
 BILINEAR = 2
-"""Pillow's number of the filter, as the file has it."""
+"""Pillow's number of the bilinear filter, as in the file."""
 
 
 @dataclass(frozen=True)
 class ImageProcessor:
-    """Resizes to a square, scales and normalises as the image processor of ViT in ``transformers`` does with Pillow."""
+    """Resizes images to a square, scales and normalises them, as the ViT image processor of ``transformers`` does."""
 
     size: int
     """Height and width, in pixels."""
     mean: tuple[float, ...]
-    """Of each channel; their number is that of the channels, 1 for grey images and 3 for coloured ones."""
+    """Mean of each channel: one number for grey images, three for colour images."""
     std: tuple[float, ...]
+    """Standard deviation of each channel."""
     rescale_factor: float = 1 / 255
+    """Factor by which pixels are multiplied before normalisation."""
     resample: int = BILINEAR
+    """Pillow's number of the resampling filter."""
     resize: bool = True
-    """Whether images of other sizes are resized; otherwise they are refused."""
+    """Whether images of other sizes are resized; if not, they raise an error."""
 
     @property
     def channels(self) -> int:
-        """1 or 3."""
+        """Number of channels, 1 or 3."""
         return len(self.mean)
 
     def to_pixels(self, image: Any) -> UInt8[np.ndarray, "height width channels"]:
-        """Returns a Pillow image in the channels and the size of the model.
+        """Returns the pixels of a Pillow image, with the size and channels of the model.
 
-        Raises: ``WsrError`` for more than 8 bits a channel, or a size that must not be changed.
+        Args:
+          image: a Pillow image.
+
+        Returns:
+          Pixel values from 0 to 255.
+
+        Raises:
+          WsrError: if the image has more than 8 bits per channel, or needs resizing and ``resize`` is false.
         """
-        # Pillow would cut off what is above 255.
+        # Pillow would clip values above 255.
         if image.mode.startswith(("I", "F")):
-            raise WsrError(f"expected 8 bits a channel, found mode {image.mode}; convert it")
+            raise WsrError(f"expected 8 bits per channel, found mode {image.mode}; convert the image")
         image = image.convert("L" if self.channels == 1 else "RGB")
         wanted = (self.size, self.size)
         if image.size != wanted:
@@ -55,12 +65,12 @@ class ImageProcessor:
     def normalise(
         self, pixels: UInt8[np.ndarray, "images height width channels"]
     ) -> Float32[np.ndarray, "images height width channels"]:
-        """Returns ``(pixels * rescale_factor - mean) / std``, channel by channel."""
+        """Returns normalised pixels: ``(pixels * rescale_factor - mean) / std`` for each channel."""
         mean, std = (np.asarray(values, np.float32) for values in (self.mean, self.std))
         return (pixels * np.float32(self.rescale_factor) - mean) / std
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Writes the file that ``transformers.AutoImageProcessor`` and ``read_image_processor`` read."""
+        """Writes ``preprocessor_config.json`` into a folder, as ``transformers.AutoImageProcessor`` reads it."""
         content = {
             "image_processor_type": "ViTImageProcessor",
             "do_resize": self.resize,
@@ -76,10 +86,16 @@ class ImageProcessor:
 
 
 def read_image_processor(path: Path, content: Mapping[str, Any], *, size: int, channels: int) -> ImageProcessor:
-    """Returns the processor that ``content``, the JSON of ``path``, describes for images of ``size`` and ``channels``.
+    """Returns the image processor that a ``preprocessor_config.json`` describes.
+
+    Args:
+      path: the file, for error messages.
+      content: its JSON.
+      size: height and width of the model's images, in pixels.
+      channels: channels of the model's images.
 
     Raises:
-        WsrError: naming all that is not understood, or does not fit the model.
+      WsrError: naming every setting that is not supported or does not fit the model.
     """
     found = {**_DEFAULTS, **{name: value for name, value in content.items() if value is not None}}
     if not found["do_rescale"]:
@@ -95,14 +111,12 @@ def read_image_processor(path: Path, content: Mapping[str, Any], *, size: int, c
         "image_mean": mean is not None,
         "image_std": std is not None and all(std),
     }
-    # Another step would be switched on by an attribute of its own.
+    # Any other setting may switch on a step that is not implemented here.
     wrong = [name for name, value in found.items() if value and name not in _DEFAULTS.keys() | _HARMLESS]
     wrong += [name for name, fine in understood.items() if not fine]
     if wrong or mean is None or std is None:
         named = ", ".join(f"{name} = {found[name]!r}" for name in sorted(wrong))
-        raise WsrError(
-            f"{path}: not understood for a model that reads {size}x{size} pixels, {channels} channels: {named}"
-        )
+        raise WsrError(f"{path}: not understood for a model of {size}x{size} pixels and {channels} channels: {named}")
     return ImageProcessor(size, mean, std, found["rescale_factor"], found["resample"], bool(found["do_resize"]))
 
 
@@ -117,9 +131,9 @@ _DEFAULTS: Mapping[str, Any] = {
     "image_mean": 0.5,
     "image_std": 0.5,
 }
-"""Those of ViT's own class."""
+"""The defaults of ``ViTImageProcessor``."""
 _TYPES = ("ViTImageProcessor", "ViTImageProcessorFast", "ViTImageProcessorPil", "ViTFeatureExtractor")
-# What says nothing about the pixels, or would only matter to a step that is switched on by another attribute.
+# Settings that do not change the pixels, or only matter if another setting switches a step on.
 _HARMLESS = frozenset(
     (
         *("feature_extractor_type", "processor_class", "_valid_processor_keys", "data_format", "input_data_format"),
@@ -137,7 +151,7 @@ _HARMLESS = frozenset(
 
 
 def _of_channels(value: Any, channels: int) -> tuple[float, ...] | None:
-    """Returns one number for each channel, or None where there is not."""
+    """Returns one number for each channel, or None if ``value`` does not give one."""
     numbers = value if isinstance(value, list) else [value] * channels
     fine = len(numbers) == channels and all(map(_is_number, numbers))
     return tuple(map(float, numbers)) if fine else None

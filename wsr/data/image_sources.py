@@ -1,4 +1,4 @@
-"""Where images come from: a folder of folders, scikit-learn's digits, and made-up ones for trying things out."""
+"""Sources of images: folders, the digits of scikit-learn, and made-up images for tests."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,21 +17,25 @@ _SIDE = 8  # pixels of a made-up image
 
 @dataclass(frozen=True)
 class ImageFolder:
-    """``folder/class/*.png``, or ``folder/train/class/*.png`` with ``validation`` and ``test`` beside ``train``."""
+    """A folder with one subfolder of images per class.
+
+    The images are ``folder/<class>/*.png``, or ``folder/train/<class>/*.png`` with ``validation`` and ``test`` beside
+    ``train``.
+    """
 
     folder: str | Path
 
     def read(self) -> Mapping[str, Records]:
-        """Returns the paths of the images in the order of their names; the label is the name of their folder."""
+        """Returns the paths of the images, sorted by name; the name of the folder is the label."""
         folder = Path(self.folder)
         roles = {role: folder / role for role in ROLES if _classes(folder / role)}
         if roles and "train" not in roles:
-            raise WsrError(f"{folder}: found {', '.join(roles)} but no train with a folder for each class")
+            raise WsrError(f"{folder}: found {', '.join(roles)}, but no folder train with one subfolder per class")
         return {role: _records(place) for role, place in (roles or {"train": folder}).items()}
 
 
 def holds_images(folder: Path) -> bool:
-    """Whether ``folder`` is one that ``ImageFolder`` reads."""
+    """Returns whether ``ImageFolder`` can read ``folder``."""
     return any(_classes(place) for place in (folder, *(folder / role for role in ROLES)))
 
 
@@ -47,17 +51,17 @@ def _is_image(path: Path) -> bool:
 def _records(folder: Path) -> Records:
     paths = [path for place in _classes(folder) for path in sorted(filter(_is_image, place.iterdir()))]
     others = sum(not _is_image(path) for place in _classes(folder) for path in place.iterdir())
-    notes = (f"{folder}: {others} files that are no images left out",) if others else ()
+    notes = (f"{folder}: left out {others} files that are not images",) if others else ()
     columns: dict[str, list] = {"image": paths, "label": [path.parent.name for path in paths]}
     return Records(str(folder), columns, range(1, len(paths) + 1), unit="image", notes=notes)
 
 
 @dataclass(frozen=True)
 class Digits:
-    """The 1,797 handwritten digits of 8 by 8 pixels that come with scikit-learn (Alpaydin and Kaynak 1998)."""
+    """The 1,797 handwritten digits (8 by 8 pixels) of scikit-learn (Alpaydin and Kaynak 1998)."""
 
     def read(self) -> Mapping[str, Records]:
-        """Returns the digits, their 17 levels of grey stretched to 8 bits."""
+        """Returns the digits, with their 17 levels of grey scaled to 0 to 255."""
         from sklearn.datasets import load_digits
 
         found = load_digits()
@@ -68,7 +72,7 @@ class Digits:
 
 @dataclass(frozen=True)
 class MadeUpImages:
-    """Grey images: a pattern of their class over one of ten of their dataset, and noise.
+    """Random grey images: the pattern of the image's class, plus one of ten patterns of the dataset, plus noise.
 
     Datasets of a family share the patterns of the two classes, as those of ``MadeUp`` share words.
     """
@@ -79,7 +83,7 @@ class MadeUpImages:
     signal: float = 1.0
 
     def read(self) -> Mapping[str, Records]:
-        """Returns the images, the same in every process."""
+        """Returns the images; they are the same in every process."""
         draw = generator(0, "made up images", self.family, self.dataset)
         of_classes = [_pattern(self.family, f"class {label}") for label in range(2)]
         others = [_pattern(self.family, self.dataset, number) for number in range(10)]
@@ -94,5 +98,5 @@ class MadeUpImages:
 
 
 def _pattern(*names: str | int) -> Float[np.ndarray, "8 8"]:
-    """Blocks of two by two pixels, so that there is something to see."""
+    """Returns a random pattern of 2 by 2 blocks, coarse enough to be seen."""
     return np.kron(generator(0, "made up pattern", *names).standard_normal((_SIDE // 2, _SIDE // 2)), np.ones((2, 2)))

@@ -1,4 +1,4 @@
-"""Images and their labels: from raw cells to a split that an encoder of images reads."""
+"""Turns raw cells into splits of images and labels."""
 
 import hashlib
 import io
@@ -20,7 +20,7 @@ Labels = Int32[np.ndarray, " images"] | Float32[np.ndarray, " images"]
 
 @dataclass(frozen=True, eq=False)
 class ImageSplit:
-    """Prepared images, all of one size; what ``wsr.data.dataset.Split`` is for texts."""
+    """Normalised images of one size, and their labels."""
 
     pixel_values: Float32[np.ndarray, "images height width channels"]
     labels: Labels
@@ -30,31 +30,31 @@ class ImageSplit:
 
     @property
     def lengths(self) -> Int64[np.ndarray, " images"]:
-        """Ones: an image is one thing to be placed in a batch, as a text of one token is."""
+        """One for each image: it takes one place in a batch, as a text of one token does."""
         return np.ones(len(self), np.int64)
 
     @property
     def arrays(self) -> tuple[np.ndarray, ...]:
-        """All that a model can see, shape included."""
+        """All arrays that a model can see, and their shape."""
         return np.array(self.pixel_values.shape), self.pixel_values, self.labels
 
     def content(self, image: int) -> bytes:
-        """What a model sees of one image: equal images have equal content."""
+        """Returns the pixels of one image as bytes: equal images have equal content."""
         return self.pixel_values[image].tobytes()
 
     def take(self, indices: Integer[np.ndarray, " taken"]) -> "ImageSplit":
-        """Returns the images ``indices``, in that order."""
+        """Returns a split of the images ``indices``, in that order."""
         return ImageSplit(self.pixel_values[indices], self.labels[indices])
 
     def followed_by(self, others: Sequence["ImageSplit"]) -> "ImageSplit":
-        """Returns these images and then those of the others."""
+        """Returns a split of these images, followed by those of ``others``."""
         splits = (self, *others)
         return ImageSplit(
             np.concatenate([split.pixel_values for split in splits]), np.concatenate([split.labels for split in splits])
         )
 
     def inputs(self, index: Int32[np.ndarray, "steps batch"]) -> dict[str, np.ndarray]:
-        """Returns the images of each step, zeros where ``index`` is -1; see ``wsr.types.Batch``."""
+        """Returns the images of each step as ``wsr.types.Batch``; zeros where ``index`` is -1."""
         pixel_values = self.pixel_values[index]
         pixel_values[index < 0] = 0
         return {"pixel_values": pixel_values}
@@ -62,19 +62,19 @@ class ImageSplit:
 
 @dataclass(frozen=True, eq=False)
 class ImageExamples:
-    """Checked images and labels of one role."""
+    """Checked images and labels of one role (``train``, ``validation`` or ``test``)."""
 
     pixels: UInt8[np.ndarray, "images height width channels"]
     labels: Labels
     keys: Sequence[str]
-    """The same for images that are the same, before any resizing."""
+    """A hash of each image before resizing: equal images have equal keys."""
     notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def split(self, numbers: Sequence[int], processor: ImageProcessor) -> ImageSplit:
-        """Returns the images ``numbers``, prepared."""
+        """Returns a split of the images ``numbers``, normalised."""
         return ImageSplit(processor.normalise(self.pixels[list(numbers)]), self.labels[list(numbers)])
 
 
@@ -86,11 +86,18 @@ def read_images(
     label_names: tuple[str, ...] = (),
     classes: int | None = None,
 ) -> tuple[dict[str, ImageExamples], tuple[str, ...]]:
-    """Returns the images of each role in the model's size, and the names of the classes.
+    """Returns the images of each role, with the size and channels of the model, and the names of the classes.
 
-    A cell of the column ``columns.text`` is a path, the bytes of a file, or an array of uint8 [height, width] or
-    [height, width, channels]. Labels are read as those of texts.
-    Raises: ``WsrError`` naming the file, or the row and column.
+    Args:
+      records: raw cells, by role. A cell of the image column is a path, the bytes of a file, or a uint8 array
+        ``[height, width]`` or ``[height, width, channels]``.
+      columns: the column of the image (``text``) and that of the label.
+      processor: prepares the images.
+      label_names: names of the classes, as for ``wsr.data.examples.read_examples``.
+      classes: number of classes; 1 reads labels as real numbers.
+
+    Raises:
+      WsrError: naming the file, or the row and column.
     """
     labels, names = read_labels(records, columns, label_names=label_names, classes=classes)
     refuse_one_label(records["train"], columns, labels["train"], names)
@@ -99,7 +106,7 @@ def read_images(
 
 def _examples(table: Records, columns: Columns, labels: Labels, processor: ImageProcessor) -> ImageExamples:
     if not isinstance(columns.text, str) or columns.text_pair is not None:
-        raise WsrError(f"{table.origin}: images are read from one column; found {', '.join(columns.of_texts)}")
+        raise WsrError(f"{table.origin}: expected one column of images, found {', '.join(columns.of_texts)}")
     pixels = np.empty((len(table), processor.size, processor.size, processor.channels), np.uint8)
     keys = []
     for record, cell in enumerate(table.columns[columns.text]):
@@ -114,11 +121,11 @@ def _examples(table: Records, columns: Columns, labels: Labels, processor: Image
 
 
 def _opened(cell: Any, where: str) -> Any:
-    """Returns the Pillow image that a cell holds, decoded."""
+    """Returns the decoded Pillow image of a cell."""
     import PIL.Image
     import PIL.ImageOps
 
-    # A cell of the hub's, where its library does not decode it.
+    # A cell of a hub dataset that its library has not decoded.
     content = cell.get("bytes") or cell.get("path") if isinstance(cell, Mapping) else cell
     try:
         if isinstance(content, np.ndarray) and content.dtype == np.uint8:
@@ -126,10 +133,10 @@ def _opened(cell: Any, where: str) -> Any:
             return PIL.Image.fromarray(content[..., 0] if grey else content)
         if isinstance(content, bytes | str | Path):
             with PIL.Image.open(io.BytesIO(content) if isinstance(content, bytes) else content) as file:
-                # The way up that the camera noted.
+                # Turn the image upright, as the camera noted it.
                 return PIL.ImageOps.exif_transpose(file.convert(file.mode))
     except Exception as error:  # Pillow's decoders raise many kinds.
-        raise WsrError(f"{where}: not readable as an image: {' '.join(str(error).split())}") from None
+        raise WsrError(f"{where}: cannot be read as an image: {' '.join(str(error).split())}") from None
     raise WsrError(f"{where}: expected an image (a path, bytes, or uint8 pixels), found {type(content).__name__}")
 
 

@@ -1,4 +1,4 @@
-"""One call from a name, a file, a folder or a hub to a dataset in four splits."""
+"""Loads a dataset by name, from a file, a folder or a hub, into four splits."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -36,24 +36,38 @@ def load_dataset(
     label_names: tuple[str, ...] | None = None,
     metric: str | None = None,
 ) -> Dataset:
-    """Returns a dataset, tokenised by a Hugging Face fast tokenizer, in four disjoint splits.
-
-    ``name_or_path`` is looked up in this order: a registered name; a CSV, TSV, JSONL or Parquet file; a
-    folder of such files called train, validation and test, one written by ``save_to_disk``, one that
-    ``tensorflow-datasets`` prepared, or one with a folder of images for each class; ``owner/name`` or
-    ``owner/name:config`` on the Hugging Face hub; ``tfds:name/config`` in the catalogue of TensorFlow Datasets.
+    """Returns a dataset, tokenised or as normalised images, in four disjoint splits.
 
     Args:
-        tokenizer: a checkpoint's; where it is an ``ImageProcessor``, images are read.
-        max_length: tokens that a text is cut to, special tokens included.
-        sizes: texts (or images) of each split, by its name; a split that is not named keeps all its texts.
-        seed: draws the subsample of ``finetune``.
-        columns, family, classes, label_names, metric: override what the table says, or say it for a path;
-            without ``columns`` a path has ``text`` (or ``image``), ``label`` and, for pairs, ``text_pair``;
-            ``classes=1`` is regression.
+      name_or_path: the first of these that fits:
 
-    Raises: ``WsrError`` naming file, row and column for whatever is wrong with the data, or where texts are given to
-        a model of images or the reverse.
+        - the name of a registered dataset;
+        - a CSV, TSV, JSONL or Parquet file;
+        - a folder: of such files named train, validation and test; written by ``save_to_disk`` of ``datasets``;
+          prepared by ``tensorflow-datasets``; or with one subfolder of images per class;
+        - ``owner/name`` or ``owner/name:config`` on the Hugging Face hub;
+        - ``tfds:name/config`` in the catalogue of TensorFlow Datasets.
+      tokenizer: the processor of a checkpoint: a Hugging Face fast tokenizer, or an ``ImageProcessor`` to read images.
+      max_length: longest text in tokens, special tokens included; longer texts are truncated.
+      sizes: number of texts or images of each split, by the name of the split; other splits keep all.
+      seed: draws the subsample of ``finetune``; the other splits are the same for every seed.
+      columns: the columns of text and label. By default ``text`` (or ``image``), ``label`` and, if it exists,
+        ``text_pair``. This and the arguments below override those of a registered dataset.
+      family: the task family, such as ``nli``.
+      classes: number of classes; 1 is regression.
+      label_names: names of the classes, in the order of their numbers.
+      metric: a name in ``wsr.data.metrics.METRICS``.
+
+    Raises:
+      WsrError: naming the file, row and column of bad data; or if the model reads images and the dataset holds texts,
+        or the reverse.
+
+    Example:
+      >>> import wsr
+      >>> tiny = wsr.load("tiny")
+      >>> data = wsr.load_dataset("made_up_a1", tiny.processor, max_length=48, sizes={"finetune": 100})
+      >>> {name: len(split) for name, split in data.splits.items()}
+      {'finetune': 100, 'probe': 60, 'validation': 40, 'test': 60}
     """
     spec = spec_of(str(name_or_path))
     refuse_other_kind(spec, tokenizer)
@@ -101,7 +115,14 @@ def load_dataset(
 
 
 def spec_of(name: str) -> DatasetSpec:
-    """Returns the table's line for ``name``, or one for a path or a name of a hub; see ``load_dataset``."""
+    """Returns the registered dataset ``name``, or a new spec for a path or the name of a hub dataset.
+
+    Args:
+      name: see ``load_dataset``.
+
+    Raises:
+      WsrError: if ``name`` is neither; the message lists the nearest names.
+    """
     if name in registered():
         return find(name)
     if name.startswith("tfds:"):
@@ -112,7 +133,7 @@ def spec_of(name: str) -> DatasetSpec:
         return _local(path)
     if path.suffix in SUFFIXES:
         raise WsrError(f"{path}: no such file")
-    # The hub's own rule: one owner and one name; anything deeper, or from the root, is a path.
+    # On the hub a name is owner/name; anything deeper, or from the root, is a path.
     if name.count("/") == 1 and not name.startswith((".", "/", "~")) and not name.endswith("/"):
         hub, _, config = name.partition(":")
         spoken = hub.rpartition("/")[2] + (f"_{config}" if config else "")
@@ -124,11 +145,11 @@ def _local(path: Path) -> DatasetSpec:
     path = path.absolute()
     files = find_files(path)
     if files is not None:
-        # train.csv says nothing; its folder does.
+        # A file called train.csv takes the name of its folder.
         name = path.name if path.is_dir() else path.parent.name if path.stem == "train" else path.stem
         return DatasetSpec(name, "general", files)
     if not path.is_dir():
-        raise WsrError(f"{path}: expected a file that ends in {', '.join(SUFFIXES)}, or a folder")
+        raise WsrError(f"{path}: expected a file ending in {', '.join(SUFFIXES)}, or a folder")
     if (path / "features.json").is_file():
         # The catalogue's folders are name/version or name/config/version.
         return DatasetSpec(path.parent.name, "general", Tfds(str(path)), reads=None)
@@ -140,14 +161,16 @@ def _local(path: Path) -> DatasetSpec:
 
 
 def refuse_other_kind(spec: DatasetSpec, tokenizer: Any) -> None:
-    """Raises where the dataset is known to hold texts and the model reads images, or the reverse."""
+    """Raises WsrError if the dataset holds texts and the model reads images, or the reverse."""
     wanted: Reads = "images" if isinstance(tokenizer, ImageProcessor) else "text"
     if spec.reads not in (wanted, None):
-        raise WsrError(f"{spec.name} is a dataset of {spec.reads}, the model reads {wanted}; choose another of either")
+        raise WsrError(
+            f"{spec.name} is a dataset of {spec.reads}, but the model reads {wanted}; choose another dataset or model"
+        )
 
 
 def pair_if_there(records: Mapping[str, Records]) -> Columns:
-    """Returns the usual columns, with that of a pair where there is one."""
+    """Returns the default columns, with ``text_pair`` if the records have it."""
     return Columns(text_pair="text_pair" if "text_pair" in records["train"].columns else None)
 
 

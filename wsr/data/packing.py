@@ -1,6 +1,6 @@
-"""Packs texts into rows, several to a row: padding is the first waste of an encoder. Images are never packed.
+"""Packs several texts into one row, so that an encoder wastes little time on padding. Images are not packed.
 
-Packed batches have the arrays of ``wsr.types.Batch``, stacked over steps. A text never crosses a row.
+Packed batches hold the arrays of ``wsr.types.Batch``, stacked over steps. No text crosses the end of a row.
 """
 
 from dataclasses import dataclass, replace
@@ -16,18 +16,23 @@ Indices = Int64[np.ndarray, " texts"]
 
 @dataclass(frozen=True, eq=False)
 class Batches:
-    """Batches of one split, stacked over steps; NumPy arrays, moved to a device by their user."""
+    """Batches of one split, stacked over steps, as NumPy arrays in host memory."""
 
     inputs: dict[str, np.ndarray]
-    """Of texts int32: token_ids, token_types, positions, text_ids [steps, rows, length]; starts [steps, batch].
-    Of images in evaluation float32: pixel_values [steps, batch, height, width, channels]. In training, where every
-    epoch has the same images again, int32: images [steps, batch], their numbers in the split."""
+    """The arrays of ``wsr.types.Batch``, stacked over steps.
+
+    - Texts, int32: ``token_ids``, ``token_types``, ``positions`` and ``text_ids`` ``[steps, rows, length]``; ``starts``
+      ``[steps, batch]``.
+    - Images for evaluation, float32: ``pixel_values`` ``[steps, batch, height, width, channels]``.
+    - Images for training, int32: ``images`` ``[steps, batch]``, their indices in the split, because every epoch repeats
+      the same images.
+    """
     labels: Int32[np.ndarray, "steps batch"] | Float32[np.ndarray, "steps batch"]
     """0 in padding slots."""
     index: Int32[np.ndarray, "steps batch"]
-    """Which text of the split is in the slot; -1 where there is none."""
+    """Index in the split of the text in each slot; -1 in padding slots."""
     tokens: int
-    """Real tokens, or images; padding is not counted."""
+    """Number of tokens or images, without padding."""
 
 
 def training_batches(
@@ -42,16 +47,37 @@ def training_batches(
 ) -> Batches:
     """Returns ``steps`` batches of exactly ``batch_size`` texts, reshuffled each epoch.
 
-    Epochs follow one another without a break: what an epoch leaves over opens the next batch.
-    ``packed=False`` gives one text a row. ``rows`` defaults to what the fullest step needs.
-    Raises: ``WsrError`` where ``rows`` is too few or a text is longer than ``row_length``.
+    Epochs follow one another without a gap: a batch may hold the last texts of one epoch and the first of the next.
+
+    Args:
+      split: texts or images.
+      batch_size: texts per step.
+      steps: number of steps.
+      generator: draws the order of each epoch.
+      row_length: tokens per row.
+      rows: rows per step; None takes the number that the fullest step needs.
+      packed: whether rows hold several texts; if not, one text per row.
+
+    Raises:
+      WsrError: if ``rows`` is too small, a text is longer than ``row_length``, or there are no texts.
+
+    Example:
+      >>> import numpy as np, wsr
+      >>> from wsr.data.packing import training_batches
+      >>> data = wsr.load_dataset("made_up_a1", wsr.load("tiny").processor, max_length=48)
+      >>> texts = data.splits["finetune"]
+      >>> batches = training_batches(texts, batch_size=16, steps=4, generator=np.random.default_rng(0))
+      >>> batches.labels.shape, batches.inputs["token_ids"].shape[::2]
+      ((4, 16), (4, 128))
     """
     plan = _training_plan(split, batch_size, steps, generator, row_length, packed)
     needed = plan.rows_needed()
     if rows is None:
         rows = needed
     elif rows < needed:
-        raise WsrError(f"packing: the fullest of {steps} steps needs {needed} rows of {row_length}, got rows={rows}")
+        raise WsrError(
+            f"packing: the fullest of {steps} steps needs {needed} rows of {row_length} tokens, found rows={rows}"
+        )
     return _fill(split, plan, steps, rows, batch_size, row_length)
 
 
@@ -64,15 +90,35 @@ def rows_needed(
     row_length: int = 128,
     packed: bool = True,
 ) -> int:
-    """Returns the rows that ``training_batches`` would choose, so that members can share the largest.
+    """Returns the rows per step that ``training_batches`` would choose, so that members can share the largest number.
 
-    Draws from ``generator`` what ``training_batches`` draws: give that call a fresh one of the same stream.
+    Args:
+      split: texts or images.
+      batch_size: texts per step.
+      steps: number of steps.
+      generator: draws the order of each epoch. It is advanced as by ``training_batches``; give that call a new
+        generator of the same seed.
+      row_length: tokens per row.
+      packed: whether rows hold several texts.
+
+    Raises:
+      WsrError: if a text is longer than ``row_length``, or there are no texts.
     """
     return _training_plan(split, batch_size, steps, generator, row_length, packed).rows_needed()
 
 
 def evaluation_batches(split: AnySplit, *, rows: int, row_length: int = 128, packed: bool = True) -> Batches:
-    """Returns every text of ``split`` once, packed over the whole split, in steps of ``rows`` rows."""
+    """Returns every text of a split once, packed over the whole split.
+
+    Args:
+      split: texts or images.
+      rows: rows per step.
+      row_length: tokens per row.
+      packed: whether rows hold several texts.
+
+    Raises:
+      WsrError: if a text is longer than ``row_length``.
+    """
     lengths = _checked_lengths(split, row_length)
     row, column = _pack(lengths, row_length) if packed else _one_a_row(len(split))
     step, row = _deal(row, rows)
@@ -86,9 +132,15 @@ def evaluation_batches(split: AnySplit, *, rows: int, row_length: int = 128, pac
 
 
 def rows_a_step(split: AnySplit, wanted: int, *, row_length: int = 128, packed: bool = True) -> int:
-    """Returns about ``wanted`` rows, so many that ``evaluation_batches`` leaves the fewest rows of its last step empty.
+    """Returns a number of rows per step, near ``wanted``, that leaves few rows of the last step empty.
 
-    One of three sizes: each is a program of its own.
+    It is one of three numbers, because each number of rows compiles one more program.
+
+    Args:
+      split: texts or images.
+      wanted: rows per step.
+      row_length: tokens per row.
+      packed: whether rows hold several texts.
     """
     lengths = _checked_lengths(split, row_length)
     needed = int((_pack(lengths, row_length) if packed else _one_a_row(len(split)))[0].max(initial=0)) + 1
@@ -97,7 +149,7 @@ def rows_a_step(split: AnySplit, wanted: int, *, row_length: int = 128, packed: 
 
 
 def row_length_for(wanted: int, *splits: AnySplit) -> int:
-    """Returns the length of rows that hold every text: ``wanted``, or the longest text rounded up to 16 tokens."""
+    """Returns a row length that fits every text: ``wanted``, or the longest text rounded up to a multiple of 16."""
     longest = max((int(split.lengths.max()) for split in splits if len(split)), default=1)
     return max(wanted, -(-longest // 16) * 16)
 
@@ -107,9 +159,15 @@ def in_text_order(
     index: Int32[np.ndarray, "steps batch"],
     texts: int,
 ) -> Shaped[Array | np.ndarray, "{texts} ..."]:
-    """Returns ``values`` of ``evaluation_batches`` with one entry a text, in the split's order.
+    """Returns values of ``evaluation_batches`` in the order of the split, with one entry per text.
 
-    Raises: ``ValueError`` where ``index`` does not hold each of ``texts`` texts once.
+    Args:
+      values: one entry per slot.
+      index: the index of the batches.
+      texts: number of texts of the split.
+
+    Raises:
+      ValueError: if ``index`` does not hold each of ``texts`` texts once.
     """
     flat = index.ravel()
     slots = np.flatnonzero(flat >= 0)
@@ -122,7 +180,7 @@ def in_text_order(
 
 @dataclass(frozen=True)
 class _Plan:
-    """Where each text goes: parallel arrays, one entry a placed text."""
+    """The place of each text: parallel arrays with one entry per placed text."""
 
     texts: Indices
     step: Indices
@@ -138,7 +196,9 @@ def _training_plan(
     split: AnySplit, batch_size: int, steps: int, generator: np.random.Generator, row_length: int, packed: bool
 ) -> _Plan:
     if not len(split) or batch_size < 1 or steps < 1:
-        raise WsrError(f"training needs texts, steps and a batch: got {len(split)}, {steps} and {batch_size}")
+        raise WsrError(
+            f"training: expected texts, steps and a batch size; found {len(split)}, {steps} and {batch_size}"
+        )
     lengths = _checked_lengths(split, row_length)
     placed = steps * batch_size
     epochs = -(-placed // len(split))
@@ -156,8 +216,8 @@ def _checked_lengths(split: AnySplit, row_length: int) -> Indices:
     lengths = split.lengths
     if len(lengths) and lengths.max() > row_length:
         raise WsrError(
-            f"packing: text {lengths.argmax()} has {lengths.max()} tokens, more than a row of {row_length}; "
-            f"load the dataset with max_length={row_length} or pack longer rows"
+            f"packing: text {lengths.argmax()} has {lengths.max()} tokens, more than the row length {row_length}; "
+            f"load the dataset with max_length={row_length}, or use longer rows"
         )
     if len(lengths) and lengths.min() < 1:
         raise WsrError(f"packing: text {lengths.argmin()} has no tokens")
@@ -167,13 +227,14 @@ def _checked_lengths(split: AnySplit, row_length: int) -> Indices:
 def _pack(lengths: Indices, row_length: int) -> tuple[Indices, Indices]:
     """Returns each text's row and its column in the row, by best-fit decreasing.
 
-    Source: Johnson, Near-optimal bin packing algorithms, 1973: at most 11/9 of the fewest rows, and a few.
+    It uses at most about 11/9 of the smallest possible number of rows (Johnson, Near-optimal bin packing algorithms,
+    1973).
     """
     row = np.empty(len(lengths), np.int64)
     column = np.empty(len(lengths), np.int64)
     rows_with_room: list[list[int]] = [[] for _ in range(row_length + 1)]
-    # Bit c is set where some row has exactly c free places: the tightest fit is then the lowest bit at or
-    # above the length, found without looking at the rows.
+    # Bit c is set if some row has exactly c free places. The tightest fit is then the lowest bit at or above the
+    # length, and no row has to be searched.
     rooms = 0
     rows = 0
     for text in np.argsort(-lengths, kind="stable").tolist():
@@ -200,10 +261,10 @@ def _one_a_row(texts: int) -> tuple[Indices, Indices]:
 def _deal(row: Indices, rows: int) -> tuple[Indices, Indices]:
     """Cuts packed rows into steps of ``rows``; returns each text's step and its row in the step.
 
-    Rows of many short texts are dealt evenly: the fullest step sets the number of slots of them all.
+    Rows with many short texts are spread evenly, because the fullest step sets the number of slots of all steps.
     """
     if rows < 1:
-        raise WsrError(f"packing: a step needs at least one row, got rows={rows}")
+        raise WsrError(f"packing: expected at least one row per step, found rows={rows}")
     texts_of_row = np.bincount(row)
     steps = -(-len(texts_of_row) // rows)
     rank = np.empty(len(texts_of_row), np.int64)

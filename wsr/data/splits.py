@@ -1,6 +1,7 @@
-"""Four disjoint splits: which text (or image) is in which depends on the dataset alone, never on a size or a seed.
+"""Cuts a dataset into four disjoint splits.
 
-So a probe's text is unseen by every member of the dataset, whatever the member's size and seed.
+The split of a text or image depends on the dataset alone, never on a size or a seed. So no member of the dataset,
+whatever its size and seed, has seen a text of the probe split.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,10 +16,10 @@ from wsr.errors import WsrError
 from wsr.runtime.seeds import generator
 
 PARTS = {"finetune": 0.60, "probe": 0.15, "validation": 0.10, "test": 0.15}
-"""Share of ``train`` that each split gets; a split that the source brings itself takes no share."""
+"""Share of ``train`` that each split gets. A split that the source provides takes no share."""
 
 Place = tuple[str, int]
-"""Role and number of an example."""
+"""The role and index of an example."""
 
 
 def choose_splits(
@@ -26,15 +27,22 @@ def choose_splits(
 ) -> tuple[dict[str, list[Place]], tuple[str, ...]]:
     """Returns the examples of each split, and notes on texts that occur more than once.
 
-    Texts that are equal but for white space and capitals, and equal images, stay together in one split; where the
-    source's own test or validation split holds one, its copies in ``train`` are left out. ``sizes`` caps a split by
-    a subsample, a smaller one being part of a larger one. ``seed`` draws that of ``finetune`` only: members of
-    different seeds are probed and tested on the same texts.
-    Raises: ``WsrError`` where a split has fewer texts than asked for.
+    Equal images, and texts that differ only in white space and capitals, stay together in one split. If the source's
+    test or validation split holds one of them, its copies in ``train`` are left out.
+
+    Args:
+      name: name of the dataset.
+      roles: the examples of the source, by role.
+      sizes: number of texts or images of a split, by its name. Subsamples are nested: a smaller one is part of a
+        larger one.
+      seed: draws the subsample of ``finetune`` only, so members of all seeds are probed and tested on the same texts.
+
+    Raises:
+      WsrError: if a split does not exist or has fewer texts than ``sizes`` wants, or there are too few different texts.
     """
     unknown = sorted(set(sizes or {}) - set(SPLITS))
     if unknown:
-        raise WsrError(f"{name}: no split is called {unknown[0]!r}; there are {', '.join(SPLITS)}")
+        raise WsrError(f"{name}: no split is called {unknown[0]!r}; choose one of {', '.join(SPLITS)}")
     pools, notes = _pools(name, roles)
     chosen = {}
     for split in SPLITS:
@@ -49,7 +57,12 @@ def choose_splits(
 
 
 def dealt(texts: int, wanted: Sequence[str]) -> dict[str, int]:
-    """Returns how many of ``texts`` different ones of ``train`` go to each of the splits that are cut out of it."""
+    """Returns the number of different texts that each split gets.
+
+    Args:
+      texts: number of different texts in ``train``.
+      wanted: the splits to cut out of ``train``.
+    """
     shares = np.array([PARTS[split] for split in wanted])
     counts = 1 + np.floor(shares / shares.sum() * (texts - len(wanted))).astype(int)
     counts[0] += texts - counts.sum()
@@ -77,7 +90,7 @@ def _pools(name: str, roles: Mapping[str, Examples | ImageExamples]) -> tuple[di
         notes.append(f"{name}: {len(train) - len(groups)} repeated {things} kept in the split of their first copy")
     wanted = [split for split in SPLITS if split not in pools]
     if len(groups) < len(wanted):
-        raise WsrError(f"{name}: {len(groups)} different texts are too few for splits {', '.join(wanted)}")
+        raise WsrError(f"{name}: {len(groups)} different texts are too few for the splits {', '.join(wanted)}")
     members = list(groups.values())
     for split, part in zip(wanted, _cut(len(groups), wanted, name), strict=True):
         pools[split] = [("train", at) for group in part for at in members[group]]
@@ -85,7 +98,7 @@ def _pools(name: str, roles: Mapping[str, Examples | ImageExamples]) -> tuple[di
 
 
 def _cut(groups: int, wanted: Sequence[str], name: str) -> list[Int64[np.ndarray, " groups"]]:
-    """Deals groups of equal texts to the splits by their shares, each split at least one."""
+    """Distributes groups of equal texts to the splits by their shares; each split gets at least one."""
     ends = np.cumsum([*dealt(groups, wanted).values()])
     return np.split(generator(0, name, "splits").permutation(groups), ends[:-1])
 
@@ -98,7 +111,7 @@ def _keys(examples: Examples | ImageExamples) -> list[tuple[str, str]]:
 
 
 def _plain(text: str) -> str:
-    # Capitals too: to an uncased model "YAY" and "yay" are one text.
+    # Capitals too: for an uncased model "YAY" and "yay" are the same text.
     return " ".join(text.casefold().split())
 
 
@@ -107,4 +120,4 @@ def _unless_taken(role: str, keys: list[tuple[str, str]], taken: set[tuple[str, 
 
 
 def _left_out(name: str, what: str, count: int) -> list[str]:
-    return [f"{name}: {count} {what} left out: a held-out split holds them too"] if count else []
+    return [f"{name}: left out {count} {what} that a held-out split also holds"] if count else []

@@ -1,4 +1,4 @@
-"""The registry of datasets: the packaged corpora, the 36 datasets of the paper, and what a user registers."""
+"""The registry of datasets: packaged corpora, the 36 datasets of the paper, made-up ones, and those you register."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,41 +20,72 @@ FAMILIES = ("general", "nli", "topic", "sentiment", "twitter")
 
 @dataclass(frozen=True)
 class DatasetSpec:
-    """One line of the table: where a dataset comes from and how it is read and scored."""
+    """A registered dataset: where it comes from, and how it is read and scored.
+
+    Raises:
+      WsrError: if the metric is unknown or does not suit the labels.
+
+    Example:
+      >>> from wsr.data import Columns, DatasetSpec
+      >>> from wsr.data.files import Files
+      >>> DatasetSpec("reviews", "sentiment", Files("reviews.csv"), Columns("body", label="stars"), classes=5).metric
+      'accuracy'
+    """
 
     name: str
     family: str
+    """The task family, such as ``nli``."""
     source: Source
+    """Reads the raw cells."""
     columns: Columns = Columns()  # noqa: RUF009 frozen, so one default serves all
     classes: int | None = None
-    """1 for regression; None takes as many classes as ``train`` has labels."""
+    """Number of classes; 1 for regression; None takes as many as ``train`` has labels."""
     label_names: tuple[str, ...] = ()
+    """Names of the classes, in the order of their numbers; empty if the source declares them or labels are numbers."""
     metric: str = "accuracy"
+    """A name in ``wsr.data.metrics.METRICS``."""
     drop_empty: bool = False
-    """Leaves rows without text out, with a note of how many, where such rows are known to be there."""
+    """Whether rows without text are left out and counted in a note; otherwise they raise an error."""
     reads: Reads | None = "text"
-    """What the examples are; None is for a source that may hold either."""
+    """Whether the examples are texts or images; None if the source may hold either."""
 
     def __post_init__(self) -> None:
-        """Raises: ``WsrError`` for an unknown metric, or one that does not go with the labels."""
         if self.metric not in METRICS:
-            raise WsrError(f"{self.name}: no metric is called {self.metric!r}; there are {', '.join(METRICS)}")
+            raise WsrError(f"{self.name}: no metric is called {self.metric!r}; choose one of {', '.join(METRICS)}")
         if (self.metric in REGRESSION_METRICS) != (self.classes == 1):
             raise WsrError(
-                f"{self.name}: metric {self.metric!r} does not go with classes={self.classes}; "
-                f"regression is classes=1 with {' or '.join(REGRESSION_METRICS)}"
+                f"{self.name}: metric {self.metric!r} does not fit classes={self.classes}; "
+                f"regression needs classes=1 and the metric {' or '.join(REGRESSION_METRICS)}"
             )
 
 
 def register(spec: DatasetSpec) -> None:
-    """Adds a dataset to the table. Raises: ``WsrError`` where the name is taken by another."""
+    """Registers a dataset, so that ``load_dataset`` finds it by name.
+
+    Args:
+      spec: the dataset.
+
+    Raises:
+      WsrError: if another dataset has the name.
+
+    Example:
+      >>> import wsr
+      >>> from wsr.data.made_up import MadeUp
+      >>> wsr.data.register(wsr.data.DatasetSpec("short_texts", "made_up", MadeUp("made_up", "short_texts", texts=80)))
+      >>> len(wsr.load_dataset("short_texts", wsr.load("tiny").processor).splits["finetune"])
+      48
+    """
     if _TABLE.get(spec.name, spec) != spec:
-        raise WsrError(f"a dataset called {spec.name!r} is registered already; choose another name")
+        raise WsrError(f"another dataset called {spec.name!r} is already registered; choose another name")
     _TABLE[spec.name] = spec
 
 
 def find(name: str) -> DatasetSpec:
-    """Returns the registered dataset. Raises: ``WsrError`` with the nearest names."""
+    """Returns a registered dataset by name.
+
+    Raises:
+      WsrError: if no dataset has this name; the message lists the nearest names.
+    """
     if name in _TABLE:
         return _TABLE[name]
     raise WsrError(
@@ -85,7 +116,7 @@ def _packaged() -> Iterator[DatasetSpec]:
         source = Packaged("20newsgroups", "topics", categories=categories)
         yield DatasetSpec(name, "topic", source, classes=classes)
     yield DatasetSpec("reuters_r8", "topic", Packaged("reuters-r8", "topics"), classes=8)
-    # Two of the tweets are nothing but a link.
+    # Two of the tweets are only a link.
     yield DatasetSpec(
         "election_tweets",
         "author",
@@ -217,7 +248,7 @@ def _images() -> Iterator[DatasetSpec]:
 
 
 PACKAGED = tuple(spec.name for spec in _packaged())
-"""Names of the corpora that need a package index only."""
+"""Names of the packaged corpora, which need only a package index."""
 PAPER = tuple(spec.name for spec in _paper())
 """Names of the 36 datasets of the paper."""
 _TABLE = {spec.name: spec for spec in (*_packaged(), *_paper(), *_made_up(), *_images())}
@@ -233,5 +264,11 @@ _SHARED_TEXTS = (
 
 
 def overlapping(name: str) -> frozenset[str]:
-    """Returns the dataset itself and all registered datasets known to hold some of the same texts."""
+    """Returns a dataset's name and those of all registered datasets known to share texts with it.
+
+    Example:
+      >>> from wsr.data.table import overlapping
+      >>> sorted(overlapping("sst2"))
+      ['rotten_tomatoes', 'sst2', 'sst5', 'vader_movie']
+    """
     return frozenset({name}.union(*(group for group in _SHARED_TEXTS if name in group)))

@@ -1,4 +1,4 @@
-"""Texts without labels: what the loss of a language model is taken on."""
+"""Texts without labels, for the loss of a language model."""
 
 import hashlib
 from dataclasses import dataclass
@@ -22,26 +22,32 @@ _WHOLE = 2**30  # tokens; no text is cut
 
 @dataclass(frozen=True, eq=False)
 class Texts:
-    """Tokenised texts in windows that lie end to end: a long text goes on in the next window."""
+    """Tokenised texts, cut into windows; a long text continues in the next window."""
 
     name: str
     windows: Split
-    """Its labels mean nothing."""
+    """The windows of all texts, in order. Their labels have no meaning."""
     first_window: Int64[np.ndarray, " texts"]
+    """Index of each text's first window."""
     content_hash: str
+    """sha256 of the tokens and windows."""
     notes: tuple[str, ...] = ()
-    """What was left out on the way here, with counts."""
+    """Which texts were left out while reading, with counts."""
 
     def __len__(self) -> int:
         return len(self.first_window)
 
     @property
     def predicted(self) -> Int64[np.ndarray, " texts"]:
-        """Tokens of each text that follow another in their window: those whose loss is taken."""
+        """Number of predicted tokens of each text: all but the first token of each window."""
         return np.add.reduceat(self.windows.lengths - 1, self.first_window)
 
     def mean_losses(self, of_windows: Float[np.ndarray, "points windows"]) -> Float[np.ndarray, "points texts"]:
-        """Returns the mean loss of each text's predicted tokens from the mean over all tokens of each window."""
+        """Returns the mean loss over each text's predicted tokens.
+
+        Args:
+          of_windows: loss of each window: the sum over its predicted tokens divided by its number of tokens.
+        """
         sums = of_windows.astype(np.float64) * self.windows.lengths
         return np.add.reduceat(sums, self.first_window, axis=1) / self.predicted
 
@@ -54,19 +60,28 @@ def load_texts(
     size: int | None = None,
     columns: Columns | None = None,
 ) -> Texts:
-    """Returns texts of anything that ``load_dataset`` reads, and of files without labels.
+    """Returns the texts of anything that ``load_dataset`` reads, or of files without labels.
 
-    A ``.txt`` file holds a text a line, a folder of them a text a file. What holds nothing but text cannot have trained
-    a member here and is taken whole; of anything else only the test split is, which no member saw.
+    A ``.txt`` file holds one text per line; a folder of ``.txt`` files holds one text per file. A source without
+    labels is used whole, because no member can have been fine-tuned on it here. Of a labelled dataset only the test
+    split is used, which no member has seen.
 
     Args:
-        name_or_path: see ``load_dataset``.
-        tokenizer: a Hugging Face fast tokenizer.
-        max_length: tokens of a window.
-        size: texts at most, drawn as ``load_dataset`` draws them.
-        columns: of text, pair and label, where they have other names.
+      name_or_path: see ``wsr.load_dataset``.
+      tokenizer: a Hugging Face fast tokenizer.
+      max_length: tokens per window.
+      size: largest number of texts, drawn at random but always the same; None takes all.
+      columns: the columns of text and label, if they have other names.
 
-    Raises: ``WsrError`` naming file, row and column, or where no text has two tokens.
+    Raises:
+      WsrError: naming the file, row and column of bad data; or if no text has two tokens.
+
+    Example:
+      >>> import wsr
+      >>> from wsr.data.texts import load_texts
+      >>> texts = load_texts("made_up_a1", wsr.load("tiny").processor, max_length=16)
+      >>> len(texts), int(texts.windows.lengths.max())
+      (60, 16)
     """
     spec = spec_of(str(name_or_path))
     refuse_other_kind(spec, tokenizer)
@@ -85,9 +100,9 @@ def load_texts(
     whole = _tokenised(places, roles, tokenizer)
     long_enough = np.flatnonzero(whole.lengths >= 2)
     if not len(long_enough):
-        raise WsrError(f"{spec.name}: no text has two tokens, so none has a token to predict")
+        raise WsrError(f"{spec.name}: no text has two tokens, so there is no token to predict")
     if len(long_enough) < len(whole):
-        notes = (*notes, f"{spec.name}: {len(whole) - len(long_enough)} texts of less than two tokens left out")
+        notes = (*notes, f"{spec.name}: left out {len(whole) - len(long_enough)} texts with fewer than two tokens")
     windows, first_window = _cut(whole.take(long_enough), max_length)
     return Texts(spec.name, windows, first_window, _hash(windows, first_window), notes)
 
@@ -100,9 +115,9 @@ def _tokenised(places: list[Place], roles: dict[str, Examples], tokenizer: Any) 
 
 
 def _cut(whole: Split, max_length: int) -> tuple[Split, Int64[np.ndarray, " texts"]]:
-    """Returns windows of at most ``max_length`` tokens, and the first of each text."""
+    """Returns windows of at most ``max_length`` tokens, and the index of each text's first window."""
     if max_length < 2:
-        raise WsrError(f"max_length={max_length}: a window needs two tokens")
+        raise WsrError(f"max_length={max_length}: expected at least two tokens per window")
     windows = -(-whole.lengths // max_length)
     first_window = np.cumsum(windows) - windows
     within = np.arange(windows.sum()) - np.repeat(first_window, windows)

@@ -1,4 +1,4 @@
-"""TensorFlow Datasets, read without TensorFlow: only the array_record format allows that."""
+"""Reads TensorFlow Datasets without TensorFlow, which only the array_record format allows."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,15 +11,19 @@ from wsr.errors import WsrError
 
 @dataclass(frozen=True)
 class Tfds:
-    """One dataset of the catalogue (``glue/mnli``), or a folder that TensorFlow Datasets prepared."""
+    """A dataset of the catalogue (such as ``glue/mnli``), or a folder that TensorFlow Datasets has prepared."""
 
     name: str
     splits: Mapping[str, str] = field(default_factory=dict)
-    """Role -> split of the catalogue; none takes the splits called as the roles."""
+    """The split of the catalogue for each role; if empty, splits named like the roles."""
     data_dir: str | Path | None = None
 
     def read(self) -> Mapping[str, Records]:
-        """Returns the records by role. Raises: ``WsrError`` where the dataset cannot be prepared or read."""
+        """Returns the records by role.
+
+        Raises:
+          WsrError: if the dataset cannot be prepared or read.
+        """
         builder = self._builder()
         found = builder.info.splits
         splits = self.splits or {role: role for role in ("train", "validation", "test") if role in found}
@@ -33,7 +37,7 @@ class Tfds:
             import array_record  # noqa: F401
             import tensorflow_datasets
 
-            # Without TensorFlow the package does not register these of itself.
+            # Without TensorFlow the package does not register these by itself.
             import tensorflow_datasets.text
         except ImportError as error:
             raise WsrError(f"{self.name}: needs {error.name}: run pip install 'wsr[tfds]'") from None
@@ -42,11 +46,11 @@ class Tfds:
                 return tensorflow_datasets.builder_from_directory(self.name)
             builder = tensorflow_datasets.builder(self.name, data_dir=self.data_dir, file_format="array_record")
             builder.download_and_prepare()
-        except Exception as error:  # builders raise whatever their own code meets
+        except Exception as error:  # builders raise all kinds of errors
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise WsrError(
-                f"{self.name}: tensorflow-datasets cannot prepare it: {reason}; prepare it where the network "
-                f"is open, with file_format='array_record', and name its folder here"
+                f"{self.name}: tensorflow-datasets cannot prepare it: {reason}; prepare it on a machine with network "
+                f"access, with file_format='array_record', and give its folder here"
             ) from None
         return builder
 
@@ -58,7 +62,7 @@ class Tfds:
         except (NotImplementedError, ImportError, ValueError, OSError) as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise WsrError(
-                f"{self.name}/{split}: cannot read it without TensorFlow: {reason}; "
+                f"{self.name}/{split}: cannot be read without TensorFlow: {reason}; "
                 f"prepare it with file_format='array_record'"
             ) from None
         where = f"{self.name}/{split}"
@@ -69,7 +73,7 @@ class Tfds:
 
 
 def _plain(cell: Any, where: str, row: int, column: str) -> Any:
-    """Returns a text, a number, or whatever else the cell holds, as plain Python."""
+    """Returns the content of a cell as a plain Python value."""
     cell = cell.item() if hasattr(cell, "item") and getattr(cell, "ndim", 0) == 0 else cell
     if not isinstance(cell, bytes):
         return cell

@@ -1,4 +1,4 @@
-"""Texts to tokens with a Hugging Face fast tokenizer, once: the result is kept by the hash of its content."""
+"""Tokenises texts with a Hugging Face fast tokenizer, and caches the tokens on disk by a hash of their content."""
 
 import hashlib
 import io
@@ -25,15 +25,22 @@ def tokenise(
     max_length: int,
     tokenizer_hash: str,
 ) -> Split:
-    """Returns the tokens of ``texts``, or of pairs, cut to ``max_length`` with their special tokens.
+    """Returns the tokens of texts or pairs of texts.
 
-    ``tokenizer_hash`` is that of ``hash_tokenizer``. Of a pair the longer text is cut first. Token types are
-    0 where the tokenizer has none (RoBERTa).
-    Raises: ``WsrError`` where ``max_length`` leaves no room for text.
+    Args:
+      texts: the texts, or the first text of each pair.
+      pairs: the second text of each pair; None for single texts.
+      labels: the label of each text.
+      tokenizer: a Hugging Face fast tokenizer. If it has no token types (RoBERTa), all are 0.
+      max_length: longest text in tokens, special tokens included. The longer text of a pair is truncated first.
+      tokenizer_hash: the result of ``hash_tokenizer``, a part of the cache's key.
+
+    Raises:
+      WsrError: if ``max_length`` leaves no room for text.
     """
     special = tokenizer.num_special_tokens_to_add(pair=pairs is not None)
     if max_length <= special:
-        raise WsrError(f"max_length={max_length} leaves no room for text beside {special} special tokens")
+        raise WsrError(f"max_length={max_length} leaves no room for text besides {special} special tokens")
     path = cache_folder() / "tokens" / f"{_content_hash(texts, pairs, tokenizer_hash, max_length)}.npz"
     split = _cached(path, labels)
     if split is None:
@@ -43,9 +50,9 @@ def tokenise(
 
 
 def hash_tokenizer(tokenizer: Any) -> str:
-    """Returns the sha256 of all that makes the tokens of a fast tokenizer."""
+    """Returns the sha256 of all settings of a fast tokenizer that determine its tokens."""
     serialised = json.loads(tokenizer.backend_tokenizer.to_str())
-    # What an earlier call left in the tokenizer; ``tokenise`` asks for its own at each call.
+    # Settings that an earlier call left in the tokenizer; ``tokenise`` sets both at each call.
     serialised.update(truncation=None, padding=None)
     settings = {"tokenizer": serialised, "inputs": tokenizer.model_input_names}
     return hashlib.sha256(json.dumps(settings).encode()).hexdigest()

@@ -1,13 +1,13 @@
-"""The engine: coefficients in, one result a point out.
+"""The engine evaluates points of a region: coefficients in, one result per point out.
 
-settings.py               how the engine works: points at a time, memory, devices, precision, where results are kept
-region_features.py        features of texts under points of a region, chunk of points by chunk
-scoring.py                which points are missing and whose they are; encode; score and keep
+settings.py               points at a time, memory, devices, precision, cache of results
+region_features.py        features of texts under points of a region, one chunk of points at a time
+scoring.py                finds the points without a result, encodes and scores them, saves the results
 probe.py, logistic.py     linear probes for many points at once
 evaluate.py               exact scores: the generalised loss of each point
-lattice.py, surrogate.py  a whole convex hull from a few forward passes, with the error measured
-early.py                  which of two groups is better, read only until the answer is sure
-language_model.py         the loss of a decoder itself
-suggest.py                the best start for somebody's data
-learned_coefficients.py, probe_gradient.py   the best point of a region, by gradients
+lattice.py, surrogate.py  a whole convex hull from a few forward passes, with a measured error
+early.py                  which of two groups is better, stopped as soon as the answer is certain enough
+language_model.py         the language-model loss of a decoder
+suggest.py                the best starting point for new data
+learned_coefficients.py, probe_gradient.py   the best point of a region, found by gradients
 """

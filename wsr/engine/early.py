@@ -1,8 +1,8 @@
-"""Which of two groups of models is better, to a wanted confidence, from no more forward passes than that takes.
+"""Comparison of two groups of models that stops as soon as the answer is certain enough.
 
-P_B is the probability that a model of group a has a lower mean loss than one of group b
-(``wsr.statistics.compare``). Models and texts are read in rounds, a few of each at first, until its interval excludes
-one half.
+P_B is the probability that a model of group a has a lower mean loss than a model of group b
+(``wsr.statistics.compare``). Models and texts are evaluated in rounds of growing size until the confidence interval of
+P_B excludes one half.
 """
 
 import time
@@ -31,15 +31,24 @@ Losses = Float[np.ndarray, "models texts"]
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """Models to compare, as points of a region."""
+    """A group of models to compare, as points of a region.
+
+    Example:
+      >>> import numpy as np, wsr
+      >>> region = wsr.made_up_region(3)
+      >>> wsr.Group(region, np.eye(3)).coefficients.shape  # the members themselves
+      (3, 3)
+    """
 
     region: Region
+    """The population."""
     coefficients: Float[np.ndarray, "points members"]
+    """One row per model."""
 
 
 @dataclass(frozen=True)
 class Size:
-    """How many models of either group and how many test texts."""
+    """Number of models of each group, and number of test texts."""
 
     models_a: int
     models_b: int
@@ -48,32 +57,39 @@ class Size:
 
 @dataclass(frozen=True)
 class Look:
-    """What one round saw: P_B with an interval that holds in all rounds together."""
+    """The result of one round: P_B with a confidence interval that is valid for all rounds together."""
 
     size: Size
+    """Models and texts evaluated so far."""
     probability: float
+    """Estimate of P_B."""
     low: float
+    """Lower end of the interval."""
     high: float
+    """Upper end of the interval."""
 
     @property
     def better(self) -> Literal["a", "b"] | None:
-        """The group that the interval says is better."""
+        """The better group according to the interval; None if it contains one half."""
         return "a" if self.low > 0.5 else "b" if self.high < 0.5 else None
 
 
 @dataclass(frozen=True)
 class EarlyAnswer:
-    """The rounds, the last of which is the answer, and what they cost."""
+    """The rounds of a comparison and their cost; the last round is the answer."""
 
     looks: tuple[Look, ...]
+    """The rounds, in order."""
     confidence: float
+    """Confidence of all rounds together."""
     texts_needed: int
-    """Forward passes over a text that the last look rests on, those of the probe split included."""
+    """Forward passes (one text under one model) behind the last round, those of the probe split included."""
     texts_in_full: int
-    """The same for all models and all texts."""
+    """Forward passes for all models and all texts."""
     texts_read: int
-    """What was read now: what earlier runs left among the points is not read again."""
+    """Forward passes of this call; results cached by earlier calls cost none."""
     seconds: float
+    """Duration of this call."""
 
     @property
     def saved(self) -> float:
@@ -92,21 +108,32 @@ def compare(
     generator: np.random.Generator | None = None,
     tell: Callable[[Look], None] = lambda look: None,
 ) -> EarlyAnswer:
-    """Compares two groups on a dataset's test split and stops when the answer is sure.
+    """Compares two groups of models on a dataset's test split and stops as soon as the answer is certain enough.
 
-    Every loss is exact. A model's probe is fitted when the model is first read, and a text is read once a model.
+    Every loss is exact. A model's probe is fitted when the model is first evaluated; no text is evaluated twice under
+    the same model.
 
     Args:
-      a, b: the groups; their models and the test texts are read in an order that ``generator`` draws.
-      dataset: the target.
-      confidence: of not naming the wrong group, all rounds together.
-      protocol: how points are scored.
-      settings: how the engine works; its results keep heads and losses.
-      generator: draws the order and the resamples; None: ``numpy.random.default_rng(0)``.
+      a: the first group.
+      b: the second group.
+      dataset: the target dataset.
+      confidence: probability of not naming the worse group, over all rounds together.
+      protocol: the classifier that is fitted to each model's features.
+      settings: chunk size, memory, devices, precision and cache of results, which holds heads and losses.
+      generator: draws the order of models and texts and the bootstrap resamples; None: ``numpy.random.default_rng(0)``.
       tell: called after each round.
 
     Raises:
-      WsrError: where a group has too few models for any answer; nothing is evaluated then.
+      WsrError: if a group has too few models to reach the confidence; this is checked before any evaluation.
+
+    Example:
+      >>> import numpy as np, wsr
+      >>> region = wsr.made_up_region(4)
+      >>> data = wsr.load_dataset("made_up_a1", wsr.load("tiny").processor, max_length=48)
+      >>> hull = np.random.default_rng(0).dirichlet(np.ones(4), size=4)
+      >>> answer = wsr.compare(wsr.Group(region, np.eye(4)), wsr.Group(region, hull), data, confidence=0.75)
+      >>> answer.looks[-1].size
+      Size(models_a=4, models_b=4, texts=60)
     """
     generator = np.random.default_rng(0) if generator is None else generator
     settings = replace(settings, results=settings.results or Results.in_memory())
@@ -139,24 +166,33 @@ def compare(
 
 
 def schedule(full: Size, confidence: float) -> tuple[Size, ...]:
-    """Returns the sizes of the rounds, growing by equal factors to the full size.
+    """Returns the sizes of the rounds, which grow by equal factors up to the full size.
 
-    The first round has just the models that could give an answer, in each group, and a quarter of the texts. There are
-    as many rounds as the smaller group bears, at most ``MAX_ROUNDS``.
+    The first round has in each group the fewest models that could give an answer, and a quarter of the texts. The
+    smaller group determines the number of rounds, at most ``MAX_ROUNDS``.
+
+    Args:
+      full: all models and all texts.
+      confidence: confidence of all rounds together.
 
     Raises:
-      WsrError: where not even groups that do not overlap would give an answer.
+      WsrError: if not even groups that do not overlap could reach the confidence.
+
+    Example:
+      >>> from wsr.engine.early import Size, schedule
+      >>> [size.models_a for size in schedule(Size(30, 30, 400), confidence=0.95)]
+      [8, 11, 15, 22, 30]
     """
     if not 0.5 <= confidence < 1:
         raise WsrError(f"confidence: expected at least 0.5 and less than 1, found {confidence:g}")
     fewest = min(full.models_a, full.models_b)
-    # k models a group that do not overlap bound P_B by (error / 2) ** (1 / k), see probability_interval.
+    # k models per group that do not overlap bound P_B by (error / 2) ** (1 / k), see probability_interval.
     rounds = min(MAX_ROUNDS, int((1 - confidence) * 2.0 ** (fewest - 1) * 0.999999))
     if rounds < 1:
         needed = int(np.floor(np.log2(2 / (1 - confidence)))) + 1
         raise WsrError(
-            f"P_B to a confidence of {confidence:g}: needs {needed} models in each group even where the groups do not "
-            f"overlap, found {full.models_a} and {full.models_b}; draw more points or ask for less"
+            f"P_B with a confidence of {confidence:g} needs {needed} models in each group even if the groups do not "
+            f"overlap, found {full.models_a} and {full.models_b}; draw more points or lower the confidence"
         )
     first_models = int(np.floor(np.log2(2 * rounds / (1 - confidence)))) + 1
     first_texts = min(full.texts, max(FEWEST_TEXTS, full.texts // 4))
@@ -184,11 +220,19 @@ def look_in_rounds(
     generator: np.random.Generator,
     tell: Callable[[Look], None] = lambda look: None,
 ) -> tuple[Look, ...]:
-    """Looks at growing samples until the interval of P_B excludes one half; the last look is the answer.
+    """Evaluates growing samples until the confidence interval of P_B excludes one half; the last round is the answer.
 
-    The error is shared out equally over the rounds (Bonferroni), which holds however the looks depend on one another.
-    In a simulation (benchmarks/early.py), at a confidence of 0.95 and with 300 runs a law, a group was named in at most
-    2.3 % of the runs where neither was better, and the last interval held P_B in at least 97.7 %.
+    The error probability is divided equally among the rounds (Bonferroni), which is valid however the rounds depend on
+    one another. In a simulation (benchmarks/early.py) at a confidence of 0.95 with 300 runs per distribution, a group
+    was named in at most 2.3 % of the runs in which neither was better, and the last interval contained P_B in at least
+    97.7 %.
+
+    Args:
+      losses: returns the losses of both groups for a sample of that size.
+      sizes: sizes of the rounds.
+      confidence: confidence of all rounds together.
+      generator: draws the bootstrap resamples.
+      tell: called after each round.
     """
     looks: list[Look] = []
     for size in sizes:
@@ -202,7 +246,7 @@ def look_in_rounds(
 
 @dataclass(frozen=True)
 class _Scorer:
-    """Reads what is not kept yet: heads, and losses on parts of the test split."""
+    """Evaluates heads and losses on parts of the test split that are not in the cache."""
 
     dataset: Dataset
     protocol: Protocol
@@ -210,12 +254,12 @@ class _Scorer:
 
     @property
     def results(self) -> Results:
-        """Where heads and losses are kept."""
+        """Cache of heads and losses."""
         assert self.settings.results is not None
         return self.settings.results
 
     def read(self, group: Group, parts: list[Dataset]) -> int:
-        """Evaluates what is missing and returns how many texts that took."""
+        """Evaluates what is missing from the cache and returns the number of forward passes over a text."""
         missing: dict[tuple[str, ...], list[int]] = {}
         for number, row in enumerate(group.coefficients):
             lacking = [part.content_hash for part in parts if self._key(group, row, part, "losses") not in self.results]
@@ -235,7 +279,7 @@ class _Scorer:
         return read
 
     def kept(self, group: Group, parts: list[Dataset]) -> Losses:
-        """Returns the losses of all models of a group on some parts."""
+        """Returns the losses of all models of a group on the given parts."""
         return np.stack(
             [
                 np.concatenate([self.results.get(self._key(group, row, part, "losses"))["losses"] for part in parts])
@@ -246,7 +290,7 @@ class _Scorer:
     def _score(self, group: Group, rows: np.ndarray, features: dict, parts: list[Dataset]) -> None:
         keys = [self._key(group, row, self.dataset, "head") for row in rows]
         if "probe" in features:
-            # Only the heads of this fit are wanted: any texts will do as its test split.
+            # Only the heads of this fit are used, so any texts can serve as its test split.
             known = features["probe"][: len(rows)]
             tested = self.dataset.with_split("test", self.dataset.splits["probe"])
             fitted = fit_on({"probe": known, "test": known}, tested, self.protocol).heads

@@ -1,7 +1,8 @@
-"""The engine: coefficients in, one result a point out.
+"""Exact evaluation: the generalised loss of each point of a region on a dataset.
 
-A point is scored by its generalised loss: its encoder is frozen, a fresh linear classifier is fitted on the probe split
-of the target dataset, and the loss is taken on the test split. Neither split was seen by any member.
+The generalised loss of a point is the test loss of a fresh linear classifier on its frozen encoder: the classifier is
+fitted on the probe split of the target dataset and its loss is measured on the test split. No member was trained on
+either split.
 """
 
 from collections.abc import Mapping
@@ -25,31 +26,52 @@ if TYPE_CHECKING:
 
 EXACT = "exact"
 KEPT = ("losses", "predictions")
-"""Arrays that are kept of a point that was probed."""
+"""Arrays saved for each evaluated point."""
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """How points are scored."""
+    """The classifier that measures the features of a point.
+
+    Example:
+      >>> import wsr
+      >>> wsr.Protocol(inverse_l2=0.1)
+      Protocol(probe='linear', inverse_l2=0.1)
+    """
 
     probe: str = "linear"
-    """Which classifier is fitted, a name in ``wsr.engine.probe.PROBES``."""
+    """Name of the classifier, one of ``wsr.engine.probe.PROBES``."""
     inverse_l2: float = 1.0
-    """scikit-learn's ``C`` of the linear probe."""
+    """Inverse of the linear probe's L2 penalty, ``C`` in scikit-learn."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Evaluation:
-    """Scores of some points on one dataset."""
+    """Losses and predictions of some points on one dataset.
+
+    Example:
+      >>> import numpy as np, wsr
+      >>> region = wsr.made_up_region(2)
+      >>> data = wsr.load_dataset("made_up_a1", wsr.load("tiny").processor, max_length=48)
+      >>> members = wsr.evaluate(region, np.eye(2), data)
+      >>> members.generalised_loss.shape, members.losses.shape
+      ((2,), (2, 60))
+      >>> list(members.to_frame().columns)
+      ['generalised_loss', 'accuracy', 'how', 'm0', 'm1']
+    """
 
     region: Region
+    """The population."""
     coefficients: Float[np.ndarray, "points members"]
+    """One row per point."""
     dataset: Dataset
+    """The target dataset."""
     losses: Float[np.ndarray, "points texts"]
-    """Loss of each test text: cross-entropy in nats, or the squared error for regression."""
+    """Loss of each test text: cross-entropy in nats, or squared error for regression."""
     predictions: Shaped[np.ndarray, "points texts"]
+    """Predicted class of each test text, or predicted value for regression."""
     how: tuple[str, ...]
-    """How each point was obtained."""
+    """How each point was scored: ``exact``, or by a surrogate with its degree and error."""
 
     @property
     def generalised_loss(self) -> Float[np.ndarray, " points"]:
@@ -58,7 +80,7 @@ class Evaluation:
 
     @property
     def scores(self) -> Float[np.ndarray, " points"]:
-        """The dataset's own metric of each point."""
+        """Score of each point in the dataset's own metric."""
         labels = self.dataset.splits["test"].labels
         return np.array([score(self.dataset.metric, labels, own) for own in self.predictions])
 
@@ -75,14 +97,20 @@ class Evaluation:
         return self.to_frame()._repr_html_()
 
     def to_frame(self) -> "pandas.DataFrame":
-        """One row a point: its loss, its score, how it was obtained, and its coefficients by member."""
+        """Returns a table with one row per point: loss, score, how it was scored, and one coefficient per member."""
         import pandas
 
         scores = {"generalised_loss": self.generalised_loss, self.dataset.metric: self.scores, "how": self.how}
         return pandas.DataFrame(scores | dict(zip(self.region.names, self.coefficients.T, strict=True)))
 
     def rows(self, group: str, **more: Any) -> list[Row]:
-        """One row a point and metric, as ``results.jsonl`` keeps them: coefficients, never weights."""
+        """Returns one row per point and metric in the form of ``results.jsonl``, which stores coefficients and no
+        weights.
+
+        Args:
+          group: name of the group of points.
+          more: further entries of each row.
+        """
         values = {"generalised_loss": self.generalised_loss, self.dataset.metric: self.scores}
         return [
             result_row(
@@ -109,22 +137,22 @@ def evaluate(
     protocol: Protocol = Protocol(),
     settings: Settings = Settings(),
 ) -> Evaluation:
-    """Scores points of a region on a dataset, exactly: each by forward passes over the texts.
+    """Evaluates points of a region on a dataset exactly, by forward passes over its texts.
 
     Args:
       region: the population.
-      coefficients: one point, or a row for each point, over the region's members.
-      dataset: the target; its probe and test splits are used.
-      protocol: how points are scored.
-      settings: how the engine works.
+      coefficients: one point or one row per point; one column per member, in the order of ``region.members``.
+      dataset: the target dataset; its probe and test splits are used.
+      protocol: the classifier that is fitted to each point's features.
+      settings: chunk size, memory, devices, precision and cache of results.
 
     Example:
       >>> import wsr
       >>> region = wsr.made_up_region()
       >>> data = wsr.load_dataset("made_up_a2", wsr.load("tiny").processor, max_length=48)
-      >>> scores = wsr.evaluate(region, region.centroid(), data)
-      >>> scores.generalised_loss.shape, scores.losses.shape
-      ((1,), (1, 200))
+      >>> evaluation = wsr.evaluate(region, region.centroid(), data)
+      >>> evaluation.generalised_loss.shape, evaluation.losses.shape
+      ((1,), (1, 60))
     """
     coefficients = np.atleast_2d(coefficients)
     kept = score_points(
@@ -143,7 +171,16 @@ def evaluate(
 def score_features(
     features: Mapping[str, Float[AnyArray, "points _ hidden"]], dataset: Dataset, protocol: Protocol
 ) -> tuple[Float[np.ndarray, "points texts"], Shaped[np.ndarray, "points texts"]]:
-    """Returns test losses and predictions of points whose features of the probe and test split are known."""
+    """Fits a probe to each point's features and returns its test losses and predictions.
+
+    Args:
+      features: features of the texts of the ``probe`` and the ``test`` split.
+      dataset: the labels of both splits.
+      protocol: the classifier.
+
+    Returns:
+      Losses and predictions, each of shape ``[points, texts]``.
+    """
     result = fit_on(features, dataset, protocol)
     return np.asarray(result.losses), np.asarray(result.predictions)
 
@@ -151,7 +188,16 @@ def score_features(
 def fit_on(
     features: Mapping[str, Float[AnyArray, "points _ hidden"]], dataset: Dataset, protocol: Protocol
 ) -> ProbeResult:
-    """Fits the protocol's probe to each point whose features of the probe and test split are known."""
+    """Fits the protocol's probe to each point's features.
+
+    Args:
+      features: features of the texts of the ``probe`` and the ``test`` split.
+      dataset: the labels of both splits.
+      protocol: the classifier.
+
+    Returns:
+      Test losses, predictions and fitted heads.
+    """
     return PROBES[protocol.probe](
         features["probe"],
         dataset.splits["probe"].labels,
@@ -165,6 +211,14 @@ def fit_on(
 def point_key(
     region: Region, row: Float[np.ndarray, " members"], dataset: Dataset, protocol: Protocol, precision: Precision
 ) -> str:
-    """Names a result by all that determines it: two requests for the same point share it."""
+    """Returns the key of a point's result: a hash of everything that determines it, so equal requests share a result.
+
+    Args:
+      region: the population.
+      row: coefficients of the point.
+      dataset: the target dataset.
+      protocol: the classifier.
+      precision: precision of the encoder.
+    """
     what: dict[str, object] = {"dataset": dataset.content_hash, "probe": [protocol.probe, protocol.inverse_l2]}
     return key_of(region, row, what, precision)

@@ -1,7 +1,7 @@
-"""The loss of a causal language model as a target beside the probe: no labels, no head of a dataset, nothing to fit.
+"""Evaluation of causal language models by their own loss, without labels or a probe.
 
-It is taken on windows of text, packed as all texts are. The engine is that of ``wsr.engine.evaluate``: here, the one
-feature of a window is its loss.
+The loss is measured on windows of text, packed as for any other evaluation. The machinery is that of
+``wsr.engine.evaluate``; here the only feature of a window is its loss.
 """
 
 from dataclasses import dataclass, replace
@@ -31,42 +31,52 @@ METRICS = ("language_model_loss", "perplexity")
 
 @dataclass(frozen=True, eq=False)
 class LanguageModelEvaluation:
-    """Losses of some points on some texts."""
+    """Language-model losses of some points on some texts."""
 
     region: Region
+    """The population."""
     coefficients: Float[np.ndarray, "points members"]
+    """One row per point."""
     texts: Texts
+    """The texts."""
     losses: Float[np.ndarray, "points texts"]
-    """Mean over the predicted tokens of each text, in nats a token."""
+    """Mean loss over the predicted tokens of each text, in nats per token."""
 
     @property
     def language_model_loss(self) -> Float[np.ndarray, " points"]:
-        """Mean over the predicted tokens of all texts, in nats a token."""
+        """Mean loss of each point over the predicted tokens of all texts, in nats per token."""
         return np.average(self.losses, axis=1, weights=self.texts.predicted)
 
     @property
     def perplexity(self) -> Float[np.ndarray, " points"]:
-        """The exponential of the loss."""
+        """Exponential of the loss of each point."""
         return np.exp(self.language_model_loss)
 
     @property
     def by_text(self) -> Float[np.ndarray, "points texts"]:
-        """Values whose mean over texts is the loss, and the spread of which is that of the loss.
+        """Values per text whose mean is the loss and whose spread gives the loss's standard error.
 
-        A loss over tokens is a ratio of two means over texts, and these are its linear part (Cochran 1977, 2.11).
+        The loss over tokens is a ratio of two means over texts; these values are its linearisation (Cochran 1977,
+        2.11).
         """
         mean = self.language_model_loss[:, None]
         return mean + self.texts.predicted / self.texts.predicted.mean() * (self.losses - mean)
 
     def to_frame(self) -> "pandas.DataFrame":
-        """One row a point: its loss, its perplexity, and its coefficients by member."""
+        """Returns a table with one row per point: loss, perplexity, and one coefficient per member."""
         import pandas
 
         values = dict(zip(METRICS, (self.language_model_loss, self.perplexity), strict=True))
         return pandas.DataFrame(values | dict(zip(self.region.names, self.coefficients.T, strict=True)))
 
     def rows(self, group: str, **more: Any) -> list[Row]:
-        """One row a point and metric, in the form of ``Evaluation.rows``; ``n`` counts predicted tokens."""
+        """Returns one row per point and metric in the form of ``Evaluation.rows``; ``n`` is the number of predicted
+        tokens.
+
+        Args:
+          group: name of the group of points.
+          more: further entries of each row.
+        """
         tokens = int(self.texts.predicted.sum())
         return [
             result_row(
@@ -92,23 +102,35 @@ def evaluate_language_model(
     *,
     settings: Settings = Settings(),
 ) -> LanguageModelEvaluation:
-    """Takes the loss of points of a region on texts, by forward passes over them.
+    """Evaluates points of a region by their language-model loss on texts.
 
     Args:
       region: the population; its model is a decoder with its language-model head.
-      coefficients: one point, or a row for each point, over the region's members.
+      coefficients: one point or one row per point; one column per member, in the order of ``region.members``.
       texts: plain text in windows, see ``wsr.data.texts.load_texts``.
-      settings: how the engine works.
+      settings: chunk size, memory, devices, precision and cache of results.
 
     Raises:
-      WsrError: the region's model is no language model, or a window is longer than it reads.
+      WsrError: if the region's model is not a language model, or a window is longer than the model's context.
+
+    Example:
+      >>> import jax, pathlib, tempfile, wsr
+      >>> from wsr.data.texts import load_texts
+      >>> from wsr.models.gpt2 import EXAMPLE
+      >>> path = pathlib.Path(tempfile.mkdtemp()) / "notes.txt"
+      >>> length = path.write_text("a text without a label")
+      >>> texts = load_texts(path, wsr.load("tiny").processor, max_length=24)
+      >>> model = wsr.models.build("gpt2", {**EXAMPLE, "vocab_size": 108})
+      >>> region = wsr.from_params(model, model.init(jax.random.key(0)), {"other": model.init(jax.random.key(1))})
+      >>> wsr.evaluate_language_model(region, region.centroid(), texts).losses.shape
+      (1, 1)
     """
     coefficients = np.atleast_2d(coefficients)
     longest = int(texts.windows.lengths.max())
     if longest > region.model.max_length:
         raise WsrError(
-            f"{texts.name}: a window has {longest} tokens, {region.model.name} reads {region.model.max_length}; "
-            f"load the texts with max_length={region.model.max_length} or less"
+            f"{texts.name}: a window has {longest} tokens, {region.model.name} reads at most "
+            f"{region.model.max_length}; load the texts with max_length={region.model.max_length} or less"
         )
     what = {"texts": texts.content_hash, "loss": "language model"}
     kept = score_points(
@@ -124,16 +146,23 @@ def evaluate_language_model(
 
 
 def with_losses(region: Region) -> Region:
-    """Returns the region under a model whose only feature of a text is the mean loss of its tokens."""
-    return Region(_of_losses(region.model), region.base, region.members, base_sha256=region.base_sha256)
+    """Returns the same region with a model whose only feature of a window is the mean loss of its tokens.
+
+    Args:
+      region: the population; its model is a decoder with its language-model head.
+
+    Raises:
+      WsrError: if the region's model is not a language model.
+    """
+    return region.with_model(_of_losses(region.model))
 
 
-@lru_cache(maxsize=8)  # programs are compiled once a model
+@lru_cache(maxsize=8)  # programs are compiled once per model
 def _of_losses(model: Model) -> Model:
     token_losses = model.token_losses
     if token_losses is None:
         raise WsrError(
-            f"{model.name}: no language model with its head; one is gpt2, llama, qwen2 or qwen3 from a checkpoint "
+            f"{model.name}: not a language model with its head; use gpt2, llama, qwen2 or qwen3 from a checkpoint "
             "saved as CausalLM"
         )
 

@@ -1,8 +1,8 @@
-"""Nodes in a simplex and the polynomials through them: Scheffe's simplex lattices ("Experiments with mixtures", 1958).
+"""Interpolation nodes in a simplex and the polynomials through them (Scheffe, Experiments with mixtures, 1958).
 
-The coordinates of a point of a simplex sum to 1, so every polynomial of degree d in them is a homogeneous one, and
-there are as many of these as a lattice of degree d has nodes: K (K + 1) / 2 over K members for d = 2, and
-K (K + 1) (K + 2) / 6 for d = 3.
+The coordinates of a point of the simplex sum to 1, so every polynomial of degree d in them equals a homogeneous one. A
+lattice of degree d has as many nodes as such a polynomial has terms: for K members, K (K + 1) / 2 with d = 2 and K (K +
+1) (K + 2) / 6 with d = 3.
 """
 
 import itertools
@@ -14,21 +14,46 @@ import numpy as np
 from jaxtyping import Float, Int
 
 _SIZES = np.linspace(0.2, 1.0, 17)
-_MOST_LOOKED_AT = 500  # points of a request that decide where the nodes lie
+_MOST_LOOKED_AT = 500  # wanted points that are used to place the nodes
 
 
 def count(members: int, degree: int) -> int:
-    """Returns the nodes of a lattice, which are the terms of a polynomial of that degree."""
+    """Returns the number of nodes of a lattice, which is the number of terms of a polynomial of that degree.
+
+    Args:
+      members: number of coordinates.
+      degree: degree of the polynomial.
+
+    Example:
+      >>> from wsr.engine.lattice import count
+      >>> count(members=5, degree=2)
+      15
+    """
     return comb(members + degree - 1, degree)
 
 
 def lattice(members: int, degree: int) -> Float[np.ndarray, "nodes members"]:
-    """Returns the points of the simplex whose coordinates are multiples of ``1 / degree``."""
+    """Returns the points of the simplex whose coordinates are multiples of ``1 / degree``.
+
+    Args:
+      members: number of coordinates.
+      degree: degree of the lattice.
+
+    Example:
+      >>> from wsr.engine.lattice import lattice
+      >>> lattice(members=2, degree=2).tolist()
+      [[1.0, 0.0], [0.5, 0.5], [0.0, 1.0]]
+    """
     return _exponents(members, degree) / degree
 
 
 def basis(points: Float[np.ndarray, "points members"], degree: int) -> Float[np.ndarray, "points terms"]:
-    """Returns the Bernstein polynomials of a degree: they are non-negative in the simplex and sum to 1."""
+    """Returns the Bernstein polynomials of a degree at some points; in the simplex they are non-negative and sum to 1.
+
+    Args:
+      points: one row per point.
+      degree: degree of the polynomials.
+    """
     exponents = _exponents(points.shape[1], degree)
     multiplicity = [factorial(degree) / prod(map(factorial, row)) for row in exponents.tolist()]
     values = np.ones((len(points), len(exponents)))
@@ -39,30 +64,37 @@ def basis(points: Float[np.ndarray, "points members"], degree: int) -> Float[np.
 
 @dataclass(frozen=True, eq=False)
 class Interpolation:
-    """The polynomial of a degree through values at nodes, or by least squares where there are more nodes than terms."""
+    """A polynomial determined by its values at nodes; a least-squares fit if there are more nodes than terms."""
 
     degree: int
+    """Degree of the polynomial."""
     inverse: Float[np.ndarray, "terms nodes"]
+    """Pseudo-inverse of the basis at the nodes."""
 
     @classmethod
     def through(cls, nodes: Float[np.ndarray, "nodes members"], degree: int) -> "Interpolation":
-        """The one through some nodes."""
+        """Returns the interpolation of a degree through some nodes."""
         return cls(degree, np.linalg.pinv(basis(nodes, degree)))
 
     def weights(self, points: Float[np.ndarray, "points members"]) -> Float[np.ndarray, "points nodes"]:
-        """Returns what the values at the nodes are multiplied by to give those at the points; each row sums to 1."""
+        """Returns the weights that turn values at the nodes into values at ``points``; each row sums to 1."""
         return basis(points, self.degree) @ self.inverse
 
 
 def place_nodes(
     wanted: Float[np.ndarray, "points members"], degree: int, placed: Float[np.ndarray, "placed members"]
 ) -> Float[np.ndarray, "nodes members"]:
-    """Returns nodes that together with those already placed carry a polynomial of a degree where it is wanted.
+    """Returns nodes that, together with those already placed, determine a polynomial of a degree at the wanted points.
 
-    They belong to the lattice, drawn together around the mean of the wanted points: on the faces of the simplex, where
-    the lattice has most of its nodes, there are next to none of the points. How far it is drawn together is what leaves
-    least of the polynomials one degree higher. Of the nodes of a lattice as many are taken as are missing, each as
-    independent as can be of those before it.
+    The nodes come from the lattice, shrunk towards the mean of the wanted points: most lattice nodes lie on the faces
+    of the simplex, where there are hardly any points. The amount of shrinking is the one that leaves the smallest error
+    for polynomials one degree higher. Of the shrunk lattice only the missing number of nodes is taken, each as linearly
+    independent of the earlier ones as possible.
+
+    Args:
+      wanted: points at which the polynomial will be evaluated.
+      degree: degree of the polynomial.
+      placed: nodes that exist already.
     """
     members = wanted.shape[1]
     wanted = wanted[:_MOST_LOOKED_AT]
@@ -79,10 +111,15 @@ def place_nodes(
 def remainder(
     points: Float[np.ndarray, "points members"], nodes: Float[np.ndarray, "nodes members"], degree: int
 ) -> float:
-    """Returns the error that interpolation leaves of polynomials one degree higher, over the points.
+    """Returns the interpolation error for polynomials one degree higher.
 
-    It is the root mean square over the points and over random polynomials that have no preferred direction: those
+    The error is the root mean square over the points and over random polynomials without a preferred direction: those
     of degree p around the centroid have covariance ``<x, y>^p``.
+
+    Args:
+      points: points at which the error is measured.
+      nodes: the interpolation nodes.
+      degree: degree of the interpolation.
     """
     own = Interpolation.through(nodes, degree).weights(points)
     x, y = points - 1 / points.shape[1], nodes - 1 / points.shape[1]
@@ -101,7 +138,7 @@ def _exponents(members: int, degree: int) -> Int[np.ndarray, "terms members"]:
 def _most_independent(
     rows: Float[np.ndarray, "candidates terms"], given: Float[np.ndarray, "given terms"], number: int
 ) -> list[int]:
-    """Greedy: each time the row with the longest component orthogonal to all before it (a pivoted QR)."""
+    """Greedily picks the row with the longest component orthogonal to all earlier ones (a pivoted QR)."""
     if number == len(rows):
         return list(range(number))
     directions = np.linalg.qr(given.T)[0]

@@ -1,6 +1,6 @@
-"""The best point of a region for a dataset, by gradients through ``combine``.
+"""The best point of a region for a dataset, found by gradients through ``combine``.
 
-The probe split fits the head of a point, the validation split judges the point. The test split is not read.
+The probe split fits the head of a point and the validation split gives its loss. The test split is not read.
 """
 
 from collections.abc import Callable
@@ -37,12 +37,12 @@ LEARNING_RATES = {"hull": 0.5, "free": 0.2}
 
 @dataclass(frozen=True, eq=False)
 class LearnedCoefficients:
-    """Coefficients that were learned, and the way there."""
+    """Learned coefficients, and the loss at each step of the search."""
 
     coefficients: Float[np.ndarray, " members"]
-    """The point with the lowest validation loss of those that were visited."""
+    """The visited point with the lowest validation loss."""
     losses: Float[np.ndarray, " visited"]
-    """Mean validation loss of each point visited; the first is the centroid."""
+    """Mean validation loss of each visited point; the first is the centroid."""
 
 
 def learn_coefficients(
@@ -55,25 +55,39 @@ def learn_coefficients(
     protocol: Protocol = Protocol(),
     settings: Settings = Settings(),
 ) -> LearnedCoefficients:
-    """Minimises the validation loss of a point, whose head is the optimum of the linear probe at that point.
+    """Finds the point with the lowest validation loss under its optimal linear probe, by Adam from the centroid.
 
-    Adam from the centroid. A step costs about four forward passes over the probe and the validation split; memory
-    holds the members, one gradient, and the activations of one batch at a time.
+    A step costs about four forward passes over the probe and the validation split. Memory holds the members, one
+    gradient, and the activations of one batch.
 
     Args:
       region: the population.
-      dataset: its probe split fits the heads, its validation split judges.
-      space: ``"hull"``, where the coefficients are a softmax and the point stays between the members, or ``"free"``,
-        where each coefficient is its own.
-      steps: gradients taken.
-      learning_rate: of Adam, so about how far a logit of the softmax moves in a step, or in ``"free"`` a coefficient
-        times the number of members; None: ``LEARNING_RATES``.
-      protocol: how points are scored; the probe is the linear one.
-      settings: how the engine works; one point at a time on one device. The counter advances by one a point visited,
-        of which there are ``steps + 1``.
+      dataset: its probe split fits the heads, its validation split gives the loss.
+      space: ``"hull"``: the coefficients are a softmax, so the point stays in the convex hull of the members;
+        ``"free"``: each coefficient is free.
+      steps: number of gradient steps.
+      learning_rate: learning rate of Adam: about how far a step moves each softmax logit, or with ``"free"`` each
+        coefficient times the number of members; None: ``LEARNING_RATES``.
+      protocol: the classifier; it must be the linear probe.
+      settings: memory, precision and counter; one point is evaluated at a time, on one device. The counter advances
+        once per visited point, ``steps + 1`` times.
+
+    Returns:
+      The best visited point and the loss of every visited point.
+
+    Raises:
+      WsrError: if the region has no members, or the probe is not the linear one.
+
+    Example:
+      >>> import wsr
+      >>> from wsr.engine.learned_coefficients import learn_coefficients
+      >>> data = wsr.load_dataset("made_up_a1", wsr.load("tiny").processor, max_length=48)
+      >>> learned = learn_coefficients(wsr.made_up_region(3), data, steps=2)
+      >>> learned.losses.shape, round(float(learned.coefficients.sum()), 3)
+      ((3,), 1.0)
     """
     if not region.members:
-        raise WsrError("learned coefficients: the region has no members to mix")
+        raise WsrError("learned coefficients: the region has no members")
     judge = validation_loss(region, dataset, protocol, settings)
     count = len(region)
     to_point: Callable[[Array], Array] = jax.nn.softmax if space == "hull" else lambda scaled: scaled / count
@@ -96,17 +110,25 @@ def learn_coefficients(
 def validation_loss(
     region: Region, dataset: Dataset, protocol: Protocol = Protocol(), settings: Settings = Settings()
 ) -> Callable[[Float[Array, " members"]], tuple[float, Gradient]]:
-    """Returns ``judge(point) -> (loss, gradient)``: the mean validation loss under the probe's optimum at the point.
+    """Returns a function from a point to its mean validation loss under its optimal probe, and to the gradient of that
+    loss.
 
-    ``gradient()`` is that of the whole chain, the probe's optimum included, in the coefficients of the point. Texts
-    are encoded twice for it, so that activations are kept for one batch at a time.
+    The function is ``judge(point) -> (loss, gradient)``; calling ``gradient()`` gives the derivative in the point's
+    coefficients, the change of the optimal probe included. It encodes the texts a second time, so that memory holds the
+    activations of one batch.
+
+    Args:
+      region: the population.
+      dataset: its probe split fits the heads, its validation split gives the loss.
+      protocol: the classifier; it must be the linear probe.
+      settings: memory and precision.
 
     Raises:
-      WsrError: where the probe has no optimum to differentiate.
+      WsrError: if the protocol's probe is not the linear one.
     """
     if protocol.probe != "linear":
         raise WsrError(
-            f"learned coefficients: only the linear probe has an optimum with a gradient; found {protocol.probe}"
+            f"learned coefficients: expected the linear probe, whose optimum has a gradient; found {protocol.probe}"
         )
     model = region.model
     probe, validation = dataset.splits["probe"], dataset.splits["validation"]
@@ -147,7 +169,7 @@ def validation_loss(
 
 @lru_cache(maxsize=8)
 def _pull_back(model: Model, precision: Precision) -> Callable[[Params, dict[str, np.ndarray], Array, Params], Params]:
-    """One compiled program that adds a batch's gradient in the parameters to ``total``."""
+    """Returns a compiled program that adds a batch's gradient in the parameters to ``total``."""
 
     def pull_back(
         params: Params, batch: dict[str, Array], slopes: Float[Array, "batch hidden"], total: Params
@@ -163,9 +185,9 @@ _combine = jax.jit(combine)
 
 @jax.jit
 def _along_members(base: Params, members: Params, gradient: Params) -> Float[Array, " members"]:
-    """The gradient in the coefficients: inner products of one in the parameters with the task vectors.
+    """Returns the gradient in the coefficients: inner products of the gradient in the parameters with the task vectors.
 
-    This is ``combine``'s own transpose, without its difference of two large numbers.
+    This is the transpose of ``combine``, computed without the difference of two large numbers.
     """
     products = jax.tree.map(
         lambda vectors, slope: (vectors * slope).reshape(len(vectors), -1).sum(axis=1),

@@ -1,4 +1,4 @@
-"""Multinomial logistic regression of many points of weight space to its optimum: the linear probe's engine."""
+"""Multinomial logistic regression fitted to its optimum for many points at once: the solver behind the linear probe."""
 
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -13,12 +13,12 @@ from wsr.geometry.linear_head import HIGHEST
 from wsr.runtime.cores import usable_cores
 
 MEMORY = 12  # pairs of L-BFGS
-REFRESH = 8  # the metric is computed anew when the number of iterations has grown by this factor
+REFRESH = 8  # the metric is recomputed when the number of iterations has grown by this factor
 ROUNDS = 3  # metrics: REFRESH**ROUNDS iterations at most
 TOLERANCE = 1e-4  # on every logit, see done in _fit
-PATIENCE = 8  # iterations near the optimum without halving the decrement: float32 has no more to give
-MAX_SEARCH = 8  # slopes looked at along one direction
-NEVER = float(np.log(np.finfo(np.float32).eps))  # log-probability of what was never seen
+PATIENCE = 8  # iterations near the optimum without halving the decrement: the limit of float32
+MAX_SEARCH = 8  # slopes evaluated along one direction
+NEVER = float(np.log(np.finfo(np.float32).eps))  # log-probability of a class without a training text
 
 # Plain float32 matrix products run in bfloat16 or TF32 on TPUs and recent GPUs.
 _dot = partial(jnp.dot, precision=HIGHEST)
@@ -33,9 +33,17 @@ def fit_logistic(
 ) -> dict[str, Array]:
     """Fits each point's head to its optimum, see ``wsr.engine.probe.fit_probe``.
 
-    On a CPU a point is a core's own work, and ends when it has converged. Elsewhere all points are one batch.
+    On a CPU each point is fitted by one core until it has converged. On accelerators all points are fitted as one
+    batch.
 
-    Returns ``kernel [points, hidden, classes]`` and ``bias [points, classes]``.
+    Args:
+      features: features of the training texts under each point.
+      labels: class of each text.
+      inverse_l2: inverse of the L2 penalty, ``C`` in scikit-learn.
+      classes: number of classes, at least 2.
+
+    Returns:
+      The heads as ``kernel [points, hidden, classes]`` and ``bias [points, classes]``.
     """
     from threadpoolctl import threadpool_limits
 
@@ -45,7 +53,7 @@ def fit_logistic(
     def fit(point: int) -> dict[str, Array]:
         return jax.block_until_ready(_fit_alone(features[point], labels, inverse_l2, classes=classes))
 
-    # LAPACK's own threads wait for each other actively, and take the cores from other points.
+    # LAPACK's threads wait for each other actively and would take the cores from other points.
     with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(usable_cores()) as pool:
         # The first point compiles the program that the others share.
         heads = [fit(0), *pool.map(fit, range(1, len(features)))]
@@ -69,11 +77,11 @@ class _State(NamedTuple):
 def _fit(
     features: Float[Array, "texts hidden"], labels: Int[Array, " texts"], inverse_l2: Float[Array, ""], *, classes: int
 ) -> dict[str, Array]:
-    """L-BFGS in the metric of the Hessian averaged over classes, anew at a few iterations.
+    """L-BFGS in the metric of the Hessian averaged over classes; the metric is recomputed at a few iterations.
 
-    Features of an encoder are badly conditioned: plain L-BFGS takes hundreds of iterations, this takes tens. For
-    two classes the metric is the Hessian. The logits are linear in the weights, so a step is searched for along a
-    line of logits, without touching the features. Rows are classes: softmax then runs along whole vectors of texts.
+    Features of an encoder are badly conditioned: plain L-BFGS takes hundreds of iterations, this takes tens. For two
+    classes the metric is the Hessian. The logits are linear in the weights, so the line search works on logits and does
+    not touch the features. Rows are classes, so softmax runs along whole vectors of texts.
     """
     texts, hidden = features.shape
     columns = 1 if classes == 2 else classes

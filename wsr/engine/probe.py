@@ -1,7 +1,8 @@
-"""Probes: a fresh classifier on the frozen features of many models at once, and its loss on held-out texts.
+"""Probes: fresh classifiers on the frozen features of many models at once, and their losses on held-out texts.
 
-The loss of a probe is the *generalised loss* of a model on a dataset: how good its features are, whatever head it
-was fine-tuned with. The linear probe is a convex problem, so its answer does not depend on an optimiser.
+The loss of a probe is the *generalised loss* of a model on a dataset. It measures the model's features independently of
+the head the model was fine-tuned with. The linear probe is a convex problem, so its result does not depend on the
+optimiser.
 """
 
 from collections.abc import Callable, Mapping
@@ -23,17 +24,20 @@ from wsr.types import AnyArray
 Features: TypeAlias = Float[AnyArray, "points texts hidden"]
 Labels: TypeAlias = Int[AnyArray, " texts"] | Float[AnyArray, " texts"]
 Heads: TypeAlias = Mapping[str, Array]
-"""One head a point: ``kernel [points, inputs, classes]``, ``bias [points, classes]``; a RoBERTa head has also
+"""One head per point: ``kernel [points, inputs, classes]`` and ``bias [points, classes]``; a RoBERTa head also has
 ``dense_kernel [points, hidden, hidden]`` and ``dense_bias [points, hidden]``."""
 
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """What a probe found for each point; losses in nats, or squared errors for regression."""
+    """Test losses, predictions and fitted heads of a probe for each point."""
 
     losses: Float[Array, "points texts"]
+    """Cross-entropy of each test text in nats, or squared error for regression."""
     predictions: Int[Array, "points texts"] | Float[Array, "points texts"]
+    """Predicted class of each test text, or predicted value for regression."""
     heads: Heads
+    """The fitted heads."""
 
 
 def linear_probe(
@@ -45,7 +49,30 @@ def linear_probe(
     classes: int,
     inverse_l2: float = 1.0,
 ) -> ProbeResult:
-    """Returns the test losses of one linear probe a point, see ``fit_probe``."""
+    """Fits one linear probe per point and evaluates it on the test texts, see ``fit_probe``.
+
+    Args:
+      train_features: features of the training texts under each point.
+      train_labels: class of each training text, or value for regression.
+      test_features: features of the test texts under each point.
+      test_labels: class of each test text, or value for regression.
+      classes: number of classes; 1 for regression.
+      inverse_l2: inverse of the L2 penalty, ``C`` in scikit-learn.
+
+    Returns:
+      Test losses, predictions and heads.
+
+    Raises:
+      WsrError: if there are no texts, a label is out of range, or ``inverse_l2`` is not positive.
+
+    Example:
+      >>> import numpy as np
+      >>> from wsr.engine.probe import linear_probe
+      >>> features = np.array([[[-2.0], [-1.0], [1.0], [2.0]]], np.float32)  # one point, four texts, one feature
+      >>> labels = np.array([0, 0, 1, 1])
+      >>> linear_probe(features, labels, features, labels, classes=2).predictions.tolist()
+      [[0, 0, 1, 1]]
+    """
     heads = fit_probe(train_features, train_labels, classes=classes, inverse_l2=inverse_l2)
     return _result(test_features, test_labels, heads)
 
@@ -61,10 +88,26 @@ def roberta_head(
     steps: int = 200,
     learning_rate: float = 1e-3,
 ) -> ProbeResult:
-    """Returns the test losses of RoBERTa's dense, tanh and output head, trained without dropout by full-batch AdamW.
+    """Trains RoBERTa's classification head (dense, tanh, output) for each point and evaluates it on the test texts.
 
-    This is the probe of the paper's released code. All points start from the same head, so that they differ by
-    their features only.
+    The head is trained by full-batch AdamW without dropout. This is the probe of the paper's released code. All points
+    start from the same initial head, so they differ only in their features.
+
+    Args:
+      train_features: features of the training texts under each point.
+      train_labels: class of each training text, or value for regression.
+      test_features: features of the test texts under each point.
+      test_labels: class of each test text, or value for regression.
+      classes: number of classes; 1 for regression.
+      key: draws the initial head; None: ``jax.random.key(0)``.
+      steps: number of gradient steps.
+      learning_rate: learning rate of AdamW.
+
+    Returns:
+      Test losses, predictions and heads.
+
+    Raises:
+      WsrError: if there are no texts, or a label is out of range.
     """
     _check_labels(train_labels, classes)
     heads = _fit_roberta_head(
@@ -79,18 +122,29 @@ def roberta_head(
 
 
 PROBES: Mapping[str, Callable[..., ProbeResult]] = {"linear": linear_probe, "roberta_head": roberta_head}
+"""The probes by name, as ``Protocol.probe`` selects them."""
 
 
 def fit_probe(features: Features, labels: Labels, *, classes: int, inverse_l2: float = 1.0) -> dict[str, Array]:
-    """Fits one linear head a point to its optimum.
+    """Fits one linear head per point to its optimum.
 
-    Minimises ``inverse_l2 * sum(cross-entropies) + 0.5 * |kernel|^2`` with a free intercept, which is
-    scikit-learn's ``LogisticRegression(C=inverse_l2)``: softmax over the classes, and for two classes a single
-    weight vector ``w`` through a sigmoid, returned as the columns ``-w/2`` and ``+w/2``. A class without a
-    training text, which scikit-learn leaves out, keeps a zero kernel and a log-odds of ``wsr.engine.logistic.NEVER``.
-    One class means regression: ridge, scikit-learn's ``Ridge(alpha=1 / inverse_l2)``.
+    Minimises ``inverse_l2 * sum(cross-entropies) + 0.5 * |kernel|^2`` with an unpenalised intercept, as scikit-learn's
+    ``LogisticRegression(C=inverse_l2)`` does: a softmax over the classes, and for two classes a sigmoid of a single
+    weight vector ``w``, returned as the columns ``-w/2`` and ``+w/2``. scikit-learn omits a class without a training
+    text; here it gets a zero kernel and a log-odds of ``wsr.engine.logistic.NEVER``. One class means ridge regression,
+    scikit-learn's ``Ridge(alpha=1 / inverse_l2)``.
 
-    Returns ``kernel [points, hidden, classes]`` and ``bias [points, classes]``.
+    Args:
+      features: features of the training texts under each point.
+      labels: class of each text, or value for regression.
+      classes: number of classes; 1 for regression.
+      inverse_l2: inverse of the L2 penalty.
+
+    Returns:
+      The heads as ``kernel [points, hidden, classes]`` and ``bias [points, classes]``.
+
+    Raises:
+      WsrError: if there are no texts, a label is out of range, or ``inverse_l2`` is not positive.
     """
     _check_labels(labels, classes)
     if not inverse_l2 > 0:
@@ -101,12 +155,23 @@ def fit_probe(features: Features, labels: Labels, *, classes: int, inverse_l2: f
 
 @jax.jit
 def fixed_head_loss(features: Features, labels: Labels, heads: Heads) -> Float[Array, "points texts"]:
-    """Returns the loss of each text under given heads: cross-entropy in nats, or squared error for one output."""
+    """Returns the loss of each text under given heads: cross-entropy in nats, or squared error for one output.
+
+    Args:
+      features: features of the texts under each point.
+      labels: class of each text, or value for regression.
+      heads: one head per point.
+    """
     return losses(head_logits(features, heads), labels)
 
 
 def head_logits(features: Features, heads: Heads) -> Float[Array, "points texts classes"]:
-    """Returns the logits of each text under given heads, without the loss."""
+    """Returns the logits of each text under given heads.
+
+    Args:
+      features: features of the texts under each point.
+      heads: one head per point.
+    """
     inputs: Any = features
     if "dense_kernel" in heads:
         inputs = jnp.tanh(einsum("pth,phi->pti", inputs, heads["dense_kernel"]) + heads["dense_bias"][:, None])
@@ -142,7 +207,8 @@ def _fit_ridge(
     labels: Int[Array, " texts"] | Float[Array, " texts"],
     inverse_l2: Float[Array, ""],
 ) -> dict[str, Array]:
-    """Ridge by the normal equations, refined twice with the residual of the *data* (theirs squares the condition)."""
+    """Ridge regression by the normal equations, refined twice with the residual of the *data* (the normal equations
+    square the condition number)."""
     values = labels.astype(jnp.float32)
     mean = features.mean(axis=1, keepdims=True)
     inputs, targets = features - mean, (values - values.mean())[None]

@@ -1,4 +1,4 @@
-"""The held-out loss of a linear probe as a differentiable function of the features, the probe's fit included."""
+"""The held-out loss of a linear probe as a differentiable function of the features, the fit of the probe included."""
 
 from functools import partial
 
@@ -22,13 +22,19 @@ def probed_loss_and_gradient(
     classes: int,
     inverse_l2: float = 1.0,
 ) -> tuple[float, Float[Array, "texts hidden"]]:
-    """Returns the mean loss of a linear probe on held-out texts, and its gradient in the features of all texts.
+    """Returns the mean held-out loss of a linear probe, and its gradient in the features of all texts.
 
-    The probe is fitted on the first texts, as many as there are ``probe_labels``; the others are held out.
+    The gradient includes the change of the probe's optimum, by the implicit function theorem: at the optimum the
+    gradient of ``fit_probe``'s convex problem is zero, so one linear system in its Hessian, solved by conjugate
+    gradients, gives the derivative of the optimum (Bengio 2000, Gradient-based optimization of hyperparameters).
 
-    The gradient includes the motion of the probe's optimum, by the implicit function theorem: the optimum is where the
-    gradient of ``fit_probe``'s convex problem vanishes, and one linear system in its Hessian, solved by conjugate
-    gradients, says how it moves (Bengio 2000, Gradient-based optimization of hyperparameters).
+    Args:
+      features: features of the texts; the probe is fitted on the first ``len(probe_labels)`` texts, the others are held
+        out.
+      probe_labels: labels of the texts that fit the probe.
+      labels: labels of the held-out texts.
+      classes: number of classes; 1 for regression.
+      inverse_l2: inverse of the L2 penalty.
     """
     values = jnp.asarray(features)
     head = fit_probe(values[None, : len(probe_labels)], probe_labels, classes=classes, inverse_l2=inverse_l2)
@@ -45,7 +51,7 @@ def _held_out_loss(
     inverse_l2: Float[Array, ""],
 ) -> Float[Array, ""]:
     known, held_out = features[: len(probe_labels)], features[len(probe_labels) :]
-    # Any constant may be taken off all features: the intercept makes up for it. The mean keeps float32 sums small.
+    # Subtracting a constant from all features changes the intercept only. The mean keeps float32 sums small.
     mean = jax.lax.stop_gradient(known.mean(axis=0))
     inputs = jnp.pad(known - mean, ((0, 0), (0, 1)), constant_values=1.0)
     centred = fitted.at[-1].add(jnp.matmul(mean, fitted[:-1], precision=HIGHEST))
@@ -63,9 +69,9 @@ def _optimal_weights(
     labels: Labels,
     inverse_l2: Float[Array, ""],
 ) -> Float[Array, "inputs classes"]:
-    """The probe's kernel, with its intercept as last row, as a differentiable function of ``inputs``.
+    """Returns the probe's kernel, its intercept as the last row, as a differentiable function of ``inputs``.
 
-    Its value is ``fitted``: a step of Newton's from the optimum goes nowhere, and the derivative of that step is the
+    Its value is ``fitted``: a Newton step from the optimum has length zero, and the derivative of that step is the
     derivative of the optimum.
     """
     classes = fitted.shape[1]
@@ -84,8 +90,8 @@ def _optimal_weights(
         else:
             chances = jax.nn.log_softmax(logits, axis=-1)
             data = -jnp.take_along_axis(chances, labels[:, None], axis=-1).sum()
-            # The same number added to all intercepts changes nothing: fit_probe's add up to 0, and here they have to,
-            # or the Hessian would be singular.
+            # Adding one number to all intercepts leaves the loss unchanged, which would make the Hessian singular; this
+            # term makes them sum to 0, as fit_probe's do.
             data += len(labels) * jnp.square(jnp.where(present, weights[-1], 0.0).sum())
         return inverse_l2 * data + penalty * jnp.square(weights[:-1]).sum()
 
@@ -93,7 +99,7 @@ def _optimal_weights(
     slope = jax.grad(objective)
     hessian = jax.linearize(lambda weights: slope(weights, fixed), fitted)[1]
     chance = jax.nn.softmax(logits_of(fitted, fixed), axis=-1)
-    # The Hessian averaged over classes: but for a factor it is the Hessian itself where there are one or two.
+    # The Hessian averaged over classes; for one or two classes it is the Hessian itself up to a factor.
     curvature = (chance * (1 - chance)).mean(axis=-1, keepdims=True) if classes > 1 else 1.0
     metric = inverse_l2 * jnp.matmul((fixed * curvature).T, fixed, precision=HIGHEST)
     ridge = jnp.ones(len(metric)).at[-1].set(0.0) + 1e-6 * jnp.diagonal(metric)

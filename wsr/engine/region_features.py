@@ -1,4 +1,4 @@
-"""Features of texts under points of a region, chunk of points by chunk."""
+"""Features of texts under points of a region, one chunk of points at a time."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -18,7 +18,7 @@ from wsr.runtime.placement import placed
 from wsr.types import Params
 
 Passes = list[list[int]]
-"""Numbers of the points that are mixed together, pass by pass."""
+"""Indices of the points that are mixed together, one list per pass."""
 
 
 def region_features(
@@ -28,16 +28,19 @@ def region_features(
     *,
     settings: Settings = Settings(),
 ) -> Iterator[tuple[list[int], dict[str, Float[Array, "chunk texts hidden"]]]]:
-    """Yields numbers of points and the features of every text of each split under them.
+    """Yields the features of every text under points of a region, one chunk of points at a time.
 
-    Each point comes once. The features of the last chunk may end with copies of its last point. Points are mixed, and
-    features pooled, in float32, whatever the precision of the encoder.
+    Each point comes once. The features of the last chunk may end with copies of its last point. Points are mixed and
+    features are pooled in float32, whatever the precision of the encoder.
 
     Args:
       region: the population.
-      coefficients: the points, over the region's members.
+      coefficients: one row per point, one column per member.
       splits: the texts, by name.
-      settings: how the engine works.
+      settings: chunk size, memory, devices and precision.
+
+    Yields:
+      The indices of the chunk's points, and the features of each split under them.
 
     Raises:
       WsrError: if even one point exceeds the memory budget.
@@ -51,7 +54,7 @@ def region_features(
     base = placed(region.base, layout.sharding())
     load = _loader(region, coefficients, passes, layout)
     for number, part in enumerate(passes):
-        # The last pass is filled up with its last point, so that one program serves all.
+        # The last pass is padded with its last point, so that one compiled program serves all passes.
         filled = part + [part[-1]] * (layout.together * layout.rounds - len(part))
         used = _used(coefficients, part)
         rows_of_round = coefficients[np.ix_(filled, used)].reshape(layout.rounds, layout.together, len(used))
@@ -72,7 +75,7 @@ def region_features(
                     for (name, split), end in zip(splits.items(), ends.tolist(), strict=True)
                 },
             )
-        del mixed, points  # the next ones are not to lie beside them
+        del mixed, points  # frees their memory before the next ones are mixed
 
 
 def plan_features(
@@ -82,7 +85,13 @@ def plan_features(
     *,
     settings: Settings = Settings(),
 ) -> DeviceLayout:
-    """Returns how ``region_features`` would work on these points; compiles the program that it would run.
+    """Returns the layout that ``region_features`` would use for some points, and compiles its program.
+
+    Args:
+      region: the population.
+      coefficients: one row per point, one column per member.
+      splits: the texts, by name.
+      settings: chunk size, memory, devices and precision.
 
     Raises:
       WsrError: if even one point exceeds the memory budget.
@@ -92,7 +101,12 @@ def plan_features(
 
 @partial(jax.jit, static_argnames="precision")
 def as_precision(points: Params, precision: Precision) -> Params:
-    """Returns the parameters that the encoder computes with."""
+    """Returns the parameters in the precision of the encoder.
+
+    Args:
+      points: parameters in float32.
+      precision: ``"float32"`` or ``"bfloat16"``.
+    """
     return jax.tree.map(lambda leaf: leaf.astype(precision), points)
 
 
@@ -127,7 +141,8 @@ def _planned(
 def _loader(
     region: Region, coefficients: Float[np.ndarray, "points members"], passes: Passes, layout: DeviceLayout
 ) -> Callable[[int, int], Params]:
-    """Returns ``load(pass, member)``; members stay on the device until the last pass that needs them, or not at all."""
+    """Returns ``load(pass, member)``; a member stays on the device until its last pass if the layout says so, else it
+    is not kept."""
     last = {member: number for number, part in enumerate(passes) for member in _used(coefficients, part)}
     kept: dict[int, Params] = {}
 
@@ -141,7 +156,7 @@ def _loader(
 
 
 def _most_members(coefficients: Float[np.ndarray, "points members"], together: int) -> int:
-    """How many members are on the device at most where each stays from its first pass to its last."""
+    """Returns the largest number of members on the device at once if each stays from its first pass to its last."""
     passes = _passes(len(coefficients), together)
     uses: dict[int, list[int]] = {}
     for number, part in enumerate(passes):
@@ -156,12 +171,13 @@ def _passes(points: int, together: int) -> Passes:
 
 
 def _used(coefficients: Float[np.ndarray, "points members"], points: Sequence[int]) -> list[int]:
-    """Members with a coefficient other than 0 in any of some points."""
+    """Returns the members with a nonzero coefficient in any of the points."""
     return np.flatnonzero(np.any(coefficients[list(points)] != 0, axis=0)).tolist()
 
 
 def _point_bytes(hidden: int, splits: Mapping[str, AnySplit]) -> int:
-    """Features of a point, in the order of batches, of texts and those of the point before; and a probe on them."""
+    """Bytes per point: its features in batch order and in text order, those of the previous point, and the probe on
+    them."""
     sizes = [len(split) for split in splits.values()]
     probe = 3 * max(sizes) * hidden + 4 * hidden**2
     return 4 * (3 * sum(sizes) * hidden + probe)

@@ -1,4 +1,4 @@
-"""Which points are missing and whose they are; their features; what is kept of them."""
+"""Scores points: finds those without a result, encodes and scores them, saves the results."""
 
 import hashlib
 import io
@@ -19,7 +19,7 @@ from wsr.store.results import Results
 from wsr.types import AnyArray
 
 Score = Callable[[Mapping[str, Float[AnyArray, "chunk _ _"]]], Mapping[str, Shaped[np.ndarray, "chunk texts"]]]
-"""From the features of some points, by split, to the arrays that are kept of each point."""
+"""Turns the features of some points, by split, into the arrays that are saved for each point."""
 
 
 def score_points(
@@ -32,18 +32,20 @@ def score_points(
     settings: Settings,
     note: str,
 ) -> dict[str, Shaped[np.ndarray, "points texts"]]:
-    """Returns what ``score`` makes of the features of each point's texts, and keeps it under the point's key.
-
-    Only points that are not kept already are encoded.
+    """Scores the points that are not in the cache, saves their results, and returns the results of all points.
 
     Args:
       region: the population.
-      coefficients: the points, over the region's members.
-      keys: names the result of each point, see ``key_of``.
+      coefficients: one row per point, one column per member.
+      keys: key of each point's result, see ``key_of``.
       splits: the texts to encode, by name.
-      score: may return fewer points than it is given features of: the last chunk is filled up with copies.
-      settings: how the engine works; its results are where points are kept.
-      note: shown beside the progress.
+      score: turns features into results; the last chunk is padded with copies of its last point, whose results are
+        ignored.
+      settings: chunk size, memory, devices, precision and cache of results.
+      note: text shown beside the progress.
+
+    Returns:
+      Arrays by name, one row per point.
     """
     results = settings.results or Results.in_memory()
     work = _missing(keys, results, settings)
@@ -52,7 +54,7 @@ def score_points(
     for numbers, features in region_features(region, coefficients[work.points], splits, settings=work.settings):
         if work.share.keeps:
             _keep(results, [keys[work.points[number]] for number in numbers], score(features))
-        done = min(left, len(numbers) * work.share.groups)  # the other processes are about as far
+        done = min(left, len(numbers) * work.share.groups)  # assumes the other processes advance at the same rate
         settings.advance(done, note)
         left -= done
     if settings.mesh is None:
@@ -63,7 +65,14 @@ def score_points(
 
 
 def key_of(region: Region, row: Float[np.ndarray, " members"], what: Mapping[str, object], precision: Precision) -> str:
-    """Names what is kept of a point: ``what`` says which of its results that is."""
+    """Returns the key of a point's result, a hash of the model, the base, the point and ``what``.
+
+    Args:
+      region: the population.
+      row: coefficients of the point.
+      what: everything else that the result depends on.
+      precision: precision of the encoder.
+    """
     point = sorted(
         (member.content_sha256, float(coefficient).hex())
         for member, coefficient in zip(region.members, row, strict=True)
@@ -82,15 +91,15 @@ def key_of(region: Region, row: Float[np.ndarray, " members"], what: Mapping[str
 
 @dataclass(frozen=True)
 class _Missing:
-    """The points that are not kept yet, and those of them that are this process's."""
+    """The points without a result, and this process's share of them."""
 
     missing: int
-    """Over all processes."""
+    """Their number over all processes."""
     points: list[int]
-    """This process's, as numbers of all points."""
+    """Indices of this process's points."""
     share: Deal
     settings: Settings
-    """With the mesh, the chunk and the budget that all processes go by."""
+    """Settings with the mesh, chunk and memory budget that all processes agreed on."""
 
 
 def _missing(keys: Sequence[str], results: Results, settings: Settings) -> _Missing:
@@ -109,7 +118,7 @@ def _keep(results: Results, keys: Sequence[str], arrays: Mapping[str, Shaped[np.
 
 
 def _tell_others(results: Results, keys: Sequence[str]) -> None:
-    """Lets all processes know the points that each has evaluated, whatever their file system shows yet."""
+    """Sends each process's new results to all others, because their file systems may not show them yet."""
     if jax.process_count() == 1:
         return
     own = io.BytesIO()

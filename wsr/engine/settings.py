@@ -1,4 +1,4 @@
-"""How the engine works on points: how many at a time, on which devices, in how much memory, and what it keeps."""
+"""How the engine evaluates points: how many at a time, on which devices, in how much memory, with which cache."""
 
 import math
 from dataclasses import dataclass
@@ -15,37 +15,37 @@ Precision = Literal["float32", "bfloat16"]
 
 @dataclass(frozen=True)
 class Settings:
-    """How the engine works on points. Only ``precision`` changes a score by more than rounding.
+    """How the engine evaluates points. Only ``precision`` changes a score by more than rounding.
+
+    Raises:
+      WsrError: if a field has an invalid value; the message names the field.
 
     Example:
       >>> import wsr
       >>> wsr.Settings(chunk=4, memory_budget_gib=2.0).chunk
       4
-
-    Raises:
-      WsrError: naming the field whose value makes no sense.
     """
 
     chunk: int | None = None
-    """Points on each device at the same time; None: chosen for the device."""
+    """Points evaluated at a time on each device; None: chosen for the device."""
     memory_budget_gib: float | None = None
-    """Memory that may be used on each device; None: most of what it has."""
+    """Memory to use on each device, in GiB; None: most of the device's memory."""
     mesh: Mesh | None = None
-    """Devices by points and texts, see ``wsr.runtime.devices``. None: all accelerators, or one CPU; if several
-    processes work together (``wsr.runtime.hosts``), the devices of all."""
+    """Devices by points and texts, see ``wsr.runtime.devices``; None: all accelerators or one CPU, and all devices of
+    all processes that work together (``wsr.runtime.hosts``)."""
     rows: int = 16
-    """About how many packed rows a forward pass reads; more on an accelerator that few points leave idle."""
+    """Packed rows per forward pass; raised on accelerators that few points leave idle."""
     row_length: int = 64
-    """Tokens in a row; longer texts make longer rows."""
+    """Tokens in a row; raised if a text is longer."""
     precision: Precision = "float32"
-    """What the encoder computes in; bfloat16 is faster on accelerators, at a small error of the losses."""
+    """Precision of the encoder; bfloat16 is faster on accelerators and changes the losses slightly."""
     results: Results | None = None
-    """Where finished points are kept; those already there are not evaluated again. None: in memory, for one call."""
+    """Cache of finished points, which are not evaluated again; None: a cache in memory for one call."""
     counter: Counter | None = None
-    """Advanced by one a point."""
+    """Progress counter, advanced once per point."""
 
     def __post_init__(self) -> None:
-        """Checks every field once, for all who take settings."""
+        """Checks every field."""
         for name in ("chunk", "rows", "row_length"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -57,6 +57,11 @@ class Settings:
             raise WsrError(f"settings: precision is one of {', '.join(get_args(Precision))}, found {self.precision!r}")
 
     def advance(self, points: int, note: str = "") -> None:
-        """Tells the counter, if there is one, that more points are done."""
+        """Advances the progress counter, if there is one.
+
+        Args:
+          points: number of points finished.
+          note: text shown beside the progress.
+        """
         if self.counter:
             self.counter.advance(points, note=note)

@@ -1,8 +1,8 @@
-"""Which point of a population is the best start for somebody's data, and which cannot be told from the best.
+"""The best starting point for new data among a population's base, members and centroids.
 
-All labelled texts are used: the probe is fitted on all folds but one and the loss taken on that one, each fold in turn.
-What is compared is the generalised loss of each start, that is how much a linear classifier finds in its features, and
-not what fine-tuning from it would come to.
+All labelled texts are used: for each fold in turn, the probe is fitted on the other folds and its loss is measured on
+this one. Starts are compared by their generalised loss, which measures how well a linear classifier does on their
+features, and not by the loss after fine-tuning from them.
 """
 
 from collections.abc import Mapping
@@ -28,53 +28,68 @@ if TYPE_CHECKING:
     import pandas
 
 FOLDS = 5
+"""Folds of the cross-fitting."""
 FEWEST_TEXTS = 20
+"""Fewest texts for a suggestion."""
 MANY = 24
-"""Starts from which a quarter of the texts first leaves out those that are clearly worse."""
+"""With more starts than this, a first round on a quarter of the texts drops those that are clearly worse."""
 FEWEST_OF_ROUND = 50
+"""Fewest texts for that first round."""
 RESAMPLES = 2000
+"""Bootstrap resamples."""
 
 Losses = Float[np.ndarray, "starts texts"]
 
 
 @dataclass(frozen=True, eq=False)
 class Start:
-    """A point to begin fine-tuning from."""
+    """A point to start fine-tuning from."""
 
     name: str
+    """Name, such as ``base`` or ``centroid of all members``."""
     coefficients: Float[np.ndarray, " members"]
+    """One coefficient per member."""
 
 
 @dataclass(frozen=True)
 class ScoredStart:
-    """A start with its loss, and by how much it is worse than the best."""
+    """A start with its loss and its distance from the best start."""
 
     start: Start
+    """The start."""
     loss: float
+    """Generalised loss: cross-entropy in nats, or squared error for regression."""
     metric: float
+    """Score in the dataset's own metric."""
     worse: float
+    """Loss minus the loss of the best start."""
     low: float
+    """Lower end of the confidence interval of ``worse``."""
     high: float
-    """Ends of the interval of ``worse``; those of all starts hold together."""
+    """Upper end of the interval; the intervals of all starts hold together."""
 
     @property
     def named(self) -> bool:
-        """Whether it cannot be told from the best."""
+        """Whether the start is statistically indistinguishable from the best."""
         return self.low <= 0
 
 
 @dataclass(frozen=True)
 class Suggestion:
-    """The starts, the best first."""
+    """All starts with their losses, the best first."""
 
     scored: tuple[ScoredStart, ...]
+    """The starts, by rising loss."""
     texts: int
+    """Number of texts used."""
     confidence: float
+    """Confidence that the truly best start is among those named."""
     dropped: tuple[str, ...]
-    """Starts that a quarter of the texts showed to be worse."""
+    """Names of the starts that the first round dropped as clearly worse."""
 
     def to_frame(self) -> "pandas.DataFrame":
-        """One row a start, the best first: its loss, its score, how much worse it is than the best, with interval."""
+        """Returns a table with one row per start, the best first: loss, score, how much worse than the best, with its
+        interval."""
         import pandas
 
         names = ("start", "probe_loss", "metric", "worse", "low", "high", "named")
@@ -88,12 +103,23 @@ class Suggestion:
 
     @property
     def named(self) -> list[ScoredStart]:
-        """The best and all that cannot be told from it: one of them is truly the best, to the confidence asked for."""
+        """The starts indistinguishable from the best; the truly best is one of them with the given confidence."""
         return [own for own in self.scored if own.named]
 
 
 def starts(region: Region) -> list[Start]:
-    """Returns the base, each member, and the centroids of each dataset, each family and all members; none twice."""
+    """Returns the starts of a region: the base, each member, and the centroids of all members, each dataset and each
+    family.
+
+    Args:
+      region: the population.
+
+    Example:
+      >>> import wsr
+      >>> from wsr.engine.suggest import starts
+      >>> [start.name for start in starts(wsr.made_up_region(2))]
+      ['base', 'm0', 'm1', 'centroid of all members']
+    """
     found = [Start("base", np.zeros(len(region)))]
     found += [Start(name, row) for name, row in zip(region.names, corners(len(region)), strict=True)]
     groups = [("all members", [*range(len(region))])]
@@ -118,19 +144,30 @@ def suggest(
     settings: Settings = Settings(),
     seed: int = 0,
 ) -> Suggestion:
-    """Scores every start of a region on a dataset and says which cannot be told from the best.
+    """Scores every start of a region on a dataset and names those that are indistinguishable from the best.
 
     Args:
-      region: members that never saw the dataset.
-      dataset: all of its splits are used.
-      texts: at most so many of its texts.
-      confidence: that the truly best start is among those named.
-      protocol: how points are scored.
-      settings: how the engine works.
-      seed: of the texts drawn, of the folds, and of the bootstrap.
+      region: the population; no member may have been trained on the dataset.
+      dataset: the target dataset; all of its splits are used.
+      texts: largest number of texts to use.
+      confidence: probability that the truly best start is among those named.
+      protocol: the classifier that is fitted to each start's features.
+      settings: chunk size, memory, devices, precision and cache of results.
+      seed: seed of the choice of texts, the folds and the bootstrap.
+
+    Returns:
+      All starts, the best first.
 
     Raises:
-      WsrError: there are too few texts for anything.
+      WsrError: if the dataset has too few texts or only one label.
+
+    Example:
+      >>> import wsr
+      >>> data = wsr.load_dataset("made_up_a1", wsr.load("tiny").processor, max_length=48)
+      >>> suggestion = wsr.suggest(wsr.made_up_region(2), data, texts=60)
+      scoring starts on made_up_a1: ...
+      >>> len(suggestion.scored), suggestion.texts, suggestion.best.named
+      (4, 60, True)
     """
     draw = seeds.generator(seed, "suggest", dataset.name)
     chosen = labelled(dataset, texts, draw)
@@ -142,7 +179,7 @@ def suggest(
         part = chosen.take(np.arange(size))
         rows = np.stack([start.coefficients for start in left])
         losses, predictions = cross_fitted(region, rows, dataset, part, protocol, settings)
-        # The error is shared out over the rounds (Bonferroni).
+        # The error probability is divided among the rounds (Bonferroni).
         worse, low, high = against_the_best(losses, 1 - (1 - confidence) / len(sizes), draw)
         if size < len(chosen):
             dropped = [start.name for start, end in zip(left, low, strict=True) if end > 0]
@@ -164,12 +201,20 @@ def suggest(
 def against_the_best(
     losses: Losses, confidence: float, generator: np.random.Generator
 ) -> tuple[Float[np.ndarray, " starts"], Float[np.ndarray, " starts"], Float[np.ndarray, " starts"]]:
-    """Returns by how much each start is worse than the one with the lowest loss, and the ends of its interval.
+    """Returns how much worse each start is than the start with the lowest loss, with confidence intervals.
 
-    A start is surely not the best where its low end is above zero. Which one seems best is chance too: so the interval
-    is as wide as the largest of the start's differences to all others, in standard errors, becomes in a bootstrap over
-    the texts, which all starts share. (Subset selection, Gupta 1965; the bootstrap of the largest studentised
-    difference is that of Romano and Wolf 2005.)
+    A start is surely not the best if its interval lies above zero. Which start has the lowest loss is itself subject to
+    chance. Each interval therefore has the width of the largest studentised difference between the start and all
+    others, in a bootstrap over the texts that all starts share (subset selection, Gupta 1965; bootstrap of the largest
+    studentised difference, Romano and Wolf 2005).
+
+    Args:
+      losses: loss of each text under each start.
+      confidence: confidence of all intervals together.
+      generator: draws the resamples.
+
+    Returns:
+      The differences, and the lower and upper ends of their intervals, each of shape ``[starts]``.
     """
     means = losses.mean(axis=1)
     best, (count, texts) = int(means.argmin()), losses.shape
@@ -187,9 +232,18 @@ def against_the_best(
 
 
 def labelled(dataset: Dataset, most: int, generator: np.random.Generator) -> AnySplit:
-    """Returns at most so many of a dataset's texts, from all splits, in an order that deals labels evenly to folds.
+    """Returns texts from all splits of a dataset, ordered so that every fold has the same mix of labels.
 
-    A text that occurs twice is taken once, and a class with a single text is left out: it could not be learned.
+    A text that occurs twice is taken once. A class with a single text is left out, because no fold could both learn it
+    and test it.
+
+    Args:
+      dataset: the dataset.
+      most: largest number of texts.
+      generator: draws the texts.
+
+    Raises:
+      WsrError: if there are fewer than ``FEWEST_TEXTS`` texts or only one label.
     """
     whole = joined([dataset.splits[name] for name in dataset.splits])
     order = generator.permutation(len(whole))
@@ -202,8 +256,8 @@ def labelled(dataset: Dataset, most: int, generator: np.random.Generator) -> Any
     distinct = np.unique(whole.labels[kept])
     if len(kept) < FEWEST_TEXTS or len(distinct) < 2:
         raise WsrError(
-            f"{dataset.name}: {len(kept)} different texts of {len(distinct)} labels say nothing about starts; at least "
-            f"{FEWEST_TEXTS} texts and two labels are needed, a few hundred texts are better"
+            f"{dataset.name}: {len(kept)} different texts with {len(distinct)} labels are too few to compare starts; "
+            f"give at least {FEWEST_TEXTS} texts and two labels, better a few hundred texts"
         )
     return whole.take(_dealt(whole.labels[kept], kept))
 
@@ -216,7 +270,19 @@ def cross_fitted(
     protocol: Protocol,
     settings: Settings = Settings(),
 ) -> tuple[Float[np.ndarray, "points texts"], Shaped[np.ndarray, "points texts"]]:
-    """Returns the loss and the prediction of each text by a probe that was fitted without its fold."""
+    """Returns the loss and the prediction of each text by a probe that was fitted without the text's fold.
+
+    Args:
+      region: the population.
+      coefficients: one row per point, one column per member.
+      dataset: number of classes and metric.
+      texts: the texts; text i belongs to fold ``i % FOLDS``.
+      protocol: the classifier.
+      settings: chunk size, memory, devices, precision and cache of results.
+
+    Returns:
+      Losses and predictions, each of shape ``[points, texts]``.
+    """
     held = dataset.with_split("test", texts)
     names = [point_key(region, row, held, protocol, settings.precision) for row in coefficients]
 
@@ -239,7 +305,17 @@ def cross_fitted(
 def fitted_across(
     features: Float[np.ndarray, "points texts hidden"], texts: AnySplit, dataset: Dataset, protocol: Protocol
 ) -> tuple[Float[np.ndarray, "points texts"], Shaped[np.ndarray, "points texts"]]:
-    """Fits a probe without each fold in turn, and returns the losses and predictions on the folds."""
+    """Fits a probe without each fold in turn and returns the losses and predictions on the left-out folds.
+
+    Args:
+      features: features of the texts under each point.
+      texts: the texts; text i belongs to fold ``i % FOLDS``.
+      dataset: number of classes.
+      protocol: the classifier.
+
+    Returns:
+      Losses and predictions, each of shape ``[points, texts]``.
+    """
     fold = np.arange(len(texts)) % FOLDS
     losses = np.empty(features.shape[:2], np.float32)
     predictions = np.empty(features.shape[:2], texts.labels.dtype)
@@ -252,9 +328,9 @@ def fitted_across(
 
 
 def _dealt(labels: Shaped[np.ndarray, " texts"], numbers: Int[np.ndarray, " texts"]) -> Int[np.ndarray, " texts"]:
-    """Orders texts so that text i belongs to fold i modulo FOLDS, and every fold has labels as the whole has."""
+    """Orders texts so that text i belongs to fold ``i % FOLDS`` and every fold has the same mix of labels."""
     by_label = numbers[np.argsort(labels, kind="stable")]
     runs = [by_label[first : first + FOLDS] for first in range(0, len(by_label), FOLDS)]
-    # Shuffled, so that the first quarter is of all labels; the last run may be shorter than the others.
+    # Shuffled, so that the first quarter has all labels; the last run may be shorter than the others.
     order = np.random.default_rng(0).permutation(len(runs) - 1)
     return np.concatenate([*(runs[at] for at in order), runs[-1]])

@@ -1,9 +1,9 @@
-"""Surrogate evaluation: a whole convex hull from a few forward passes, with the error measured on the spot.
+"""Surrogate evaluation: scores a whole convex hull from a few forward passes and measures the error.
 
-The features of an encoder are so smooth inside a hull that polynomials of low degree in the coefficients reproduce
-them. The encoder is run at a few nodes (``wsr.engine.lattice``); every other point costs a small matrix product and a
-probe. Some of the points asked for are evaluated exactly as well: how far off the surrogate is there decides whether it
-may speak.
+Inside a hull the features of an encoder vary so smoothly that polynomials of low degree in the coefficients reproduce
+them. The encoder runs at a few nodes (``wsr.engine.lattice``); every other point costs a small matrix product and a
+probe. Some of the points are also evaluated exactly. The surrogate is used only if its error at these points is within
+the tolerance.
 """
 
 import itertools
@@ -32,32 +32,36 @@ Features: TypeAlias = Mapping[str, Float[AnyArray, "points _ hidden"]]
 Scores: TypeAlias = tuple[Float[np.ndarray, "points texts"], Shaped[np.ndarray, "points texts"]]
 """Losses and predictions."""
 Score: TypeAlias = Callable[[Features], Float[AnyArray, "points texts classes"]]
-"""From features of the probe and test split to logits of the test texts (for regression, one value a text)."""
+"""Turns features of the probe and test splits into logits of the test texts (one value per text for regression)."""
 
 CONFIDENCE = 0.95
+"""Confidence of the bound on the surrogate's error."""
 _HIGHEST_DEGREE = 8
-_TOGETHER = 8  # points of the surrogate that are scored at the same time
-_MOST_KEPT = 1024  # logits that are kept to fit polynomials to them
-_SHARE_OF_SCORES = 0.1  # of the tolerance, for polynomials in place of probes
+_TOGETHER = 8  # points of the surrogate scored at a time
+_MOST_KEPT = 1024  # points whose logits are kept for fitting polynomials
+_SHARE_OF_SCORES = 0.1  # share of the tolerance given to polynomials in place of probes
 
 
 @dataclass(frozen=True)
 class Check:
-    """How far the mean losses of a surrogate are off at points that were held out of it."""
+    """Error of a surrogate's mean losses at held-out points. Errors are in the unit of the loss."""
 
     degree: int
+    """Degree of the polynomials."""
     nodes: int
-    """Points that the encoder was run at."""
+    """Points at which the encoder ran."""
     held_out: int
+    """Points at which the error was measured."""
     error: float
     """Mean absolute difference from the exact mean loss."""
     bound: float
-    """The mean over all points of the surrogate is below this with ``CONFIDENCE``, see ``upper_bound``."""
+    """Upper confidence bound on that mean error, at ``CONFIDENCE``; see ``upper_bound``."""
     largest: float
+    """Largest absolute difference."""
 
     @property
     def how(self) -> str:
-        """What a row of the surrogate says about itself."""
+        """Description of the surrogate in result rows."""
         return (
             f"surrogate(degree={self.degree}, error={self.error:.2g}, bound={self.bound:.2g}, held_out={self.held_out})"
         )
@@ -65,10 +69,10 @@ class Check:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class HullEvaluation(Evaluation):
-    """Scores of some points, most of them by a surrogate where one could be trusted."""
+    """Losses and predictions of points, most of them by a surrogate if its measured error is small enough."""
 
     checks: tuple[Check, ...] = ()
-    """One a surrogate that was tried; the last one belongs to the rows that are not exact, if there are any."""
+    """One per surrogate tried; the last belongs to the points that are not exact, if there are any."""
 
 
 def evaluate_hull(
@@ -84,29 +88,45 @@ def evaluate_hull(
     score: Score | None = None,
     settings: Settings = Settings(),
 ) -> HullEvaluation:
-    """Scores points of a region on a dataset, those of the convex hull by a surrogate where it is accurate and cheaper.
+    """Evaluates points of a region on a dataset, those in the convex hull by a surrogate if it is accurate and cheaper.
 
-    Exact are the points outside the hull, those held out, and all of them where no degree does.
+    Points outside the hull and held-out points are evaluated exactly. If no degree reaches the tolerance, all points
+    are.
 
     Args:
       region: the population.
-      coefficients: the points, over the region's members.
-      dataset: the target; its probe and test splits are used.
-      tolerance: what the mean absolute error of the mean loss may be, in the unit of the loss; the upper bound of the
-        error is compared with it.
-      held_out: points of the hull, drawn at random, that are evaluated exactly to measure the error.
-      degree: of the polynomials; None: the lowest that is within the tolerance.
-      seed: draws the points that are held out.
-      protocol: how points are scored.
-      score: takes the place of the protocol's probe, for example ``fixed_head(head)``; its points are not kept.
-      settings: how the engine works; its results keep points that are evaluated exactly.
+      coefficients: one row per point, one column per member.
+      dataset: the target dataset; its probe and test splits are used.
+      tolerance: largest mean absolute error of the mean loss, in the unit of the loss; compared with the upper bound of
+        the measured error.
+      held_out: number of random points of the hull that are evaluated exactly to measure the error.
+      degree: degree of the polynomials; None: the lowest that is within the tolerance.
+      seed: seed of the choice of held-out points.
+      protocol: the classifier that is fitted to each point's features.
+      score: replaces the protocol's probe, for example ``fixed_head(head)``; results are then not cached.
+      settings: chunk size, memory, devices, precision and cache of exact results.
+
+    Returns:
+      Losses and predictions of all points, and the error of each surrogate tried.
+
+    Raises:
+      WsrError: if ``held_out`` is less than 2.
+
+    Example:
+      >>> import numpy as np, wsr
+      >>> region = wsr.made_up_region(3)
+      >>> data = wsr.load_dataset("made_up_a1", wsr.load("tiny").processor, max_length=48)
+      >>> points = np.random.default_rng(0).dirichlet(np.ones(3), size=20)
+      >>> evaluation = wsr.evaluate_hull(region, points, data, tolerance=0.1)
+      >>> evaluation.how.count("exact"), evaluation.checks[-1].degree  # six held-out points are exact
+      (6, 1)
     """
     if held_out < 2:
-        raise WsrError(f"surrogate: held_out must be at least 2 to measure an error, found {held_out}")
+        raise WsrError(f"surrogate: held_out must be at least 2, found {held_out}")
     coefficients = np.asarray(coefficients, np.float64)
     exact = _Exact(region, dataset, protocol, score, settings)
     inside = seeds.generator(seed, "held out", dataset.name).permutation(np.flatnonzero(_in_hull(coefficients)))
-    # Those held out come last: where polynomials take the place of probes, they do so for them.
+    # Held-out points come last, so that polynomials that replace probes are checked on them too.
     held, rest = inside[:held_out], inside[held_out:]
     rows = _Rows()
     others = np.setdiff1d(np.arange(len(coefficients)), rest)
@@ -154,11 +174,21 @@ def evaluate_hull(
 
 
 def upper_bound(errors: Float[np.ndarray, " held"], confidence: float = CONFIDENCE) -> float:
-    """Returns what the mean of the distribution of absolute errors is below, with a confidence.
+    """Returns an upper confidence bound on the mean of the distribution of absolute errors.
 
-    ``2 n mean / mu`` of n draws from an exponential distribution of mean ``mu`` is chi-squared with 2 n degrees of
-    freedom. Errors that spread less about their mean than exponential ones (normal ones, whose absolute values have
-    three quarters of that spread) are below the bound more often than the confidence says.
+    For n draws from an exponential distribution of mean ``mu``, ``2 n mean / mu`` is chi-squared with 2 n degrees of
+    freedom. For errors with a smaller relative spread than exponential ones the bound is conservative; absolute values
+    of normal errors have three quarters of that spread.
+
+    Args:
+      errors: absolute errors at the held-out points.
+      confidence: confidence of the bound.
+
+    Example:
+      >>> import numpy as np
+      >>> from wsr.engine.surrogate import upper_bound
+      >>> round(upper_bound(np.full(6, 0.01)), 4)
+      0.023
     """
     from scipy.special import chdtri
 
@@ -166,7 +196,12 @@ def upper_bound(errors: Float[np.ndarray, " held"], confidence: float = CONFIDEN
 
 
 def probe_score(dataset: Dataset, protocol: Protocol) -> Score:
-    """Returns the score by a fresh probe, as ``wsr.engine.evaluate.score_features`` fits it."""
+    """Returns a score that fits a fresh probe to each point, as ``wsr.engine.evaluate.score_features`` does.
+
+    Args:
+      dataset: the labels of the probe split.
+      protocol: the classifier.
+    """
 
     def score(features: Features) -> Float[Array, "points texts classes"]:
         heads = fit_on(features, dataset, protocol).heads
@@ -176,7 +211,11 @@ def probe_score(dataset: Dataset, protocol: Protocol) -> Score:
 
 
 def fixed_head(head: Head) -> Score:
-    """Returns the score by a head that is the same for all points, for example that of a member."""
+    """Returns a score that applies one fixed head to all points, for example the head of a member.
+
+    Args:
+      head: the linear head.
+    """
     heads = {name: jnp.asarray(leaf)[None] for name, leaf in head.items()}
 
     def score(features: Features) -> Float[Array, "points texts classes"]:
@@ -188,7 +227,7 @@ def fixed_head(head: Head) -> Score:
 
 @dataclass(frozen=True)
 class _Exact:
-    """Forward passes."""
+    """Evaluates points by forward passes."""
 
     region: Region
     dataset: Dataset
@@ -197,7 +236,7 @@ class _Exact:
     settings: Settings
 
     def __call__(self, coefficients: Float[np.ndarray, "points members"]) -> Scores:
-        """Exact scores of points."""
+        """Returns the exact losses and predictions of points."""
         if self.score is None:
             found = evaluate(self.region, coefficients, self.dataset, protocol=self.protocol, settings=self.settings)
             return found.losses, found.predictions
@@ -211,7 +250,7 @@ class _Exact:
     def features(
         self, coefficients: Float[np.ndarray, "points members"]
     ) -> Iterator[tuple[list[int], dict[str, Float[Array, "chunk texts hidden"]]]]:
-        """Features of points, chunk by chunk."""
+        """Yields the features of points, one chunk at a time."""
         return region_features(
             self.region,
             coefficients,
@@ -222,7 +261,7 @@ class _Exact:
 
 @dataclass
 class _Nodes:
-    """Where the encoder was run, and the features there; they stay when the degree rises."""
+    """The points at which the encoder ran, and the features there; they are reused at higher degrees."""
 
     coefficients: Float[np.ndarray, "nodes used"]
     features: dict[str, Float[Array, "nodes _ hidden"]] = field(default_factory=dict)
@@ -241,13 +280,13 @@ class _Nodes:
     def scorer(
         self, logits_of: Score, degree: int
     ) -> Callable[[Float[np.ndarray, "points used"]], Float[np.ndarray, "points texts classes"]]:
-        """Returns a function from points to the logits that their interpolated features give."""
+        """Returns a function from points to logits of their interpolated features."""
         interpolation = lattice.Interpolation.through(self.coefficients, degree)
 
         def logits_at(points: Float[np.ndarray, "points used"]) -> Float[np.ndarray, "points texts classes"]:
             parts = []
             for part in _parts(points):
-                # The last ones are filled up with copies, so that one program serves all.
+                # The last part is padded with copies, so that one compiled program serves all parts.
                 filled = np.concatenate([part, np.repeat(part[-1:], _TOGETHER - len(part), axis=0)])
                 weights = jnp.asarray(interpolation.weights(filled), jnp.float32)
                 parts.append(np.asarray(logits_of(_mix(weights, self.features)))[: len(part)])
@@ -267,22 +306,22 @@ def _mix(
 
 
 class _Rows:
-    """Losses, predictions and their origin, gathered in any order."""
+    """Collects losses, predictions and their origin, in any order."""
 
     def __init__(self) -> None:
         self._kept: dict[int, tuple[np.ndarray, np.ndarray, str]] = {}
 
     def put(self, numbers: Int[np.ndarray, " some"], scores: Scores, how: str) -> None:
-        """Keeps the scores of some points."""
+        """Stores the scores of some points."""
         for number, losses, predictions in zip(numbers.tolist(), *scores, strict=True):
             self._kept[number] = (losses, predictions, how)
 
     def losses(self, numbers: Int[np.ndarray, " some"]) -> Float[np.ndarray, "some texts"]:
-        """Losses of some points."""
+        """Returns the losses of some points."""
         return np.stack([self._kept[number][0] for number in numbers.tolist()])
 
     def stacked(self) -> tuple[Float[np.ndarray, "points texts"], Shaped[np.ndarray, "points texts"], tuple[str, ...]]:
-        """All of them, in order."""
+        """Returns the scores of all points, in order."""
         losses, predictions, how = zip(*(self._kept[number] for number in sorted(self._kept)), strict=True)
         return np.stack(losses), np.stack(predictions), how
 
@@ -297,8 +336,8 @@ def _score_all(
     """Scores the surrogate's points: some by ``logits_at``, the others by polynomials in the coefficients.
 
     With thousands of points the probes would take longer than the forward passes. Their logits are as smooth as the
-    features, so polynomials of ``degree`` or more are fitted to the logits of some points. As many points again check
-    them, and join them where they are off by more than the tolerance.
+    features, so polynomials of ``degree`` or higher are fitted to the logits of some points and checked on as many
+    further points. If the error exceeds the tolerance, the further points join the fit.
     """
     known = int(1.5 * lattice.count(wanted.shape[1], degree))
     if 2 * known > min(len(wanted), _MOST_KEPT):
@@ -319,7 +358,7 @@ def _score_all(
 def _fitted(
     points: Float[np.ndarray, "known used"], logits: Float[np.ndarray, "known texts classes"], degree: int
 ) -> Callable[[Float[np.ndarray, "some used"]], Float[np.ndarray, "some texts classes"]]:
-    """Returns least-squares polynomials of the highest degree that the points carry."""
+    """Returns least-squares polynomials of the highest degree that the number of points supports."""
     while len(points) >= 1.5 * lattice.count(points.shape[1], degree + 1):
         degree += 1
     interpolation = lattice.Interpolation.through(points, degree)

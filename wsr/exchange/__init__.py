@@ -1,12 +1,12 @@
-"""Models from outside on their way into a store, and points on their way out.
+"""Import of models into a store, and export of points out of it.
 
-member.py         a Hugging Face folder or an adapter as a member of a base's population, or refused with all reasons
-kinship.py        was a model fine-tuned from this checkpoint?
-likely_bases.py   if not, from which of those at hand?
-importing.py      one way in: read, compared with the base, admitted
-admission.py      the name, the dataset and the record of a model that comes in
-candidate.py      one that may join: compared with the members, none of them whole in memory
-named_point.py    points by what a person calls them, leaf by leaf
-scores.py         measured scores, so that whoever exports a point can quote them
-model_card.py     which models a point is made of, with which coefficients, how good it is, by which command
+member.py         reads a Hugging Face folder or a LoRA adapter as a member, or refuses it with all reasons
+kinship.py        whether a model was fine-tuned from a checkpoint
+likely_bases.py   which of the available checkpoints a model was fine-tuned from
+importing.py      the import: read, compare with the base, admit
+admission.py      name, dataset and record of an imported model
+candidate.py      compares a model with the members of a population without importing it
+named_point.py    points by name, and their weights one leaf at a time
+scores.py         measured scores of a store's points, quoted on export
+model_card.py     the README of an exported model: members, coefficients, scores, command
 """

@@ -1,4 +1,4 @@
-"""How a model from outside becomes a member of a store: its name, its dataset, its record."""
+"""Admission of an imported model to a store: its name, its dataset, its record."""
 
 import re
 from collections import Counter
@@ -13,18 +13,27 @@ from wsr.store import MemberRecord, Store
 from wsr.store.record import check_name
 
 IMPORTED = "imported"
-"""The ``mode`` of members that others trained."""
+"""The ``mode`` of imported members."""
 RESERVED = ("base", "centroid")
-"""Points of a store that are no members."""
+"""Names of points of a store that are not members."""
 
 
 def names_of(paths: Sequence[str]) -> list[str]:
-    """Returns a member's name for each folder or hub name: its last part, with those before it where two are alike."""
+    """Returns a member name for each folder or hub name: its last part, with earlier parts where names would collide.
+
+    Args:
+      paths: folders or hub names.
+
+    Example:
+      >>> from wsr.exchange.admission import names_of
+      >>> names_of(["runs/sst2/best", "runs/mnli/best", "owner/model"])
+      ['sst2-best', 'mnli-best', 'model']
+    """
     parts = [[_safe(part) for part in Path(path).parts if _safe(part)] or ["model"] for path in paths]
     used = [1] * len(paths)
     while True:
         names = ["-".join(own[-count:]) for own, count in zip(parts, used, strict=True)]
-        # The checkpoints that a training loop leaves are all called alike: what it trained is the folder's name.
+        # Training loops name all checkpoints alike; the folder above says what was trained.
         poor = {number for number, name in enumerate(names) if re.fullmatch(r"checkpoint-\d+", name)}
         poor |= {number for number, name in enumerate(names) if Counter(names)[name] > 1}
         more = [number for number in poor if used[number] < len(parts[number])]
@@ -35,31 +44,57 @@ def names_of(paths: Sequence[str]) -> list[str]:
 
 
 def dataset_of(name: str) -> str:
-    """Returns the longest name of a registered dataset that is a part of ``name``, or else ``name``."""
+    """Returns the longest name of a registered dataset that occurs in ``name``, or else ``name`` itself.
+
+    Args:
+      name: name of a member.
+
+    Example:
+      >>> from wsr.exchange.admission import dataset_of
+      >>> dataset_of("bert-base-sst2"), dataset_of("my-model")
+      ('sst2', 'my-model')
+    """
     words = f"_{_words(name)}_"
     found = [dataset for dataset in registered() if f"_{_words(dataset)}_" in words]
     return max(found, key=len, default=name)
 
 
 def family_of(dataset: str) -> str:
-    """Returns the family of a registered dataset, or "unknown"."""
+    """Returns the family of a registered dataset, or ``"unknown"``.
+
+    Args:
+      dataset: name of the dataset.
+
+    Example:
+      >>> from wsr.exchange.admission import family_of
+      >>> family_of("sst2"), family_of("mine")
+      ('sentiment', 'unknown')
+    """
     return find(dataset).family if dataset in registered() else "unknown"
 
 
 def admit(
     store: Store, incoming: Incoming, *, name: str, dataset: str, family: str | None, source: str
 ) -> tuple[bool, tuple[str, ...]]:
-    """Stores a model as the member ``name``; one that is there with the same content stays as it is.
+    """Stores a model as a member; an existing member with the same name and content stays as it is.
+
+    Args:
+      store: the store.
+      incoming: the model.
+      name: name of the member.
+      dataset: dataset it was fine-tuned on.
+      family: family of that dataset; None: that of the registered dataset, or ``"unknown"``.
+      source: where the model came from, for its record.
 
     Returns:
-        Whether it is new, and what else a reader should know.
+      Whether the member is new, and notes for the user.
 
     Raises:
-        WsrError: another member has the name; the model cannot be stored.
+      WsrError: if another member has the name, the name is reserved, or the model cannot be stored.
     """
     check_name(name)
     if name in RESERVED:
-        raise WsrError(f"member name {name!r} stands for another point of a store; choose another with --names")
+        raise WsrError(f"member name {name!r} is reserved for another point of the store; choose another with --names")
     record = MemberRecord(
         name=name,
         dataset=dataset,
@@ -75,7 +110,7 @@ def admit(
         group_size=1,
     )
     there = store.record(name) if name in store else None
-    if there is not None:  # the same content from another place is the same member
+    if there is not None:  # the same content from another source is the same member
         record = replace(record, hyperparameters=there.hyperparameters)
     try:
         if incoming.low_rank is not None:
@@ -87,7 +122,7 @@ def admit(
             raise
         before = there.hyperparameters.get("source", "training")
         raise WsrError(
-            f"{error}; {name!r} came from {before}, this is {source}: choose another with --names"
+            f"{error}; the stored {name!r} came from {before}, this one from {source}: choose another with --names"
         ) from error
     same = [
         other.name for other in store.records() if other.name != name and other.content_sha256 == saved.content_sha256

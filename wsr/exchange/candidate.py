@@ -1,4 +1,4 @@
-"""A model that may join a population: read, and held to the members without any of them whole in memory."""
+"""Comparison of a model with the members of a population without importing it; no member is whole in memory."""
 
 from pathlib import Path
 
@@ -18,48 +18,68 @@ from wsr.types import Params
 
 
 def check(region: Region, candidate: str, *, base: Checkpoint | None = None) -> Checked:
-    """Says whether a model belongs to a population: its flags, the regions it lies in, its nearest members.
+    """Checks whether a model belongs to a population.
 
     Args:
-      region: the population; all members that take part, see ``Region.from_store``.
-      candidate: a member's name, a Hugging Face folder, a LoRA adapter or a hub name.
-      base: what the region's members started from; None: its store's.
+      region: the population; pass all members that count, see ``Region.from_store``.
+      candidate: name of a member, a Hugging Face folder, a LoRA adapter or a hub name.
+      base: the base of the region; None: the base of its store.
+
+    Returns:
+      The model's flags, the regions it lies in, and its nearest members.
 
     Raises:
-      WsrError: the candidate cannot be compared with the population.
+      WsrError: if the candidate cannot be compared with the population.
 
     Example:
       >>> import wsr
-      >>> wsr.check(wsr.made_up_region(3), "m0").name
-      'm0'
+      >>> result = wsr.check(wsr.made_up_region(3), "m0")
+      >>> result.name, sorted(result.nearest)
+      ('m0', ['m1', 'm2'])
     """
     population, at, _ = place(region, candidate, base=base)
     return check_candidate(population, at)
 
 
 def place(region: Region, candidate: str, *, base: Checkpoint | None = None) -> tuple[Population, int, tuple[str, ...]]:
-    """Returns the population with the candidate in it, the candidate's place, and what was noted while it was read."""
+    """Returns the population with the candidate in it.
+
+    Args:
+      region: the population.
+      candidate: name of a member, a Hugging Face folder, a LoRA adapter or a hub name.
+      base: the base of the region; None: the base of its store.
+
+    Returns:
+      The population, the candidate's index in it, and notes on how the candidate was read.
+
+    Raises:
+      WsrError: if the candidate cannot be compared with the population.
+    """
     if candidate in region.names:
         return Population.of(region), region.names.index(candidate), ()
     if base is None:
         if region.store is None:
-            raise WsrError(f"check: {candidate!r} is no member of the region; to read a folder, give its base")
+            raise WsrError(f"check: {candidate!r} is not a member of the region; to check a folder, pass the base")
         base = region.store.checkpoint()
     incoming = read_candidate(candidate, base)
     notes = (
         f"It shares the base: {incoming.kinship}.",
         *(f"{note[0].upper()}{note[1:]}." for note in incoming.notes),
     )
-    # The candidate is called as its folder, unless a member is.
+    # The candidate is named after its folder, unless a member has that name.
     name = candidate if Path(candidate).name in region.names else Path(candidate).name or candidate
     return Population.of(region).joined(name, products_with(region, incoming.params)), len(region), notes
 
 
 def read_candidate(name_or_path: str, base: Checkpoint) -> Incoming:
-    """Reads a Hugging Face folder, a LoRA adapter or a hub name as a model fine-tuned from ``base``.
+    """Reads a model as one that was fine-tuned from ``base``.
+
+    Args:
+      name_or_path: a Hugging Face folder, a LoRA adapter or a hub name.
+      base: the base.
 
     Raises:
-      WsrError: it cannot be compared with the population: other form, other base, weights that are not finite.
+      WsrError: if the model has another architecture or another base, or its weights are not finite.
     """
     folder = find_folder(name_or_path)
     incoming = read_member(Path(folder), base)
@@ -67,15 +87,20 @@ def read_candidate(name_or_path: str, base: Checkpoint) -> Incoming:
     if broken:
         more = f" and {len(broken) - 3} more" if len(broken) > 3 else ""
         raise WsrError(
-            f"{name_or_path}: a broken run: NaN or infinity in {', '.join(broken[:3])}{more} of its weights; it has no "
-            "place in any region"
+            f"{name_or_path}: a broken run: NaN or infinity in {', '.join(broken[:3])}{more} of its weights; it "
+            "belongs to no region"
         )
     require_base(incoming)
     return incoming
 
 
 def products_with(region: Region, candidate: Params) -> Float64[np.ndarray, " members_and_one"]:
-    """Returns the inner products of a model's task vector with those of the members, and with itself, at the end."""
+    """Returns the inner products of a model's task vector with those of the members and, last, with itself.
+
+    Args:
+      region: the members.
+      candidate: the model's parameters.
+    """
     count = len(region)
     known = np.full((count + 1, count + 1), np.nan)
     known[:count, :count] = region.gram

@@ -1,4 +1,4 @@
-"""One way in for a model of others: read, compared with the base, admitted to a store."""
+"""Import of a model into a store: read, compare with the base, admit."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,18 +15,17 @@ from wsr.store import MemberRecord, Store
 def import_model(
     where: str | Path, store: Store, *, name: str | None = None, dataset: str | None = None, family: str | None = None
 ) -> MemberRecord:
-    """Imports a model that others fine-tuned from the store's base, and returns the record of the new member.
+    """Imports a model that was fine-tuned from the store's base elsewhere, and returns the record of the new member.
 
     Args:
       where: a Hugging Face folder, a LoRA adapter or a hub name.
-      store: the population it joins.
-      name: what the member is called; None: as its folder.
-      dataset: what it was trained on; None: a registered dataset that its name contains, or else its name.
-      family: the family of the dataset; None: what the table of datasets says.
+      store: the store to import into.
+      name: name of the member; None: the name of its folder.
+      dataset: dataset it was fine-tuned on; None: a registered dataset that its name contains, or else its name.
+      family: family of that dataset; None: that of the registered dataset, or ``"unknown"``.
 
     Raises:
-      WsrError: the model does not fit: another base, another architecture, weights that are not finite, a name that is
-        taken.
+      WsrError: if the model has another base or another architecture, its weights are not finite, or its name is taken.
 
     Example:
       >>> import tempfile, wsr
@@ -45,8 +44,13 @@ def import_model(
 def read_incoming(where: str, base: Checkpoint, stores: Iterable[Path] = ()) -> Incoming:
     """Reads a model and compares it with the base.
 
+    Args:
+      where: a Hugging Face folder, a LoRA adapter or a hub name.
+      base: the base.
+      stores: other stores, whose bases are tried if the model does not fit.
+
     Raises:
-      WsrError: it does not fit the base; the likeliest base among ``stores`` is named, if there is one.
+      WsrError: if the model does not fit the base; the message names the likeliest base among those tried.
     """
     folder = find_folder(where)
     try:

@@ -1,4 +1,4 @@
-"""Was a model fine-tuned from this checkpoint? Its weights tell: fine-tuning leaves them close to where they began."""
+"""Whether a model was fine-tuned from a checkpoint: fine-tuning leaves the weights close to where they started."""
 
 from dataclasses import dataclass
 
@@ -8,12 +8,12 @@ from wsr.geometry.trees import flatten
 from wsr.types import Params
 
 LEAST_COSINE = 0.5
-"""The median cosine from which two models count as of one origin.
+"""Models with a median cosine above this count as fine-tuned from one base.
 
-Hidden units of independent models are in no common order, so their matrices have a cosine of about 0. Measured on
-MiniLM by ``pytest -s tests/test_kinship.py``: fine-tuned at a usual learning rate (1e-4) 1.0000, at one that leaves
-nothing of it (1e-2) 0.94; drawn anew with the base's own means and spreads -0.0006; the base with its hidden units in
-another order 0.0011. The distances were 0.003, 0.28, 1.41 and 1.41 of the base's length.
+The hidden units of independent models are in no common order, so their matrices have a cosine of about 0. Measured on
+MiniLM by ``pytest -s tests/test_kinship.py``: fine-tuned at a usual learning rate (1e-4) 1.0000, at a destructive one
+(1e-2) 0.94; redrawn with the base's means and standard deviations -0.0006; the base with its hidden units permuted
+0.0011. The distances were 0.003, 0.28, 1.41 and 1.41 of the base's length.
 """
 
 _PIECE = 2**20  # entries compared at a time, in float64
@@ -21,21 +21,22 @@ _PIECE = 2**20  # entries compared at a time, in float64
 
 @dataclass(frozen=True)
 class Kinship:
-    """How a model lies to a checkpoint of the same form."""
+    """How close a model is to a checkpoint with the same leaves and shapes."""
 
     cosine: float
-    """Of their matrices (kernels and tables), the median over all of them."""
+    """Median cosine of the model's matrices (kernels and tables) with the base's."""
     relative_distance: float
     """``||theta - base|| / ||base||`` over the matrices."""
     unchanged: int
-    """Leaves that are equal bit for bit."""
+    """Number of leaves that are equal bit for bit."""
     leaves: int
+    """Number of leaves."""
     moved: float
     """``||theta - base||`` over all leaves."""
 
     @property
     def same_base(self) -> bool:
-        """Whether the model was fine-tuned from the checkpoint, or from a near relative of it."""
+        """Whether the model was fine-tuned from the checkpoint, or from a close relative of it."""
         return self.cosine >= LEAST_COSINE
 
     def __str__(self) -> str:
@@ -46,7 +47,19 @@ class Kinship:
 
 
 def kinship(params: Params, base: Params) -> Kinship:
-    """Compares two models of one form, leaf by leaf."""
+    """Compares a model with a checkpoint, leaf by leaf.
+
+    Args:
+      params: parameters of the model.
+      base: parameters of the checkpoint, with the same leaves and shapes.
+
+    Example:
+      >>> import wsr
+      >>> from wsr.exchange.kinship import kinship
+      >>> region = wsr.made_up_region(1)
+      >>> kinship(region.base, region.base).same_base
+      True
+    """
     own, origin = flatten(params), flatten(base)
     cosines, moved_matrices, length, moved, unchanged = [], 0.0, 0.0, 0.0, 0
     for path, base_leaf in origin.items():
@@ -58,7 +71,7 @@ def kinship(params: Params, base: Params) -> Kinship:
             moved_matrices, length = moved_matrices + apart, length + our_square
             cosines.append(inner / np.sqrt(their_square * our_square) if their_square > 0 else 0.0)
     return Kinship(
-        # A model without matrices has nothing to be told by.
+        # Without matrices there is nothing to compare.
         cosine=float(np.median(cosines)) if cosines else 1.0,
         relative_distance=float(np.sqrt(moved_matrices / length)) if length else 0.0,
         unchanged=unchanged,
@@ -68,7 +81,12 @@ def kinship(params: Params, base: Params) -> Kinship:
 
 
 def rounding(base: Params, dtype: np.dtype) -> float:
-    """Returns ``||round(base) - base||``: what storing weights like these in ``dtype`` moves them by."""
+    """Returns ``||round(base) - base||``, the distance that storing weights in ``dtype`` moves them.
+
+    Args:
+      base: parameters in float32.
+      dtype: the storage type.
+    """
     total = 0.0
     for leaf in flatten(base).values():
         flat = np.asarray(leaf).reshape(-1)

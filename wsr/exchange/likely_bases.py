@@ -1,4 +1,4 @@
-"""Which checkpoint was a model fine-tuned from? Those that can be looked at without a network are tried."""
+"""Which checkpoint a model was fine-tuned from; tries those available without a network."""
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -14,16 +14,19 @@ from wsr.store import Store
 
 
 def likeliest_base(folder: Path, stores: Iterable[Path] = ()) -> str | None:
-    """Returns, in words, the nearest of the bases that the model in ``folder`` may have, or None.
+    """Returns a description of the closest base of a model, or None if no base fits.
 
-    Looked at are the bases of ``stores``, the checkpoints that have a name and are on this machine, and the folder
-    that the model's config names.
+    Tries the bases of ``stores``, the named checkpoints on this machine, and the folder named in the model's config.
+
+    Args:
+      folder: the model.
+      stores: stores whose bases are tried.
     """
     found = []
     for name, open_base in _candidates(folder, stores):
         try:
             kinship = read_member(folder, open_base()).kinship
-        except WsrError:  # of another form, or not readable: not its base
+        except WsrError:  # other shapes, or not readable: not its base
             continue
         if kinship.same_base:
             found.append((kinship.cosine, -kinship.relative_distance, f"{name} ({kinship})"))
@@ -31,7 +34,11 @@ def likeliest_base(folder: Path, stores: Iterable[Path] = ()) -> str | None:
 
 
 def stores_beside(path: Path) -> list[Path]:
-    """Returns the stores that lie in one folder with the store at ``path``, without that one."""
+    """Returns the other stores in the folder that contains the store at ``path``.
+
+    Args:
+      path: a store.
+    """
     folder = path.expanduser().resolve()
     beside = folder.parent.iterdir() if folder.parent.is_dir() else ()
     return sorted(other for other in beside if other != folder and (other / "base").is_dir())
@@ -47,12 +54,12 @@ def _candidates(folder: Path, stores: Iterable[Path]) -> Iterator[tuple[str, Cal
         named = read_json(folder / "config.json").get("_name_or_path")
     except WsrError:
         return
-    # A path only: a name of the hub would need the network.
+    # Only a path: a hub name would need the network.
     if isinstance(named, str) and (Path(named) / "config.json").is_file() and Path(named).resolve() != folder.resolve():
         yield repr(named), partial(load, named)
 
 
 def _base_of_store(path: Path) -> Checkpoint:
     store = Store.open(path)
-    # No tokenizer: it may be anywhere, and where shapes and weights agree the vocabulary hardly differs.
+    # No tokenizer: it may be missing, and if shapes and weights agree the vocabularies hardly differ.
     return Checkpoint(store.model, store.base(), None)

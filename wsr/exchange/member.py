@@ -1,7 +1,7 @@
-"""A model from outside, read from a Hugging Face folder as a member of a base's population, or refused with reasons.
+"""Reads a Hugging Face folder or a LoRA adapter as a member of a population, or refuses it with all reasons.
 
-What is refused is what would make an average meaningless: another architecture, computation, shape or vocabulary. How
-near the model is to the base is told in numbers; ``require_base`` refuses one that was not fine-tuned from it.
+A model is refused if it would make an average meaningless: another architecture, computation, shape or vocabulary. Its
+distance from the base is reported; ``require_base`` refuses a model that was not fine-tuned from it.
 """
 
 import re
@@ -31,9 +31,9 @@ from wsr.store.record import to_plain_json
 from wsr.types import Params
 
 HALF = ("float16", "bfloat16")
-# Attributes that matter while a model is trained: what is read here is its weights.
+# Attributes that matter only in training.
 _TRAINING_ONLY = re.compile(r"dropout|pdrop|initializer")
-# What a config says about its head, kept so that export gives the whole classifier back.
+# Config entries about the head, stored so that an export restores the whole classifier.
 _ABOUT_HEAD = ("architectures", "id2label", "label2id", "problem_type", "classifier_dropout")
 _CLASSES = re.compile(r"(classifier|out_proj|score)\.weight$")
 _LANGUAGE_MODEL = re.compile(r".*(MaskedLM|PreTraining|CausalLM|LMHeadModel)")
@@ -41,29 +41,34 @@ _LANGUAGE_MODEL = re.compile(r".*(MaskedLM|PreTraining|CausalLM|LMHeadModel)")
 
 @dataclass(frozen=True, eq=False)
 class Incoming:
-    """A model of another's making, in the form of a base's members."""
+    """A model to import, with the leaves and shapes of the base."""
 
     folder: Path
+    """Folder it was read from."""
     params: Params
-    """The encoder: float32, of the base's form."""
+    """Parameters of the encoder in float32, with the base's leaves and shapes."""
     head: Mapping[str, np.ndarray]
-    """Tensors of its heads (and of a pooler, which is one), float32, under the names that the file gives them."""
+    """Tensors of its heads and pooler in float32, under their names in the file."""
     about: Mapping[str, Any]
-    """What the folder says of itself, as JSON: format, dtype, prefix of the encoder's names, the head's labels."""
+    """Facts from the folder, as JSON: format, dtype, prefix of the encoder's names, labels of the head."""
     kinship: Kinship
-    """How near it is to the base."""
+    """How close it is to the base."""
     notes: tuple[str, ...]
-    """What was done to it, and what a reader should know."""
+    """Changes made to it, and other notes for the user."""
     low_rank: LowRank | None = None
-    """The task vector of a LoRA adapter, which ``params`` has merged."""
+    """Task vector of a LoRA adapter; ``params`` includes it."""
 
 
 def read_member(folder: Path, base: Checkpoint) -> Incoming:
-    """Reads the model in ``folder`` as one fine-tuned from ``base``; ``base.processor`` may be None (then unchecked).
+    """Reads the model in a folder as one fine-tuned from ``base``.
+
+    Args:
+      folder: a Hugging Face folder or a LoRA adapter.
+      base: the base; if its ``processor`` is None, vocabularies are not compared.
 
     Raises:
-        WsrError: the folder is broken, or of another architecture, config, vocabulary or shape; all differences in
-            one line.
+      WsrError: if the folder is damaged, or its architecture, config, vocabulary or shapes differ from the base's; the
+        message lists all differences in one line.
     """
     refuse_links(folder)
     if (folder / ADAPTER).exists():
@@ -106,25 +111,30 @@ def read_member(folder: Path, base: Checkpoint) -> Incoming:
 
 
 def require_base(incoming: Incoming, hint: str = "") -> None:
-    """Raises where the model was not fine-tuned from the base it was read for; ``hint`` ends the line."""
+    """Raises ``WsrError`` if a model was not fine-tuned from the base it was compared with.
+
+    Args:
+      incoming: the model.
+      hint: text appended to the message.
+    """
     if not incoming.kinship.same_base:
         raise WsrError(
             f"{incoming.folder}: not fine-tuned from this base: {incoming.kinship} (a fine-tuned model has a cosine of "
-            f"nearly 1, an independent one of nearly 0; at least {LEAST_COSINE:g} is asked for){hint}"
+            f"nearly 1, an independent one of nearly 0; at least {LEAST_COSINE:g} is required){hint}"
         )
 
 
 def _read_adapter(folder: Path, base: Checkpoint) -> Incoming:
     adapter = read_adapter(folder, base.model, base.params)
-    notes = ["a LoRA adapter, merged: nothing in its tensors tells which base it was trained from"]
+    notes = ["a LoRA adapter, merged into the base: its tensors do not show which base it was trained from"]
     if adapter.base_name:
         notes.append(f"its config names {adapter.base_name!r}")
     if adapter.head:
-        notes.append(f"kept apart as its head: {', '.join(sorted(adapter.head))}")
+        notes.append(f"stored separately as its head: {', '.join(sorted(adapter.head))}")
     params = add(base.params, adapter.task_vector)
     _refuse_broken(folder, params)
     head = {name: np.asarray(tensor, np.float32) for name, tensor in adapter.head.items()}
-    # An adapter's config says nothing of its labels.
+    # An adapter's config does not list its labels.
     classes = next((len(head[name]) for name in head if _CLASSES.search(name)), 0)
     labels = {str(number): f"LABEL_{number}" for number in range(classes)}
     config = {"id2label": labels, "label2id": {label: int(number) for number, label in labels.items()}}
@@ -158,7 +168,7 @@ def _config_differences(folder: Path, model: Model) -> list[str]:
 
 
 def _head_differences(head: Mapping[str, np.ndarray], theirs: Mapping[str, Any]) -> list[str]:
-    """Where the classifier has not a row for each label that the config names."""
+    """Returns a message if the classifier's number of rows differs from the number of labels in the config."""
     labels = theirs.get("id2label")
     if not isinstance(labels, Mapping):
         return []
@@ -173,10 +183,10 @@ def _head_differences(head: Mapping[str, np.ndarray], theirs: Mapping[str, Any])
 def _compare_vocabularies(
     folder: Path, tokenizer: Any, rows: Any, their_rows: Any, problems: list[str], notes: list[str]
 ) -> Any:
-    """Says what is to be done where the tables of tokens have not the same rows, or why nothing can be done.
+    """Compares the vocabularies; adds to ``problems`` why they do not fit, or to ``notes`` how rows are adapted.
 
     Returns:
-        Of how many rows their table is to be read.
+      The number of rows to read their token embedding with.
     """
     if rows is None or (tokenizer is None and rows == their_rows):
         return rows
@@ -186,9 +196,9 @@ def _compare_vocabularies(
         return rows
     if tokenizer is None or not any((folder / name).exists() for name in TOKENIZER_FILES):
         if rows == their_rows:
-            notes.append("no tokenizer in the folder: its tokens are taken to be the base's")
+            notes.append("no tokenizer in the folder: assumed to have the base's tokens")
         else:
-            problems.append(f"{sizes}, and without a tokenizer nobody knows which rows are which")
+            problems.append(f"{sizes}, and without a tokenizer the rows cannot be matched")
         return their_rows
     try:
         theirs = _tokens(read_tokenizer(folder, their_rows))
@@ -198,7 +208,7 @@ def _compare_vocabularies(
     ours = _tokens(tokenizer)
     needed = max(ours) + 1
     if their_rows < needed:
-        problems.append(f"{sizes}, where the tokenizer has {needed} entries")
+        problems.append(f"{sizes}, but the base's tokenizer has {needed} entries")
     other = [number for number, token in ours.items() if number < their_rows and theirs.get(number) != token]
     if other:
         first, more = other[0], f" (and {len(other) - 1} more)" if len(other) > 1 else ""
@@ -206,9 +216,9 @@ def _compare_vocabularies(
             f"another vocabulary: token {first} is {theirs.get(first)!r} there and {ours[first]!r} in the base{more}"
         )
     elif their_rows > rows:
-        notes.append(f"the last {their_rows - rows} of {their_rows} tokens are not the base's: their rows are cut")
+        notes.append(f"the last {their_rows - rows} of {their_rows} tokens are not in the base: their rows are removed")
     elif their_rows < rows:
-        notes.append(f"{rows - their_rows} rows of no token are missing: taken from the base")
+        notes.append(f"{rows - their_rows} rows without a token are missing: taken from the base")
     return their_rows
 
 
@@ -217,11 +227,11 @@ def _tokens(tokenizer: Any) -> dict[int, str]:
 
 
 def _fit_vocabulary(params: Params, base: Params) -> Params:
-    """Cuts the leaves that have more rows than the base's, and fills those that have fewer with the base's own."""
+    """Cuts leaves with more rows than the base's, and fills up those with fewer with the base's rows."""
     fitted = flatten(params)
     for path, ours in flatten(base).items():
         axes = [axis for axis, size in enumerate(ours.shape) if fitted[path].shape[axis] != size]
-        for axis in axes:  # one at most: all else was compared
+        for axis in axes:  # at most one: the other axes were compared
             leaf = np.moveaxis(np.asarray(fitted[path]), axis, 0)
             rows = np.moveaxis(np.asarray(ours), axis, 0)
             fitted[path] = np.moveaxis(np.concatenate([leaf[: len(rows)], rows[len(leaf) :]]), 0, axis)
@@ -233,8 +243,8 @@ def _refuse_broken(folder: Path, params: Params) -> None:
     if broken:
         more = f" and {len(broken) - 3} more" if len(broken) > 3 else ""
         raise WsrError(
-            f"{folder}: a broken run: NaN or infinity in {', '.join(broken[:3])}{more} of its weights; it has no "
-            "place in any region"
+            f"{folder}: a broken run: NaN or infinity in {', '.join(broken[:3])}{more} of its weights; it "
+            "belongs to no region"
         )
 
 
@@ -250,21 +260,21 @@ def _head(
     tables = [leaf for leaf in flatten(params).values() if leaf.ndim == 2 and leaf.shape[0] == rows]
     for name in dropped:
         tensor = tensors[name]
-        # Positions and masks, which are counted and not learned.
+        # Positions and masks, which are not learned.
         if not jnp.issubdtype(tensor.dtype, np.floating):
             continue
         leaf = np.asarray(tensor, np.float32)
         if leaf.ndim and leaf.shape[0] == their_rows and their_rows != rows:
             if their_rows < rows:
-                notes.append(f"{name} has no rows for all tokens of the base: left out")
+                notes.append(f"{name} does not have a row for every token of the base: left out")
                 continue
             leaf = leaf[:rows]
         if any(leaf.shape == table.shape and np.array_equal(leaf, table) for table in tables):
-            notes.append(f"{name} is tied to the table of tokens: not kept a second time")
+            notes.append(f"{name} is tied to the token embedding: not stored again")
             continue
         head[name] = leaf
     if head:
-        notes.append(f"kept apart as its head: {', '.join(sorted(head))}")
+        notes.append(f"stored separately as its head: {', '.join(sorted(head))}")
     return head
 
 
@@ -277,14 +287,14 @@ def _tell_of_pooler(counterpart: Counterpart, dropped: tuple[str, ...], notes: l
 def _tell_of_tied_decoder(config: Mapping[str, Any], dropped: tuple[str, ...], notes: list[str]) -> None:
     language_model = any(_LANGUAGE_MODEL.fullmatch(str(kind)) for kind in config.get("architectures") or ())
     if language_model and not any(name.endswith(("decoder.weight", "lm_head.weight")) for name in dropped):
-        notes.append("its decoder is tied to the table of tokens and not in the file")
+        notes.append("its decoder is tied to the token embedding and not in the file")
 
 
 def _of_precision(dtype: str, base: Params, found: Kinship) -> str:
-    """Says what rounding to ``dtype`` takes from the task vector, where that can be known."""
+    """Returns a note on how much of the task vector rounding to ``dtype`` removed, as far as that is known."""
     lost = rounding(base, np.dtype(dtype))
     if lost == 0:
-        return f"stored as {dtype}, as the base is: what rounding took from its task vector cannot be told"
+        return f"stored as {dtype}, like the base: how much of its task vector rounding removed is unknown"
     if found.moved == 0:
         return f"stored as {dtype} and equal to the base"
     share = lost / found.moved

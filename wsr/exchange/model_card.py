@@ -1,4 +1,4 @@
-"""The README.md of an exported model: of whom it is made, with which coefficients, how good it is, by which command."""
+"""The README.md of an exported model: its members, their coefficients, its scores and the command that made it."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -20,13 +20,15 @@ def model_card(
     command: str,
     classifier: bool = False,
 ) -> str:
-    """Returns the text: a head that Hugging Face reads (YAML), then Markdown.
+    """Returns the text of the card: front matter in YAML for Hugging Face, then Markdown.
 
     Args:
-      members: coefficient of each member that has a part in it; None where the method has no coefficients.
-      method: what was done, a phrase.
-      command: what writes this folder again.
-      classifier: whether a head is part of it.
+      store: the store the model comes from.
+      members: coefficient of each member in the model; None if the method has no coefficients.
+      title: title of the card.
+      method: phrase that says how the model was made.
+      command: command that writes the exported folder again.
+      classifier: whether the model includes a head.
     """
     records = [store.record(name) for name in members]
     coefficients = {name: own for name, own in members.items() if own is not None}
@@ -53,7 +55,7 @@ def model_card(
             "",
             "## Licence",
             "",
-            "None is set here: those of the base, of the members and of their data decide. Add `license:` at the top.",
+            "None is set here: the licences of the base, the members and their data apply. Add `license:` at the top.",
             "",
         ]
     )
@@ -61,7 +63,7 @@ def model_card(
 
 def _front_matter(store: Store, members: int, classifier: bool) -> list[str]:
     lines = ["---", "library_name: transformers"]
-    # The hub takes names of its own only: a folder is none.
+    # The hub accepts only its own names, not folders.
     if is_name(store.base_name) and "/" in store.base_name:
         lines += [f"base_model: {json.dumps(store.base_name)}"]
         lines += [f"base_model_relation: {'merge' if members > 1 else 'finetune'}"]
@@ -72,7 +74,7 @@ def _front_matter(store: Store, members: int, classifier: bool) -> list[str]:
 
 def _members(records: Sequence[MemberRecord], members: Mapping[str, float | None]) -> list[str]:
     if not records:
-        return ["It has no part of any member: it is the base.", ""]
+        return ["It contains no member: it is the base.", ""]
     whole = all(own is not None for own in members.values())
     rows = [
         (
@@ -100,7 +102,7 @@ def _scores(
         texts = f"{alone.metrics.get('test_texts', 0):.0f}"
         rows += [(_code(alone.dataset), _code(metric), f"{alone.metrics['test_score']:.4f}", texts, _code("exact"))]
     if not rows:
-        return ["None are kept for this model; `wsr evaluate` measures them.", ""]
+        return ["None are recorded for this model; `wsr evaluate` measures them.", ""]
     return _table(("dataset", "metric", "value", "texts", "obtained"), rows)
 
 
@@ -109,7 +111,7 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _code(text: Any) -> str:
-    """As a piece of code, which Markdown does not read further: names come from others."""
+    """Returns text as inline code, in which Markdown is not interpreted: names may come from anywhere."""
     return f"`{printable(str(text)).replace('`', chr(39)).replace('|', chr(92) + '|')}`"
 
 

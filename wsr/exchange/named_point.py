@@ -1,4 +1,4 @@
-"""Points of a store by what a person calls them, and their weights leaf by leaf: no model is ever whole in memory."""
+"""Points of a store by name, and their weights one leaf at a time, so that no model is whole in memory."""
 
 from collections.abc import Callable, Mapping
 
@@ -11,11 +11,15 @@ from wsr.store import Store
 
 
 def named_point(store: Store, text: str, members: list[str]) -> dict[str, float]:
-    """Returns the coefficients of a point by member: "base", "centroid" (of ``members``), a member's name, or a list
-    of coefficients, "name=0.5,other=0.5".
+    """Returns the coefficients of a point, by member.
+
+    Args:
+      store: the store.
+      text: ``base``, ``centroid``, the name of a member, or a list of coefficients such as ``name=0.5,other=0.5``.
+      members: names of the members whose average is ``centroid``.
 
     Raises:
-        WsrError: what it says is none of them.
+      WsrError: if ``text`` is none of these.
     """
     names = store.names()
     if text in names:
@@ -46,7 +50,12 @@ def named_point(store: Store, text: str, members: list[str]) -> dict[str, float]
 
 
 def open_point(store: Store, coefficients: Mapping[str, float]) -> Callable[[str], np.ndarray]:
-    """Returns ``leaf(path)``, which gives one leaf of the point, read from the members that have a part in it."""
+    """Returns ``leaf(path)``, which computes one leaf of a point from the members with a nonzero coefficient.
+
+    Args:
+      store: the store.
+      coefficients: coefficients of the point, by member.
+    """
     base = flatten(store.base())
     row = np.array(list(coefficients.values()), np.float64)
 

@@ -1,6 +1,6 @@
-"""Scores of a store's points that were measured, kept in its folder so that whoever exports a point can tell them.
+"""Measured scores of a store's points, saved in the store so that an export can quote them.
 
-``scores.jsonl`` holds rows as ``wsr.engine.evaluate`` writes them, below their hash. It may be removed: the next
+``scores.jsonl`` holds rows as ``wsr.engine.evaluate`` writes them, preceded by their hash. It may be deleted; the next
 evaluation writes it again.
 """
 
@@ -16,12 +16,22 @@ Row = Mapping[str, Any]
 
 
 def keep_scores(store: Store, rows: Iterable[Row]) -> None:
-    """Keeps rows beside those that are there; of one point, dataset, metric and count of texts the last stays."""
+    """Saves rows; a new row replaces an old one with the same point, dataset, metric and number of texts.
+
+    Args:
+      store: the store.
+      rows: rows as ``Evaluation.rows`` returns them.
+    """
     write_sealed_rows(_path(store), ({_key(row): row for row in [*_kept(store), *rows]}).values())
 
 
 def scores_of(store: Store, coefficients: Mapping[str, float]) -> list[Row]:
-    """Returns the rows of one point, by dataset and metric."""
+    """Returns the saved rows of one point, sorted by dataset and metric.
+
+    Args:
+      store: the store.
+      coefficients: coefficients of the point, by member.
+    """
     point = _point(coefficients.items())
     found = [row for row in _kept(store) if _key(row)[0] == point and row["value"] is not None]
     return sorted(found, key=lambda row: (row["dataset"], row["metric"]))
@@ -47,5 +57,5 @@ def _key(row: Row) -> tuple[Any, ...]:
 
 
 def _point(pairs: Iterable[tuple[str, float]]) -> tuple[tuple[str, float], ...]:
-    # Coefficients are float32 in some places: what they agree in is enough.
+    # Some coefficients passed through float32; six decimals identify them.
     return tuple(sorted((name, round(coefficient, 6)) for name, coefficient in pairs if coefficient))

@@ -1,4 +1,7 @@
-"""What the Gram matrix of a population (``wsr.geometry.similarity``) answers: cosines, norms, distances, hulls."""
+"""Cosines, norms, distances and hulls, computed from the Gram matrix of a population alone.
+
+``Region.gram`` holds that matrix; ``wsr.geometry.similarity`` computes it.
+"""
 
 from collections.abc import Sequence
 
@@ -7,7 +10,20 @@ from jaxtyping import Float64
 
 
 def cosine(gram_matrix: Float64[np.ndarray, "members members"]) -> Float64[np.ndarray, "members members"]:
-    """Cosine similarity of whole task vectors. A member that equals the base has similarity 0 with every other."""
+    """Returns the cosine similarity of every pair of task vectors; a member equal to the base has 0 with all others.
+
+    Args:
+      gram_matrix: inner products of the task vectors.
+
+    Returns:
+      Cosines between -1 and 1, with ones on the diagonal.
+
+    Example:
+      >>> import numpy as np
+      >>> from wsr.geometry import gram
+      >>> gram.cosine(np.array([[4.0, 1.0], [1.0, 1.0]])).tolist()
+      [[1.0, 0.5], [0.5, 1.0]]
+    """
     norms = np.sqrt(np.diag(gram_matrix))
     scale = np.where(norms > 0, norms, 1.0)
     similarity = gram_matrix / np.outer(scale, scale)
@@ -16,7 +32,17 @@ def cosine(gram_matrix: Float64[np.ndarray, "members members"]) -> Float64[np.nd
 
 
 def norms(gram_matrix: Float64[np.ndarray, "members members"]) -> Float64[np.ndarray, " members"]:
-    """Lengths of the task vectors."""
+    """Returns the length of each task vector: the distance of each member from the base.
+
+    Args:
+      gram_matrix: inner products of the task vectors.
+
+    Example:
+      >>> import numpy as np
+      >>> from wsr.geometry import gram
+      >>> gram.norms(np.array([[4.0, 1.0], [1.0, 1.0]])).tolist()
+      [2.0, 1.0]
+    """
     return np.sqrt(np.diag(gram_matrix))
 
 
@@ -25,7 +51,22 @@ def distance(
     first: Float64[np.ndarray, " members"],
     second: Float64[np.ndarray, " members"],
 ) -> float:
-    """Euclidean distance between two points given by their coefficients over the members."""
+    """Returns the Euclidean distance between two points in weight space.
+
+    Args:
+      gram_matrix: inner products of the members' task vectors.
+      first: coefficients of the first point over the members.
+      second: coefficients of the second point.
+
+    Example:
+      The centroid of two orthogonal task vectors of length 2 lies ``sqrt(2)`` from each of them.
+
+      >>> import numpy as np
+      >>> from wsr.geometry import gram
+      >>> orthogonal = 4.0 * np.eye(2)
+      >>> round(gram.distance(orthogonal, np.array([0.5, 0.5]), np.array([1.0, 0.0])), 4)
+      1.4142
+    """
     between = first - second
     return float(np.sqrt(max(between @ gram_matrix @ between, 0.0)))
 
@@ -35,18 +76,30 @@ def hull_distance(
     point: Float64[np.ndarray, " members"],
     corners: Sequence[int],
 ) -> tuple[float, Float64[np.ndarray, " corners"]]:
-    """Returns the distance from a point to the convex hull of some members, and the nearest point's weights.
+    """Returns the distance from a point to the convex hull of some members, and the weights of the nearest point.
 
-    Minimises ``||point - sum_k w_k corner_k||`` over the simplex by accelerated projected gradients (FISTA, Beck and
-    Teboulle 2009); all it needs is the Gram matrix.
+    Minimises ``||point - sum_k w_k corner_k||`` over the probability simplex by accelerated projected gradients
+    (FISTA, Beck and Teboulle 2009). The Gram matrix suffices; no parameters are read.
 
     Args:
-      gram_matrix: of all members involved.
+      gram_matrix: inner products of the members' task vectors.
       point: coefficients of the point over all members.
-      corners: which members span the hull.
+      corners: indices of the members that span the hull.
+
+    Returns:
+      The Euclidean distance, and the weight of each corner in the nearest point of the hull; the weights sum to 1.
+
+    Example:
+      The base (all coefficients 0) lies outside the hull of two orthogonal task vectors; the middle is nearest.
+
+      >>> import numpy as np
+      >>> from wsr.geometry import gram
+      >>> distance, weights = gram.hull_distance(4.0 * np.eye(2), np.zeros(2), [0, 1])
+      >>> round(distance, 4), weights.round(4).tolist()
+      (1.4142, [0.5, 0.5])
     """
     chosen = np.asarray(corners)
-    # The weights sum to 1, so the origin may be the centroid of the corners: what these have in common would only slow
+    # The weights sum to 1, so the origin can move to the centroid of the corners: their common part would only slow
     # the descent.
     hessian, linear = gram_matrix[np.ix_(chosen, chosen)], gram_matrix[chosen] @ point
     rows = hessian.mean(axis=1)

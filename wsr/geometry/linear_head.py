@@ -1,4 +1,4 @@
-"""Linear heads on features: their logits and losses, and matrix products at full float32 precision."""
+"""Logits and losses of linear heads, and matrix products at full float32 precision."""
 
 from functools import partial
 
@@ -9,21 +9,22 @@ from jaxtyping import Array, Float, Int
 from wsr.types import AnyArray, Head
 
 HIGHEST = jax.lax.Precision.HIGHEST
-"""TPUs and recent GPUs otherwise multiply float32 in bfloat16 or TF32."""
+"""The precision of all products: by default TPUs and recent GPUs multiply float32 in bfloat16 or TF32."""
 
 matmul = partial(jnp.matmul, precision=HIGHEST)
 einsum = partial(jnp.einsum, precision=HIGHEST)
 
 
 def logits(features: Float[AnyArray, "*points texts hidden"], head: Head) -> Float[Array, "*points texts classes"]:
-    """Returns the logits of each text; for regression, one value a text.
+    """Returns the logits of each text; for regression, one value per text.
 
     Args:
-      features: of the texts, under one point or several.
+      features: features of the texts, under one point or several.
       head: ``kernel [*points, hidden, classes]`` and ``bias [*points, classes]``.
 
     Example:
       >>> import numpy as np
+      >>> from wsr.geometry.linear_head import logits
       >>> logits(np.ones((2, 3), np.float32), {"kernel": np.ones((3, 1), np.float32), "bias": np.zeros(1)}).tolist()
       [[3.0], [3.0]]
     """
@@ -33,12 +34,17 @@ def logits(features: Float[AnyArray, "*points texts hidden"], head: Head) -> Flo
 def losses(
     outputs: Float[AnyArray, "*points texts classes"], labels: Int[AnyArray, " texts"] | Float[AnyArray, " texts"]
 ) -> Float[Array, "*points texts"]:
-    """Returns the loss of each text: cross-entropy in nats, or for one output the squared error.
+    """Returns the loss of each text: cross-entropy in nats or, for one output, the squared error.
+
+    Args:
+      outputs: the logits of each text, or one value per text for regression.
+      labels: the number of each text's class, or real numbers for regression.
 
     Example:
       >>> import numpy as np
-      >>> losses(np.zeros((1, 2), np.float32), np.array([1])).round(4).tolist()
-      [0.6931]
+      >>> from wsr.geometry.linear_head import losses
+      >>> round(float(losses(np.zeros((1, 2), np.float32), np.array([1]))[0]), 4)
+      0.6931
     """
     if outputs.shape[-1] == 1:
         return jnp.square(outputs[..., 0] - jnp.asarray(labels).astype(jnp.float32))

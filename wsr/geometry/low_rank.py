@@ -1,6 +1,6 @@
-"""Task vectors of low rank: a leaf moves by the product of two thin matrices, as LoRA trains it (Hu et al. 2021).
+"""Low-rank task vectors: each leaf changes by the product of two thin matrices, as in LoRA (Hu et al. 2021).
 
-They are kept, compared and read in pieces as those two matrices; only ``add`` makes a leaf dense.
+They are stored, compared and read in pieces as those two factors; only ``add`` computes a dense leaf.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,27 +15,47 @@ from wsr.types import AnyArray, Params
 
 
 class Factors(NamedTuple):
-    """What one leaf ``[inputs, outputs]`` moves by: ``a @ b``, every scale folded in."""
+    """The change of one leaf ``[inputs, outputs]``: ``a @ b``, with every scale already multiplied in."""
 
     a: Float[AnyArray, "inputs rank"]
     b: Float[AnyArray, "rank outputs"]
 
 
 LowRank: TypeAlias = Mapping[str, Factors]
-"""A task vector, by the path of the leaf; a leaf that is not named does not move."""
+"""A task vector: the factors of each leaf, by the leaf's path. A leaf without factors equals the base."""
 
 
 def add(base: Params, task_vector: LowRank) -> Params:
-    """Returns the params ``base + a @ b`` in float32; leaves that do not move are the base's own, not copied."""
+    """Returns the parameters ``base + a @ b`` in float32.
+
+    Args:
+      base: the parameters of the base.
+      task_vector: the factors of each leaf that changes.
+
+    Returns:
+      Parameters of the form of ``base``; leaves without factors are shared with ``base``, not copied.
+
+    Example:
+      >>> import numpy as np
+      >>> from wsr.geometry import low_rank
+      >>> base = {"query": {"kernel": np.zeros((2, 3), np.float32)}}
+      >>> factors = low_rank.Factors(np.ones((2, 1), np.float32), np.ones((1, 3), np.float32))
+      >>> low_rank.add(base, {"query/kernel": factors})["query"]["kernel"].tolist()
+      [[1.0, 1.0, 1.0], [1.0, 1.0, 1.0]]
+    """
     leaves = {path: np.asarray(leaf) for path, leaf in flatten(base).items()}
     return nest(leaves | {path: leaves[path] + _product(factors) for path, factors in task_vector.items()})
 
 
 def inner_products(first: Sequence[Factors], second: Sequence[Factors]) -> Float64[np.ndarray, "first second"]:
-    """Returns ``<a_i b_i, a_j b_j>`` of one leaf for each i of ``first`` and j of ``second``.
+    """Returns the inner products ``<a_i b_i, a_j b_j>`` of one leaf, for each i of ``first`` and j of ``second``.
 
-    It is ``trace(b_i^T a_i^T a_j b_j) = sum((a_i^T a_j) * (b_i b_j^T))``, since a trace is the same for cyclic
-    permutations: products of rank by rank and nothing of the size of the leaf.
+    ``trace(b_i^T a_i^T a_j b_j) = sum((a_i^T a_j) * (b_i b_j^T))``, because a trace is invariant under cyclic
+    permutations. So every intermediate matrix is rank by rank; none has the size of the leaf.
+
+    Args:
+      first: factors of the leaf in some members.
+      second: factors of the same leaf in others.
     """
     a = np.concatenate([np.asarray(own.a, np.float64) for own in second], axis=1)
     b = np.concatenate([np.asarray(own.b, np.float64) for own in second], axis=0)
@@ -47,10 +67,10 @@ def inner_products(first: Sequence[Factors], second: Sequence[Factors]) -> Float
 
 
 class OpenLowRank:
-    """A task vector that is read in pieces like any other (``wsr.geometry.similarity.OpenLeaf``) and knows its factors.
+    """A low-rank task vector that can also be read in pieces, as ``wsr.geometry.similarity.OpenLeaf`` is.
 
     Args:
-      factors: gives those of the leaf at a path, or None where the leaf does not move.
+      factors: maps the path of a leaf to its factors, or to None if the leaf equals the base.
     """
 
     def __init__(self, factors: Callable[[str], Factors | None]):

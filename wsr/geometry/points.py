@@ -1,6 +1,6 @@
-"""Where coefficients meet weights.
+"""Turns coefficients into parameters: the points of weight space.
 
-Everything here is about encoders; heads belong to datasets and have no place in weight space.
+Only encoders are combined. A head belongs to one dataset and is never part of a point.
 """
 
 from collections.abc import Iterable
@@ -17,18 +17,26 @@ from wsr.types import AnyArray, Params
 
 
 def combine(base: Params, members: Params, coefficients: Float[Array, "*points members"]) -> Params:
-    """Returns the points ``base + sum_k coefficients[..., k] * task_vector_k``.
+    """Returns the parameters of the points ``base + sum_k coefficients[..., k] * task_vector_k``.
 
-    It is computed as ``(1 - sum_k c_k) * base + sum_k c_k * member_k``, the same point, which gives back the base
-    (all coefficients 0) and each member (a single coefficient of 1) bit for bit.
+    They are computed as ``(1 - sum_k c_k) * base + sum_k c_k * member_k``. This form reproduces the base (all
+    coefficients 0) and each member (a single coefficient of 1) bit for bit.
 
     Args:
-      base: the checkpoint the members were fine-tuned from.
-      members: leaves stacked as ``[members, ...]``, see ``wsr.geometry.trees.stack``.
-      coefficients: one row for each point.
+      base: parameters of the checkpoint that the members were fine-tuned from.
+      members: parameters of all members, stacked by ``wsr.geometry.trees.stack``: leaves ``[members, ...]``.
+      coefficients: one row per point, one column per member.
 
     Returns:
-      Params whose leaves are ``[*points, ...]``, float32.
+      Parameters with leaves ``[*points, ...]``, float32.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from wsr.geometry.points import combine
+      >>> base = {"bias": jnp.zeros(2)}
+      >>> members = {"bias": jnp.array([[1.0, 0.0], [0.0, 1.0]])}
+      >>> combine(base, members, jnp.array([0.5, 0.25]))["bias"].tolist()
+      [0.5, 0.25]
     """
     rest = 1.0 - coefficients.sum(axis=-1)
 
@@ -46,23 +54,26 @@ def combine_one_by_one(
     *,
     sharding: jax.sharding.Sharding | None = None,
 ) -> Params:
-    """Returns the points of ``combine`` from members that come one after another.
+    """Returns the same points as ``combine``, with one member in memory at a time.
 
-    No member need be in memory longer than its turn takes, and one program serves any number of them.
+    One compiled program serves any number of members.
 
     Args:
-      base: the checkpoint the members were fine-tuned from.
-      members: as many as there are columns, in their order.
-      coefficients: one row for each point.
-      sharding: how points lie on devices, where base and members are on several.
+      base: parameters of the checkpoint that the members were fine-tuned from.
+      members: one per column of ``coefficients``, in the same order.
+      coefficients: one row per point, one column per member.
+      sharding: how points are laid out over several devices; None for a single device.
+
+    Returns:
+      Parameters with leaves ``[*points, ...]``, float32.
     """
     rest = np.asarray(1.0 - coefficients.sum(axis=-1), np.float32)
     mixed = _scaled(base, placed(rest, sharding))
     for number, member in enumerate(members):
         factors = placed(np.asarray(coefficients[..., number], np.float32), sharding)
-        # Waits for each, or members would queue up on the device.
+        # Wait for each member, or all of them would queue up on the device.
         mixed = jax.block_until_ready(_added(mixed, member, factors))
-        del member  # it is not to lie beside the next
+        del member  # frees it before the next one is loaded
     return mixed
 
 
@@ -81,5 +92,10 @@ def _times(factors: Float[Array, "*points"], leaf: AnyArray) -> Array:
 
 
 def task_vector(params: Params, base: Params) -> Params:
-    """Returns ``params - base``, leaf by leaf."""
+    """Returns the task vector ``params - base``, leaf by leaf.
+
+    Args:
+      params: parameters of a fine-tuned model.
+      base: parameters of its base, with the same leaves.
+    """
     return jax.tree.map(jnp.subtract, params, base)

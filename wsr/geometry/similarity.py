@@ -1,9 +1,10 @@
-"""The Gram matrix of task vectors that lie on disk: each byte is read once, and no model is ever whole in memory.
+"""The Gram matrix of task vectors on disk: each byte is read once, and no model is ever whole in memory.
 
-Blocks of one leaf, a row for each member, are filled and multiplied by a few threads. While one thread multiplies a
-block the others read, hash and subtract the next, so work hides behind waiting for the disk and the other way round.
+A few threads fill and multiply blocks of one leaf, with one row per member. While one thread multiplies a block, the
+others read, hash and subtract the next one, so reading and arithmetic overlap.
 
-Two task vectors of low rank are multiplied as the factors they are kept as; beside others their blocks are filled too.
+Two low-rank task vectors are multiplied from their factors. Products of a low-rank task vector with a dense one use
+blocks of dense entries.
 """
 
 from collections import deque
@@ -21,18 +22,18 @@ from wsr.runtime.progress import Counter, progress
 from wsr.types import Params
 
 LONGEST_PIECE = 2**18
-"""Entries: a piece is read, hashed and subtracted one after the other, and should still be in the core's cache."""
+"""Entries of the longest piece. It stays in the core's cache while it is read, hashed and subtracted."""
 
 Gram = Float64[np.ndarray, "members members"]
 
 ReadPiece = Callable[[int, np.ndarray], None]
-"""``read(start, out)`` fills ``out`` with the entries of one leaf of a task vector from ``start`` on.
+"""``read(start, out)`` fills the flat array ``out`` with the entries of one leaf of a task vector from ``start`` on.
 
-The calls for one leaf come in order and leave nothing out.
+The calls for one leaf are made in order, without gaps.
 """
 
 OpenLeaf = Callable[[str], ReadPiece]
-"""A member's task vector: its leaves by path."""
+"""A member's task vector: a function from the path of a leaf to its ``ReadPiece``."""
 
 
 def gram_matrix(
@@ -45,16 +46,25 @@ def gram_matrix(
 ) -> Gram:
     """Returns the inner products of the task vectors over the flattened encoder, ``G[i, j] = <t_i, t_j>``.
 
-    Members whose products with one another are known are multiplied with the others only. Products are taken in
-    float32 within a block and added up in float64, always in the same order.
+    Products that are already known are not computed again. Products are float32 within a block and summed in float64,
+    always in the same order.
 
     Args:
-      sizes: how many entries each leaf has, by path.
-      members: their task vectors; every leaf of every member is read exactly once, unless all products are known, and
-        factors once more where there are members without.
-      known: products from before, NaN where there are none.
-      memory_bytes: of all blocks together; there is one more than there are threads.
-      counter: of megabytes read, where this is a part of longer work.
+      sizes: number of entries of each leaf, by path.
+      members: the task vectors. Every leaf of every member is read exactly once, unless all products are known;
+        low-rank factors are read twice if some members are dense.
+      known: products computed earlier, NaN where unknown.
+      memory_bytes: memory of all blocks together; there is one block more than there are threads.
+      counter: counts the megabytes read, if this is a part of longer work; None shows its own progress.
+
+    Example:
+      >>> import numpy as np
+      >>> from wsr.geometry import similarity
+      >>> base = {"bias": np.zeros(2, np.float32)}
+      >>> members = [{"bias": np.array(bias, np.float32)} for bias in ([2.0, 0.0], [1.0, 1.0])]
+      >>> vectors = [similarity.in_memory(member, base) for member in members]
+      >>> similarity.gram_matrix({"bias": 2}, vectors).tolist()
+      [[4.0, 2.0], [2.0, 2.0]]
     """
     found = np.full((len(members), len(members)), np.nan) if known is None else known.copy()
     old = _known_to_one_another(~np.isnan(found))
@@ -76,7 +86,12 @@ def gram_matrix(
 
 
 def in_memory(params: Params, base: Params) -> OpenLeaf:
-    """The task vector of a model that is in memory."""
+    """Returns the task vector of a model in memory, for ``gram_matrix``.
+
+    Args:
+      params: parameters of the model.
+      base: parameters of its base.
+    """
     leaves, origin = flatten(params), flatten(base)
 
     def open_leaf(path: str) -> ReadPiece:
@@ -92,7 +107,7 @@ def in_memory(params: Params, base: Params) -> OpenLeaf:
 
 
 def megabytes(entries: int, members: Sequence[OpenLeaf]) -> int:
-    """Returns how much is read of all task vectors together, for so many entries of each."""
+    """Returns the megabytes to read for ``entries`` float32 entries of each member."""
     return int(4e-6 * entries * len(members))
 
 
@@ -126,7 +141,7 @@ def _rows(
         nullcontext(outer)
         if outer
         else progress("similarity", megabytes(sum(sizes.values()), members), "MB") as counter,
-        # Each thread multiplies on its own: more threads within a product would only get in the way of the reading.
+        # One thread per product: more would compete with the threads that read.
         threadpool_limits(1, user_api="blas"),
         ThreadPoolExecutor(workers) as threads,
     ):
@@ -163,7 +178,7 @@ def _rows_of_factors(
         if fresh:
             products = inner_products([factors[number] for number in fresh], [*factors.values()])
             total[np.ix_(fresh, [*factors])] += products
-    # Rounding in another order would leave the last bit to whether a member came first or second.
+    # Without this the last bit would depend on the order of the members.
     total[:, :new] = (total[:, :new] + total[:, :new].T) / 2
     return total
 

@@ -1,18 +1,18 @@
-"""A population in, one model out: a method is a small class whose fields are its options.
+"""Merging: many models in, one out. A method is a small class whose fields are its options.
 
-method.py         what a method is: options, what it needs beside the weights
-ingredients.py     base and members as leaves that are read in pieces; no model need be whole in memory
-run.py            every leaf under its method; parameter groups
+method.py         the base classes of methods: options, and the data they need besides the weights
+ingredients.py    base and members as leaves that are read in pieces, so that no model is whole in memory
+run.py            merges a region leaf by leaf, with other methods for groups of leaves
 averages.py       uniform, weighted (linear), task arithmetic
-spheres.py        SLERP, its generalisation to many, Karcher mean, Model Stock: coefficients from a Gram matrix
+spheres.py        SLERP, SLERP of many models, Karcher mean, Model Stock: coefficients from a Gram matrix
 sparse.py         TIES, DARE, DELLA, breadcrumbs: task vectors of which a part is kept
 sce.py            SCE
-order_statistics.py   the value of a rank among numbers that are read in pieces
-soups.py          greedy soup and learned coefficients: chosen on a dataset
-fisher.py, regmean.py, adamerging.py, own_texts.py   what members' own texts say
+order_statistics.py   the k-th smallest of numbers that are read in pieces
+soups.py          greedy soup and learned coefficients, chosen on a dataset
+fisher.py, regmean.py, adamerging.py, own_texts.py   methods that use the members' own texts
 recipe.py, yaml_file.py, files.py, tensor_files.py   YAML recipes over safetensors files
 
-Nothing here imports JAX before a method that needs it runs: a merge of files starts in a moment.
+JAX is imported only by methods that need it, when they run, so that a merge of files starts at once.
 """
 
 import importlib

@@ -1,4 +1,4 @@
-"""AdaMerging: coefficients that make the merged model sure of its answers on unlabelled texts of each task."""
+"""AdaMerging: coefficients that make the merged model confident on unlabelled texts of each task."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,11 +17,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class AdaMerging(OfData):
-    """AdaMerging: ``min_c sum_k mean_x H(softmax(head_k(f(x; base + sum_j c_j tau_j))))``, ``H`` the entropy.
+    """AdaMerging: coefficients with the lowest prediction entropy on the members' own texts.
 
-    One coefficient a member ("task") or one for each leaf of each member ("layer"). Texts are those of the members'
-    own validation splits; labels are not read, unless a member has no head and a probe stands in for it. Adam.
-    Source: Yang et al., AdaMerging, 2024, which takes 500 steps at 0.001 from 0.3.
+    ``min_c sum_k mean_x H(softmax(head_k(f(x; base + sum_j c_j tau_j))))``, where ``H`` is the entropy and ``tau_j``
+    the task vector of member ``j``. There is one coefficient per member (``by="task"``) or per leaf of each member
+    (``by="layer"``), optimised by Adam. The texts come from the validation splits of the members' own datasets; labels
+    are only read if a member has no head and a probe is fitted in its place.
+
+    Source: Yang et al., AdaMerging, 2024, with 500 steps of size 0.001 from 0.3.
+
+    Example:
+      >>> import wsr
+      >>> method = wsr.merging.AdaMerging(by="task", steps=5)
+      >>> method.needs  # wsr.merge(region, method, wsr.merging.Given(own={"sst2": sst2, "mnli": mnli}))
+      ('own',)
     """
 
     needs: ClassVar = ("own",)
@@ -40,14 +49,26 @@ class AdaMerging(OfData):
     texts: int = at_least(0, 64, "Number of texts read from each member's dataset; 0 for all.")
 
     def merge(self, region: "Region", given: Given) -> Mapping[str, Any]:
-        """Memory holds the members and one gradient."""
+        """Returns the merged parameters; memory holds all members and one gradient."""
 
         from wsr.geometry.trees import nest
 
         return nest({path: np.asarray(leaf) for path, leaf in self.found(region, given)[0].items()})
 
     def found(self, region: "Region", given: Given) -> tuple[dict[str, Any], np.ndarray, list[float]]:
-        """Returns the merged leaves, their coefficients [leaves, members], and the mean entropy at each point."""
+        """Optimises the coefficients.
+
+        Args:
+          region: the members.
+          given: the members' own datasets, and their heads.
+
+        Returns:
+          The merged leaves, their coefficients ``[leaves, members]``, and the mean entropy in nats at each visited
+            point.
+
+        Raises:
+          WsrError: if a dataset is missing, or is a regression dataset.
+        """
         import jax
         import jax.numpy as jnp
         import optax
@@ -61,7 +82,7 @@ class AdaMerging(OfData):
             dataset = own_dataset(member, given)
             if dataset.regression:
                 raise WsrError(
-                    f"adamerging: {dataset.name} is regression, which has no entropy; leave {member.name} out"
+                    f"adamerging: {dataset.name} is a regression dataset, which has no entropy; leave {member.name} out"
                 )
             head = own_head(region, member, member.load(), given)
             split = first_texts(dataset.splits["validation"], self.texts)
@@ -95,7 +116,7 @@ class AdaMerging(OfData):
 
 @lru_cache(maxsize=8)
 def _entropy_and_gradient(model: "Model") -> Callable[..., Any]:
-    """A program that adds a batch's gradient in the leaves to ``total``."""
+    """Returns a program that adds a batch's gradient in the leaves to ``total``."""
     import jax
     import jax.numpy as jnp
 
@@ -114,7 +135,7 @@ def _entropy_and_gradient(model: "Model") -> Callable[..., Any]:
 
 
 def _mixed(base: Mapping[str, Any], members: Mapping[str, Any], rows: Any) -> dict[str, Any]:
-    """Each leaf under coefficients of its own."""
+    """Returns each leaf combined with its own row of coefficients."""
     from wsr.geometry.points import combine
 
     return {
@@ -124,7 +145,7 @@ def _mixed(base: Mapping[str, Any], members: Mapping[str, Any], rows: Any) -> di
 
 
 def _along_members(base: Mapping[str, Any], members: Mapping[str, Any], gradient: Mapping[str, Any]) -> Any:
-    """The gradient in each leaf's coefficients: inner products with the task vectors."""
+    """Returns the gradient in each leaf's coefficients: inner products with the task vectors."""
     import jax.numpy as jnp
 
     return jnp.stack(

@@ -1,4 +1,4 @@
-"""A recipe over safetensors files, or over members of a store: read in pieces, written tensor by tensor."""
+"""Merges the safetensors files or store members that a recipe names, in pieces."""
 
 import os
 import secrets
@@ -23,13 +23,17 @@ Tensors = Mapping[str, Tensor]
 
 
 def merge_files(recipe: MergeRecipe, folder: Path) -> None:
-    """Merges the safetensors files or folders that the recipe names into ``folder``, which must not be there yet.
+    """Merges the safetensors files or folders that a recipe names into a new folder.
 
-    The tensors of all of them have the same names and shapes. What else lies beside the base (configs, tokenizer) is
-    copied. Whole or not at all.
+    All models must have tensors of the same names and shapes. Configs and tokenizer files beside the base are copied.
+    The folder appears only when it is complete.
+
+    Args:
+      recipe: the recipe; its models are paths.
+      folder: the folder to write; it must not exist.
 
     Raises:
-      WsrError: files that do not belong together, all differences at once; a folder that is there.
+      WsrError: if the models' tensors differ (the message lists the differences), or the folder exists.
     """
     names = ([recipe.base_model] if recipe.base_model else []) + list(recipe.members)
     models = {name: open_tensors(Path(name)) for name in names}
@@ -46,7 +50,7 @@ def merge_files(recipe: MergeRecipe, folder: Path) -> None:
     )
     methods = {path: recipe.method(path) for path in floats}
     if folder.exists():
-        raise WsrError(f"{folder} is already there; choose another folder")
+        raise WsrError(f"{folder} already exists; choose another folder")
     scratch = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
     try:
         scratch.mkdir(parents=True)
@@ -67,22 +71,25 @@ def merge_files(recipe: MergeRecipe, folder: Path) -> None:
 
 
 def merge_members(recipe: MergeRecipe, region: "Region", base_name: str) -> dict[str, Any]:
-    """Merges the members of a region that the recipe names; filters are matched against our own leaf paths.
+    """Merges the members of a region that a recipe names; the recipe's filters apply to this package's leaf paths.
 
     Args:
-      recipe: its models are names of members; "base", or the name of the base, is the base.
-      region: a store's members.
-      base_name: how the store calls its base.
+      recipe: the recipe; its models are names of members, ``base``, or the base's own name.
+      region: the members of a store.
+      base_name: the store's name for its base.
+
+    Returns:
+      The merged parameters: float32, in host memory.
 
     Raises:
-      WsrError: a member that the region lacks, another base.
+      WsrError: if the recipe names a member that the region lacks, or another base.
     """
     from wsr.geometry.trees import nest
 
     bases = {"base", base_name}
     if recipe.base_model is not None and recipe.base_model not in bases:
         raise WsrError(
-            f"{recipe.path}: base_model: {recipe.base_model}: the store's base is {base_name}, or simply base"
+            f"{recipe.path}: base_model: {recipe.base_model}: expected the store's base, {base_name} or simply base"
         )
     absent = [name for name in recipe.members if name not in region.names and name not in bases]
     if absent:
@@ -112,19 +119,19 @@ def _refuse_differences(models: Mapping[str, Tensors]) -> None:
     first_name, first = next(iter(models.items()))
     problems = []
     for name, tensors in models.items():
-        problems += [f"{path} is in {first_name} and not in {name}" for path in first if path not in tensors]
-        problems += [f"{path} is in {name} and not in {first_name}" for path in tensors if path not in first]
+        problems += [f"{path} is in {first_name} but not in {name}" for path in first if path not in tensors]
+        problems += [f"{path} is in {name} but not in {first_name}" for path in tensors if path not in first]
         for path in first.keys() & tensors.keys():
             if tensors[path].shape != first[path].shape:
                 problems.append(f"{path} is {first[path].shape} in {first_name} and {tensors[path].shape} in {name}")
             elif not {first[path].dtype, tensors[path].dtype} <= FLOATS.keys() and not np.array_equal(
                 first[path].raw(), tensors[path].raw()
             ):
-                problems.append(f"{path} holds no floats and differs between {first_name} and {name}")
+                problems.append(f"{path} is not a float tensor and differs between {first_name} and {name}")
     if problems:
         more = f" (and {len(problems) - 8} more)" if len(problems) > 8 else ""
         raise WsrError(
-            f"recipe: the files do not belong together: {'; '.join(problems[:8])}{more}; import them into a store"
+            f"recipe: the models do not fit together: {'; '.join(problems[:8])}{more}; import them into a store"
         )
 
 

@@ -1,4 +1,4 @@
-"""Fisher-weighted averages: each parameter of each member counts by how much its predictions depend on it."""
+"""Fisher merging: averages that weight each parameter of each member by how much its predictions depend on it."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,9 +20,17 @@ if TYPE_CHECKING:
 class Fisher(OfData):
     """Fisher merging: ``theta = sum_k w_k F_k theta_k / sum_k w_k F_k``, entry by entry.
 
-    ``F_k = mean_x E_y[(d log p(y | x) / d theta_k)^2]`` on texts of the member's own fine-tuning split under its own
-    head, ``y`` drawn from the member's own predictions; squared errors stand for ``-2 log p`` in regression.
+    ``F_k = mean_x E_y[(d log p(y | x) / d theta_k)^2]`` over texts of the member's own fine-tuning split under its own
+    head, with ``y`` drawn from the member's predictions. For regression the squared error takes the place of ``-2 log
+    p``.
+
     Source: Matena and Raffel, Merging models with Fisher-weighted averaging, 2022.
+
+    Example:
+      >>> import wsr
+      >>> method = wsr.merging.Fisher(texts=32)
+      >>> method.needs  # wsr.merge(region, method, wsr.merging.Given(own={"sst2": sst2, "mnli": mnli}))
+      ('own',)
     """
 
     needs: ClassVar = ("own",)
@@ -43,7 +51,7 @@ class Fisher(OfData):
     seed: int = at_least(0, 0, "Seed of the labels drawn.")
 
     def merge(self, region: "Region", given: Given) -> Mapping[str, Any]:
-        """Memory holds four models: a member, its Fisher, and the two sums."""
+        """Returns the merged parameters; memory holds four models: a member, its Fisher, and two sums."""
         import jax
         import jax.numpy as jnp
 
@@ -76,7 +84,17 @@ def diagonal_fisher(
     seed: int = 0,
     name: str = "",
 ) -> "Params":
-    """Returns the diagonal of the Fisher information of the encoder's parameters, a mean over the texts."""
+    """Returns the diagonal of the Fisher information of the encoder's parameters, a mean over texts.
+
+    Args:
+      model: the architecture.
+      params: parameters of the encoder.
+      head: the linear head.
+      split: the texts; their labels are not read.
+      labels: ``"all"``: the exact expectation over labels; ``"drawn"``: one label per text, drawn from the predictions.
+      seed: seed of the drawn labels.
+      name: name of the member; with the seed it determines the drawn labels.
+    """
     import jax
     import jax.numpy as jnp
 
@@ -108,7 +126,7 @@ def _one_text(model: "Model", labels: str) -> Callable[..., Any]:
             slopes, chances = jnp.ones((1, 1)), jnp.ones(1)
         else:
             chances = jax.nn.softmax(outputs)
-            slopes = jnp.eye(classes) - chances  # of log p(y) in the logits, a row for each y
+            slopes = jnp.eye(classes) - chances  # derivatives of log p(y) in the logits, one row per y
             if labels == "drawn":
                 drawn = jax.random.categorical(key, outputs)
                 slopes, chances = slopes[drawn][None], jnp.ones(1)

@@ -1,6 +1,6 @@
-"""Base and members as leaves that are read in pieces: blocks ``[members, piece]``, never a whole model of each.
+"""Base and members as leaves that are read in blocks ``[members, piece]``, so that no model is whole in memory.
 
-A leaf of a member comes as ``wsr.geometry.similarity`` reads it, from its first entry to its last.
+Leaves of members are read as ``wsr.geometry.similarity`` reads them, from the first entry to the last.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from wsr.region.region import Region
 
 PIECE = 2**16
-"""Entries of a leaf that are read of each member at a time: a block of some members stays in the core's cache."""
+"""Entries of a leaf read of each member at a time; a block of several members fits into a core's cache."""
 
 STRIPE = 2**22
-"""Entries of all members together that a stripe of nodes has at most, where nodes do not lie side by side."""
+"""Most entries, over all members, of a block of nodes whose weights are not contiguous."""
 
 ReadPiece = Callable[[int, np.ndarray], None]
 OpenLeaf = Callable[[str], ReadPiece]
@@ -26,28 +26,29 @@ OpenLeaf = Callable[[str], ReadPiece]
 
 @dataclass(frozen=True)
 class Block:
-    """A piece of a leaf under all members. The arrays are overwritten by the next block."""
+    """A piece of a leaf in base and members. The next block overwrites its arrays."""
 
     base: Float32[np.ndarray, " piece"]
-    """What the vectors begin at: the base, or zero."""
+    """Origin of the vectors: the base, or zero."""
     vectors: Float32[np.ndarray, "members piece"]
+    """One vector per member: task vectors, or weights if the origin is zero."""
     put: Callable[[np.ndarray, np.ndarray], None]
     """``put(out, merged)`` writes the merged piece to its place in the flat leaf."""
 
 
 @dataclass(frozen=True)
 class Ingredients:
-    """What is merged.
+    """The base and the members of a merge.
 
     Args:
-      names: of the members.
-      shapes: of the leaves, by path.
-      base: opens a leaf of the base; None: there is none, or none is needed.
+      names: names of the members.
+      shapes: shapes of the leaves, by path.
+      base: opens a leaf of the base; None if the method needs no base.
       members: open a leaf of each member.
-      stored: what the members' leaves are, weights or task vectors.
-      around: where the vectors of a block begin: at the base, so that they are task vectors, or at zero.
-      inputs_first: whether kernels are ``[inputs, outputs]``, as Flax has them, and not the other way round.
-      piece: entries that are read of each member at a time.
+      stored: whether the members' leaves are ``"weights"`` or ``"task_vectors"``.
+      around: origin of the vectors in a block: ``"base"`` gives task vectors, ``"zero"`` weights.
+      inputs_first: whether kernels are ``[inputs, outputs]``, as in Flax, or ``[outputs, inputs]``, as in PyTorch.
+      piece: entries read of each member at a time.
     """
 
     names: tuple[str, ...]
@@ -60,16 +61,16 @@ class Ingredients:
     piece: int = PIECE
 
     def leaves(self) -> "list[Leaf]":
-        """The leaves, largest first: whoever works on the last has not much left to do."""
+        """Returns the leaves, the largest first, so that threads finish at about the same time."""
         ordered = sorted(self.shapes, key=lambda path: (-_size(self.shapes[path]), path))
         return [Leaf(path, tuple(self.shapes[path]), self) for path in ordered]
 
     def part(self, paths: Sequence[str]) -> "Ingredients":
-        """The same members with some of their leaves."""
+        """Returns the same members with only some of their leaves."""
         return replace(self, shapes={path: self.shapes[path] for path in paths})
 
     def alone(self, member: int) -> "Ingredients":
-        """One member."""
+        """Returns one member alone."""
         return replace(self, names=(self.names[member],), members=(self.members[member],))
 
 
@@ -83,15 +84,15 @@ class Leaf:
 
     @property
     def size(self) -> int:
-        """Entries."""
+        """Number of entries."""
         return _size(self.shape)
 
     def within(self, **changes: Any) -> "Leaf":
-        """The same leaf of ingredients that are read otherwise."""
+        """Returns the same leaf with some fields of its ingredients changed."""
         return replace(self, ingredients=replace(self.ingredients, **changes))
 
     def blocks(self) -> Iterator[Block]:
-        """Yields the leaf from its first entry to its last."""
+        """Yields the leaf in blocks, from its first entry to its last."""
         own = self.ingredients
         width = max(1, min(own.piece, self.size))
         base, zero = np.zeros((2, width), np.float32)
@@ -113,10 +114,10 @@ class Leaf:
             yield Block(origin[here], vectors[:, here], partial(_put, slice(start, stop)))
 
     def node_blocks(self) -> Iterator[tuple[Block, int]]:
-        """Yields blocks of whole nodes, one after the other, and the entries of a node.
+        """Yields blocks of whole nodes, in order, each with the number of entries of a node.
 
-        A node is an output unit with the weights of its inputs, a row of a table, or a vector. Where its weights do not
-        lie side by side, each block reads the whole leaf.
+        A node is an output unit with the weights of its inputs, a row of a table, or a vector. If the weights of a node
+        are not contiguous, each block reads the whole leaf.
         """
         if len(self.shape) < 2:
             yield from ((block, self.size) for block in self.within(piece=max(self.size, 1)).blocks())
@@ -148,7 +149,7 @@ class Leaf:
             yield Block(base.reshape(-1), vectors.reshape(members, -1), put), inputs
 
     def gram(self) -> Float64[np.ndarray, "members members"]:
-        """Inner products of the leaf's task vectors, in float64."""
+        """Returns the inner products of the leaf's vectors, in float64."""
         members = len(self.ingredients.members)
         total = np.zeros((members, members))
         for block in self.blocks():
@@ -158,7 +159,12 @@ class Leaf:
 
 
 def of_region(region: "Region", *, piece: int = PIECE) -> Ingredients:
-    """The members of a region and their base."""
+    """Returns the base and the members of a region.
+
+    Args:
+      region: the region.
+      piece: entries read of each member at a time.
+    """
     from wsr.geometry.trees import flatten
 
     leaves = {path: np.asarray(leaf, np.float32) for path, leaf in flatten(region.base).items()}

@@ -1,4 +1,4 @@
-"""What a way to merge is: a frozen dataclass whose fields are its options, documented and checked."""
+"""The base classes of merge methods: frozen dataclasses whose fields are documented and checked options."""
 
 import importlib
 import types
@@ -40,7 +40,7 @@ METHODS: Mapping[str, str] = {
     "regmean": "wsr.merging.regmean.RegMean",
     "adamerging": "wsr.merging.adamerging.AdaMerging",
 }
-"""Every method: where its class is. Families are imported when they are used."""
+"""The class of every method, by name. Each is imported when it is first used."""
 
 Check = Callable[[Any], bool]
 
@@ -93,38 +93,59 @@ def weights() -> Any:
 
 @dataclass(frozen=True)
 class Given:
-    """What a merge may draw on beside the weights."""
+    """Data that a merge may use besides the weights.
+
+    Example:
+      >>> import wsr
+      >>> data = wsr.load_dataset("made_up_a1", wsr.load("tiny").processor, max_length=48)
+      >>> given = wsr.merging.Given(dataset=data)  # wsr.merge(region, wsr.merging.GreedySoup(), given)
+      >>> given.dataset.name
+      'made_up_a1'
+    """
 
     dataset: Any = None
-    """What coefficients are chosen on: its probe and validation splits."""
+    """Dataset whose probe and validation splits choose the coefficients."""
     own: Mapping[str, Any] = field(default_factory=dict)
-    """The datasets that members were fine-tuned on, by name."""
+    """Datasets that the members were fine-tuned on, by name."""
     heads: Mapping[str, Any] = field(default_factory=dict)
-    """Members' own heads, by the member's name; where there is none, a probe is fitted."""
+    """Head of each member, by the member's name; a probe is fitted for a member without one."""
     protocol: "Protocol | None" = None
-    """How points are scored; None: as ``evaluate`` does."""
+    """The classifier that measures a point; None: the default of ``wsr.evaluate``."""
     settings: "Settings | None" = None
-    """How the engine works; None: as ``evaluate`` does."""
+    """Chunk size, memory, devices, precision and cache of results; None: the defaults of ``wsr.evaluate``."""
 
 
 @dataclass(frozen=True)
 class Method:
-    """A way to merge. Its options are checked when it is made; ``needs`` says what it draws on."""
+    """A merge method; its fields are its options, which are checked when it is made.
+
+    Example:
+      >>> import wsr
+      >>> issubclass(wsr.merging.Ties, wsr.merging.Method)
+      True
+      >>> wsr.merging.Ties(density=1.5)
+      Traceback (most recent call last):
+      wsr.errors.WsrError: ties: density = 1.5; expected ...
+    """
 
     needs: ClassVar[tuple[str, ...]] = ()
-    """Of ``Given``: "dataset", "own"; nothing: the weights do."""
+    """Fields of ``Given`` that the method needs: "dataset" or "own"; empty if it needs only weights."""
     members: ClassVar[tuple[int, int | None]] = (1, None)
     """Fewest and most members."""
 
     def __post_init__(self) -> None:
-        """Raises WsrError where an option has a value that is not allowed."""
+        """Raises ``WsrError`` if an option has an invalid value."""
         for own in fields(self):
             value = getattr(self, own.name)
             if value is not None and not own.metadata["check"](value):
                 raise WsrError(f"{name_of(type(self))}: {own.name} = {value!r}; expected {own.metadata['allowed']}")
 
     def refuse_members(self, names: Sequence[str]) -> None:
-        """Raises where there are too few or too many members for the method, or for its weights."""
+        """Raises ``WsrError`` if the number of members does not fit the method or its per-member options.
+
+        Args:
+          names: names of the members.
+        """
         name, (fewest, most) = name_of(type(self)), self.members
         if len(names) < fewest or (most is not None and len(names) > most):
             wanted = f"exactly {fewest}" if most == fewest else f"at least {fewest}"
@@ -139,26 +160,46 @@ class Method:
 
 
 class OfWeights(Method):
-    """A method that needs nothing but weights, which it reads leaf by leaf."""
+    """A method that needs only weights and merges them leaf by leaf."""
 
     def prepared(self, ingredients: "Ingredients") -> Callable[["Leaf", np.ndarray], None]:
-        """Returns ``fill(leaf, out)``, which writes the merged leaf into the flat ``out``.
+        """Returns ``fill(leaf, out)``, which writes the merged leaf into the flat array ``out``.
 
-        What takes more than one leaf is worked out here, in passes of its own over the ingredients.
+        Anything that depends on more than one leaf is computed here, in separate passes over the ingredients.
+
+        Args:
+          ingredients: the base and the members.
         """
         raise NotImplementedError
 
 
 class OfData(Method):
-    """A method that draws on texts; it works on a region, in memory."""
+    """A method that uses texts; it merges a region in memory."""
 
     def merge(self, region: "Region", given: Given) -> Mapping[str, Any]:
-        """Returns the merged encoder's parameters."""
+        """Returns the parameters of the merged encoder.
+
+        Args:
+          region: the members.
+          given: the data that the method needs.
+        """
         raise NotImplementedError
 
 
 def find(name: str) -> type[Method]:
-    """Returns the class of a method; raises with the nearest names where there is none."""
+    """Returns the class of a method by name.
+
+    Args:
+      name: name of the method, one of ``METHODS``.
+
+    Raises:
+      WsrError: if there is no such method; the message lists the nearest names.
+
+    Example:
+      >>> import wsr
+      >>> wsr.merging.find("ties").__name__
+      'Ties'
+    """
     if name not in METHODS:
         raise WsrError(f"no merge method is called {name!r}; nearest: {nearest_names(name, METHODS)}")
     module, _, kind = METHODS[name].rpartition(".")
@@ -166,7 +207,7 @@ def find(name: str) -> type[Method]:
 
 
 def name_of(kind: type[Method]) -> str:
-    """The first name under which the method is known."""
+    """Returns the first name of a method's class in ``METHODS``."""
     place = f"{kind.__module__}.{kind.__name__}"
     return next((name for name, own in METHODS.items() if own == place), kind.__name__)
 

@@ -1,4 +1,4 @@
-"""The value of a rank among numbers that are read in pieces, exactly, in a memory that does not grow with them."""
+"""The k-th smallest of numbers that are read in pieces: exact, and in constant memory."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -7,26 +7,38 @@ import numpy as np
 from jaxtyping import Float32
 
 Pieces = Callable[[], Iterable[Float32[np.ndarray, " _"]]]
-"""Gives the same numbers each time it is called."""
+"""Yields the same numbers on each call."""
 
 
 @dataclass(frozen=True)
 class Ranked:
-    """The number of a rank."""
+    """The number at a rank."""
 
     value: float
     """Its magnitude."""
     before: int
-    """How many numbers of the very same magnitude have a lower rank."""
+    """Numbers of the same magnitude with a lower rank."""
     equal: int
-    """How many there are of this magnitude."""
+    """Numbers of this magnitude."""
 
 
 def order_statistics(pieces: Pieces, ranks: Sequence[int]) -> list[Ranked]:
-    """Returns the magnitudes of some ranks, 0 for the smallest, among all numbers; reads them twice.
+    """Returns the magnitudes at given ranks among all numbers; reads the numbers twice.
 
-    The bits of a float32 of positive sign, read as a whole number, have the order of the numbers themselves: the first
-    reading counts by the upper half of the bits, the second by the lower half where the upper is that of a rank.
+    The bits of non-negative float32 numbers, read as integers, have the same order as the numbers. The first pass
+    counts the numbers by the upper half of their bits. The second counts by the lower half, among numbers whose upper
+    half is that of a wanted rank.
+
+    Args:
+      pieces: yields the numbers.
+      ranks: the wanted ranks; 0 is the smallest magnitude.
+
+    Example:
+      >>> import numpy as np
+      >>> from wsr.merging.order_statistics import order_statistics
+      >>> numbers = np.array([3.0, -1.0, 2.0], np.float32)
+      >>> [found.value for found in order_statistics(lambda: [numbers], [0, 2])]
+      [1.0, 3.0]
     """
     upper = np.zeros(2**16, np.int64)
     for piece in pieces():

@@ -1,4 +1,4 @@
-"""Members' own datasets and heads, as methods that draw on them need both. Imported by such methods when they run."""
+"""The members' own datasets and heads, for methods that use both; imported when such a method runs."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -15,10 +15,14 @@ from wsr.types import Head, Params
 
 
 def own_dataset(member: Member, given: Given) -> Dataset:
-    """Returns what the member was fine-tuned on.
+    """Returns the dataset a member was fine-tuned on.
+
+    Args:
+      member: the member.
+      given: the members' own datasets.
 
     Raises:
-      WsrError: where it was not given.
+      WsrError: if the dataset was not given.
     """
     if member.dataset not in given.own:
         known = ", ".join(given.own) or "none"
@@ -27,10 +31,16 @@ def own_dataset(member: Member, given: Given) -> Dataset:
 
 
 def own_head(region: Region, member: Member, params: Params, given: Given) -> Head:
-    """Returns the member's head: its own, or where it has none a linear probe on its dataset's probe split.
+    """Returns a member's head; for a member without one, a linear probe on its dataset's probe split.
+
+    Args:
+      region: the population.
+      member: the member.
+      params: the member's parameters.
+      given: the members' own datasets and heads.
 
     Raises:
-      WsrError: where the head is not one of the dataset's.
+      WsrError: if the head does not have the shape of its dataset's classes.
     """
     dataset = own_dataset(member, given)
     head = given.heads.get(member.name)
@@ -42,19 +52,32 @@ def own_head(region: Region, member: Member, params: Params, given: Given) -> He
     expected = (region.model.hidden, dataset.classes)
     if set(head) != {"kernel", "bias"} or head["kernel"].shape != expected:
         raise WsrError(
-            f"merge: the head of {member.name} is no linear head [hidden, classes] {expected} of {dataset.name}"
+            f"merge: the head of {member.name} is not a linear head [hidden, classes] {expected} of {dataset.name}"
         )
     return {name: jnp.asarray(leaf, jnp.float32) for name, leaf in head.items()}
 
 
 def first_texts(split: AnySplit, texts: int) -> AnySplit:
-    """Returns so many texts, spread evenly over the split; 0: all."""
+    """Returns a number of texts spread evenly over a split.
+
+    Args:
+      split: the texts.
+      texts: number of texts to take; 0: all.
+    """
     if not texts or texts >= len(split):
         return split
     return split.take(np.linspace(0, len(split) - 1, texts).round().astype(int))
 
 
 def batches_of(model: Model, split: AnySplit, *, rows: int = 16, row_length: int = 64, packed: bool = True) -> Batches:
-    """Returns the texts in rows, as long as the longest needs."""
+    """Returns texts in packed rows; rows are lengthened if a text is longer than ``row_length``.
+
+    Args:
+      model: the architecture.
+      split: the texts.
+      rows: rows per batch.
+      row_length: tokens per row.
+      packed: whether a row may hold several texts.
+    """
     length = row_length_for(row_length, split)
     return evaluation_batches(split, rows=rows, row_length=length, packed=packed and model.packed)

@@ -1,8 +1,8 @@
-"""YAML recipes as mergekit users write them, for the methods that both have.
+"""YAML recipes as for mergekit, for the methods that both packages have.
 
-Where mergekit 0.1.5 and a paper differ, a recipe means what mergekit does: TIES trims leaf by leaf, DARE and
-DELLA restore the sum of magnitudes that they dropped from, SLERP is a straight line above a cosine of 0.9995;
-``_METHODS`` has it all. Sums are taken in float32 or better, whatever ``dtype`` says: the result is stored as that.
+Where mergekit 0.1.5 and a paper differ, a recipe follows mergekit: TIES trims leaf by leaf, DARE and DELLA restore the
+sum of magnitudes that they dropped from, SLERP is a straight line above a cosine of 0.9995; ``_METHODS`` lists all
+differences. Sums are taken in float32 or better; ``dtype`` only says how the result is stored.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,37 +21,48 @@ _REQUIRED = object()
 
 @dataclass(frozen=True)
 class _Translation:
-    """How a method of mergekit's is one of ours."""
+    """How a method of mergekit maps to a method of this package."""
 
     base: str
-    """What mergekit does with ``base_model``: "required", "optional", or "member", where it is one of the models."""
+    """How mergekit uses ``base_model``: "required", "optional", or "member" if it is one of the models."""
     options: Callable[[dict[str, Any]], dict[str, Any]]
-    """Our options from the shared parameters and the lists, one entry a member, of the others."""
+    """Turns the shared parameters, and the per-member ones as lists, into our options."""
     shared: Mapping[str, tuple[type, Any]]
     """Parameters of the merge: type and default."""
     each: Mapping[str, tuple[type, Any]]
-    """Parameters of a member."""
+    """Parameters of each member: type and default."""
     method: str = ""
-    """Ours, where the name differs."""
+    """Our name of the method, if it differs."""
 
 
 @dataclass(frozen=True)
 class MergeRecipe:
-    """What a file asks for."""
+    """The contents of a recipe."""
 
     path: Path
+    """The recipe's file."""
     merge_method: str
+    """Name of the method in mergekit."""
     base_model: str | None
-    """The base, where the method has one."""
+    """The base, if the method has one."""
     members: tuple[str, ...]
+    """Names or paths of the models to merge."""
     dtype: str | None
-    """What the result is stored as, as safetensors calls it; None: as it came."""
+    """Storage type of the result, in the notation of safetensors; None: that of each tensor in the first model."""
     shared: Mapping[str, Any]
+    """Parameters of the merge."""
     each: tuple[Mapping[str, Any], ...]
-    """Settings of each member."""
+    """Parameters of each member."""
 
     def method(self, leaf: str) -> Method:
-        """Returns how the tensor of that name is merged."""
+        """Returns the method for one tensor.
+
+        Args:
+          leaf: name of the tensor.
+
+        Raises:
+          WsrError: if a required parameter is missing, or a value has the wrong type.
+        """
         translation = _METHODS[self.merge_method]
         values: dict[str, Any] = {"base_model": self.base_model} | {
             name: self._value(name, leaf, kind, default, (self.shared,))
@@ -77,21 +88,21 @@ class MergeRecipe:
         return default
 
     def _setting(self, name: str, setting: Any, leaf: str) -> Any:
-        """A value, or the first of some ``{filter, value}`` whose filter is a part of the tensor's name."""
+        """Returns a value, or the first of several ``{filter, value}`` whose filter occurs in the tensor's name."""
         for entry in setting if isinstance(setting, list) else [setting]:
             if not isinstance(entry, Mapping):
                 if isinstance(setting, list):
                     raise WsrError(
-                        f"{self.path}: {name}: {setting}: a gradient over layers is not supported; use filters"
+                        f"{self.path}: {name}: {setting}: gradients over layers are not supported; use filters"
                     )
                 return entry
             unknown = set(entry) - {"filter", "value"}
             if unknown or "value" not in entry:
                 raise WsrError(
-                    f"{self.path}: {name}: {dict(entry)}: expected value, and filter where it is not for all"
+                    f"{self.path}: {name}: {dict(entry)}: expected value, and filter if it is not for all tensors"
                 )
             if isinstance(entry["value"], list):
-                raise WsrError(f"{self.path}: {name}: {entry['value']}: a gradient over layers is not supported")
+                raise WsrError(f"{self.path}: {name}: {entry['value']}: gradients over layers are not supported")
             if entry.get("filter") in (None, "*") or str(entry["filter"]) in leaf:
                 return entry["value"]
         return None
@@ -104,7 +115,7 @@ class MergeRecipe:
                 return value
             if isinstance(value, bool):
                 raise ValueError
-            return kind(value)  # YAML reads 1e-5 as a text
+            return kind(value)  # YAML reads 1e-5 as a string
         except (TypeError, ValueError):
             raise WsrError(f"{self.path}: {name} = {value!r}; expected {kind.__name__}") from None
 
@@ -112,8 +123,11 @@ class MergeRecipe:
 def read_recipe(path: Path) -> MergeRecipe:
     """Reads a recipe.
 
+    Args:
+      path: a YAML file.
+
     Raises:
-      WsrError: not YAML, a key or method that is not supported, members that are missing or doubled.
+      WsrError: if the file is not YAML, has a key or method that is not supported, or lists no models or one twice.
     """
     content = read_yaml(path)
     if not isinstance(content, dict):
@@ -140,7 +154,7 @@ def _models(path: Path, listed: Any) -> dict[str, Mapping[str, Any]]:
         if unknown or not isinstance(entry.get("parameters") or {}, dict):
             raise WsrError(f"{path}: models: {entry}: expected model and parameters, nothing else")
         if entry["model"] in models:
-            raise WsrError(f"{path}: models: {entry['model']} is there twice")
+            raise WsrError(f"{path}: models: {entry['model']} is listed twice")
         models[entry["model"]] = entry.get("parameters") or {}
     return models
 
@@ -156,13 +170,13 @@ def _with_base(path: Path, name: str, content: Mapping[str, Any], models: dict[s
         base = None
     elif base is not None:
         own = models.pop(base, {})
-        if name == "slerp":  # of two models, one of which is called the base
+        if name == "slerp":  # merges two models, one of which mergekit calls the base
             models, base = {base: own, **models}, None
     known = {*translation.shared, *translation.each, "int8_mask"}
     used = {key for scope in (shared, *models.values()) for key in scope}
     if used - known:
         strange = ", ".join(sorted(map(str, used - known)))
-        raise WsrError(f"{path}: {strange}: no parameter of {name}; it has {', '.join(sorted(known))}")
+        raise WsrError(f"{path}: {strange}: not a parameter of {name}; it has {', '.join(sorted(known))}")
     dtype = content.get("out_dtype") or content.get("dtype")
     if dtype is not None and dtype not in DTYPES:
         raise WsrError(f"{path}: dtype: {dtype}: expected one of {', '.join(DTYPES)}")
@@ -172,7 +186,7 @@ def _with_base(path: Path, name: str, content: Mapping[str, Any], models: dict[s
 
 
 def _sparse(values: dict[str, Any]) -> dict[str, Any]:
-    """Options of task vectors of which a part is kept."""
+    """Returns the options of methods that keep a part of each task vector."""
     return {
         "weights": values["weight"],
         "density": tuple(min(density, 1.0) for density in values["density"]),
@@ -183,18 +197,16 @@ def _sparse(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _same(name: str, values: tuple[float, ...]) -> float:
-    """The value that all members share."""
+    """Returns the value that all members share; raises if they differ."""
     if len(set(values)) > 1:
-        raise WsrError(
-            f"recipe: {name} {', '.join(map(str, values))}: members of one merge share it here; give one value"
-        )
+        raise WsrError(f"recipe: {name} {', '.join(map(str, values))}: expected one value for all members")
     return values[0]
 
 
 def _generalised(
     normalize: bool, rescale: bool, more: Callable[[dict[str, Any]], dict[str, Any]] = lambda values: {}, **each: Any
 ) -> _Translation:
-    """A method of mergekit's family of sums of task vectors."""
+    """Returns the translation of a method of mergekit's family of sums of task vectors."""
     return _Translation(
         "required",
         lambda values: {**_sparse(values), **more(values)},

@@ -1,4 +1,4 @@
-"""RegMean: each dense layer becomes the one that answers most like the members' do on their own texts."""
+"""RegMean: replaces each dense layer by the one whose outputs are closest to the members' on their own texts."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,11 +19,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RegMean(OfData):
-    """RegMean: ``W = (sum_k G_k)^-1 sum_k G_k W_k`` for every dense kernel ``[inputs, outputs]``; the rest is averaged.
+    """RegMean: ``W = (sum_k G_k)^-1 sum_k G_k W_k`` for every dense kernel ``[inputs, outputs]``; other leaves are
+    averaged.
 
     ``G_k = X_k^T X_k`` of the layer's inputs in member ``k`` on texts of its own fine-tuning split, a mean over tokens,
-    with its entries off the diagonal multiplied by ``shrink``: ``W`` minimises ``sum_k |X_k W - X_k W_k|^2``, but for
-    that. Source: Jin et al., Dataless knowledge fusion by merging weights of language models, 2023.
+    with off-diagonal entries multiplied by ``shrink``. Apart from that shrinkage ``W`` minimises ``sum_k |X_k W - X_k
+    W_k|^2``.
+
+    Source: Jin et al., Dataless knowledge fusion by merging weights of language models, 2023.
+
+    Example:
+      >>> import wsr
+      >>> method = wsr.merging.RegMean(texts=64)
+      >>> method.needs  # wsr.merge(region, method, wsr.merging.Given(own={"sst2": sst2, "mnli": mnli}))
+      ('own',)
     """
 
     needs: ClassVar = ("own",)
@@ -32,7 +41,7 @@ class RegMean(OfData):
     shrink: float = share(0.9, "Factor of the entries off the diagonal of each Gram matrix.")
 
     def merge(self, region: "Region", given: Given) -> Mapping[str, Any]:
-        """Memory holds a member, and a Gram matrix and a kernel for each dense layer."""
+        """Returns the merged parameters; memory holds one member, and a Gram matrix and a kernel per dense layer."""
         from wsr.geometry.trees import flatten, nest
         from wsr.merging.own_texts import first_texts, own_dataset
         from wsr.runtime.progress import progress
@@ -58,15 +67,23 @@ class RegMean(OfData):
 
 
 def input_grams(model: "Model", params: "Params", split: "AnySplit") -> dict[str, np.ndarray]:
-    """Returns ``X^T X`` of what each dense layer reads, a mean over tokens, by the path of its kernel.
+    """Returns ``X^T X`` of the inputs of each dense layer, a mean over tokens, by the path of the layer's kernel.
+
+    Args:
+      model: the architecture.
+      params: parameters of the encoder.
+      split: the texts.
 
     Raises:
-      WsrError: where the architecture cannot tell what its dense layers read.
+      WsrError: if the architecture does not expose the inputs of its dense layers.
     """
     from wsr.merging.own_texts import batches_of
 
     if model.kernel_inputs is None:
-        raise WsrError(f"regmean: {model.name} does not tell what its dense layers read; from_nnx and from_linen do")
+        raise WsrError(
+            f"regmean: {model.name} does not expose the inputs of its dense layers; models made by "
+            "from_nnx or from_linen do"
+        )
     batches = batches_of(model, split)
     totals: dict[str, np.ndarray] = {}
     counts: dict[str, float] = {}
@@ -90,7 +107,7 @@ def _program(model: "Model") -> Callable[..., Any]:
 
     def grams(params: Any, batch: Any, there: Any) -> Any:
         masks = {there.size: there.reshape(-1)}
-        if "text_ids" in batch:  # places without a text say nothing
+        if "text_ids" in batch:  # positions without a text do not count
             masks[batch["text_ids"].size] = batch["text_ids"].reshape(-1) >= 0
 
         def of_layer(calls: Any) -> Any:
@@ -109,6 +126,6 @@ def _program(model: "Model") -> Callable[..., Any]:
 
 
 def _solved(gram: np.ndarray, product: np.ndarray, mean: np.ndarray) -> np.ndarray:
-    """The kernel; along directions that no text has it is the mean."""
+    """Returns the kernel; along directions that no text has, it is the mean of the members."""
     ridge = 1e-8 * max(float(np.trace(gram)) / len(gram), np.finfo(float).tiny) * np.eye(len(gram))
     return np.linalg.solve(gram + ridge, product + ridge @ mean)

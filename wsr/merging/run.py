@@ -1,4 +1,4 @@
-"""A population under a method, or each part of it under its own; leaf by leaf, on all cores."""
+"""Merges a population leaf by leaf on all cores, with one method or with different methods for groups of leaves."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,20 +16,33 @@ if TYPE_CHECKING:
     from wsr.region.region import Region
 
 Groups = Sequence[tuple[str, Method]]
-"""Regular expressions on leaf paths, each with its method; the first that is found in a path says how it is merged."""
+"""Pairs of a regular expression and a method; the first expression found in a leaf's path gives its method."""
 
 
 def merge(region: "Region", method: Method, given: Given | None = None, *, groups: Groups = ()) -> dict[str, Any]:
-    """Returns the merged encoder's parameters: float32, in host memory.
+    """Merges the members of a region into one model and returns its parameters.
 
     Args:
-      region: the members; weights-only methods read them in pieces.
-      method: how.
-      given: what the method needs beside the weights.
-      groups: other methods for some leaves; weights-only ones.
+      region: the members.
+      method: the merge method; methods that need only weights read the members in pieces.
+      given: datasets and heads that the method needs besides the weights.
+      groups: other methods for some leaves, as pairs of a regular expression on leaf paths and a method that needs only
+        weights.
+
+    Returns:
+      The encoder's parameters: float32, in host memory.
 
     Raises:
-      WsrError: too few members, something that the method needs and that is not given, a group without a leaf.
+      WsrError: if the number of members does not fit the method, data that the method needs is missing, or a group
+        matches no leaf.
+
+    Example:
+      >>> import wsr
+      >>> region = wsr.made_up_region(3)
+      >>> merged = wsr.merge(region, wsr.merging.Ties(density=0.3))
+      >>> sorted(merged)
+      ['embeddings', 'layers']
+      >>> merged = wsr.merge(region, wsr.merging.Uniform(), groups=[("layers/1", wsr.merging.Karcher())])
     """
     from wsr.geometry.trees import flatten, nest
 
@@ -39,7 +52,7 @@ def merge(region: "Region", method: Method, given: Given | None = None, *, group
     if isinstance(method, OfData):
         if groups:
             raise WsrError(
-                f"{name_of(type(method))} merges all leaves together: groups are for methods of weights alone"
+                f"{name_of(type(method))} merges all leaves together; groups need a method that uses only weights"
             )
         return dict(method.merge(region, given))
     merged = {path: np.empty(np.shape(leaf), np.float32) for path, leaf in flatten(region.base).items()}
@@ -54,9 +67,18 @@ def merge(region: "Region", method: Method, given: Given | None = None, *, group
 def merge_leaves(
     ingredients: Ingredients, methods: Mapping[str, Method], write: Callable[[Leaf, np.ndarray], None]
 ) -> None:
-    """Merges leaf by leaf and hands each to ``write(leaf, values)``, from several threads, in no particular order.
+    """Merges leaf by leaf and passes each result to ``write(leaf, values)``, from several threads and in any order.
 
-    Leaves of equal methods are merged as one part: what a method asks of the whole task vector, it asks of that part.
+    Leaves with equal methods are merged as one part; quantities that a method takes from a whole task vector come from
+    that part.
+
+    Args:
+      ingredients: the base and the members.
+      methods: the method of each leaf, by path.
+      write: receives each merged leaf as a flat array.
+
+    Raises:
+      WsrError: if a method needs texts, or the number of members does not fit it.
     """
     parts: dict[Method, list[str]] = {}
     for path in ingredients.shapes:
@@ -64,7 +86,7 @@ def merge_leaves(
     for method, paths in parts.items():
         method.refuse_members(ingredients.names)
         if not isinstance(method, OfWeights):
-            raise WsrError(f"{name_of(type(method))} needs texts, not weights alone")
+            raise WsrError(f"{name_of(type(method))} needs texts and cannot merge weights alone")
         part = ingredients.part(paths)
         fill = method.prepared(part)
 
@@ -77,11 +99,20 @@ def merge_leaves(
 
 
 def assigned(paths: Iterable[str], method: Method, groups: Groups) -> dict[str, Method]:
-    """Returns the method of each leaf; raises where a group has none."""
+    """Returns the method of each leaf, by path.
+
+    Args:
+      paths: paths of the leaves.
+      method: the method of leaves that no group matches.
+      groups: other methods for some leaves.
+
+    Raises:
+      WsrError: if a group matches no leaf, or its pattern is not a regular expression.
+    """
     try:
         patterns = [(re.compile(pattern), own) for pattern, own in groups]
     except re.error as error:
-        raise WsrError(f"groups: {error.pattern!r} is no regular expression: {error}") from error
+        raise WsrError(f"groups: {error.pattern!r} is not a regular expression: {error}") from error
     found = {path: next((own for pattern, own in patterns if pattern.search(path)), method) for path in paths}
     for pattern, _ in patterns:
         if not any(pattern.search(path) for path in found):
@@ -90,14 +121,27 @@ def assigned(paths: Iterable[str], method: Method, groups: Groups) -> dict[str, 
 
 
 def on_all_cores(work: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
-    """Calls ``work`` on each item, from as many threads as there are cores; NumPy lets them run side by side."""
+    """Calls a function on each item, with one thread per core; NumPy releases the interpreter lock.
+
+    Args:
+      work: the function.
+      items: the items.
+
+    Returns:
+      The results, in order.
+    """
     cores = usable_cores()
     with ThreadPoolExecutor(cores) as threads:
         return list(threads.map(work, items))
 
 
 def refuse_missing(method: Method, given: Given) -> None:
-    """Raises naming what the method needs and was not given."""
+    """Raises ``WsrError`` if the method needs data that was not given.
+
+    Args:
+      method: the method.
+      given: the data.
+    """
     told = {"dataset": "a dataset to choose on (--on)", "own": "the members' own datasets"}
     missing = [what for what in method.needs if not getattr(given, what)]
     if missing:

@@ -12,11 +12,19 @@ from wsr.merging.order_statistics import order_statistics
 
 @dataclass(frozen=True)
 class Sce(OfWeights):
-    """SCE: select the entries in which members differ most, weigh members by what is left, erase minority signs.
+    """SCE: selects the entries in which members differ most, weights members by them, erases minority signs.
 
-    In each leaf: the entries with the largest variance over members are kept; ``w_k`` is the share of member ``k`` in
-    the sum of squares of what was kept; ``theta = base + sum_k w_k tau_k / sum_k w_k``, sums over the members whose
-    entry has the sign of ``sum_k tau_k``. Source: Wan et al., FuseChat, 2024.
+    In each leaf, the entries with the largest variance over members are kept. Member ``k`` has the weight ``w_k``, its
+    share of the sum of squares of the kept entries. ``theta = base + sum_k w_k tau_k / sum_k w_k``, where both sums run
+    over the members whose entry has the sign of ``sum_k tau_k``.
+
+    Source: Wan et al., FuseChat, 2024.
+
+    Example:
+      >>> import wsr
+      >>> merged = wsr.merge(wsr.made_up_region(3), wsr.merging.Sce(density=0.5))
+      >>> sorted(merged)
+      ['embeddings', 'layers']
     """
 
     density: float = share(1.0, "Fraction of the entries with a variance that is kept; 1 keeps all entries.")
@@ -28,7 +36,8 @@ class Sce(OfWeights):
     )
 
     def prepared(self, ingredients: Ingredients) -> Callable[[Leaf, np.ndarray], None]:
-        """Up to five passes over a leaf: two for the rank of a variance, one to count them, one for the weights."""
+        """Returns the merge of one leaf: up to five passes (two for a variance's rank, one count, one for the weights,
+        one to merge)."""
 
         def fill(leaf: Leaf, out: np.ndarray) -> None:
             bound = self._bound(leaf)
@@ -51,7 +60,7 @@ class Sce(OfWeights):
         return fill
 
     def _bound(self, leaf: Leaf) -> float:
-        """The smallest variance that is selected."""
+        """Returns the smallest variance that is selected."""
         if self.density >= 1:
             return 0.0
         varying = sum(int(np.count_nonzero(_variance(block.vectors))) for block in leaf.blocks())

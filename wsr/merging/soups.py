@@ -1,4 +1,4 @@
-"""Coefficients that a dataset's probe and validation splits choose; its test split is not read."""
+"""Coefficients chosen on a dataset's probe and validation splits; its test split is not read."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -19,29 +19,41 @@ Row = Float[np.ndarray, " members"]
 
 
 class Chosen(OfData):
-    """A method that answers with a row of coefficients."""
+    """A method that chooses one row of coefficients."""
 
     needs: ClassVar = ("dataset",)
 
     def row(self, region: "Region", given: Given) -> Row:
-        """Returns the coefficients over the region's members."""
+        """Returns the chosen coefficients.
+
+        Args:
+          region: the members.
+          given: the dataset to choose on.
+        """
         raise NotImplementedError
 
     def merge(self, region: "Region", given: Given) -> Mapping[str, Any]:
-        """The point of these coefficients."""
+        """Returns the parameters of the chosen point."""
         return region.params(self.row(region, given))
 
 
 @dataclass(frozen=True)
 class GreedySoup(Chosen):
-    """The greedy soup: members join an average one by one, best first, where the validation loss does not rise.
+    """The greedy soup: adds members to an average, best first, as long as the validation loss does not rise.
 
-    Exact evaluations: one a member, and one more for each member but the first. Source: Wortsman et al., Model soups,
-    2022, recipe 1, with the generalised loss for the accuracy.
+    It needs ``2 n - 1`` exact evaluations for ``n`` members.
+
+    Source: Wortsman et al., Model soups, 2022, recipe 1, with the generalised loss in place of the accuracy.
+
+    Example:
+      >>> import wsr
+      >>> method = wsr.merging.GreedySoup()
+      >>> method.needs  # wsr.merge(region, method, wsr.merging.Given(dataset=sst2))
+      ('dataset',)
     """
 
     def row(self, region: "Region", given: Given) -> Row:
-        """The average of those taken in."""
+        """Returns the coefficients of the average of the members taken."""
         from wsr.engine.evaluate import Protocol
         from wsr.engine.settings import Settings
 
@@ -50,17 +62,24 @@ class GreedySoup(Chosen):
 
 @dataclass(frozen=True)
 class Learned(Chosen):
-    """The point between the members with the lowest validation loss that gradients find; see learned_coefficients.
+    """The point in the convex hull of the members with the lowest validation loss, found by gradients.
 
-    ``min_c L(base + sum_k c_k tau_k)``, ``c`` a softmax. Source: Wortsman et al., Model soups, 2022, the learned soup,
-    with the optimum of a linear probe for the head.
+    ``min_c L(base + sum_k c_k tau_k)``, where ``c`` is a softmax; see ``wsr.engine.learned_coefficients``.
+
+    Source: Wortsman et al., Model soups, 2022, the learned soup, with the optimal linear probe as the head.
+
+    Example:
+      >>> import wsr
+      >>> method = wsr.merging.Learned(steps=5)
+      >>> method.needs  # wsr.merge(region, method, wsr.merging.Given(dataset=sst2))
+      ('dataset',)
     """
 
     space: ClassVar[Literal["hull", "free"]] = "hull"
     steps: int = at_least(1, 10, "Number of gradient steps.")
 
     def row(self, region: "Region", given: Given) -> Row:
-        """The best point that was visited."""
+        """Returns the best visited point."""
         from wsr.engine.evaluate import Protocol
         from wsr.engine.learned_coefficients import learn_coefficients
         from wsr.engine.settings import Settings
@@ -79,13 +98,29 @@ class Learned(Chosen):
 
 @dataclass(frozen=True)
 class LearnedFree(Learned):
-    """As ``learned``, with coefficients of any sign and sum. Source: as there."""
+    """The point with the lowest validation loss under coefficients of any sign and sum, found by gradients.
+
+    Source: as for ``Learned``.
+
+    Example:
+      >>> import wsr
+      >>> method = wsr.merging.LearnedFree(steps=5)
+      >>> method.needs  # wsr.merge(region, method, wsr.merging.Given(dataset=sst2))
+      ('dataset',)
+    """
 
     space: ClassVar[Literal["hull", "free"]] = "free"
 
 
 def greedy_soup(region: "Region", dataset: "Dataset", protocol: "Protocol", settings: "Settings") -> Row:
-    """Returns the coefficients of the greedy soup."""
+    """Returns the coefficients of the greedy soup.
+
+    Args:
+      region: the members.
+      dataset: its probe and validation splits choose the members.
+      protocol: the classifier that measures a point.
+      settings: chunk size, memory, devices, precision and cache of results.
+    """
     from wsr.engine.evaluate import evaluate
     from wsr.geometry.sampling import centroid, corners
     from wsr.runtime.progress import progress
@@ -109,5 +144,10 @@ def greedy_soup(region: "Region", dataset: "Dataset", protocol: "Protocol", sett
 
 
 def on_validation(dataset: "Dataset") -> "Dataset":
-    """The dataset with its validation split in the place of the test split: what a choice may be judged on."""
+    """Returns the dataset with its validation split in place of the test split, for choices that must not see the test
+    split.
+
+    Args:
+      dataset: the dataset.
+    """
     return dataset.with_split("test", dataset.splits["validation"])

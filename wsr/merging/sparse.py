@@ -1,8 +1,8 @@
-"""Sums of task vectors of which a part is kept: by magnitude, at random, or both; with or without an election of signs.
+"""Sums of sparse task vectors: entries are kept by magnitude, at random, or both, with or without an election of signs.
 
-``theta = base + scale merge_k(w_k keep_k(tau_k))``. ``merge`` is a sum, or, where signs are elected, the sum of the
-entries that have the sign of ``sum_k w_k keep_k(tau_k)`` at their place (a sum of 0 counts as positive); both are
-divided by the weights that took part where ``normalise`` is on.
+``theta = base + scale merge_k(w_k keep_k(tau_k))``. ``merge`` is the sum over members. With an election of signs, it is
+the sum of those entries that have the same sign as ``sum_k w_k keep_k(tau_k)`` at their place (a sum of 0 counts as
+positive). With ``normalise``, either sum is divided by the weights that took part.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -21,13 +21,13 @@ from wsr.merging.run import on_all_cores
 
 Factors = Float[np.ndarray, " members"]
 Keep = Callable[[np.ndarray, int], np.ndarray]
-"""``keep(vectors, node)`` returns what each entry of ``vectors [members, piece]`` is multiplied with, in float32;
-``node`` is how many entries belong together. Its calls follow the blocks of a leaf."""
+"""``keep(vectors, node)`` returns the float32 factor of each entry of ``vectors [members, piece]``; ``node`` is the
+number of entries that belong together. It is called on the blocks of a leaf in order."""
 
 
 @dataclass(frozen=True)
 class _Sparse(OfWeights):
-    """What the methods of this file share."""
+    """Options and code shared by the methods of this file."""
 
     elects: ClassVar[bool] = False
     by_nodes: ClassVar[bool] = False
@@ -50,17 +50,17 @@ class _Sparse(OfWeights):
     )
 
     def keeping(self, ingredients: Ingredients) -> Callable[[Leaf], Keep]:
-        """Returns ``open(leaf)``, which gives the leaf's ``keep``; it may read the population beforehand."""
+        """Returns ``open(leaf)``, which returns the leaf's ``keep``; may read the whole population first."""
         raise NotImplementedError
 
     def densities(self, ingredients: Ingredients) -> Factors:
-        """The density of each member."""
+        """Returns the density of each member."""
         return np.broadcast_to(np.asarray(self.density, np.float64), len(ingredients.names))
 
     def prepared(self, ingredients: Ingredients) -> Callable[[Leaf, np.ndarray], None]:
-        """A further pass over each leaf where norms are restored."""
+        """Returns the merge of one leaf; restoring norms takes one more pass over it."""
         given = members_weights(self.weights, ingredients)
-        # A sum over members becomes an average by dividing by how many there are, unless that is done already.
+        # Divides a plain sum over members by their number; a normalised sum is an average already.
         scale = default_scale(self.scale, ingredients, normalise=self.normalise)
         open_leaf = self.keeping(ingredients)
 
@@ -83,10 +83,17 @@ class _Sparse(OfWeights):
 
 @dataclass(frozen=True)
 class Ties(_Sparse):
-    """TIES: trim each task vector to its largest entries, elect a sign for each place, average those that have it.
+    """TIES: trims each task vector to its largest entries, elects a sign per entry, averages the entries with that
+    sign.
 
     Source: Yadav et al., TIES-merging, 2023, which trims over the whole task vector; mergekit trims leaf by leaf
     (``scope``).
+
+    Example:
+      >>> import wsr
+      >>> merged = wsr.merge(wsr.made_up_region(3), wsr.merging.Ties(density=0.3))
+      >>> sorted(merged)
+      ['embeddings', 'layers']
     """
 
     elects: ClassVar = True
@@ -106,7 +113,7 @@ class Ties(_Sparse):
     )
 
     def keeping(self, ingredients: Ingredients) -> Callable[[Leaf], Keep]:
-        """The smallest magnitude that is kept, in two passes."""
+        """Finds the smallest magnitude that is kept, in two passes."""
         densities = self.densities(ingredients)
 
         def lowest(leaves: list[Leaf]) -> list[_Cut]:
@@ -131,7 +138,8 @@ class Ties(_Sparse):
 
 @dataclass(frozen=True)
 class _Random(_Sparse):
-    """What methods that drop at random share. A draw is named by (seed, leaf, member), so pieces do not matter."""
+    """Options and code of methods that drop entries at random. Draws depend on (seed, leaf, member) and not on the
+    piece size."""
 
     seed: int = at_least(0, 0, "Seed of the draws that decide which entries are dropped.")
     rescale: str = one_of(
@@ -144,11 +152,11 @@ class _Random(_Sparse):
     )
 
     def chances(self, vectors: np.ndarray, node: int, densities: np.ndarray) -> np.ndarray:
-        """How likely each entry is to be kept; ``densities [members, 1]``."""
+        """Returns the probability of keeping each entry; ``densities`` has the shape ``[members, 1]``."""
         return densities
 
     def keeping(self, ingredients: Ingredients) -> Callable[[Leaf], Keep]:
-        """One stream of uniform numbers for each leaf of each member."""
+        """Opens one stream of uniform numbers for each leaf of each member."""
         from wsr.runtime import seeds
 
         densities = self.densities(ingredients).astype(np.float32)[:, None]
@@ -173,18 +181,30 @@ class _Random(_Sparse):
 
 @dataclass(frozen=True)
 class DareLinear(_Random):
-    """DARE: drop entries of each task vector at random, divide the others by their share, add up.
+    """DARE: drops entries of each task vector at random, divides the others by the share that is kept, and adds up.
 
     Source: Yu et al., Language models are super Mario, 2024. mergekit 0.1.5 restores the sum of magnitudes instead
     (``rescale``).
+
+    Example:
+      >>> import wsr
+      >>> merged = wsr.merge(wsr.made_up_region(3), wsr.merging.DareLinear(density=0.5))
+      >>> sorted(merged)
+      ['embeddings', 'layers']
     """
 
 
 @dataclass(frozen=True)
 class DareTies(_Random):
-    """DARE before TIES' election: entries are dropped at random in place of the smallest.
+    """DARE with the election of TIES: entries are dropped at random and not by magnitude.
 
-    Source: Yu et al., Language models are super Mario, 2024, with TIES as the method it goes before.
+    Source: Yu et al., Language models are super Mario, 2024, combined with TIES.
+
+    Example:
+      >>> import wsr
+      >>> merged = wsr.merge(wsr.made_up_region(3), wsr.merging.DareTies(density=0.5))
+      >>> sorted(merged)
+      ['embeddings', 'layers']
     """
 
     elects: ClassVar = True
@@ -196,7 +216,7 @@ class DareTies(_Random):
 
 @dataclass(frozen=True)
 class _Ranked(_Random):
-    """What DELLA's two forms share."""
+    """Options and code shared by the two forms of DELLA."""
 
     by_nodes: ClassVar = True
     density: float | tuple[float, ...] = share(0.5, "Mean fraction of the entries of each task vector that is kept.")
@@ -207,7 +227,7 @@ class _Ranked(_Random):
     )
 
     def __post_init__(self) -> None:
-        """Raises WsrError where a chance would not be one."""
+        """Raises ``WsrError`` if a probability would leave (0, 1)."""
         super().__post_init__()
         for density in np.atleast_1d(self.density).tolist():
             if 0 < density < 1 and not self.epsilon / 2 < density < 1 - self.epsilon / 2:
@@ -217,7 +237,7 @@ class _Ranked(_Random):
                 )
 
     def chances(self, vectors: np.ndarray, node: int, densities: np.ndarray) -> np.ndarray:
-        """Rises with the rank of the magnitude among the entries of the node, from the smallest to the largest."""
+        """Returns probabilities that rise with the rank of the magnitude among the entries of a node."""
         if node == 1:
             return np.broadcast_to(densities, vectors.shape)
         nodes = np.abs(vectors).reshape(len(vectors), -1, node)
@@ -232,10 +252,18 @@ class _Ranked(_Random):
 
 @dataclass(frozen=True)
 class Della(_Ranked):
-    """DELLA: drop at random, the smaller within its node the likelier; rescale, elect signs, average those that agree.
+    """DELLA: drops entries at random, small ones of a node more often, rescales, elects signs and averages.
 
-    Chances rise by rank from ``density - epsilon / 2`` to ``density + epsilon / 2``; entries are divided by theirs.
+    The probability of keeping an entry rises with its rank from ``density - epsilon / 2`` to ``density + epsilon / 2``;
+    kept entries are divided by it.
+
     Source: Deep et al., DELLA-merging, 2024. mergekit 0.1.5 restores the sum of magnitudes instead (``rescale``).
+
+    Example:
+      >>> import wsr
+      >>> merged = wsr.merge(wsr.made_up_region(3), wsr.merging.Della(density=0.5))
+      >>> sorted(merged)
+      ['embeddings', 'layers']
     """
 
     elects: ClassVar = True
@@ -245,14 +273,29 @@ class Della(_Ranked):
 
 @dataclass(frozen=True)
 class DellaLinear(_Ranked):
-    """DELLA's drop by rank with a plain sum. Source: Deep et al., DELLA-merging, 2024, without the election."""
+    """DELLA without the election of signs: drops entries by rank and adds up the rest.
+
+    Source: Deep et al., DELLA-merging, 2024.
+
+    Example:
+      >>> import wsr
+      >>> merged = wsr.merge(wsr.made_up_region(3), wsr.merging.DellaLinear(density=0.5))
+      >>> sorted(merged)
+      ['embeddings', 'layers']
+    """
 
 
 @dataclass(frozen=True)
 class Breadcrumbs(_Sparse):
-    """Breadcrumbs: leave out the largest entries of each leaf and the smallest, add up the rest.
+    """Breadcrumbs: removes the largest and the smallest entries of each leaf and adds up the rest.
 
     Source: Davari and Belilovsky, Model breadcrumbs, 2024.
+
+    Example:
+      >>> import wsr
+      >>> merged = wsr.merge(wsr.made_up_region(3), wsr.merging.Breadcrumbs(density=0.5))
+      >>> sorted(merged)
+      ['embeddings', 'layers']
     """
 
     density: float | tuple[float, ...] = share(0.15, "Fraction of the entries of each leaf that is kept.")
@@ -265,7 +308,8 @@ class Breadcrumbs(_Sparse):
     )
 
     def keeping(self, ingredients: Ingredients) -> Callable[[Leaf], Keep]:
-        """Two cuts for each leaf and member, in two passes; fewer large entries go where the density asks for it."""
+        """Finds two cuts for each leaf and member, in two passes; removes fewer large entries if the density requires
+        it."""
         densities = self.densities(ingredients)
 
         def open_leaf(leaf: Leaf) -> Keep:
@@ -286,7 +330,16 @@ class Breadcrumbs(_Sparse):
 
 @dataclass(frozen=True)
 class BreadcrumbsTies(Breadcrumbs):
-    """Breadcrumbs with TIES' election of signs. Source: mergekit, after Davari and Belilovsky and Yadav et al."""
+    """Breadcrumbs with the election of signs of TIES.
+
+    Source: mergekit, after Davari and Belilovsky and Yadav et al.
+
+    Example:
+      >>> import wsr
+      >>> merged = wsr.merge(wsr.made_up_region(3), wsr.merging.BreadcrumbsTies(density=0.5))
+      >>> sorted(merged)
+      ['embeddings', 'layers']
+    """
 
     elects: ClassVar = True
     scale: float | None = option(1.0, "Factor of the merged task vector that is added to the base.")
@@ -298,7 +351,13 @@ class BreadcrumbsTies(Breadcrumbs):
 def elected(
     vectors: Float[np.ndarray, "members piece"], given: Factors, *, normalise: bool
 ) -> Float[np.ndarray, " piece"]:
-    """Returns the sum, or weighted mean, of the entries that have the sign of their sum; overwrites ``vectors``."""
+    """Returns the sum, or weighted mean, of the entries that have the sign of their sum; overwrites ``vectors``.
+
+    Args:
+      vectors: weighted entries of each member.
+      given: weight of each member.
+      normalise: whether to divide by the weights of the entries that took part.
+    """
     positive = vectors.sum(axis=0) >= 0
     agrees = np.where(positive, vectors > 0, vectors < 0)
     vectors *= agrees
@@ -310,13 +369,13 @@ def elected(
 
 
 class _Cut:
-    """Keeps the magnitudes on one side of a value; those that have it are told apart by the order in which they come.
+    """Keeps the magnitudes on one side of a threshold; entries equal to it are counted in order of reading.
 
     Args:
-      value: where the cut is.
-      first: the first of the entries with this very magnitude that is kept.
-      stop: the first that is not kept any more; None: all others are kept.
-      above: whether larger magnitudes are kept, and not smaller ones.
+      value: the threshold.
+      first: index of the first entry equal to the threshold that is kept.
+      stop: index of the first such entry that is not kept again; None: all from ``first`` on are kept.
+      above: whether larger magnitudes are kept, or smaller ones.
     """
 
     def __init__(self, value: float, *, first: int = 0, stop: int | None = None, above: bool = True):
@@ -335,7 +394,7 @@ class _Cut:
 
 
 def _through(cuts: Sequence[_Cut], vectors: np.ndarray) -> np.ndarray:
-    """1 for entries that a member's cut keeps, 0 for the others."""
+    """Returns 1 for entries that a member's cut keeps, 0 for the others."""
     kept = np.abs(vectors)
     for cut, row in zip(cuts, kept, strict=True):
         row[:] = cut(row)
@@ -343,7 +402,7 @@ def _through(cuts: Sequence[_Cut], vectors: np.ndarray) -> np.ndarray:
 
 
 def _magnitudes(leaves: list[Leaf], ranks: list[list[int]]) -> list[list[Ranked]]:
-    """The magnitudes of some ranks, each member's own, in its task vector over all leaves together."""
+    """Returns the magnitudes at each member's ranks, in its task vector over all leaves together."""
     ordered = sorted(leaves, key=lambda leaf: leaf.path)
 
     def of_member(member: int) -> list[Ranked]:
@@ -352,12 +411,12 @@ def _magnitudes(leaves: list[Leaf], ranks: list[list[int]]) -> list[list[Ranked]
         return order_statistics(pieces, ranks[member]) if ranks[member] else []
 
     members = range(len(ranks))
-    # Where there is one leaf, the others have threads of their own.
+    # With one leaf, this already runs in one of several threads.
     return list(map(of_member, members)) if len(leaves) == 1 else on_all_cores(of_member, members)
 
 
 def _norm_factors(leaf: Leaf, keep: Keep, by_nodes: bool) -> Factors:
-    """What restores the sum of magnitudes of each member's leaf."""
+    """Returns the factors that restore the sum of magnitudes of each member's leaf."""
     before, after = np.zeros((2, len(leaf.ingredients.names)))
     for block, node in _blocks(leaf, by_nodes):
         kept = keep(block.vectors, node)

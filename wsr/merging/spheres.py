@@ -1,7 +1,7 @@
-"""Interpolation along spheres: a result lies in the span of the vectors, so their Gram matrix gives its coefficients.
+"""Interpolation along spheres: a result is a linear combination of the vectors, found from their Gram matrix.
 
-No vector is normalised, turned or stepped along: what would be done to vectors is done to rows of coefficients, which
-are then mixed as any other row. Leaves are taken one by one, or all together as one vector (``scope``).
+No vector is normalised or rotated; the operations act on rows of coefficients, which are then mixed as in any other
+method. Each leaf is one vector, or the whole model is (``scope``).
 """
 
 from collections.abc import Callable, Mapping
@@ -20,12 +20,12 @@ from wsr.merging.run import on_all_cores
 Gram = Float64[np.ndarray, "members members"]
 
 SMALLEST_ANGLE = 1e-5
-"""Radians: below, a step along the sphere and one along its chord are the same number."""
+"""In radians; below it, a step along the sphere and a step along its chord are equal in floating point."""
 
 
 @dataclass(frozen=True)
 class _OnSphere(OfWeights):
-    """What the methods of this file share."""
+    """Options and code shared by the methods of this file."""
 
     scope: str = one_of(
         "leaf", "What is one vector: leaf, each leaf of the model; whole, the whole model.", "leaf", "whole"
@@ -38,15 +38,15 @@ class _OnSphere(OfWeights):
     )
 
     def row(self, gram: Gram) -> Row:
-        """Coefficients over the vectors with this Gram matrix."""
+        """Returns coefficients over the vectors with this Gram matrix."""
         raise NotImplementedError
 
     def prepared(self, ingredients: Ingredients) -> Callable[[Leaf, np.ndarray], None]:
-        """One pass for the Gram matrices of all leaves."""
+        """Computes the Gram matrices of all leaves in one pass and returns the merge of one leaf."""
         leaves = [leaf.within(around=self.around) for leaf in ingredients.leaves()]
         grams = dict(zip((leaf.path for leaf in leaves), on_all_cores(Leaf.gram, leaves), strict=True))
         if self.scope == "whole":
-            # In the order of the paths, whatever the order of the threads.
+            # Summed in the order of the paths, so that the result does not depend on the threads.
             whole = np.sum([grams[path] for path in sorted(grams)], axis=0)
             grams = dict.fromkeys(grams, whole)
         rows: Mapping[str, Row] = {path: self.row(gram) for path, gram in grams.items()}
@@ -55,10 +55,18 @@ class _OnSphere(OfWeights):
 
 @dataclass(frozen=True)
 class Slerp(_OnSphere):
-    """Spherical linear interpolation of two: ``(sin((1 - t) a) v_1 + sin(t a) v_2) / sin(a)``, ``a`` their angle.
+    """Spherical linear interpolation of two models: ``(sin((1 - t) a) v_1 + sin(t a) v_2) / sin(a)``, ``a`` their
+    angle.
 
-    The vectors keep their lengths. Where they are parallel it is the straight line between them.
+    The vectors keep their lengths. Parallel vectors are interpolated along a straight line.
+
     Source: Shoemake, Animating rotation with quaternion curves, 1985.
+
+    Example:
+      >>> import wsr
+      >>> merged = wsr.merge(wsr.made_up_region(2), wsr.merging.Slerp(t=0.5))
+      >>> sorted(merged)
+      ['embeddings', 'layers']
     """
 
     members: ClassVar = (2, 2)
@@ -71,7 +79,7 @@ class Slerp(_OnSphere):
     )
 
     def row(self, gram: Gram) -> Row:
-        """Of two vectors."""
+        """Returns the coefficients of the two vectors."""
         cosine = float(_units(gram)[1][0, 1])
         if abs(cosine) > self.linear_above:
             return np.array([1 - self.t, self.t])
@@ -81,10 +89,18 @@ class Slerp(_OnSphere):
 
 @dataclass(frozen=True)
 class MultiSlerp(_OnSphere):
-    """SLERP of many: the direction of the weighted mean of unit vectors, with the weighted mean of their lengths.
+    """SLERP of many models: the weighted mean of their unit vectors, scaled to the weighted mean of their lengths.
 
-    ``v = (sum_k w_k |v_k|) u / |u|`` with ``u = sum_k w_k v_k / |v_k|``. Source: mergekit's multislerp; its step in the
-    tangent space at ``u / |u|`` has length 0, because the tangent parts of the units cancel there.
+    ``v = (sum_k w_k |v_k|) u / |u|`` with ``u = sum_k w_k v_k / |v_k|``.
+
+    Source: multislerp of mergekit; its step in the tangent space at ``u / |u|`` has length 0, because the tangent parts
+    of the unit vectors cancel there.
+
+    Example:
+      >>> import wsr
+      >>> merged = wsr.merge(wsr.made_up_region(3), wsr.merging.MultiSlerp())
+      >>> sorted(merged)
+      ['embeddings', 'layers']
     """
 
     weights: tuple[float, ...] | None = weights()
@@ -97,7 +113,7 @@ class MultiSlerp(_OnSphere):
     normalise: bool = option(True, "Divide the weights by their sum.")
 
     def row(self, gram: Gram) -> Row:
-        """Raises WsrError where the units cancel."""
+        """Returns the coefficients; raises ``WsrError`` if the unit vectors cancel."""
         lengths, cosines = _units(gram)
         given = np.ones(len(gram)) if self.weights is None else np.asarray(self.weights, np.float64)
         given = normalised(given) if self.normalise else given
@@ -115,12 +131,18 @@ class MultiSlerp(_OnSphere):
 
 @dataclass(frozen=True)
 class Karcher(_OnSphere):
-    """The Karcher mean of the directions, with the mean length: the point with the least sum of squared angles.
+    """The Karcher mean of the directions, with the mean length: the direction with the least sum of squared angles.
 
-    Fixed-point steps ``m <- exp_m(sum_k a_k log_m(u_k))`` from the mean of the units, with
-    ``log_m(u) = (x / sin x) (u - m cos x)``, ``x`` the angle of ``u`` and ``m``, and
-    ``exp_m(d) = m cos|d| + d sin|d| / |d|``.
+    Fixed-point steps ``m <- exp_m(sum_k a_k log_m(u_k))`` from the mean of the unit vectors, with ``log_m(u) = (x / sin
+    x) (u - m cos x)``, ``x`` the angle between ``u`` and ``m``, and ``exp_m(d) = m cos|d| + d sin|d| / |d|``.
+
     Source: Karcher, Riemannian center of mass and mollifier smoothing, 1977.
+
+    Example:
+      >>> import wsr
+      >>> merged = wsr.merge(wsr.made_up_region(3), wsr.merging.Karcher())
+      >>> sorted(merged)
+      ['embeddings', 'layers']
     """
 
     weights: tuple[float, ...] | None = weights()
@@ -130,7 +152,7 @@ class Karcher(_OnSphere):
     )
 
     def row(self, gram: Gram) -> Row:
-        """Vectors without a length have no part in the direction, and one in the mean length."""
+        """Returns the coefficients; vectors of length 0 count in the mean length but not in the direction."""
         lengths, cosines = _units(gram)
         shares = normalised(np.ones(len(gram)) if self.weights is None else np.asarray(self.weights, np.float64))
         there = lengths > self.tolerance
@@ -156,8 +178,16 @@ class Karcher(_OnSphere):
 class ModelStock(_OnSphere):
     """Model Stock: ``theta = t mean_k theta_k + (1 - t) base`` with ``t = n c / (1 + (n - 1) c)``.
 
-    ``c`` is the mean cosine of two task vectors. Source: Jang et al., Model Stock: all we need is just a few fine-tuned
-    models, 2024, which takes each layer on its own.
+    ``c`` is the mean cosine between two task vectors.
+
+    Source: Jang et al., Model Stock: all we need is just a few fine-tuned models, 2024, which treats each layer
+    separately.
+
+    Example:
+      >>> import wsr
+      >>> merged = wsr.merge(wsr.made_up_region(3), wsr.merging.ModelStock())
+      >>> sorted(merged)
+      ['embeddings', 'layers']
     """
 
     members: ClassVar = (2, None)
@@ -167,7 +197,7 @@ class ModelStock(_OnSphere):
     )
 
     def row(self, gram: Gram) -> Row:
-        """Where the task vectors cancel there is no estimate, and the base stays."""
+        """Returns the coefficients; if the task vectors cancel, the result is the base."""
         count = len(gram)
         lengths = np.sqrt(np.maximum(np.diag(gram), 0.0))
         products = np.maximum(np.outer(lengths, lengths), max(self.least_product, np.finfo(float).tiny))
@@ -178,12 +208,12 @@ class ModelStock(_OnSphere):
 
 
 def _units(gram: Gram) -> tuple[Float[np.ndarray, " members"], Gram]:
-    """Lengths, and the Gram matrix of the unit vectors; a vector of length 0 has no direction."""
+    """Returns the lengths and the Gram matrix of the unit vectors; a vector of length 0 has no direction."""
     lengths = np.sqrt(np.maximum(np.diag(gram), 0.0))
     inverse = np.where(lengths > 0, 1 / np.where(lengths > 0, lengths, 1.0), 0.0)
     return lengths, np.clip(gram * np.outer(inverse, inverse), -1, 1)
 
 
 def _over(row: Row, lengths: Float[np.ndarray, " members"]) -> Row:
-    """Coefficients over vectors in place of those over their units."""
+    """Returns coefficients over the vectors from those over their unit vectors."""
     return np.where(lengths > 0, row / np.where(lengths > 0, lengths, 1.0), 0.0)

@@ -1,6 +1,7 @@
 """Safetensors files that are read in pieces and written tensor by tensor; nothing is ever unpickled.
 
-A file is a length of eight bytes, a header in JSON (name: dtype, shape, place), and the bytes of the tensors.
+A file holds the length of its header in eight bytes, the header in JSON (dtype, shape and place of each tensor, by
+name), and the bytes of the tensors.
 """
 
 import json
@@ -22,21 +23,29 @@ LONGEST_HEADER_BYTES = 100_000_000
 
 @dataclass(frozen=True)
 class Tensor:
-    """Where a tensor lies."""
+    """The place of a tensor in a file."""
 
     file: Path
+    """The file."""
     dtype: str
+    """Type of its entries, in the notation of safetensors."""
     shape: tuple[int, ...]
+    """Its shape."""
     start: int
-    """Of its first byte in the file."""
+    """Offset of its first byte in the file."""
 
     @property
     def size(self) -> int:
-        """Entries."""
+        """Number of entries."""
         return int(np.prod(self.shape, dtype=np.int64))
 
     def read(self, start: int, out: np.ndarray) -> None:
-        """Fills the flat float32 ``out`` with the entries from ``start`` on."""
+        """Reads entries, from index ``start`` on, into the flat float32 array ``out``.
+
+        Args:
+          start: index of the first entry.
+          out: the array to fill; its size is the number of entries read.
+        """
         dtype = _numpy(self.dtype)
         piece = out if self.dtype == "F32" else np.empty(out.size, dtype)
         _fill(self.file, self.start + start * dtype.itemsize, piece)
@@ -44,17 +53,20 @@ class Tensor:
             out[:] = piece
 
     def raw(self) -> np.ndarray:
-        """All its bytes."""
+        """Returns all bytes of the tensor."""
         content = np.empty(self.size * BYTES[self.dtype], np.uint8)
         _fill(self.file, self.start, content)
         return content
 
 
 def open_tensors(path: Path) -> dict[str, Tensor]:
-    """Returns the tensors of a file, or of a folder with one file or an index of several.
+    """Returns the tensors of a file, or of a folder with one file or an index of several, by name.
+
+    Args:
+      path: a safetensors file, or a folder.
 
     Raises:
-      WsrError: no safetensors, an index that leaves its folder, a file that is not what its header says.
+      WsrError: if there are no safetensors, an index names a file outside its folder, or a file contradicts its header.
     """
     if path.is_file() and path.suffix == ".safetensors":
         return _of_file(path)
@@ -68,11 +80,11 @@ def open_tensors(path: Path) -> dict[str, Tensor]:
 
 
 class TensorWriter:
-    """One file whose tensors are written in any order, from any thread; it is there when all of it is.
+    """Writes the tensors of one file in any order, from any thread; the file appears when all are written.
 
     Args:
       path: the file.
-      forms: dtype and shape of each tensor.
+      forms: dtype and shape of each tensor, by name.
     """
 
     def __init__(self, path: Path, forms: Mapping[str, tuple[str, tuple[int, ...]]]):
@@ -92,7 +104,12 @@ class TensorWriter:
         os.ftruncate(self._file, self._first + end)
 
     def put(self, name: str, values: np.ndarray) -> None:
-        """Writes a tensor: float32 entries, or bytes as they are."""
+        """Writes one tensor.
+
+        Args:
+          name: name of the tensor.
+          values: float32 entries, or raw bytes as uint8.
+        """
         dtype, place = self._places[name]
         flat = values if values.dtype == np.uint8 else values.astype(_numpy(dtype), copy=False)
         rest, at = flat.reshape(-1).view(np.uint8).data, self._first + place
@@ -145,13 +162,13 @@ def _of_index(index: Path) -> dict[str, Tensor]:
     files = {name: _of_file(index.parent / name) for name in names}
     absent = [f"{tensor} in {name}" for tensor, name in where.items() if tensor not in files[name]]
     if absent:
-        raise WsrError(f"{index}: tensors that their files do not hold: {', '.join(absent)}")
+        raise WsrError(f"{index}: tensors missing from their files: {', '.join(absent)}")
     return {tensor: files[name][tensor] for tensor, name in where.items()}
 
 
 def _fill(path: Path, start: int, out: np.ndarray) -> None:
-    # Opened for each piece: a process may hold fewer files open than there are members. Read, not mapped: what is
-    # mapped counts as this process's memory for as long as it likes.
+    # Opened for each piece, because a process may not have one open file per member. Read, not mapped: mapped
+    # pages count as memory of this process until the kernel drops them.
     file = os.open(path, os.O_RDONLY)
     try:
         rest = out.reshape(-1).view(np.uint8).data
@@ -160,7 +177,7 @@ def _fill(path: Path, start: int, out: np.ndarray) -> None:
     finally:
         os.close(file)
     if rest:
-        raise WsrError(f"{path}: became shorter while it was read")
+        raise WsrError(f"{path}: the file became shorter while it was read")
 
 
 def _numpy(dtype: str) -> np.dtype:

@@ -1,4 +1,4 @@
-"""YAML that may come from anywhere."""
+"""Reads YAML files from untrusted sources."""
 
 from pathlib import Path
 from typing import Any
@@ -6,10 +6,18 @@ from typing import Any
 from wsr.errors import WsrError
 
 MOST_NODES = 100_000
+"""Most values that a file may unpack to."""
 
 
 def read_yaml(path: Path) -> Any:
-    """Returns what a YAML file holds; raises WsrError where it is none, or unpacks without end."""
+    """Returns the contents of a YAML file.
+
+    Args:
+      path: the file.
+
+    Raises:
+      WsrError: if the file is not YAML, or unpacks to more than ``MOST_NODES`` values.
+    """
     import yaml
 
     try:
@@ -21,7 +29,7 @@ def read_yaml(path: Path) -> Any:
 
 
 def _refuse_endless(path: Path, content: Any) -> None:
-    # An alias costs nothing until somebody looks at what it stands for: ten in ten in ten are a thousand.
+    # An alias is free until it is expanded; nested aliases multiply: ten in ten in ten are a thousand values.
     nodes, rest = 0, [content]
     while rest:
         node = rest.pop()

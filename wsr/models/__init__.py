@@ -1,4 +1,4 @@
-"""Architectures: the registry, adapters for Flax modules, Hugging Face import and export."""
+"""Architectures and checkpoints: load, build and register them; adapt Flax modules; export to Hugging Face folders."""
 
 from wsr.models import albert as _albert
 from wsr.models import bert as _bert

@@ -1,7 +1,7 @@
-"""A Flax module, NNX or Linen, as a ``Model``: split into pure functions and a plain dict.
+"""Makes a ``Model``, pure functions over a plain dict, of a Flax module (NNX or Linen).
 
-State that has no meaningful average (batch statistics, stored random keys) is refused: a point between two
-models would have none that fits.
+Modules with state that has no meaningful average (batch statistics, stored random keys) are refused: no such state
+would fit a point between two models.
 """
 
 import inspect
@@ -29,17 +29,38 @@ def from_nnx(
     language_model: bool = False,
     reads: Reads = "text",
 ) -> Model:
-    """Returns the model of an NNX module.
+    """Returns an NNX module as a model.
 
-    ``build(rngs)`` makes the module; ``module(batch)`` gives features [batch, hidden]. A module with dropout
-    takes ``module(batch, rngs=...)`` and hands ``rngs`` to its ``nnx.Dropout`` layers, which store no keys.
-    That of a language model has ``module.token_losses(batch)`` [rows, length], see ``Model.token_losses``.
-    ``reads`` says which kind of batch it is, see ``wsr.types.Batch``; images are never packed.
+    Args:
+      build: ``build(rngs)`` returns the module, and ``module(batch)`` its features ``[batch, hidden]``. A module with
+        dropout takes ``module(batch, rngs=...)`` and passes ``rngs`` to its ``nnx.Dropout`` layers, which hold no keys.
+      name: the architecture.
+      config: everything that determines the features, as values that JSON can hold.
+      hidden: number of features.
+      max_length: length of the longest text, in tokens.
+      packed: whether a row may hold several texts; images are never packed.
+      language_model: whether the module has ``token_losses(batch)`` ``[rows, length]``, see ``Model.token_losses``.
+      reads: the kind of batch that the module takes, see ``wsr.types.Batch``.
 
     Raises:
-        WsrError: the module holds state besides its parameters.
+      WsrError: the module holds state besides its parameters.
+
+    Example:
+      >>> import jax, wsr
+      >>> from flax import nnx
+      >>> class BagOfTokens(nnx.Module):
+      ...     def __init__(self, rngs):
+      ...         self.table = nnx.Embed(108, 8, rngs=rngs)
+      ...     def __call__(self, batch):
+      ...         return self.table(batch["token_ids"]).mean(axis=1)
+      >>> model = wsr.models.from_nnx(BagOfTokens, name="bag", config={}, hidden=8, max_length=64, packed=False)
+      >>> params = model.init(jax.random.key(0))
+      >>> params["table"]["embedding"].shape
+      (108, 8)
+      >>> model.encode(params, {"token_ids": jax.numpy.array([[2, 36, 3], [2, 42, 3]])}).shape
+      (2, 8)
     """
-    # Abstract: shapes only, no array is made. Parameters are initialised by `init` alone.
+    # Shapes only, no arrays: `init` alone initialises parameters.
     graph, abstract, rest = nnx.split(nnx.eval_shape(lambda: build(_rngs(0))), nnx.Param, ...)
     refused = {_path(path): type(value).__name__ for path, value in nnx.to_flat_state(rest)}
     _refuse_state(name, refused)
@@ -101,13 +122,35 @@ def from_linen(
     packed: bool = True,
     reads: Reads = "text",
 ) -> Model:
-    """Returns the model of a Linen module.
+    """Returns a Linen module as a model.
 
-    ``module(batch)`` gives features [batch, hidden]; ``example`` is any batch, for its shapes only. A module
-    with dropout takes ``module(batch, deterministic=...)``.
+    Args:
+      module: ``module(batch)`` returns features ``[batch, hidden]``. A module with dropout takes
+        ``module(batch, deterministic=...)``.
+      name: the architecture.
+      config: everything that determines the features, as values that JSON can hold.
+      hidden: number of features.
+      max_length: length of the longest text, in tokens.
+      example: any batch; only its shapes are used.
+      packed: whether a row may hold several texts; images are never packed.
+      reads: the kind of batch that the module takes, see ``wsr.types.Batch``.
 
     Raises:
-        WsrError: the module has a collection besides "params".
+      WsrError: the module has a collection besides "params".
+
+    Example:
+      >>> import jax, wsr
+      >>> from flax import linen
+      >>> class BagOfTokens(linen.Module):
+      ...     @linen.compact
+      ...     def __call__(self, batch):
+      ...         return linen.Embed(108, 8, name="table")(batch["token_ids"]).mean(axis=1)
+      >>> batch = {"token_ids": jax.numpy.array([[2, 36, 3], [2, 42, 3]])}
+      >>> model = wsr.models.from_linen(
+      ...     BagOfTokens(), name="bag", config={}, hidden=8, max_length=64, example=batch, packed=False
+      ... )
+      >>> model.encode(model.init(jax.random.key(0)), batch).shape
+      (2, 8)
     """
     collections = jax.eval_shape(module.init, jax.random.key(0), example)
     _refuse_state(name, {key: "Linen collection" for key in collections if key != "params"})
@@ -141,7 +184,7 @@ def from_linen(
 
 
 def _recording(inputs: list[Array], dot_general: Callable[..., Array]) -> Callable[..., Array]:
-    """The product of a dense layer, which also notes what it was given."""
+    """Returns a dense layer's product that also appends its left operand to ``inputs``."""
 
     def product(left: Array, *rest: Any, **options: Any) -> Array:
         inputs.append(left)
@@ -151,9 +194,9 @@ def _recording(inputs: list[Array], dot_general: Callable[..., Array]) -> Callab
 
 
 class _Stream(nnx.RngStream):
-    """A stream of the same keys that counts outside of the program.
+    """A stream of the same keys that counts outside the program.
 
-    With nnx's own counter the time to trace a module's initialisation grows with the square of its layers.
+    With nnx's counter the time to trace a module's initialisation grows with the square of the number of layers.
     """
 
     drawn = 0
@@ -174,8 +217,8 @@ def _refuse_state(name: str, state: Mapping[str, str]) -> None:
     if state:
         found = ", ".join(f"{path} ({kind})" for path, kind in sorted(state.items()))
         raise WsrError(
-            f"{name}: state besides the parameters has no meaningful average: {found}; use a normalisation "
-            "without statistics (LayerNorm, GroupNorm) and pass random keys when calling"
+            f"{name}: the module holds state besides its parameters, which has no meaningful average: {found}; use a "
+            "normalisation without statistics (LayerNorm, GroupNorm) and pass random keys in the call"
         )
 
 
@@ -202,7 +245,7 @@ def _leaf(params: Params, path: tuple[Any, ...]) -> Array:
     inner: Any = params
     for part in path:
         if str(part) not in inner:
-            raise WsrError(f"parameters lack {_path(path)}; they belong to another architecture or config")
+            raise WsrError(f"the parameters lack {_path(path)}; they belong to another architecture or config")
         inner = inner[str(part)]
     return inner
 

@@ -31,7 +31,7 @@ EXAMPLE: Mapping[str, Any] = {
 
 
 def albert(config: Mapping[str, Any]) -> Model:
-    """Returns the ALBERT encoder of ``config`` (see ``AlbertConfig``)."""
+    """Returns the ALBERT encoder that ``config`` describes (see ``AlbertConfig``)."""
     typed = AlbertConfig.from_mapping(config)
     return from_nnx(
         lambda rngs: Albert(typed, rngs),
@@ -44,20 +44,20 @@ def albert(config: Mapping[str, Any]) -> Model:
 
 @dataclass(frozen=True)
 class AlbertConfig(BertConfig):
-    """BERT's, the width of an embedding, and how layers share their parameters."""
+    """``BertConfig``, plus the width of an embedding and how layers share their parameters."""
 
     embedding_size: int
     num_hidden_groups: int
     inner_group_num: int
 
     def check(self) -> None:
-        """Raises ``WsrError`` where the numbers make no encoder."""
+        """Raises ``WsrError`` if a value is out of range or contradicts another."""
         super().check()
         configs.require("encoder", self, embedding_size=1, num_hidden_groups=1, inner_group_num=1)
 
     def group(self, layer: int) -> int:
-        """Returns the group that is layer number ``layer``."""
-        # As transformers divides: rounding matters where the layers are no multiple of the groups.
+        """Returns the group whose parameters layer number ``layer`` uses."""
+        # Divides as transformers does: rounding matters if the number of layers is not a multiple of the groups.
         return int(layer / (self.num_hidden_layers / self.num_hidden_groups))
 
 
@@ -80,7 +80,7 @@ class Albert(Bert):
     def transform(
         self, embedded: Float[Array, "tokens features"], batch: Mapping[str, Array], rngs: nnx.Rngs | None
     ) -> Float[Array, "tokens hidden"]:
-        """Returns what the layers make of the embeddings."""
+        """Applies the layers to the embeddings and returns the hidden states of the last one."""
         mask = same_text(batch["text_ids"])
         hidden = self.projection(embedded)
         for group in self.order:
@@ -90,7 +90,7 @@ class Albert(Bert):
 
 
 def modules(config: Mapping[str, Any]) -> Iterator[Module]:
-    """Yields where ALBERT's modules are in ``transformers`` and here, and their kinds."""
+    """Yields the name in ``transformers``, the path here and the kind of each of ALBERT's modules."""
     yield from embedding_modules()
     yield "encoder.embedding_hidden_mapping_in", "projection", "dense"
     for group in range(config["num_hidden_groups"]):
@@ -113,7 +113,7 @@ COUNTERPART = Counterpart(
     modules=modules,
     dropped=r"pooler\.(weight|bias)|embeddings\.(position_ids|token_type_ids)|"
     r"(predictions|sop_classifier|classifier|qa_outputs)\..+",
-    # Attributes of older files, each with the value that the published models have.
+    # Attributes of older files, each with its value in the published models.
     only={
         "position_embedding_type": "absolute",
         "down_scale_factor": 1,

@@ -37,7 +37,7 @@ EXAMPLE: Mapping[str, Any] = {
 
 
 def bert(config: Mapping[str, Any]) -> Model:
-    """Returns the BERT encoder of ``config`` (see ``BertConfig``)."""
+    """Returns the BERT encoder that ``config`` describes (see ``BertConfig``)."""
     typed = BertConfig.from_mapping(config)
     return from_nnx(
         lambda rngs: Bert(typed, rngs),
@@ -50,18 +50,18 @@ def bert(config: Mapping[str, Any]) -> Model:
 
 @dataclass(frozen=True)
 class BertConfig(EncoderConfig):
-    """That of an encoder which tells the texts of a pair apart."""
+    """``EncoderConfig``, plus the number of token types, which tell the two texts of a pair apart."""
 
     type_vocab_size: int
 
     def check(self) -> None:
-        """Raises ``WsrError`` where the numbers make no encoder."""
+        """Raises ``WsrError`` if a value is out of range or contradicts another."""
         super().check()
         configs.require("encoder", self, type_vocab_size=1)
 
 
 class Bert(nnx.Module):
-    """Embeddings, layers, pooling. No pooler and no head: those belong to a task."""
+    """BERT: embeddings, layers and pooling, without a pooler or a head, which belong to a task."""
 
     def __init__(self, config: BertConfig, rngs: nnx.Rngs):
         self.pooling = config.pooling
@@ -74,10 +74,10 @@ class Bert(nnx.Module):
     def hidden_states(
         self, batch: Mapping[str, Array], rngs: nnx.Rngs | None = None
     ) -> Float[Array, "rows length hidden"]:
-        """Returns the output of the last layer for every token."""
+        """Returns the hidden states of the last layer."""
         embedded = self.embed(batch, rngs)
-        # One axis of tokens: the gradient of a product with [rows, length, hidden] makes XLA write transposed copies of
-        # the activations on a CPU.
+        # One axis of tokens: with [rows, length, hidden] XLA writes transposed copies of the activations in the
+        # backward pass on a CPU.
         hidden = self.transform(embedded.reshape(-1, embedded.shape[-1]), batch, rngs)
         return hidden.reshape(*embedded.shape[:2], -1)
 
@@ -88,7 +88,7 @@ class Bert(nnx.Module):
     def transform(
         self, hidden: Float[Array, "tokens features"], batch: Mapping[str, Array], rngs: nnx.Rngs | None
     ) -> Float[Array, "tokens hidden"]:
-        """Returns what the layers make of the embeddings."""
+        """Applies the layers to the embeddings and returns the hidden states of the last one."""
         mask = same_text(batch["text_ids"])
         for layer in self.layers:
             hidden = layer(hidden, mask, rngs)
@@ -96,12 +96,12 @@ class Bert(nnx.Module):
 
 
 def blocks(config: EncoderConfig, rngs: nnx.Rngs) -> list[Block]:
-    """Returns the layers."""
+    """Returns the encoder's ``num_hidden_layers`` layers."""
     return [Block(config, rngs) for _ in range(config.num_hidden_layers)]
 
 
 def modules(config: Mapping[str, Any]) -> Iterator[Module]:
-    """Yields where BERT's modules are in ``transformers`` and here, and their kinds."""
+    """Yields the name in ``transformers``, the path here and the kind of each of BERT's modules."""
     yield from embedding_modules()
     for layer in range(config["num_hidden_layers"]):
         theirs, ours = f"encoder.layer.{layer}", f"layers/{layer}"
@@ -115,7 +115,7 @@ def modules(config: Mapping[str, Any]) -> Iterator[Module]:
 
 
 def embedding_modules() -> Iterator[Module]:
-    """Yields the modules of BERT's embeddings, which other architectures share."""
+    """Yields the same for BERT's embeddings, whose names other architectures share."""
     yield "embeddings.word_embeddings", "embeddings/token", "embedding"
     yield "embeddings.position_embeddings", "embeddings/position", "embedding"
     yield "embeddings.token_type_embeddings", "embeddings/token_type", "embedding"
@@ -129,7 +129,7 @@ COUNTERPART = Counterpart(
     taken=taken(BertConfig),
     modules=modules,
     dropped=r"pooler\.dense\.(weight|bias)|embeddings\.(position_ids|token_type_ids)|(cls|lm_head|classifier)\..+",
-    # Attributes of older files that newer config classes lost.
+    # Attributes of older files that newer config classes no longer have.
     only={"position_embedding_type": "absolute", "directionality": "bidi"},
     harmless=frozenset(
         (

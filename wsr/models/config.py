@@ -1,4 +1,4 @@
-"""Configs of architectures: frozen dataclasses whose fields have their Hugging Face names, checked when read."""
+"""Configs of architectures: frozen dataclasses with Hugging Face's field names, checked when they are read."""
 
 import types
 from collections.abc import Mapping
@@ -11,12 +11,15 @@ Config = TypeVar("Config")
 
 
 def read(kind: type[Config], config: Mapping[str, Any], what: str) -> Config:
-    """Returns ``config`` as a ``kind``, a dataclass; ``what`` names it in errors.
+    """Returns ``config`` as an instance of the dataclass ``kind``.
 
-    Fields may be int, float, bool, str, tuple (of what a JSON list holds), Mapping, or None besides.
+    Args:
+      kind: the dataclass; its fields may be int, float, bool, str, tuple (a JSON list), Mapping, or a union with None.
+      config: the values by field name.
+      what: names the config in errors.
 
     Raises:
-        WsrError: naming every key that is missing, unknown, or of the wrong kind.
+      WsrError: keys are missing, unknown or of the wrong type; the message names all of them.
     """
     hints = get_type_hints(kind)
     names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
@@ -26,19 +29,22 @@ def read(kind: type[Config], config: Mapping[str, Any], what: str) -> Config:
         raise WsrError(f"{what} config: {', '.join(wrong)}; expected exactly {', '.join(names)}")
     wrong = [f"{name} = {config[name]!r}" for name in names if not _is(config[name], hints[name])]
     if wrong:
-        raise WsrError(f"{what} config: wrong kind of value: {', '.join(wrong)}")
+        raise WsrError(f"{what} config: values of the wrong type: {', '.join(wrong)}")
     return kind(**{name: _as(config[name], hints[name]) for name in names})
 
 
 def write(config: Any) -> dict[str, Any]:
-    """Returns a config as a JSON-able dict: the inverse of ``read``."""
+    """Returns a config as a dict that JSON can hold; the inverse of ``read``."""
     return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(config).items()}
 
 
 def require(what: str, config: object, **allowed: Any) -> None:
-    """Raises where a field of ``config`` is not among those allowed for it: a collection, or a lower bound.
+    """Checks fields of ``config``, each against a lower bound (a number) or a collection of allowed values.
 
-    ``require("bert", config, hidden_size=1, pooling=POOLINGS)``
+    For example ``require("bert", config, hidden_size=1, pooling=POOLINGS)``.
+
+    Raises:
+      WsrError: a value is below its bound or not among those allowed.
     """
     for name, wanted in allowed.items():
         found = getattr(config, name)
@@ -50,14 +56,14 @@ def require(what: str, config: object, **allowed: Any) -> None:
 
 
 def require_share(what: str, config: object, *names: str) -> None:
-    """Raises where a field, a rate of dropout, is not in [0, 1)."""
+    """Raises ``WsrError`` if one of the named fields, a dropout rate, is not in [0, 1)."""
     for name in names:
         if not 0.0 <= getattr(config, name) < 1.0:
             raise WsrError(f"{what} config: {name} = {getattr(config, name)}; expected a number in [0, 1)")
 
 
 def require_multiple(what: str, config: object, whole: str, part: str) -> None:
-    """Raises where one field is not a multiple of another."""
+    """Raises ``WsrError`` if the field ``whole`` is not a multiple of the field ``part``."""
     if getattr(config, whole) % getattr(config, part):
         raise WsrError(
             f"{what} config: {whole} = {getattr(config, whole)} is not a multiple of {part} = {getattr(config, part)}"

@@ -1,4 +1,4 @@
-"""What an architecture declares about its counterpart in Hugging Face's transformers: config and names of weights."""
+"""How an architecture declares its counterpart in Hugging Face's transformers: config attributes and weight names."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -7,12 +7,13 @@ from typing import Any, TypeAlias
 import numpy as np
 
 Module: TypeAlias = tuple[str, str, str]
-"""Their module ("encoder.layer.0.output.dense"), ours ("layers/0/feed_forward/output"), its kind in ``KINDS``."""
+"""A module's name in transformers ("encoder.layer.0.output.dense"), its path here ("layers/0/feed_forward/output") and
+its kind in ``KINDS``."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How a tensor of theirs becomes a leaf of ours, and back."""
+    """Converts a tensor of transformers to our leaf (``into``) and back (``back``)."""
 
     into: Callable[[np.ndarray], np.ndarray]
     back: Callable[[np.ndarray], np.ndarray]
@@ -20,7 +21,7 @@ class Layout:
 
 SAME = Layout(lambda theirs: theirs, lambda ours: ours)
 TRANSPOSED = Layout(lambda theirs: theirs.T, lambda ours: ours.T)
-"""A matrix, or a convolution: PyTorch's [outputs, inputs, width] is [width, inputs, outputs] in Flax."""
+"""A matrix, [outputs, inputs] in PyTorch, or a convolution, [outputs, inputs, width]: Flax reverses the axes."""
 # [1, rows, features] <-> [rows, features]
 UNBATCHED = Layout(lambda theirs: theirs[0], lambda ours: ours[None])
 # A convolution: [features, channels, height, width] <-> [height, width, channels, features]
@@ -29,10 +30,10 @@ CHANNELS_LAST = Layout(lambda theirs: theirs.transpose(2, 3, 1, 0), lambda ours:
 
 @dataclass(frozen=True)
 class Tensor:
-    """One tensor of a module."""
+    """One tensor of a module, under both names."""
 
     theirs: str
-    """Its name below their module; empty where the module is itself a tensor."""
+    """Its name within the transformers module; empty if the module itself is the tensor."""
     ours: str
     layout: Layout = SAME
 
@@ -48,36 +49,39 @@ KINDS: Mapping[str, tuple[Tensor, ...]] = {
     "table": (Tensor("", "embedding", UNBATCHED),),
     "conv": (Tensor("weight", "kernel", CHANNELS_LAST), Tensor("bias", "bias")),
 }
-"""Kinds of modules: layer norm with and without bias ("scale"), dense layers with and without ("matrix"), ..."""
+"""The tensors of each kind of module: "norm" and "dense" have a bias, "scale" and "matrix" are the same without."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Counterpart:
-    """An architecture's Hugging Face side. A config attribute neither taken nor known to be harmless is refused."""
+    """Describes an architecture's Hugging Face models.
+
+    Import refuses a config with an attribute that is neither in ``taken`` nor known to be harmless.
+    """
 
     model_type: str
     """``model_type`` of the config class."""
     model_class: str
-    """The bare encoder's class, which ``AutoModel`` makes."""
+    """Class of the encoder without a head, which ``AutoModel`` returns."""
     prefix: str
-    """What the names of the encoder's tensors begin with in a model with a head: ``"bert."``."""
+    """Prefix of the encoder's tensor names in a model with a head, for example ``"bert."``."""
     taken: tuple[str, ...]
-    """Config attributes that shape the computation; our config has them under the same names."""
+    """Config attributes that determine the computation; our config keeps their names."""
     modules: Callable[[Mapping[str, Any]], Iterable[Module]]
-    """The encoder's modules under a config of ours."""
+    """Lists the encoder's modules for one of our configs."""
     dropped: str
-    """A regular expression of tensors, without the prefix, that belong to a head or hold constants."""
+    """Regular expression for tensor names, without the prefix, that belong to a head or hold constants."""
     only: Mapping[str, Any] = field(default_factory=dict)
-    """Attributes with the only value that is understood, where that is not the config class's default."""
+    """Attributes with a single supported value, and that value, if it differs from the config class's default."""
     optional: Mapping[str, Any] = field(default_factory=dict)
-    """Attributes among the taken that the config class does not know, with what their absence means."""
+    """Attributes in ``taken`` that the config class lacks, with the value that an absent attribute stands for."""
     harmless: frozenset[str] = frozenset()
-    """Attributes of this architecture that change nothing in the hidden states."""
+    """Attributes of this architecture that do not affect the hidden states."""
     language_model_class: str | None = None
-    """The class with the language model's head, which a model with ``token_losses`` is exported as."""
+    """Class with the language-modelling head; a model with ``token_losses`` is exported as this class."""
     present: Mapping[str, str] = field(default_factory=dict)
-    """Attributes of our config that say whether a checkpoint holds a tensor: an untied head, for example."""
+    """Boolean attributes of our config, each with the tensor whose presence it records: an untied head, for example."""
     aliases: tuple[tuple[str, str], ...] = ()
-    """Other spellings of names of tensors, each a regular expression and what replaces it."""
+    """Alternative tensor names: a regular expression and its replacement for each."""
     pooling: str = "cls"
-    """What the classification heads of the Hugging Face models read."""
+    """Pooling that the Hugging Face classification heads of this architecture use."""

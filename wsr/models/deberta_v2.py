@@ -41,7 +41,7 @@ EXAMPLE: Mapping[str, Any] = {
 
 
 def deberta_v2(config: Mapping[str, Any]) -> Model:
-    """Returns the DeBERTa encoder of ``config`` (see ``DebertaV2Config``), of version 2 or 3."""
+    """Returns the DeBERTa encoder that ``config`` describes (version 2 or 3; see ``DebertaV2Config``)."""
     typed = DebertaV2Config.from_mapping(config)
     return from_nnx(
         lambda rngs: DebertaV2(typed, rngs),
@@ -54,28 +54,28 @@ def deberta_v2(config: Mapping[str, Any]) -> Model:
 
 @dataclass(frozen=True)
 class DebertaV2Config(EncoderConfig):
-    """An encoder's, and the manners of disentangled attention."""
+    """``EncoderConfig``, plus the settings of disentangled attention."""
 
     type_vocab_size: int
-    """0 where the texts of a pair are not told apart."""
+    """0 if the encoder does not tell the two texts of a pair apart."""
     pos_att_type: tuple[str, ...] | None
-    """Which scores there are besides content to content: "c2p", "p2c"."""
+    """Attention scores besides content to content: "c2p" (content to position), "p2c" (position to content)."""
     max_relative_positions: int
-    """Below 1: as many as positions."""
+    """Largest relative position; below 1: ``max_position_embeddings``."""
     position_buckets: int
-    """Below 1: every distance has a bucket of its own."""
+    """Number of distance buckets; below 1: one bucket for each distance."""
     position_biased_input: bool
-    """Whether embeddings hold absolute positions."""
+    """Whether the embeddings include absolute positions."""
     share_att_key: bool
-    """Whether distances go through the projections of the content."""
+    """Whether distances share the query and key projections of the content."""
     norm_rel_ebd: str
-    """"layer_norm" or "none": what is done to the table of distances."""
+    """Normalisation of the table of distances: "layer_norm" or "none"."""
     conv_kernel_size: int
-    """0 where the first layer has no convolution beside it."""
+    """Width of the convolution parallel to the first layer; 0: none."""
     conv_act: str
 
     def check(self) -> None:
-        """Raises ``WsrError`` where the numbers make no encoder."""
+        """Raises ``WsrError`` if a value is out of range or contradicts another."""
         super().check()
         configs.require("encoder", self, type_vocab_size=0, norm_rel_ebd=("none", "layer_norm"), conv_act=ACTIVATIONS)
         unknown = set(self.pos_att_type or ()) - {"c2p", "p2c"}
@@ -91,17 +91,17 @@ class DebertaV2Config(EncoderConfig):
 
     @property
     def furthest(self) -> int:
-        """The distance at which buckets end."""
+        """Distance, in tokens, at which the buckets end."""
         return self.max_position_embeddings if self.max_relative_positions < 1 else self.max_relative_positions
 
     @property
     def span(self) -> int:
-        """Half of the rows of the table of distances."""
+        """Half the number of rows in the table of distances."""
         return self.furthest if self.position_buckets < 1 else self.position_buckets
 
 
 class DebertaV2(Bert):
-    """BERT whose attention knows content and distance apart from each other."""
+    """BERT with disentangled attention: separate scores for content and for distance."""
 
     def __init__(self, config: DebertaV2Config, rngs: nnx.Rngs):
         hidden, epsilon = config.hidden_size, config.layer_norm_eps
@@ -119,7 +119,7 @@ class DebertaV2(Bert):
     def transform(
         self, embedded: Float[Array, "tokens features"], batch: Mapping[str, Array], rngs: nnx.Rngs | None
     ) -> Float[Array, "tokens hidden"]:
-        """Returns what the layers make of the embeddings."""
+        """Applies the layers to the embeddings and returns the hidden states of the last one."""
         near = nearness(
             same_text(batch["text_ids"]),
             batch["positions"],
@@ -158,7 +158,7 @@ class Layer(nnx.Module):
 
 
 class ConvolutionBeside(nnx.Module):
-    """A convolution of the embeddings, added to the output of the first layer: that of the xlarge models of v2."""
+    """A convolution of the embeddings, added to the output of the first layer (xlarge models of version 2)."""
 
     def __init__(self, config: DebertaV2Config, rngs: nnx.Rngs):
         hidden, spread = config.hidden_size, config.initializer_range
@@ -179,7 +179,7 @@ class ConvolutionBeside(nnx.Module):
 
 
 def modules(config: Mapping[str, Any]) -> Iterator[Module]:
-    """Yields where DeBERTa's modules are in ``transformers`` and here, and their kinds."""
+    """Yields the name in ``transformers``, the path here and the kind of each of DeBERTa's modules."""
     typed = DebertaV2Config.from_mapping(config)
     yield "embeddings.word_embeddings", "embeddings/token", "embedding"
     if typed.position_biased_input:
@@ -217,7 +217,7 @@ COUNTERPART = Counterpart(
     prefix="deberta.",
     taken=taken(DebertaV2Config),
     modules=modules,
-    # A table of positions is dropped where the config makes no use of it.
+    # A table of positions is dropped if the config does not use it.
     dropped=r"pooler\.dense\.(weight|bias)|embeddings\.(position_ids|position_embeddings\.weight)|"
     r"(cls|lm_predictions|mask_predictions|classifier|qa_outputs)\..+",
     only={"relative_attention": True, "conv_groups": 1},
@@ -231,7 +231,7 @@ COUNTERPART = Counterpart(
     harmless=frozenset(
         (
             *("cls_dropout", "legacy", "pooler_dropout", "pooler_hidden_act", "pooler_hidden_size"),
-            # Where it is not the hidden size over the heads, the shapes of the weights say so.
+            # If it is not the hidden size over the heads, the shapes of the weights do not fit and import refuses them.
             *("attention_head_size", "tie_word_embeddings"),
         )
     ),

@@ -32,7 +32,7 @@ EXAMPLE: Mapping[str, Any] = {
 
 
 def distilbert(config: Mapping[str, Any]) -> Model:
-    """Returns the DistilBERT encoder of ``config`` (see ``DistilBertConfig``)."""
+    """Returns the DistilBERT encoder that ``config`` describes (see ``DistilBertConfig``)."""
     typed = configs.read(DistilBertConfig, config, "encoder")
     encoder = typed.encoder()
     return from_nnx(
@@ -46,7 +46,7 @@ def distilbert(config: Mapping[str, Any]) -> Model:
 
 @dataclass(frozen=True)
 class DistilBertConfig:
-    """DistilBERT's own names for the numbers of an encoder."""
+    """The hyperparameters of DistilBERT, under its own Hugging Face names, which differ from BERT's."""
 
     vocab_size: int
     dim: int
@@ -62,7 +62,7 @@ class DistilBertConfig:
     pooling: str
 
     def encoder(self) -> EncoderConfig:
-        """Returns the same numbers under BERT's names; raises ``WsrError`` where they make no encoder."""
+        """Returns the same hyperparameters under BERT's names; raises ``WsrError`` if one is invalid."""
         return EncoderConfig.from_mapping(
             {
                 "vocab_size": self.vocab_size,
@@ -90,11 +90,11 @@ class DistilBert(Bert):
         self.embeddings = Embeddings(config, rngs, token_types=0)
         self.layers = nnx.List(blocks(config, rngs))
         for layer in self.layers:
-            layer.attention.output_dropout = nnx.Dropout(0.0)  # of what attention gives, the original drops nothing
+            layer.attention.output_dropout = nnx.Dropout(0.0)  # the original has no dropout on the attention output
 
 
 def modules(config: Mapping[str, Any]) -> Iterator[Module]:
-    """Yields where DistilBERT's modules are in ``transformers`` and here, and their kinds."""
+    """Yields the name in ``transformers``, the path here and the kind of each of DistilBERT's modules."""
     yield "embeddings.word_embeddings", "embeddings/token", "embedding"
     yield "embeddings.position_embeddings", "embeddings/position", "embedding"
     yield "embeddings.LayerNorm", "embeddings/norm", "norm"
@@ -117,7 +117,7 @@ COUNTERPART = Counterpart(
     dropped=r"embeddings\.position_ids|"
     r"(vocab_transform|vocab_layer_norm|vocab_projector|pre_classifier|classifier|qa_outputs)\..+",
     harmless=frozenset(
-        # How the table of positions begins is of no matter once it is read from a file.
+        # How the table of positions is initialised does not matter: it is read from a file.
         ("sinusoidal_pos_embds", "qa_dropout", "seq_classif_dropout", "tie_weights_", "tie_word_embeddings")
     ),
 )

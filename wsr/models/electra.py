@@ -24,7 +24,7 @@ EXAMPLE: Mapping[str, Any] = {**BERT_EXAMPLE, "embedding_size": 8, "pooling": "c
 
 
 def electra(config: Mapping[str, Any]) -> Model:
-    """Returns the ELECTRA encoder of ``config`` (see ``ElectraConfig``): a discriminator's or a generator's."""
+    """Returns the ELECTRA encoder (discriminator or generator) that ``config`` describes (see ``ElectraConfig``)."""
     typed = ElectraConfig.from_mapping(config)
     return from_nnx(
         lambda rngs: Electra(typed, rngs),
@@ -37,23 +37,23 @@ def electra(config: Mapping[str, Any]) -> Model:
 
 @dataclass(frozen=True)
 class ElectraConfig(BertConfig):
-    """BERT's, and the width of an embedding."""
+    """``BertConfig``, plus the width of an embedding."""
 
     embedding_size: int
 
     def check(self) -> None:
-        """Raises ``WsrError`` where the numbers make no encoder."""
+        """Raises ``WsrError`` if a value is out of range or contradicts another."""
         super().check()
         configs.require("encoder", self, embedding_size=1)
 
     @property
     def projected(self) -> bool:
-        """Whether embeddings need a projection to the hidden size."""
+        """Whether embeddings are projected to the hidden size, because their width differs."""
         return self.embedding_size != self.hidden_size
 
 
 class Electra(Bert):
-    """BERT, with a projection of the embeddings where they are not as wide as the layers."""
+    """BERT, with a projection of the embeddings if their width differs from the hidden size."""
 
     def __init__(self, config: ElectraConfig, rngs: nnx.Rngs):
         self.pooling = config.pooling
@@ -65,12 +65,12 @@ class Electra(Bert):
     def transform(
         self, embedded: Float[Array, "tokens features"], batch: Mapping[str, Array], rngs: nnx.Rngs | None
     ) -> Float[Array, "tokens hidden"]:
-        """Returns what the layers make of the embeddings."""
+        """Applies the layers to the embeddings and returns the hidden states of the last one."""
         return super().transform(embedded if self.projection is None else self.projection(embedded), batch, rngs)
 
 
 def modules(config: Mapping[str, Any]) -> Iterator[Module]:
-    """Yields where ELECTRA's modules are in ``transformers`` and here, and their kinds."""
+    """Yields the name in ``transformers``, the path here and the kind of each of ELECTRA's modules."""
     yield from bert_modules(config)
     if ElectraConfig.from_mapping(config).projected:
         yield "embeddings_project", "projection", "dense"
@@ -90,4 +90,4 @@ COUNTERPART = replace(
         ("summary_activation", "summary_last_dropout", "summary_type", "summary_use_proj", "tie_word_embeddings")
     ),
 )
-"""ELECTRA in ``transformers``: BERT's names."""
+"""ELECTRA in ``transformers``, with BERT's tensor names."""

@@ -1,4 +1,4 @@
-"""The numbers that shape a BERT-like encoder, under their Hugging Face names."""
+"""The hyperparameters of a BERT-like encoder, under their Hugging Face names."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ Own = TypeVar("Own", bound="EncoderConfig")
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """Sizes, activation, dropout and pooling of a BERT-like encoder; an architecture adds its own."""
+    """Sizes, activation, dropout and pooling of a BERT-like encoder; subclasses add an architecture's own fields."""
 
     vocab_size: int
     hidden_size: int
@@ -31,13 +31,13 @@ class EncoderConfig:
 
     @classmethod
     def from_mapping(cls: type[Own], config: Mapping[str, Any]) -> Own:
-        """Checks ``config`` and returns it typed; raises ``WsrError`` naming every bad key."""
+        """Returns ``config`` as this dataclass; raises ``WsrError`` naming each missing, unknown or invalid key."""
         typed = configs.read(cls, config, "encoder")
         typed.check()
         return typed
 
     def check(self) -> None:
-        """Raises ``WsrError`` where the numbers make no encoder."""
+        """Raises ``WsrError`` if a value is out of range or contradicts another."""
         sizes = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
         positive = (*sizes, "max_position_embeddings")
         configs.require("encoder", self, **dict.fromkeys(positive, 1), hidden_act=ACTIVATIONS, pooling=POOLINGS)
@@ -45,10 +45,10 @@ class EncoderConfig:
         configs.require_multiple("encoder", self, "hidden_size", "num_attention_heads")
 
     def to_mapping(self) -> dict[str, Any]:
-        """Returns the config as a JSON-able dict."""
+        """Returns the config as a dict that JSON can hold."""
         return configs.write(self)
 
 
 def taken(kind: type[EncoderConfig]) -> tuple[str, ...]:
-    """Returns the attributes that an encoder follows, as its Hugging Face config calls them."""
+    """Returns the Hugging Face config attributes that determine an encoder's computation, all but ``pooling``."""
     return tuple(name for name in kind.__dataclass_fields__ if name != "pooling")

@@ -21,7 +21,14 @@ _SLOT_MULTIPLE = 64  # batches of different datasets are padded to few shapes, s
 
 
 def split_features(model: Model, params: Params, batches: Batches, texts: int) -> Float[np.ndarray, "texts hidden"]:
-    """Returns the features of every text of a split under one model."""
+    """Returns one model's features of every text of a split.
+
+    Args:
+      model: the architecture.
+      params: its parameters.
+      batches: the packed split.
+      texts: number of texts in the split.
+    """
     mesh = mesh_for(1)
     alone = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], params)
     placed = jax.device_put(alone, NamedSharding(mesh, PartitionSpec("points")))
@@ -29,31 +36,31 @@ def split_features(model: Model, params: Params, batches: Batches, texts: int) -
 
 
 def all_features(model: Model, params: Params, split: AnySplit) -> Float[np.ndarray, "texts hidden"]:
-    """Returns the features of every text of a split under one model, packed as suits a CPU."""
+    """Returns one model's features of every text of a split, packed into batches of a size that suits a CPU."""
     refuse_other_split(model, split)
     batches = evaluation_batches(split, rows=16, row_length=row_length_for(64, split), packed=model.packed)
     return split_features(model, params, batches, len(split))
 
 
 def refuse_other_split(model: Model, *splits: AnySplit) -> None:
-    """Raises where a split holds texts and the model reads images, or the reverse."""
+    """Raises ``WsrError`` if a split holds texts and the model reads images, or the reverse."""
     for split in splits:
         found = "images" if isinstance(split, ImageSplit) else "text"
         if found != model.reads:
-            raise WsrError(f"{model.name} reads {model.reads}; the dataset is one of {found}")
+            raise WsrError(f"{model.name} reads {model.reads}, but the dataset holds {found}")
 
 
 def point_features(
     model: Model, points: Params, batches: Batches, texts: int, mesh: Mesh
 ) -> Float[Array, "points {texts} hidden"]:
-    """Returns the features of every text under each point, on the first device of the mesh that is this process's.
+    """Returns the features of every text at each point, on this process's first device of the mesh.
 
     Args:
       model: the architecture.
-      points: parameters with leaves ``[points, ...]``, cut along the points of the mesh.
+      points: parameters with leaves ``[points, ...]``, sharded over the mesh's axis of points.
       batches: the packed split.
-      texts: how many texts the split has.
-      mesh: the devices; each encodes texts of its own under points of its own.
+      texts: number of texts in the split.
+      mesh: the devices; each encodes its share of the texts at its share of the points.
     """
     program = _encoder(model, mesh)
     home, along_texts = mesh.local_devices[0], mesh.shape["texts"]
@@ -65,7 +72,7 @@ def point_features(
         output = program(points, placed(step, placement))
         outputs.append(output if mesh.is_multi_process else jax.device_put(output, home))
     slot_of_text = _slot_of_text(batches, texts, slots)
-    if mesh.is_multi_process:  # the only time that processes talk: each gets the features of all
+    if mesh.is_multi_process:  # the only communication between processes: each receives all features
         return _everywhere(mesh)(outputs, slot_of_text).addressable_data(0)
     return _in_text_order(outputs, slot_of_text)
 
@@ -73,9 +80,18 @@ def point_features(
 def encoding_bytes(
     model: Model, base: Params, batches: Batches, mesh: Mesh, chunk: int, *, precision: str = "float32"
 ) -> int:
-    """Returns what encoding one batch under ``chunk`` points takes on each device, without their parameters.
+    """Returns the bytes that encoding one batch at ``chunk`` points takes on each device, without their parameters.
 
-    The compiled program tells, and it is the one that runs. Weights of another precision lie beside those in float32.
+    The figure comes from the memory analysis of the compiled program, the one that runs. With another precision than
+    float32 it includes the converted copy of the weights.
+
+    Args:
+      model: the architecture.
+      base: parameters whose shapes the points have.
+      batches: the packed split.
+      mesh: the devices.
+      chunk: points encoded together.
+      precision: dtype of the computation, ``float32`` or ``bfloat16``.
     """
 
     def shaped(shape: tuple[int, ...], dtype: np.dtype, axis: str) -> jax.ShapeDtypeStruct:
@@ -86,7 +102,7 @@ def encoding_bytes(
     together = chunk * mesh.shape["points"]
     points = jax.tree.map(lambda leaf: shaped((together, *leaf.shape), jnp.dtype(precision), "points"), base)
     memory = _encoder(model, mesh).lower(points, step).compile().memory_analysis()
-    # Backends that cannot tell are taken to need nothing.
+    # Backends without a memory analysis count as needing nothing.
     beside = (
         0
         if precision == "float32"
@@ -96,19 +112,19 @@ def encoding_bytes(
 
 
 def _inputs(batches: Batches, along_texts: int) -> tuple[dict[str, np.ndarray], int]:
-    """Batches padded to whole turns of the mesh and to a common number of slots, which is returned too."""
+    """Returns batches padded to whole turns of the mesh and to a common number of slots, and that number."""
     steps, slots = batches.index.shape
     inputs = dict(batches.inputs)
     if "starts" in inputs:
         inputs["starts"] = np.pad(inputs["starts"], ((0, 0), (0, -slots % _SLOT_MULTIPLE)))
         slots = inputs["starts"].shape[1]
-    # The last step again, in place of a missing one: its features are not looked at.
+    # The last step stands in for missing ones; nobody reads its features.
     turn = np.minimum(np.arange(steps + -steps % along_texts), steps - 1)
     return {name: array[turn] if len(turn) > steps else array for name, array in inputs.items()}, slots
 
 
 def _slot_of_text(batches: Batches, texts: int, slots: int) -> Int[np.ndarray, " texts"]:
-    """Which of all slots, padded to ``slots`` a step, holds each text."""
+    """Returns the slot that holds each text, counted over all steps of ``slots`` slots."""
     steps, filled = batches.index.shape
     places = (np.arange(steps)[:, None] * slots + np.arange(filled)).astype(np.int32)
     return np.asarray(in_text_order(places, batches.index, texts))
@@ -129,18 +145,18 @@ def _everywhere(mesh: Mesh) -> jax.stages.Wrapped:
 
 @lru_cache(maxsize=32)
 def _encoder(model: Model, mesh: Mesh) -> jax.stages.Wrapped:
-    """One compiled program: parameters ``[points, ...]`` and a batch for each place along the texts."""
+    """Returns the compiled program for parameters ``[points, ...]`` and one batch for each device along the texts."""
 
     def encode(params: Params, batch: dict[str, Array]) -> Float[Array, "points 1 slots hidden"]:
-        """On one device: its points, its batch."""
+        """Encodes one device's batch at its points."""
         own = jax.tree.map(lambda array: array[0], batch)
         if jax.tree.leaves(params)[0].shape[0] > 1:
             return jax.vmap(partial(model.encode, batch=own))(params)[:, None]
-        # A batch of one model costs time on a CPU: take the axis off and put it back.
+        # vmap over a single model costs time on a CPU: remove the axis and put it back.
         return model.encode(jax.tree.map(lambda leaf: leaf[0], params), own)[None, None]
 
     points, texts = PartitionSpec("points"), PartitionSpec("texts")
-    # Devices do not talk to one another, and an architecture need not know that it runs on several.
+    # Devices do not communicate, so an architecture need not know that it runs on several.
     cut = jax.shard_map(
         encode, mesh=mesh, in_specs=(points, texts), out_specs=PartitionSpec("points", "texts"), check_vma=False
     )

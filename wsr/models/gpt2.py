@@ -1,4 +1,4 @@
-"""GPT-2 in Flax NNX: learned positions, norms before each part, a head tied to the table of tokens."""
+"""GPT-2 in Flax NNX: learned positions, pre-norm layers, a head tied to the token embedding."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ EXAMPLE: Mapping[str, Any] = {
 
 @dataclass(frozen=True)
 class Gpt2Config:
-    """The numbers that shape GPT-2, under their Hugging Face names."""
+    """The hyperparameters of GPT-2, under their Hugging Face names."""
 
     vocab_size: int
     n_positions: int
@@ -61,7 +61,7 @@ class Gpt2Config:
 
     @classmethod
     def from_mapping(cls, config: Mapping[str, Any]) -> "Gpt2Config":
-        """Checks ``config`` and returns it typed; raises ``WsrError`` naming every bad key."""
+        """Returns ``config`` as this dataclass; raises ``WsrError`` naming each missing, unknown or invalid key."""
         typed = configs.read(cls, config, "gpt2")
         positive = ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head")
         configs.require("gpt2", typed, **dict.fromkeys(positive, 1), activation_function=ACTIVATIONS, pooling=POOLINGS)
@@ -70,13 +70,13 @@ class Gpt2Config:
         return typed
 
     def scale(self, layer: int) -> float:
-        """Returns what the scores of a layer's attention are multiplied by."""
+        """Returns the factor that layer number ``layer`` multiplies its attention scores by."""
         scale = (self.n_embd // self.n_head) ** -0.5 if self.scale_attn_weights else 1.0
         return scale / (layer + 1) if self.scale_attn_by_inverse_layer_idx else scale
 
 
 def gpt2(config: Mapping[str, Any]) -> Model:
-    """Returns the GPT-2 decoder of ``config`` (see ``Gpt2Config``)."""
+    """Returns the GPT-2 decoder that ``config`` describes (see ``Gpt2Config``)."""
     typed = Gpt2Config.from_mapping(config)
     return from_nnx(
         lambda rngs: Gpt2(typed, rngs),
@@ -89,7 +89,7 @@ def gpt2(config: Mapping[str, Any]) -> Model:
 
 
 class Gpt2(nnx.Module):
-    """Tokens and positions, layers, a last norm, pooling."""
+    """GPT-2: token and position embeddings, pre-norm layers, a final norm and pooling."""
 
     def __init__(self, config: Gpt2Config, rngs: nnx.Rngs):
         hidden, spread = config.n_embd, config.initializer_range
@@ -106,7 +106,7 @@ class Gpt2(nnx.Module):
     def hidden_states(
         self, batch: Mapping[str, Array], rngs: nnx.Rngs | None = None
     ) -> Float[Array, "rows length hidden"]:
-        """Returns the normalised output of the last layer for every token."""
+        """Returns the hidden states after the final normalisation."""
         embedded = self.token(batch["token_ids"]) + self.position(batch["positions"])
         mask = same_text(batch["text_ids"]) & not_later(batch["positions"])
         hidden = self.dropout(embedded.reshape(-1, embedded.shape[-1]), rngs=rngs)
@@ -115,12 +115,12 @@ class Gpt2(nnx.Module):
         return self.norm(hidden).reshape(embedded.shape)
 
     def token_losses(self, batch: Mapping[str, Array]) -> Float[Array, "rows length"]:
-        """Returns the loss of each token's successor, see ``next_token_losses``."""
+        """Returns at each token the cross-entropy of the next token, in nats; see ``next_token_losses``."""
         return next_token_losses(self.hidden_states(batch), self.token.embedding[...].T, batch)
 
 
 class Layer(nnx.Module):
-    """Self-attention and a feed-forward network, each after its norm and beside its residual."""
+    """Self-attention and a feed-forward network, each normalised before (pre-norm) and added to its input."""
 
     def __init__(self, config: Gpt2Config, number: int, rngs: nnx.Rngs):
         hidden, spread = config.n_embd, config.initializer_range
@@ -156,7 +156,7 @@ class Layer(nnx.Module):
 
 
 def modules(config: Mapping[str, Any]) -> Iterator[Module]:
-    """Yields where GPT-2's modules are in ``transformers`` and here, and their kinds."""
+    """Yields the name in ``transformers``, the path here and the kind of each of GPT-2's modules."""
     yield "wte", "token", "embedding"
     yield "wpe", "position", "embedding"
     for layer in range(config["n_layer"]):
@@ -177,7 +177,7 @@ COUNTERPART = Counterpart(
     prefix="transformer.",
     taken=tuple(name for name in Gpt2Config.__dataclass_fields__ if name != "pooling"),
     modules=modules,
-    # Of files older than safetensors, the masks of attention.
+    # Files older than safetensors hold the attention masks.
     dropped=r"h\.\d+\.attn\.(masked_)?bias|(lm_head|score|classifier|qa_outputs|multiple_choice_head)\..+",
     harmless=frozenset(
         (

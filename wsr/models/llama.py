@@ -36,20 +36,20 @@ COMMON_EXAMPLE: Mapping[str, Any] = {
     "pooling": "last",
     "language_model_head": True,
 }
-"""What the small configs for tests have in common."""
+"""The values that the small test configs of Llama, Qwen2 and Qwen3 share."""
 
 EXAMPLE: Mapping[str, Any] = {**COMMON_EXAMPLE, "head_dim": 4, "attention_bias": False, "mlp_bias": False}
 """A config small enough for a test."""
 
 
 def llama(config: Mapping[str, Any]) -> Model:
-    """Returns the Llama decoder of ``config`` (see ``LlamaConfig``)."""
+    """Returns the Llama decoder that ``config`` describes (see ``LlamaConfig``)."""
     return decoder("llama", LlamaConfig.from_mapping("llama", config))
 
 
 @dataclass(frozen=True)
 class Switches:
-    """In what the decoders differ."""
+    """The points in which Llama-like decoders differ."""
 
     head_width: int
     query_key_value_bias: bool = False
@@ -63,7 +63,7 @@ Config = TypeVar("Config", bound="DecoderConfig")
 
 @dataclass(frozen=True)
 class DecoderConfig:
-    """The numbers that shape a decoder of Llama's kind, under their Hugging Face names."""
+    """The hyperparameters of a Llama-like decoder, under their Hugging Face names."""
 
     vocab_size: int
     hidden_size: int
@@ -80,11 +80,11 @@ class DecoderConfig:
     tie_word_embeddings: bool
     pooling: str
     language_model_head: bool
-    """Whether the parameters hold an untied head; a tied one is the table of tokens."""
+    """Whether the parameters include an untied language-modelling head; a tied head is the token embedding."""
 
     @classmethod
     def from_mapping(cls: type[Config], what: str, config: Mapping[str, Any]) -> Config:
-        """Checks ``config`` and returns it typed; raises ``WsrError`` naming every bad key."""
+        """Returns ``config`` as this dataclass; raises ``WsrError`` naming each missing, unknown or invalid key."""
         typed = configs.read(cls, config, what)
         sizes = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
         positive = (*sizes, "num_key_value_heads", "max_position_embeddings")
@@ -100,18 +100,18 @@ class DecoderConfig:
 
     @property
     def switches(self) -> Switches:
-        """How this architecture differs from the others."""
+        """The points in which this architecture differs from the others."""
         raise NotImplementedError
 
     @property
     def has_head(self) -> bool:
-        """Whether there is a head besides the table of tokens."""
+        """Whether there is a language-modelling head apart from the token embedding."""
         return self.language_model_head and not self.tie_word_embeddings
 
 
 @dataclass(frozen=True)
 class LlamaConfig(DecoderConfig):
-    """Llama's own: heads of any width, and biases."""
+    """``DecoderConfig``, plus the width of a head and the switches for biases."""
 
     head_dim: int
     attention_bias: bool
@@ -119,12 +119,12 @@ class LlamaConfig(DecoderConfig):
 
     @property
     def switches(self) -> Switches:
-        """Biases where the config says so."""
+        """Biases as ``attention_bias`` and ``mlp_bias`` say."""
         return Switches(self.head_dim, self.attention_bias, self.attention_bias, self.mlp_bias)
 
 
 def decoder(name: str, config: DecoderConfig) -> Model:
-    """Returns the decoder of a config of any architecture of Llama's kind."""
+    """Returns the decoder that the config of any Llama-like architecture describes, as a model called ``name``."""
     return from_nnx(
         lambda rngs: Llama(name, config, rngs),
         name=name,
@@ -136,7 +136,7 @@ def decoder(name: str, config: DecoderConfig) -> Model:
 
 
 class Llama(nnx.Module):
-    """Tokens, layers with their norms before them, a last norm, pooling."""
+    """A Llama-like decoder: token embeddings, pre-norm layers, a final norm and pooling."""
 
     def __init__(self, name: str, config: DecoderConfig, rngs: nnx.Rngs):
         hidden, spread = config.hidden_size, config.initializer_range
@@ -153,7 +153,7 @@ class Llama(nnx.Module):
     def hidden_states(
         self, batch: Mapping[str, Array], rngs: nnx.Rngs | None = None
     ) -> Float[Array, "rows length hidden"]:
-        """Returns the normalised output of the last layer for every token."""
+        """Returns the hidden states after the final normalisation."""
         embedded = self.token(batch["token_ids"])
         mask = same_text(batch["text_ids"]) & not_later(batch["positions"])
         turns = angles(batch["positions"], self.frequencies)
@@ -163,13 +163,13 @@ class Llama(nnx.Module):
         return self.norm(hidden).reshape(embedded.shape)
 
     def token_losses(self, batch: Mapping[str, Array]) -> Float[Array, "rows length"]:
-        """Returns the loss of each token's successor, see ``next_token_losses``."""
+        """Returns at each token the cross-entropy of the next token, in nats; see ``next_token_losses``."""
         head = self.token.embedding[...].T if self.head is None else self.head.kernel[...]
         return next_token_losses(self.hidden_states(batch), head, batch)
 
 
 class Layer(nnx.Module):
-    """Self-attention and a gated feed-forward network, each after its norm and beside its residual."""
+    """Self-attention and a gated feed-forward network, each normalised before (pre-norm) and added to its input."""
 
     def __init__(self, config: DecoderConfig, rngs: nnx.Rngs):
         hidden = config.hidden_size
@@ -198,7 +198,7 @@ class Layer(nnx.Module):
 
 
 class Attention(nnx.Module):
-    """Rotary attention whose keys and values are shared by groups of queries."""
+    """Grouped-query attention with rotary positions: groups of query heads share one key and value head."""
 
     def __init__(self, config: DecoderConfig, rngs: nnx.Rngs):
         switches, hidden, spread = config.switches, config.hidden_size, config.initializer_range
@@ -243,7 +243,7 @@ def _by_head(norm: nnx.RMSNorm, features: Float[Array, "tokens features"], heads
 
 
 def modules(config: DecoderConfig) -> Iterator[Module]:
-    """Yields where the modules of Llama's kind are in ``transformers`` and here, and their kinds."""
+    """Yields the name in ``transformers``, the path here and the kind of each module of a Llama-like decoder."""
     switches = config.switches
     yield "embed_tokens", "token", "embedding"
     for layer in range(config.num_hidden_layers):
@@ -268,7 +268,7 @@ def _dense(bias: bool) -> str:
 
 
 def taken(kind: type[DecoderConfig]) -> tuple[str, ...]:
-    """Returns the attributes that a decoder follows, as its Hugging Face config calls them."""
+    """Returns the Hugging Face config attributes that determine a decoder's computation."""
     return tuple(name for name in kind.__dataclass_fields__ if name not in ("pooling", "language_model_head"))
 
 

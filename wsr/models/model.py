@@ -1,4 +1,4 @@
-"""What the rest of the package sees of an architecture: pure functions and plain dicts."""
+"""``Model`` and ``Checkpoint``: an architecture as pure functions over plain dicts of parameters."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -11,61 +11,77 @@ from wsr.types import Batch, Params, Reads
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """An encoder as two pure functions.
+    """An encoder as two pure functions, ``init`` and ``encode``, with the config that they follow from.
 
-    ``init(key) -> params`` and ``encode(params, batch, dropout_key=None) -> features [batch, hidden]``;
-    without a ``dropout_key`` nothing is dropped. ``config`` is JSON-able and holds everything that shapes
-    ``encode``: ``wsr.models.build(name, config)`` gives the same model again.
+    ``wsr.models.build(model.name, model.config)`` returns the same model again.
+
+    Example:
+      >>> import jax, wsr
+      >>> base = wsr.load("tiny")
+      >>> tokens = jax.numpy.array([[2, 36, 42, 3]])
+      >>> batch = {"token_ids": tokens, "token_types": 0 * tokens, "positions": jax.numpy.arange(4)[None]}
+      >>> batch |= {"text_ids": 0 * tokens, "starts": jax.numpy.array([0])}
+      >>> base.model.encode(base.params, batch).shape
+      (1, 16)
+      >>> sorted(base.model.init(jax.random.key(0)))
+      ['embeddings', 'layers']
     """
 
     name: str
+    """Name of the architecture."""
     config: Mapping[str, Any]
+    """Everything that determines ``encode``, as values that JSON can hold."""
     hidden: int
+    """Number of features."""
     max_length: int
-    """The longest text, in tokens; the patches of an image, and what goes with them."""
+    """Length of the longest text, in tokens; for images, the number of patches plus the class token."""
     init: Callable[[Array], Params]
+    """``init(key)`` returns random parameters."""
     encode: Callable[..., Float[Array, "batch hidden"]]
+    """``encode(params, batch, dropout_key=None)`` returns the features ``[batch, hidden]``; dropout is applied only if
+    there is a ``dropout_key``."""
     packed: bool = True
-    """False where the architecture wants one text a row."""
+    """Whether a row may hold several texts."""
     token_losses: Callable[[Params, Batch], Float[Array, "rows length"]] | None = None
-    """Of a language model: ``token_losses(params, batch)`` is at each token the cross-entropy, in nats, of the token
-    that follows it in its text, and 0 where none does."""
+    """For a language model: ``token_losses(params, batch)`` returns at each token the cross-entropy, in nats, of the
+    next token of its text, and 0 at a text's last token. None: not a language model."""
     kernel_inputs: Callable[[Params, Batch], Mapping[str, list[Array]]] | None = None
-    """What each dense layer reads, by the path of its kernel, one array a call; None where nobody can tell."""
+    """``kernel_inputs(params, batch)`` returns the inputs of each dense layer, by the path of its kernel, one array for
+    each call of the layer. None: the inputs cannot be recorded."""
     reads: Reads = "text"
-    """Which kind of batch ``encode`` takes, see ``wsr.types.Batch``."""
+    """The kind of batch that ``encode`` takes, see ``wsr.types.Batch``."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Checkpoint:
-    """A model with its parameters and what prepares its inputs.
+    """A model with its parameters and the tokenizer or image processor that prepares its inputs.
 
     Example:
       >>> import wsr
       >>> wsr.load("tiny")
-      Checkpoint tiny: architecture tiny, 0.00983 million parameters
-        hidden 32, at most 64 tokens, PreTrainedTokenizerFast
+      Checkpoint tiny: architecture tiny, 0.00726 million parameters
+        hidden 16, at most 64 tokens, with its tokenizer
     """
 
     model: Model
     params: Params
-    """Float32, a plain nested dict."""
+    """The encoder's parameters: a plain nested dict of float32 arrays."""
     processor: Any
-    """The Hugging Face fast tokenizer; for a model of images the ``wsr.data.image_processor.ImageProcessor``."""
+    """The Hugging Face fast tokenizer; for a model of images, a ``wsr.data.image_processor.ImageProcessor``."""
     name: str = ""
-    """What ``load`` was asked for: a registered name, a folder or a hub name."""
+    """The name or path given to ``load``."""
 
     def __repr__(self) -> str:
         size = sum(leaf.size for leaf in _leaves(self.params)) / 1e6
-        inputs = f"{self.model.max_length} {'tokens' if self.model.reads == 'text' else 'patches'}"
+        unit, processor = ("tokens", "tokenizer") if self.model.reads == "text" else ("patches", "image processor")
         return (
             f"Checkpoint {self.name or 'without a name'}: architecture {self.model.name}, "
             f"{size:.3g} million parameters\n"
-            f"  hidden {self.model.hidden}, at most {inputs}, {type(self.processor).__name__}"
+            f"  hidden {self.model.hidden}, at most {self.model.max_length} {unit}, with its {processor}"
         )
 
     def with_params(self, params: Params) -> "Checkpoint":
-        """Returns a checkpoint of the same architecture and tokenizer with other parameters, for example a merge."""
+        """Returns a checkpoint of the same architecture and tokenizer with ``params``, for example merged ones."""
         return replace(self, params=params, name="")
 
 

@@ -51,7 +51,7 @@ EXAMPLE: Mapping[str, Any] = {
 
 @dataclass(frozen=True)
 class ModernBertConfig:
-    """The numbers that shape ModernBERT, under their Hugging Face names."""
+    """The hyperparameters of ModernBERT, under their Hugging Face names."""
 
     vocab_size: int
     hidden_size: int
@@ -69,7 +69,7 @@ class ModernBertConfig:
     layer_types: tuple[str, ...]
     rope_parameters: Mapping[str, Any]
     local_attention: int
-    """Tokens in the window of a local layer: half before, half behind."""
+    """Width of a local layer's attention window, in tokens: half before and half after a token."""
     embedding_dropout: float
     mlp_bias: bool
     mlp_dropout: float
@@ -77,7 +77,7 @@ class ModernBertConfig:
 
     @classmethod
     def from_mapping(cls, config: Mapping[str, Any]) -> "ModernBertConfig":
-        """Checks ``config`` and returns it typed; raises ``WsrError`` naming every bad key."""
+        """Returns ``config`` as this dataclass; raises ``WsrError`` naming each missing, unknown or invalid key."""
         typed = configs.read(cls, config, "modernbert")
         sizes = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
         positive = (*sizes, "max_position_embeddings", "local_attention")
@@ -96,14 +96,14 @@ class ModernBertConfig:
         return typed
 
     def frequencies(self, kind: str) -> tuple[float, ...]:
-        """Returns the turns of the rotary positions of one kind of layers."""
+        """Returns the angle steps, in radians, of the rotary positions in ``kind`` layers (``GLOBAL`` or ``LOCAL``)."""
         parameters = self.rope_parameters.get(kind)
         width = self.hidden_size // self.num_attention_heads
         return frequencies(f"modernbert {kind}", parameters if isinstance(parameters, Mapping) else {}, width)
 
 
 def modernbert(config: Mapping[str, Any]) -> Model:
-    """Returns the ModernBERT encoder of ``config`` (see ``ModernBertConfig``)."""
+    """Returns the ModernBERT encoder that ``config`` describes (see ``ModernBertConfig``)."""
     typed = ModernBertConfig.from_mapping(config)
     return from_nnx(
         lambda rngs: ModernBert(typed, rngs),
@@ -115,7 +115,7 @@ def modernbert(config: Mapping[str, Any]) -> Model:
 
 
 class ModernBert(nnx.Module):
-    """Tokens, their norm, layers, a last norm, pooling."""
+    """ModernBERT: normalised token embeddings, pre-norm layers, a final norm and pooling."""
 
     def __init__(self, config: ModernBertConfig, rngs: nnx.Rngs):
         hidden = config.hidden_size
@@ -134,7 +134,7 @@ class ModernBert(nnx.Module):
     def hidden_states(
         self, batch: Mapping[str, Array], rngs: nnx.Rngs | None = None
     ) -> Float[Array, "rows length hidden"]:
-        """Returns the normalised output of the last layer for every token."""
+        """Returns the hidden states after the final normalisation."""
         embedded = self.token(batch["token_ids"])
         own = same_text(batch["text_ids"])
         masks = {GLOBAL: own, LOCAL: own & near(batch["positions"], self.furthest)}
@@ -145,12 +145,12 @@ class ModernBert(nnx.Module):
 
 
 class Layer(nnx.Module):
-    """Self-attention and a gated feed-forward network, each after its norm and beside its residual."""
+    """Self-attention and a gated feed-forward network, each normalised before (pre-norm) and added to its input."""
 
     def __init__(self, config: ModernBertConfig, number: int, rngs: nnx.Rngs):
         hidden, wide, spread = config.hidden_size, config.intermediate_size, config.initializer_range
         self.heads, self.normalised = config.num_attention_heads, number > 0
-        if self.normalised:  # the first attention follows the norm of the tokens
+        if self.normalised:  # the first attention follows the embeddings' norm and has none
             self.attention_norm = layer_norm(hidden, rngs, epsilon=config.norm_eps, bias=config.norm_bias)
         self.query_key_value = dense(hidden, 3 * hidden, rngs, spread=spread, bias=config.attention_bias)
         self.attention_output = dense(hidden, hidden, rngs, spread=spread, bias=config.attention_bias)
@@ -185,7 +185,7 @@ class Layer(nnx.Module):
 
 
 def modules(config: Mapping[str, Any]) -> Iterator[Module]:
-    """Yields where ModernBERT's modules are in ``transformers`` and here, and their kinds."""
+    """Yields the name in ``transformers``, the path here and the kind of each of ModernBERT's modules."""
     norm = "norm" if config["norm_bias"] else "scale"
     attention = "dense" if config["attention_bias"] else "matrix"
     feed_forward = "dense" if config["mlp_bias"] else "matrix"
@@ -210,18 +210,18 @@ COUNTERPART = Counterpart(
     taken=tuple(name for name in ModernBertConfig.__dataclass_fields__ if name != "pooling"),
     modules=modules,
     dropped=r"(head|decoder|classifier)\..+",
-    # Of files older than transformers 5.
+    # Names in files older than transformers 5.
     only={"position_embedding_type": "absolute"},
     harmless=frozenset(
         (
             *("classifier_activation", "classifier_bias", "classifier_pooling", "decoder_bias", "tie_word_embeddings"),
             *("deterministic_flash_attn", "repad_logits_with_grad", "sparse_pred_ignore_index", "sparse_prediction"),
-            # What became layer_types, rope_parameters and norm_eps.
+            # The predecessors of layer_types, rope_parameters and norm_eps.
             *("global_attn_every_n_layers", "global_rope_theta", "local_rope_theta", "layer_norm_eps"),
             "initializer_cutoff_factor",
         )
     ),
-    # As in the published checkpoints, whose classifier_pooling it is.
+    # The classifier_pooling of the published checkpoints.
     pooling="mean",
 )
 """ModernBERT in ``transformers``."""

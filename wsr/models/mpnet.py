@@ -1,4 +1,4 @@
-"""MPNet: BERT's layers with a bias of attention by distance, the same in all (Song et al. 2020, arXiv 2004.09297)."""
+"""MPNet: BERT's layers with one attention bias by distance for all layers (Song et al. 2020, arXiv 2004.09297)."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -26,14 +26,14 @@ EXAMPLE: Mapping[str, Any] = {
 }
 """A config small enough for a test."""
 
-# Constants of the original, whatever its config says.
+# Constants of the original code, which ignores the config here.
 FIRST_POSITION = 2
 BUCKETS = 32
 FURTHEST = 128
 
 
 def mpnet(config: Mapping[str, Any]) -> Model:
-    """Returns the MPNet encoder of ``config`` (see ``MPNetConfig``)."""
+    """Returns the MPNet encoder that ``config`` describes (see ``MPNetConfig``)."""
     typed = MPNetConfig.from_mapping(config)
     return from_nnx(
         lambda rngs: MPNet(typed, rngs),
@@ -46,12 +46,12 @@ def mpnet(config: Mapping[str, Any]) -> Model:
 
 @dataclass(frozen=True)
 class MPNetConfig(EncoderConfig):
-    """An encoder's, and the rows of the table of distances."""
+    """``EncoderConfig``, plus the number of rows in the table of distances."""
 
     relative_attention_num_buckets: int
 
     def check(self) -> None:
-        """Raises ``WsrError`` where the numbers make no encoder."""
+        """Raises ``WsrError`` if a value is out of range or contradicts another."""
         super().check()
         configs.require("encoder", self, relative_attention_num_buckets=BUCKETS)
 
@@ -67,13 +67,13 @@ class MPNet(Bert):
         self.distance = table(rows, heads, rngs, spread=config.initializer_range)
 
     def embed(self, batch: Mapping[str, Array], rngs: nnx.Rngs | None) -> Float[Array, "rows length features"]:
-        """Returns the embeddings of the tokens."""
+        """Returns the embeddings of the tokens, whose positions count from 2."""
         return self.embeddings(batch["token_ids"], batch["positions"] + FIRST_POSITION, batch["token_types"], rngs)
 
     def transform(
         self, hidden: Float[Array, "tokens features"], batch: Mapping[str, Array], rngs: nnx.Rngs | None
     ) -> Float[Array, "tokens hidden"]:
-        """Returns what the layers make of the embeddings."""
+        """Applies the layers to the embeddings and returns the hidden states of the last one."""
         mask = same_text(batch["text_ids"])
         by_distance = self.distance(t5_buckets(distances(mask.shape[-1]), BUCKETS, FURTHEST))
         bias = of_distance(by_distance, batch["positions"]).transpose(0, 3, 1, 2)
@@ -83,7 +83,7 @@ class MPNet(Bert):
 
 
 def modules(config: Mapping[str, Any]) -> Iterator[Module]:
-    """Yields where MPNet's modules are in ``transformers`` and here, and their kinds."""
+    """Yields the name in ``transformers``, the path here and the kind of each of MPNet's modules."""
     yield "embeddings.word_embeddings", "embeddings/token", "embedding"
     yield "embeddings.position_embeddings", "embeddings/position", "embedding"
     yield "embeddings.LayerNorm", "embeddings/norm", "norm"

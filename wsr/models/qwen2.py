@@ -1,4 +1,4 @@
-"""Qwen2: Llama with biases of queries, keys and values."""
+"""Qwen2: Llama with biases on queries, keys and values."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -13,17 +13,17 @@ EXAMPLE: Mapping[str, Any] = COMMON_EXAMPLE
 
 
 def qwen2(config: Mapping[str, Any]) -> Model:
-    """Returns the Qwen2 decoder of ``config`` (see ``DecoderConfig``)."""
+    """Returns the Qwen2 decoder that ``config`` describes (see ``DecoderConfig``)."""
     return decoder("qwen2", Qwen2Config.from_mapping("qwen2", config))
 
 
 @dataclass(frozen=True)
 class Qwen2Config(DecoderConfig):
-    """What is common to all, and nothing more."""
+    """The common fields of Llama-like decoders."""
 
     @property
     def switches(self) -> Switches:
-        """Biases of queries, keys and values, always."""
+        """Biases on queries, keys and values."""
         return Switches(self.hidden_size // self.num_attention_heads, query_key_value_bias=True)
 
 
@@ -34,7 +34,7 @@ COUNTERPART = replace(
     language_model_class="Qwen2ForCausalLM",
     taken=taken(Qwen2Config),
     modules=lambda config: modules(Qwen2Config.from_mapping("qwen2", config)),
-    # Layers with a sliding window are refused by name: use_sliding_window, sliding_window, layer_types.
+    # Import refuses sliding windows, since use_sliding_window, sliding_window and layer_types are not in ``taken``.
     harmless=frozenset(("pad_token_id", "max_window_layers")),
 )
 """Qwen2 in ``transformers``."""

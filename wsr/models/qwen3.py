@@ -1,4 +1,4 @@
-"""Qwen3: Llama with norms of queries and keys."""
+"""Qwen3: Llama with normalised queries and keys."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -13,20 +13,20 @@ EXAMPLE: Mapping[str, Any] = {**COMMON_EXAMPLE, "head_dim": 8, "attention_bias":
 
 
 def qwen3(config: Mapping[str, Any]) -> Model:
-    """Returns the Qwen3 decoder of ``config`` (see ``Qwen3Config``)."""
+    """Returns the Qwen3 decoder that ``config`` describes (see ``Qwen3Config``)."""
     return decoder("qwen3", Qwen3Config.from_mapping("qwen3", config))
 
 
 @dataclass(frozen=True)
 class Qwen3Config(DecoderConfig):
-    """Heads of any width, and biases of attention."""
+    """``DecoderConfig``, plus the width of a head and the switch for attention biases."""
 
     head_dim: int
     attention_bias: bool
 
     @property
     def switches(self) -> Switches:
-        """Norms of queries and keys, always."""
+        """Normalised queries and keys; biases on attention as ``attention_bias`` says."""
         return Switches(self.head_dim, self.attention_bias, self.attention_bias, query_key_norm=True)
 
 

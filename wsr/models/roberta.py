@@ -1,4 +1,4 @@
-"""RoBERTa: BERT's layers with another count of positions and no token types."""
+"""RoBERTa: BERT's layers without token types; positions count from ``pad_token_id + 1``."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -25,7 +25,7 @@ EXAMPLE: Mapping[str, Any] = {
 
 
 def roberta(config: Mapping[str, Any]) -> Model:
-    """Returns the RoBERTa encoder of ``config`` (see ``BertConfig``)."""
+    """Returns the RoBERTa encoder that ``config`` describes (see ``BertConfig``)."""
     typed = BertConfig.from_mapping(config)
     return from_nnx(
         lambda rngs: Roberta(typed, rngs),
@@ -37,22 +37,22 @@ def roberta(config: Mapping[str, Any]) -> Model:
 
 
 class Roberta(Bert):
-    """Counts positions from ``pad_token_id + 1`` and gives every token the type 0."""
+    """BERT with positions that count from ``pad_token_id + 1`` and with type 0 for every token."""
 
     def __init__(self, config: BertConfig, rngs: nnx.Rngs):
         super().__init__(config, rngs)
         self.first_position = _first_position(config)
 
     def embed(self, batch: Mapping[str, Array], rngs: nnx.Rngs | None) -> Float[Array, "rows length features"]:
-        """Returns the embeddings of the tokens."""
+        """Returns the embeddings of the tokens, with RoBERTa's positions and token types."""
         positions = batch["positions"] + self.first_position
         return self.embeddings(batch["token_ids"], positions, jnp.zeros_like(batch["token_types"]), rngs)
 
 
 def _first_position(config: BertConfig) -> int:
-    # The position table keeps the row of the padding token, as the original's does.
+    # Like the original, the table of positions keeps the padding token's row.
     return config.pad_token_id + 1
 
 
 COUNTERPART = replace(BERT_COUNTERPART, model_type="roberta", model_class="RobertaModel", prefix="roberta.")
-"""RoBERTa in ``transformers``: BERT's names."""
+"""RoBERTa in ``transformers``, with BERT's tensor names."""

@@ -1,4 +1,4 @@
-"""The encoder of T5 in Flax NNX: relative positions, root-mean-square norms before each part, no biases."""
+"""The encoder of T5 in Flax NNX: relative positions, pre-norm layers with root-mean-square norms, no biases."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from wsr.models.layers.relative_positions import distances, of_distance, t5_buck
 from wsr.models.model import Model
 
 PRETRAINED_LENGTH = 512
-"""Tokens of a text in T5's pretraining; the architecture has no limit of its own."""
+"""Length of the texts in T5's pretraining, in tokens; the architecture itself has no limit."""
 
 EXAMPLE: Mapping[str, Any] = {
     "vocab_size": 40,
@@ -41,7 +41,7 @@ EXAMPLE: Mapping[str, Any] = {
 
 @dataclass(frozen=True)
 class T5Config:
-    """The numbers that shape T5's encoder, under their Hugging Face names."""
+    """The hyperparameters of T5's encoder, under their Hugging Face names."""
 
     vocab_size: int
     d_model: int
@@ -59,11 +59,11 @@ class T5Config:
 
     @classmethod
     def from_mapping(cls, config: Mapping[str, Any]) -> "T5Config":
-        """Checks ``config`` and returns it typed; raises ``WsrError`` naming every bad key."""
+        """Returns ``config`` as this dataclass; raises ``WsrError`` naming each missing, unknown or invalid key."""
         typed = configs.read(cls, config, "t5")
         positive = ("vocab_size", "d_model", "d_kv", "d_ff", "num_layers", "num_heads")
         configs.require("t5", typed, **dict.fromkeys(positive, 1), pooling=POOLINGS)
-        # Fewer have no bucket of several distances.
+        # With fewer than 4, no bucket is left for exact distances.
         configs.require("t5", typed, relative_attention_num_buckets=4)
         configs.require("t5", typed, relative_attention_max_distance=typed.relative_attention_num_buckets // 4 + 1)
         configs.require("t5", typed, feed_forward_proj=(*ACTIVATIONS, *(f"gated-{name}" for name in ACTIVATIONS)))
@@ -77,13 +77,13 @@ class T5Config:
 
     @property
     def activation(self) -> str:
-        """Name of the feed-forward network's activation; the gated GELU is the one by tanh."""
+        """Name of the feed-forward network's activation; gated GELU is the tanh approximation."""
         name = self.feed_forward_proj.removeprefix("gated-")
         return "gelu_new" if self.feed_forward_proj == "gated-gelu" else name
 
 
 def t5(config: Mapping[str, Any]) -> Model:
-    """Returns the T5 encoder of ``config`` (see ``T5Config``)."""
+    """Returns the T5 encoder that ``config`` describes (see ``T5Config``)."""
     typed = T5Config.from_mapping(config)
     return from_nnx(
         lambda rngs: T5(typed, rngs),
@@ -95,7 +95,7 @@ def t5(config: Mapping[str, Any]) -> Model:
 
 
 class T5(nnx.Module):
-    """Tokens, layers that share one bias by distance, a last norm, pooling."""
+    """T5's encoder: token embeddings, layers that share one attention bias by distance, a final norm and pooling."""
 
     def __init__(self, config: T5Config, rngs: nnx.Rngs):
         factor, hidden = config.initializer_factor, config.d_model
@@ -114,7 +114,7 @@ class T5(nnx.Module):
     def hidden_states(
         self, batch: Mapping[str, Array], rngs: nnx.Rngs | None = None
     ) -> Float[Array, "rows length hidden"]:
-        """Returns the normalised output of the last layer for every token."""
+        """Returns the hidden states after the final normalisation."""
         embedded = self.token(batch["token_ids"])
         mask = same_text(batch["text_ids"])
         by_distance = self.distance(t5_buckets(distances(mask.shape[-1]), self.buckets, self.furthest))
@@ -126,7 +126,7 @@ class T5(nnx.Module):
 
 
 class Layer(nnx.Module):
-    """Self-attention and a feed-forward network, each after its norm and beside its residual."""
+    """Self-attention and a feed-forward network, each normalised before (pre-norm) and added to its input."""
 
     def __init__(self, config: T5Config, rngs: nnx.Rngs):
         factor, hidden, inner = config.initializer_factor, config.d_model, config.num_heads * config.d_kv
@@ -174,7 +174,7 @@ class Layer(nnx.Module):
 
 
 def modules(config: Mapping[str, Any]) -> Iterator[Module]:
-    """Yields where the modules of T5's encoder are in ``transformers`` and here, and their kinds."""
+    """Yields the name in ``transformers``, the path here and the kind of each module of T5's encoder."""
     gated = T5Config.from_mapping(config).gated
     first = "encoder.block.0.layer.0.SelfAttention.relative_attention_bias"
     yield "shared", "token", "embedding"
@@ -197,7 +197,7 @@ COUNTERPART = Counterpart(
     prefix="transformer.",
     taken=tuple(name for name in T5Config.__dataclass_fields__ if name != "pooling"),
     modules=modules,
-    # The encoder's own name for the shared table is an alias.
+    # The encoder's name for the shared token embedding is an alias.
     dropped=r"decoder\..+|encoder\.embed_tokens\.weight|(lm_head|classification_head|classifier|qa_outputs)\..+",
     only={"is_encoder_decoder": False},
     harmless=frozenset(
@@ -208,5 +208,5 @@ COUNTERPART = Counterpart(
     ),
     pooling="mean",
 )
-"""T5's encoder in ``transformers``. ``AutoModel`` makes an encoder-decoder of an export, whose decoder is random:
-``T5EncoderModel`` or ``AutoModelForTextEncoding`` load it."""
+"""T5's encoder in ``transformers``. Load an export with ``T5EncoderModel`` or ``AutoModelForTextEncoding``:
+``AutoModel`` would add a decoder with random parameters."""

@@ -1,4 +1,4 @@
-"""A public architecture for trying things out and for tests: a BERT of two layers, nothing to download."""
+"""``tiny``, a BERT of two layers for trying things out and for tests; there is nothing to download."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -30,25 +30,28 @@ EXAMPLE: Mapping[str, Any] = {
     "layer_norm_eps": 1e-12,
     "hidden_dropout_prob": 0.0,
     "attention_probs_dropout_prob": 0.0,
-    # Wider than BERT's 0.02, so that so narrow a network tells texts apart before any training.
+    # Wider than BERT's 0.02, so that such a narrow network tells texts apart before any training.
     "initializer_range": 0.2,
     "pooling": "mean",
 }
 
 
 def tiny(config: Mapping[str, Any]) -> Model:
-    """Returns the model; a BERT under a name of its own."""
+    """Returns the BERT encoder that ``config`` describes, under the name "tiny"."""
     return replace(bert(config), name="tiny")
 
 
 def checkpoint() -> Checkpoint:
-    """Returns ``tiny`` with the same random parameters everywhere, and its tokenizer of single characters."""
+    """Returns the checkpoint "tiny": random parameters, the same on every machine, and a tokenizer of characters."""
     model = tiny(EXAMPLE)
     return Checkpoint(model, drawn(model, EXAMPLE["initializer_range"]), tokenizer())
 
 
 def drawn(model: Model, spread: float) -> Params:
-    """Returns parameters drawn from N(0, spread) by NumPy: the same bits on every device, and nothing to compile."""
+    """Returns parameters drawn by NumPy from a normal distribution with standard deviation ``spread``.
+
+    They have the same bits on every device, and nothing is compiled. Biases are 0 and scales are 1.
+    """
     shapes = jax.eval_shape(model.init, jax.random.key(0))
     random = generator(0, model.name)
 

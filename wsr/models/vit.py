@@ -1,4 +1,4 @@
-"""The vision transformer (Dosovitskiy et al. 2021) in Flax NNX: nothing about it is text."""
+"""The vision transformer (Dosovitskiy et al. 2021) in Flax NNX."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -18,7 +18,7 @@ from wsr.models.layers.dense import dense, layer_norm, table
 from wsr.models.model import Model
 
 POOLINGS = ("cls", "mean")
-"""``cls`` is the class token, ``mean`` the mean of the patches without it (He et al. 2022, the global pool of MAE)."""
+"""``cls`` takes the class token, ``mean`` the mean of the patches (global pooling in MAE, He et al. 2022)."""
 
 EXAMPLE: Mapping[str, Any] = {
     "hidden_size": 16,
@@ -61,7 +61,7 @@ class ViTConfig:
 
     @classmethod
     def from_mapping(cls, config: Mapping[str, Any]) -> "ViTConfig":
-        """Checks ``config`` and returns it typed; raises ``WsrError`` naming every bad key."""
+        """Returns ``config`` as this dataclass; raises ``WsrError`` naming each missing, unknown or invalid key."""
         typed = configs.read(cls, config, "vit")
         sizes = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
         positive = (*sizes, "image_size", "patch_size", "num_channels")
@@ -73,12 +73,12 @@ class ViTConfig:
 
     @property
     def tokens(self) -> int:
-        """Patches of an image, and the class token."""
+        """Number of patches of an image, plus one for the class token."""
         return (self.image_size // self.patch_size) ** 2 + 1
 
 
 def vit(config: Mapping[str, Any]) -> Model:
-    """Returns the vision transformer of ``config`` (see ``ViTConfig``)."""
+    """Returns the vision transformer that ``config`` describes (see ``ViTConfig``)."""
     typed = ViTConfig.from_mapping(config)
     return from_nnx(
         lambda rngs: ViT(typed, rngs),
@@ -91,7 +91,7 @@ def vit(config: Mapping[str, Any]) -> Model:
 
 
 class ViT(nnx.Module):
-    """Patches and a class token, layers, a last normalisation, pooling. No pooler and no head."""
+    """ViT: patches and a class token, pre-norm layers, a final norm and pooling, without a pooler or a head."""
 
     def __init__(self, config: ViTConfig, rngs: nnx.Rngs):
         self.config = config
@@ -124,9 +124,9 @@ class ViT(nnx.Module):
 
 
 class Patches(nnx.Module):
-    """A linear map of each patch: the convolution whose stride is its width, written as one product.
+    """A linear map of each patch, with ``kernel [patch, patch, channels, hidden]`` and ``bias [hidden]``.
 
-    ``kernel [patch, patch, channels, hidden]`` and ``bias [hidden]``.
+    It equals a convolution whose stride is its width, written as one matrix product.
     """
 
     def __init__(self, config: ViTConfig, rngs: nnx.Rngs):
@@ -147,7 +147,7 @@ class Patches(nnx.Module):
 
 
 class Block(nnx.Module):
-    """Self-attention, then a feed-forward network; both normalised before (pre-norm)."""
+    """Self-attention and a feed-forward network, each normalised before (pre-norm) and added to its input."""
 
     def __init__(self, config: ViTConfig, rngs: nnx.Rngs):
         hidden, wide, spread = config.hidden_size, config.intermediate_size, config.initializer_range
@@ -179,7 +179,7 @@ class Block(nnx.Module):
 
 
 def modules(config: Mapping[str, Any]) -> Iterator[Module]:
-    """Yields where the modules are in files of ``transformers`` and here, and their kinds."""
+    """Yields the name in files of ``transformers``, the path here and the kind of each of ViT's modules."""
     yield "embeddings.cls_token", "class_token", "table"
     yield "embeddings.position_embeddings", "position", "table"
     yield "embeddings.patch_embeddings.projection", "patches", "conv"
@@ -203,9 +203,9 @@ COUNTERPART = Counterpart(
     taken=tuple(name for name in ViTConfig.__dataclass_fields__ if name != "pooling"),
     modules=modules,
     dropped=r"pooler\.dense\.(weight|bias)|embeddings\.mask_token|(classifier|decoder)\..+",
-    # About the pooler, and about the decoder of masked images.
+    # These concern the pooler and the decoder of masked images.
     harmless=frozenset(("encoder_stride", "pooler_act", "pooler_output_size")),
-    # The names in memory of version 5; its files keep those of version 4.
+    # Tensor names in the modules of transformers 5, whose files keep the names of version 4.
     aliases=(
         (r"^layers\.", "encoder.layer."),
         (r"\.attention\.q_proj\.", ".attention.attention.query."),

@@ -1,4 +1,4 @@
-"""XLM-RoBERTa: RoBERTa under another name, with a vocabulary of a hundred languages."""
+"""XLM-RoBERTa: RoBERTa's architecture with a vocabulary of a hundred languages."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -14,9 +14,9 @@ EXAMPLE: Mapping[str, Any] = ROBERTA_EXAMPLE
 
 
 def xlm_roberta(config: Mapping[str, Any]) -> Model:
-    """Returns the XLM-RoBERTa encoder of ``config`` (see ``BertConfig``)."""
+    """Returns the XLM-RoBERTa encoder that ``config`` describes (see ``BertConfig``)."""
     return replace(roberta(config), name="xlm_roberta")
 
 
 COUNTERPART = replace(ROBERTA_COUNTERPART, model_type="xlm-roberta", model_class="XLMRobertaModel")
-"""XLM-RoBERTa in ``transformers``; the prefix is RoBERTa's."""
+"""XLM-RoBERTa in ``transformers``, with RoBERTa's prefix."""

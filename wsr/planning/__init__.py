@@ -1,1 +1,1 @@
-"""What a population would take before any of it is run: operations, bytes, memory, hours, machines."""
+"""Estimates what a population would take before anything runs: operations, bytes, memory, hours and machines."""

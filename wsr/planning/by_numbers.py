@@ -1,4 +1,4 @@
-"""What a population of one's own would take on a machine, from a handful of numbers."""
+"""Estimates from a handful of numbers what a population would take on a machine."""
 
 from wsr.errors import WsrError
 from wsr.planning.cost import Estimate, Workload
@@ -23,32 +23,37 @@ def plan(
     within_hours: float = 24.0,
     price: float | None = None,
 ) -> list[str]:
-    """Returns lines that say what training and evaluation would take: operations, memory, disk, hours, machines.
+    """Returns lines that say what training and evaluation would take: operations, memory, disk, hours and machines.
 
     Args:
-      length: mean tokens of a text.
-      base: a checkpoint whose config is at hand; or
-      parameters: how many parameters a model has.
-      members: models to fine-tune.
-      texts: texts that a member is fine-tuned on.
-      epochs: passes over them.
-      batch_size: texts of a step.
-      points: points to evaluate.
-      texts_a_point: texts of the probe and test split together.
-      hardware: a machine by name, see ``wsr.planning.hardware``; "here" measures this one.
-      within_hours: when all of the work has to be done.
-      price: of a chip for an hour, in any currency.
+      length: mean length of a text, in tokens.
+      base: a checkpoint whose config is known: a published name, a registered name or a folder. Give this or
+        ``parameters``.
+      parameters: number of parameters of a model, if there is no ``base``.
+      members: number of models to fine-tune.
+      texts: number of texts that each member is fine-tuned on.
+      epochs: number of passes over them.
+      batch_size: texts in a training step.
+      points: number of points to evaluate.
+      texts_a_point: texts in the probe and test splits together.
+      hardware: name of a machine, for example "v5e-8" or "h100-2", see ``wsr.planning.hardware``; "here" measures this
+        one.
+      within_hours: time in which all of the work must be done, in hours; it determines the number of machines.
+      price: price of one chip for an hour, in any currency; None: no cost.
 
     Raises:
-      WsrError: neither or both of ``base`` and ``parameters``, or an unknown machine.
+      WsrError: neither or both of ``base`` and ``parameters`` are given, or the machine or the base is unknown.
 
     Example:
       >>> import wsr
-      >>> wsr.plan(members=280, texts=2000, epochs=10, length=64, parameters=125e6, hardware="v5e-8")[0][:27]
-      'machine:              v5e-8'
+      >>> lines = wsr.plan(members=280, texts=2000, epochs=10, length=64, parameters=125e6, hardware="v5e-8")
+      >>> print("\\n".join(line for line in lines if line.startswith(("encoder", "tokens", "disk"))))
+      encoder:              125.0 million parameters, 125.0 million in matrix products
+      tokens:               3.58e+08 trained on, 0 encoded
+      disk:                 130.9 GiB for 280 members and their base; similarity reads them once
     """
     if bool(base) == bool(parameters):
-        raise WsrError("plan: give either a base or a number of parameters")
+        raise WsrError("plan: give either a base or a number of parameters, not both or neither")
     workload = Workload(
         members=members,
         trained_texts=members * texts * epochs,

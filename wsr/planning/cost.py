@@ -1,4 +1,4 @@
-"""The one cost model: from counts, shapes and a machine to operations, bytes, hours and machines. No measuring here."""
+"""The cost model: computes operations, bytes, hours and machines from counts, shapes and a machine's rates."""
 
 import math
 from dataclasses import dataclass
@@ -9,40 +9,42 @@ from wsr.planning.hardware import Hardware
 
 @dataclass(frozen=True)
 class Workload:
-    """What is to be done."""
+    """Counts of the work to do."""
 
     members: int
-    """Models to fine-tune."""
+    """Number of models to fine-tune."""
     trained_texts: float
-    """Texts that all members together read while they are trained, each as often as it is read."""
+    """Number of texts that all members together read in training; a text counts once for each pass over it."""
     length: float
-    """Tokens of a text."""
+    """Mean length of a text, in tokens."""
     points: int = 0
-    """Points to evaluate exactly."""
+    """Number of points to evaluate exactly."""
     scored_texts: float = 0.0
-    """Texts that all points together encode."""
+    """Number of texts that all points together encode."""
     checked_texts: float = 0.0
-    """Texts that are encoded for early stopping."""
+    """Number of texts that early stopping encodes."""
 
 
 @dataclass(frozen=True)
 class Shares:
-    """Of a machine's rate of matrix products, what the work reaches, counting operations on real tokens only."""
+    """Fractions of a machine's matrix-product rate that the work reaches, counting operations on real tokens only."""
 
     training: float
     evaluation: float
     how: str
+    """Where the fractions come from."""
 
 
 MEASURED = Shares(0.48, 0.85, "measured with MiniLM on two cores: benchmarks/results/cpu/{finetuning,evaluation}.json")
 ASSUMED = Shares(0.40, 0.40, "assumed: not measured on this kind of machine")
 READ_BYTES_A_SECOND = 1.0e9
-"""Similarity from disk on two cores, page cache empty: benchmarks/results/cpu/similarity.json."""
+"""Rate at which similarity reads members from disk, measured on two cores with an empty page cache:
+benchmarks/results/cpu/similarity.json."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a workload takes."""
+    """The operations, bytes, hours and machines that a workload takes."""
 
     workload: Workload
     encoder: Encoder
@@ -50,64 +52,64 @@ class Estimate:
 
     @property
     def shares(self) -> Shares:
-        """Measured on CPUs; assumed elsewhere."""
+        """The fractions of the machine's rate: measured for CPUs, assumed for other chips."""
         return MEASURED if self.hardware.chip.platform == "cpu" else ASSUMED
 
     @property
     def training_tokens(self) -> float:
-        """Tokens that members are trained on, each as often as it is read."""
+        """Number of tokens that members are trained on; a token counts once for each pass over it."""
         return self.workload.trained_texts * self.workload.length
 
     @property
     def encoded_tokens(self) -> float:
-        """Tokens that points, and checks of members, only encode."""
+        """Number of tokens that evaluation and early stopping encode."""
         return (self.workload.scored_texts + self.workload.checked_texts) * self.workload.length
 
     @property
     def training_operations(self) -> float:
-        """Floating-point operations of the training steps."""
+        """Number of floating-point operations of the training steps."""
         return self.encoder.training_operations(self.workload.trained_texts, self.workload.length)
 
     @property
     def encoding_operations(self) -> float:
-        """Floating-point operations of the forward passes."""
+        """Number of floating-point operations of evaluation and early stopping."""
         work = self.workload
         return self.encoder.operations(work.scored_texts + work.checked_texts, work.length)
 
     @property
     def training_hours(self) -> float:
-        """Hours of one machine."""
+        """Hours of training on one machine."""
         return self.training_operations / (self.shares.training * self.hardware.flops) / 3600
 
     @property
     def encoding_hours(self) -> float:
-        """Hours of one machine."""
+        """Hours of evaluation and early stopping on one machine."""
         return self.encoding_operations / (self.shares.evaluation * self.hardware.flops) / 3600
 
     @property
     def member_bytes(self) -> float:
-        """A member on disk, float32."""
+        """Bytes of a member on disk, in float32."""
         return 4 * self.encoder.parameters
 
     @property
     def disk_bytes(self) -> float:
-        """The members and their base."""
+        """Bytes of the members and their base on disk."""
         return (self.workload.members + 1) * self.member_bytes
 
     @property
     def similarity_hours(self) -> float:
-        """One pass over all members."""
+        """Hours of one pass over all members, which similarity needs."""
         return self.workload.members * self.member_bytes / READ_BYTES_A_SECOND / 3600
 
     @property
     def hours(self) -> float:
-        """Hours of one machine for all of it."""
+        """Hours of all of the work on one machine."""
         return self.training_hours + self.encoding_hours + self.similarity_hours
 
     def machines(self, within_hours: float) -> int:
-        """How many such machines do it within so many hours; members and points are dealt out whole.
+        """Returns the number of machines that finish within ``within_hours``, or the largest that still helps.
 
-        More machines than there is work for would wait; the slowest share is then one member long.
+        A member or a point runs on one machine: further machines would have nothing to do.
         """
         wanted = max(1, math.ceil(self.hours / within_hours))
         return min(wanted, max(self.workload.members, self.workload.points, 1))

@@ -1,4 +1,4 @@
-"""An encoder as a plan sees it: shapes, and no weights."""
+"""The shapes of an encoder, without its weights, for a plan."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,36 +20,52 @@ _LAYERS = ("num_hidden_layers", "n_layers", "n_layer", "num_layers")
 
 @dataclass(frozen=True, eq=False)
 class Encoder:
-    """What its operations and bytes follow from."""
+    """The sizes of an encoder, which determine its operations and bytes."""
 
     parameters: float
+    """Number of parameters."""
     matrix_parameters: float
-    """Of those, entries of the matrices that every token is multiplied by: no embedding, no bias, no norm."""
+    """Number of parameters in matrices that every token is multiplied by: without embeddings, biases and norms."""
     layers: int = 0
+    """Number of layers; 0: unknown."""
     hidden: int = 0
+    """Number of features; 0: unknown."""
     model: Model | None = None
+    """The architecture; None: unknown."""
     params: Params | None = None
-    """Zeros of the parameters' shapes, which take no memory; None where only their number is known."""
+    """Zeros of the parameters' shapes, which take no memory; None: only the number of parameters is known."""
 
     def operations(self, texts: float, length: float) -> float:
-        """Operations of a forward pass over ``texts`` of ``length`` tokens: ``2 N`` a token, and attention.
+        """Returns the number of operations of a forward pass over ``texts`` texts of ``length`` tokens.
 
-        ``2 N D`` as Kaplan et al. 2020 (arXiv 2001.08361, table 1) and Hoffmann et al. 2022 (arXiv 2203.15556, appendix
-        F) have it, N without embeddings; a token's query is multiplied with ``length`` keys and as many values:
-        ``4 * layers * length * hidden``.
+        A token takes ``2 N`` operations in matrix products, where ``N`` is ``matrix_parameters`` (Kaplan et al. 2020,
+        arXiv 2001.08361, table 1; Hoffmann et al. 2022, arXiv 2203.15556, appendix F), and
+        ``4 * layers * length * hidden`` in attention, whose queries meet ``length`` keys and values in every layer.
         """
         return texts * length * (2 * self.matrix_parameters + 4 * self.layers * length * self.hidden)
 
     def training_operations(self, texts: float, length: float) -> float:
-        """Operations of as many steps as read ``texts``: the gradient takes twice the forward pass; ``6 N D``."""
+        """Returns the number of operations of training on ``texts`` texts: three times those of the forward pass.
+
+        The backward pass takes twice as many as the forward pass, hence the ``6 N`` a token in the literature.
+        """
         return 3 * self.operations(texts, length)
 
 
 def find_encoder(base: str) -> Encoder:
-    """Returns the encoder of a checkpoint from its config: a published one, a registered name or a folder.
+    """Returns the encoder of a checkpoint from its config, without a download.
+
+    Args:
+      base: a published name in ``wsr.planning.published``, a registered name, or a folder with a config.json.
 
     Raises:
-      WsrError: where no config is at hand.
+      WsrError: the config of ``base`` is not known.
+
+    Example:
+      >>> from wsr.planning.encoder import find_encoder
+      >>> encoder = find_encoder("roberta-base")
+      >>> f"{encoder.parameters / 1e6:.0f} million parameters, {encoder.layers} layers"
+      '124 million parameters, 12 layers'
     """
     if base in CONFIGS:
         return _of(models.build(*CONFIGS[base]))
@@ -61,11 +77,11 @@ def find_encoder(base: str) -> Encoder:
         optional = dict.fromkeys(present.present, True) if present else {}
         return _of(models.build(name, {**config, **optional, "pooling": "mean"}))
     known = ", ".join([*CONFIGS, *registry.checkpoints()])
-    raise WsrError(f"--base={base}: no config of it is at hand; a folder with config.json, or one of {known}")
+    raise WsrError(f"--base={base}: its config is not known; give a folder with config.json, or one of {known}")
 
 
 def by_number(parameters: float) -> Encoder:
-    """Returns an encoder of which only the number of parameters is known: all are taken to be multiplied by."""
+    """Returns an encoder from its number of parameters, as if all of them were in matrices."""
     return Encoder(parameters, parameters)
 
 
@@ -75,6 +91,6 @@ def _of(model: Model) -> Encoder:
     leaves = flatten(params)
     layers = next((model.config[name] for name in _LAYERS if name in model.config), 0)
     matrices = sum(leaf.size for path, leaf in leaves.items() if path.rsplit("/", 1)[-1] == "kernel")
-    # ALBERT's layers are the same ones again.
+    # ALBERT applies the same layer several times.
     times = layers if model.name == "albert" else 1
     return Encoder(sum(leaf.size for leaf in leaves.values()), times * matrices, layers, model.hidden, model, params)

@@ -1,4 +1,4 @@
-"""Machines as data: what their makers publish of them, and the machine this runs on, measured."""
+"""Machines: the rates that their makers publish, and the measured rates of the machine that this runs on."""
 
 import re
 from collections.abc import Mapping
@@ -9,33 +9,36 @@ from wsr.errors import WsrError, nearest_names
 
 @dataclass(frozen=True)
 class Chip:
-    """One accelerator, or the cores of a CPU together."""
+    """One accelerator, or all cores of a CPU together."""
 
     platform: str
-    """As ``jax.Device.platform`` has it: tpu, gpu or cpu."""
+    """Platform as in ``jax.Device.platform``: "tpu", "gpu" or "cpu"."""
     float32_flops: float
-    """Operations a second of float32 matrix products, at JAX's default precision; see ``float32_runs_in``."""
+    """Rate of float32 matrix products at JAX's default precision, in operations per second; see ``float32_runs_in``."""
     bfloat16_flops: float
+    """Rate of bfloat16 matrix products, in operations per second."""
     memory_bytes: float
     bandwidth: float
-    """Bytes a second between the chip and its memory; 0: not known."""
+    """Rate between the chip and its memory, in bytes per second; 0: unknown."""
     source: str
+    """Where the rates come from."""
     float32_runs_in: str = "float32"
-    """What a float32 product is computed in at JAX's default precision."""
+    """Precision in which JAX computes a float32 product by default."""
     per_name: int = 1
-    """What the number in a machine's name counts, to one chip: 2 where it counts cores of which a chip has two."""
+    """How many units of the number in a machine's name make one chip: 2 if it counts cores and a chip has two."""
     chips_a_host: int = 1
+    """Number of chips in a host."""
     host_cores: int = 0
-    """Of a full host; 0: not known."""
+    """Number of CPU cores of a full host; 0: unknown."""
 
     def memory_stats(self) -> Mapping[str, int]:
-        """As a ``jax.Device`` answers, so that ``wsr.runtime.devices.memory_budget`` serves chips that are not here."""
+        """Returns what a ``jax.Device`` returns, for ``wsr.runtime.devices.memory_budget``."""
         return {"bytes_limit": int(self.memory_bytes)}
 
 
 @dataclass(frozen=True)
 class Hardware:
-    """A machine: so many chips of one kind."""
+    """A machine: a number of chips of one kind."""
 
     name: str
     chip: Chip
@@ -43,12 +46,12 @@ class Hardware:
 
     @property
     def flops(self) -> float:
-        """Operations a second of float32 matrix products on all chips."""
+        """Rate of float32 matrix products on all chips together, in operations per second."""
         return self.chips * self.chip.float32_flops
 
     @property
     def hosts(self) -> int:
-        """Hosts that the chips sit in."""
+        """Number of hosts that hold the chips."""
         return -(-self.chips // self.chip.chips_a_host)
 
 
@@ -61,26 +64,35 @@ CHIPS: Mapping[str, Chip] = {
     "v5e": Chip("tpu", 197e12, 197e12, 16e9, 0.819e12, _TPU.format("v5e"), _BF16, 1, 8, 224),
     "v5p": Chip("tpu", 459e12, 459e12, 95e9, 2.765e12, _TPU.format("v5p"), _BF16, 2, 4, 208),
     "v6e": Chip("tpu", 918e12, 918e12, 32e9, 1.64e12, _TPU.format("v6e"), _BF16, 1, 8, 180),
-    # Dense rates: the data sheets' larger ones count products with zeros left out.
+    # Dense rates; the larger rates in the data sheets are for sparse matrices.
     "h100": Chip("gpu", 494e12, 989e12, 80e9, 3.35e12, "the peak of NVIDIA's data sheet of the H100 SXM", _TF32, 1, 8),
     "a100": Chip(
         "gpu", 156e12, 312e12, 80e9, 2.039e12, "the peak of NVIDIA's data sheet of the A100 80GB SXM", _TF32, 1, 8
     ),
     "l4": Chip("gpu", 60e12, 121e12, 24e9, 0.3e12, "the peak of NVIDIA's data sheet of the L4", _TF32, 1, 8),
-    # A core: half of what two cores reached together; memory is assumed.
+    # One core: half the rate that two cores reached together; the memory is assumed.
     "epyc": Chip("cpu", 103.7e9, 103.7e9, 8 * 2**30, 0, "measured, benchmarks/results/cpu/evaluation.json"),
 }
-"""By the name that begins a machine's name. Prices are not here: they change, and none was at hand with its date."""
+"""Chips by the first part of a machine's name. There are no prices, because they change."""
 
 HERE = "here"
 _ALIASES = {"v5litepod": "v5e"}
 
 
 def find(name: str) -> Hardware:
-    """Returns a machine by name: ``v5e-8``, ``v4-8`` (eight cores, so four chips), ``h100-2``, ``epyc-16``, ``here``.
+    """Returns a machine by its name.
+
+    Args:
+      name: for example ``v5e-8``, ``v4-8`` (eight cores, which are four chips), ``h100-2`` or ``epyc-16``; ``here``
+        measures this machine.
 
     Raises:
-      WsrError: with the nearest names.
+      WsrError: the name is unknown; the message lists the nearest names.
+
+    Example:
+      >>> from wsr.planning.hardware import find
+      >>> find("v4-8").chips, find("h100-2").chips
+      (4, 2)
     """
     if name == HERE:
         return _here()
@@ -92,7 +104,9 @@ def find(name: str) -> Hardware:
     chip = CHIPS[kind]
     number = int(match[2] or chip.per_name)
     if number % chip.per_name:
-        raise WsrError(f"--hardware={name}: the number counts cores, {chip.per_name} a chip; {kind}-8 has four chips")
+        raise WsrError(
+            f"--hardware={name}: the number counts cores, of which a chip has {chip.per_name}; {kind}-8 has four chips"
+        )
     if chip.platform != "cpu":
         return Hardware(name, chip, number // chip.per_name)
     # A CPU is one device with all its cores.
@@ -129,7 +143,7 @@ def _here() -> Hardware:
 
 
 def _matmul_rate(dtype: str) -> float:
-    """Operations a second of a square product, the best of three."""
+    """Returns the rate of a product of square matrices, in operations per second, the best of three."""
     import time
 
     import jax

@@ -1,4 +1,4 @@
-"""Memory of a chip that is not here, by the predictions that runs themselves go by; nothing is computed."""
+"""Predicts the memory of any chip that a run needs, with the same functions that size a run; nothing is computed."""
 
 from dataclasses import dataclass
 
@@ -17,26 +17,29 @@ from wsr.training.memory import member_bytes, shared_bytes
 
 @dataclass(frozen=True)
 class Memory:
-    """Predicted bytes on one chip."""
+    """Predicted memory on one chip."""
 
     needed: float
+    """Bytes that the work takes."""
     budget: float
+    """Bytes that the chip offers."""
 
     @property
     def fits(self) -> bool:
-        """Whether it is within the budget."""
+        """Whether the work is within the budget."""
         return self.needed <= self.budget
 
 
 def training_memory(encoder: Encoder, chip: Chip, recipe: Recipe, length: float) -> tuple[Memory, int]:
-    """Returns what one member in training needs on a chip, and how many are trained together; see
-    ``wsr.training.memory``.
+    """Returns the memory that training one member takes on a chip, and how many members are trained together.
+
+    See ``wsr.training.memory``.
 
     Args:
-      encoder: with shapes.
-      chip: where it would run.
-      recipe: batch size, dropout and mode count.
-      length: tokens of each text.
+      encoder: an encoder with ``model`` and ``params``.
+      chip: the chip that training would run on.
+      recipe: how members are trained; batch size, dropout and mode matter.
+      length: length of each text, in tokens.
     """
     assert encoder.model is not None
     assert encoder.params is not None
@@ -48,9 +51,15 @@ def training_memory(encoder: Encoder, chip: Chip, recipe: Recipe, length: float)
 
 
 def evaluation_memory(encoder: Encoder, chip: Chip, texts: int, length: float) -> Memory:
-    """Returns what evaluating one point over ``texts`` needs on a chip; see ``wsr.runtime.devices.lay_out``.
+    """Returns the memory that evaluating one point takes on a chip; see ``wsr.runtime.devices.lay_out``.
 
-    The program is compiled for the device that is here, whose buffers another kind need not have.
+    The program is compiled for this machine's device; on a chip of another kind its buffers may differ.
+
+    Args:
+      encoder: an encoder with ``model`` and ``params``.
+      chip: the chip that evaluation would run on.
+      texts: number of texts to encode.
+      length: length of each text, in tokens.
     """
     assert encoder.model is not None
     assert encoder.params is not None
@@ -64,7 +73,7 @@ def evaluation_memory(encoder: Encoder, chip: Chip, texts: int, length: float) -
 
 
 def _texts(texts: int, length: float) -> Dataset:
-    """A dataset whose fine-tuning split has texts of one length."""
+    """Returns a dataset whose fine-tuning split has texts of one length."""
     tokens = max(1, round(length))
     ids = np.zeros(texts * tokens, np.int32)
     offsets = np.arange(texts + 1, dtype=np.int64) * tokens

@@ -1,4 +1,4 @@
-"""What is published of datasets and checkpoints, for plans made without a download."""
+"""Published sizes of datasets and configs of checkpoints, for plans without a download."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,7 +8,7 @@ from wsr.data.splits import dealt
 from wsr.errors import WsrError
 
 ROWS: Mapping[str, tuple[int, int, int]] = {
-    # Rows of train, validation and test as ``wsr.data.table`` reads them, 0: the source brings none. Written down from
+    # Rows of train, validation and test as ``wsr.data.table`` reads them; 0: the source has no such split. Written from
     # memory of the datasets' cards and not checked against them: good enough for hours, not for a table.
     "cola": (8_551, 0, 1_043),
     "mrpc": (3_668, 0, 408),
@@ -73,17 +73,25 @@ CONFIGS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "bert-large-uncased": ("bert", {**_BERT, **_LARGE, "vocab_size": 30522}),
     "minilm": ("bert", {**_BERT, **_MINILM, "vocab_size": 30522, "pooling": "mean"}),
 }
-"""Architecture and config of checkpoints, as their config.json has them."""
+"""Architecture and config of checkpoints, by name, as in their config.json."""
 
 
 def split_sizes(name: str) -> dict[str, int]:
-    """Returns the texts of each split of a dataset that is used whole, if no text in it comes twice.
+    """Returns the number of texts in each split of a dataset that is used whole, assuming that no text occurs twice.
+
+    Args:
+      name: the dataset.
 
     Raises:
-      WsrError: where nothing is published here.
+      WsrError: the dataset's size is not listed in ``ROWS``.
+
+    Example:
+      >>> from wsr.planning.published import split_sizes
+      >>> sum(split_sizes("rte").values())
+      2767
     """
     if name not in ROWS:
-        raise WsrError(f"how many texts {name} has is not known here; plan by numbers: --members --texts --points ...")
+        raise WsrError(f"the number of texts in {name} is not known; plan by numbers: --members --texts --points ...")
     rows = dict(zip(("train", "validation", "test"), ROWS[name], strict=True))
     brought = {role: rows[role] for role in ("validation", "test") if rows[role]}
     return dealt(rows["train"], [split for split in SPLITS if split not in brought]) | brought

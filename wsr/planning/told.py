@@ -1,4 +1,4 @@
-"""An estimate as lines that a person reads, with everything it assumes."""
+"""Writes an estimate as lines of text, with everything that it assumes."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from wsr.planning.memory import Memory, evaluation_memory, training_memory
 from wsr.training.job import Recipe
 from wsr.training.memory import COPIES
 
-_MOST_TEXTS = 20_000  # that a prediction of memory packs
+_MOST_TEXTS = 20_000  # packed for a prediction of memory, at most
 
 
 def told(
@@ -19,15 +19,15 @@ def told(
     within_hours: float = 24.0,
     price: float | None = None,
 ) -> list[str]:
-    """Returns the lines of an estimate.
+    """Returns an estimate as lines of text.
 
     Args:
-      estimate: the workload, the encoder, the machine.
-      recipe: how members are trained; for memory.
-      point_texts: that one point encodes, for memory; 0: no points.
-      notes: what the workload assumes.
-      within_hours: when all of it is to be done.
-      price: of a chip for an hour, in any currency; None: no cost is told.
+      estimate: the workload, the encoder and the machine.
+      recipe: how members are trained, which determines the memory of training.
+      point_texts: number of texts that one point encodes, which determines the memory of evaluation; 0: no points.
+      notes: the workload's assumptions.
+      within_hours: time in which all of the work must be done, in hours.
+      price: price of one chip for an hour, in any currency; None: no cost.
     """
     work, hardware, encoder = estimate.workload, estimate.hardware, estimate.encoder
     machines = estimate.machines(within_hours)

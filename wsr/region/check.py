@@ -1,4 +1,4 @@
-"""What is found about one model of a population: flags, the regions it lies in, its nearest members."""
+"""The result of checking one model against a population: flags, the regions it lies in, its nearest members."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,35 +10,44 @@ from wsr.region.outliers import Flag, flags
 from wsr.region.standing import Population, Standing, standings
 
 NEAREST = 5
+"""Number of nearest members that a check reports."""
 
 
 @dataclass(frozen=True)
 class Checked:
-    """What was found about one model."""
+    """The result of checking one model against a population. Lengths and distances are in the units of the weights."""
 
     name: str
+    """Name of the model."""
     dataset: str
+    """Dataset the model was fine-tuned on; empty if unknown."""
     length: float
-    """Of its task vector."""
+    """Length of its task vector."""
     usual_length: float
-    """The median of the others'; NaN where there are none."""
+    """Median length of the other members' task vectors; NaN if there are no others."""
     flags: tuple[Flag, ...]
+    """Reasons to leave the model out of an average; empty for most models."""
     standings: tuple[Standing, ...]
+    """Where the model lies with respect to each region, the nearest region first."""
     nearest: Mapping[str, float]
-    """The members with the largest cosines."""
+    """Cosine with each of the ``NEAREST`` most similar members, by name."""
 
     def own(self, level: str = "dataset") -> Standing | None:
-        """Where it lies with respect to the region of its own dataset, if there are others of it."""
+        """Returns the model's standing in the region of its own dataset, or None if no other member has that dataset.
+
+        Args:
+          level: ``"dataset"`` or ``"family"``.
+        """
         found = [one for one in self.standings if one.level == level and one.region == self.dataset]
         return found[0] if found else None
 
     @property
     def of_a_region(self) -> list[Standing]:
-        """The regions that it is inside or on the rim of."""
+        """The standings in which the model is inside the region or on its rim."""
         return [one for one in self.standings if one.verdict in ("inside", "on the rim")]
 
     def to_json(self) -> dict:
-        """Everything, as JSON: what is not known or not finite is null."""
+        """Returns the result as JSON values; unknown or non-finite numbers are null."""
         return {
             "name": self.name,
             "dataset": self.dataset or None,
@@ -68,9 +77,17 @@ class Checked:
 
 
 def check_candidate(population: Population, candidate: int, doubtful: Sequence[int] = ()) -> Checked:
-    """Holds one member of the population to the others.
+    """Checks one member of a population against the others.
 
-    Members that are flagged themselves, and those in ``doubtful``, take no part in the regions.
+    Flagged members and those in ``doubtful`` do not count as part of any region.
+
+    Args:
+      population: the members, the candidate among them.
+      candidate: the candidate's index in the population.
+      doubtful: indices of further members to leave out of the regions.
+
+    Returns:
+      The candidate's flags, standings and nearest members.
     """
     flagged = flags(population)
     sound = [k for k in range(len(population)) if k != candidate and not flagged[k] and k not in doubtful]

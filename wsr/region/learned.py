@@ -1,4 +1,4 @@
-"""Which members learned their dataset, and the region that they span."""
+"""Which members learned their dataset, and the region of those that did."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,27 +12,41 @@ from wsr.store import MemberRecord, Store
 
 
 def learned(record: MemberRecord) -> bool:
-    """Whether a member did better than chance: two standard errors above the most frequent class of its test split.
+    """Returns whether a member scored better than chance on its own test split.
 
-    A member that did not learn has a short task vector in no particular direction and belongs to no region. One without
-    scores, which others trained, cannot be judged by them and counts as a member; ``wsr check`` looks at its weights.
+    The test score must exceed the score of always predicting the most frequent class by two standard errors. A member
+    that did not learn has a short task vector in no particular direction and belongs to no region. Members without
+    recorded scores (imported models) count as learned; ``wsr.check`` judges those by their weights.
+
+    Args:
+      record: the member's record in its store.
     """
     if not record.metrics:
         return True
     chance, texts = record.metrics["chance"], record.metrics["test_texts"]
-    # Of a share the standard error is that of coin tosses; of a correlation, whose chance is 0, it is 1 / sqrt(texts).
+    # Standard error: binomial for a share; 1 / sqrt(texts) for a correlation, whose chance level is 0.
     spread = np.sqrt(chance * (1 - chance)) if chance > 0 else 1.0
     return bool(record.metrics["test_score"] > chance + 2 * spread / np.sqrt(texts))
 
 
 def open_region(path: str | Path) -> Region:
-    """Returns the region of a store's members that learned their dataset; prints which were left out.
+    """Opens a store and returns the region of the members that learned their dataset; prints the names of the others.
 
     Args:
       path: the store, a folder or a URL.
 
     Raises:
-      WsrError: there is no store at ``path``, or none of its members learned.
+      WsrError: if there is no store at ``path``, or none of its members learned.
+
+    Example:
+      >>> import tempfile, wsr
+      >>> folder, base = tempfile.mkdtemp(), wsr.load("tiny")
+      >>> fine_tuned = base.with_params(wsr.made_up_region(1).members[0].load())
+      >>> wsr.export(fine_tuned, folder + "/theirs")
+      >>> store = wsr.Store.create_for(folder + "/store", base)
+      >>> record = wsr.import_(folder + "/theirs", store)
+      >>> wsr.open(folder + "/store").names
+      ('theirs',)
     """
     return learned_region(Store.open(path))
 
@@ -40,15 +54,15 @@ def open_region(path: str | Path) -> Region:
 def learned_region(
     store: Store, records: Sequence[MemberRecord] | None = None, *, model: Model | None = None
 ) -> Region:
-    """Returns the region of the members that learned their dataset; prints which were left out.
+    """Returns the region of the members that learned their dataset; prints the names of the others.
 
     Args:
-      store: the population.
-      records: its members that may belong to the region; None: all of them.
-      model: see ``Region.from_store``.
+      store: the store of the population.
+      records: the members to choose from; None: all members of the store.
+      model: the store's architecture if it is built already, see ``Region.from_store``.
 
     Raises:
-      WsrError: none of the members learned.
+      WsrError: if none of the members learned.
     """
     records = store.records() if records is None else records
     names = [record.name for record in records if learned(record)]
@@ -57,7 +71,7 @@ def learned_region(
         print(f"left out, not better than chance: {', '.join(out)}", flush=True)
     if records and not names:
         raise WsrError(
-            f"{store.path}: none of {len(records)} members did better than chance; there is no region: train longer or "
-            "with more texts"
+            f"{store.path}: none of {len(records)} members did better than chance, so there is no region; train for "
+            "more steps or on more texts"
         )
     return Region.from_store(store, model, names=names)

@@ -1,4 +1,4 @@
-"""The members of a store as rows: what made each of them, and how well it learned."""
+"""The members of a store as rows: how each was made, and how well it learned."""
 
 from pathlib import Path
 from typing import Any
@@ -9,10 +9,13 @@ from wsr.store import MemberRecord, Store
 
 
 def ls(path: str | Path) -> list[dict[str, Any]]:
-    """Returns a row for each member of the store at ``path``.
+    """Returns one row per member of a store: how it was made, its score, its size on disk.
+
+    Args:
+      path: the store, a folder or a URL.
 
     Raises:
-      WsrError: there is no store at ``path``, or a member is damaged; see ``wsr.verify``.
+      WsrError: if there is no store at ``path``, or a member is damaged (see ``wsr.verify``).
 
     Example:
       >>> import tempfile, wsr
@@ -27,7 +30,7 @@ def ls(path: str | Path) -> list[dict[str, Any]]:
 
 
 def listed(store: Store) -> tuple[list[dict[str, Any]], list[str]]:
-    """Returns the rows of the members that can be read, and what is wrong with the others."""
+    """Returns one row per readable member of a store, and one error message per damaged member."""
     rows, damaged = [], []
     for name in store.names():
         try:
@@ -55,6 +58,6 @@ def listed(store: Store) -> tuple[list[dict[str, Any]], list[str]]:
 
 
 def _made_on(record: MemberRecord) -> str:
-    if "source" in record.hyperparameters:  # others trained it
+    if "source" in record.hyperparameters:  # an imported model
         return str(record.hyperparameters.get("source"))
     return f"{record.device_kind}, {record.threads} threads, jaxlib {record.jaxlib}, group of {record.group_size}"

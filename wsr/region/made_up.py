@@ -1,4 +1,4 @@
-"""A region in memory for examples and tests: it needs no download and no training."""
+"""A region in memory for examples and tests; it needs no download and no training."""
 
 import jax
 import numpy as np
@@ -10,12 +10,12 @@ from wsr.types import AnyArray
 
 
 def made_up_region(members: int = 3, *, checkpoint: Checkpoint | None = None, seed: int = 0) -> Region:
-    """Returns a region of members that lie near a checkpoint in random directions.
+    """Returns a region whose members lie near a checkpoint in random directions.
 
     Args:
-      members: how many.
-      checkpoint: what they lie near; None: the ``tiny`` checkpoint.
-      seed: draws the directions.
+      members: number of members.
+      checkpoint: the base; None: the ``tiny`` checkpoint.
+      seed: seed of the random directions.
 
     Example:
       >>> import wsr

@@ -1,4 +1,4 @@
-"""Members that should not enter an average, and why: told from the Gram matrix, before anything is merged."""
+"""Members to leave out of an average, and why; computed from the Gram matrix of the task vectors before any merge."""
 
 from dataclasses import dataclass
 
@@ -9,35 +9,54 @@ from wsr.geometry.gram import cosine, norms
 from wsr.region.standing import UNKNOWN, Population
 
 FURTHEST_Z = 3.5
-"""Robust z-score from which a length is out of the ordinary; Iglewicz and Hoaglin, How to detect outliers, 1993."""
+"""Lengths with a larger robust z-score are outliers (Iglewicz and Hoaglin, How to detect outliers, 1993)."""
 LEAST_SPREAD = np.log(1.25)
-"""Lengths of one recipe hardly differ: a member counts as out of the ordinary from 2.2 times the median on."""
+"""Least standard deviation of log-lengths. Models of one recipe have nearly equal lengths; with this floor a member is
+an outlier only beyond 2.2 times the median length."""
 FEWEST_OTHERS = 3
+"""Members besides the candidate needed to judge its length."""
 UNMOVED = 1e-3
-"""Of the median length: a shorter member is the base."""
+"""A task vector shorter than this share of the median length counts as zero: the member is the base."""
 APART = 0.25
-"""Of the usual cosine of two members of one dataset: a member that is less like its own belongs elsewhere."""
+"""A member is apart if its largest cosine with its own dataset's members is below this share of the usual cosine."""
 TWIN = 1e-3
-"""Of their length: members nearer to one another are one model twice."""
+"""Two members closer than this share of their length are the same model."""
 
 
 @dataclass(frozen=True)
 class Flag:
-    """Why a member should be left out."""
+    """A reason to leave a member out of an average."""
 
     kind: str
-    """long, short, unmoved, apart, alone or twin."""
+    """``long``, ``short``, ``unmoved``, ``apart``, ``alone`` or ``twin``; see ``flags``."""
     told: str
+    """The reason in one sentence, with the numbers behind it."""
 
 
 def flags(population: Population) -> list[tuple[Flag, ...]]:
-    """Returns what speaks against each member, nothing for most.
+    """Returns the reasons to leave each member out of an average, at most one each of length, similarity and identity.
 
-    long, short  the length of its task vector is far from the others' (a learning rate too high, a broken run; too low)
-    unmoved      it is the base
-    apart        it has nothing in common with the other members of its own dataset
-    alone        it has no others of its dataset, and is as orthogonal to everyone as a random direction would be
-    twin         it is the same model as one before it, which an average would count twice
+    - ``long``, ``short``: the length of its task vector is far from the others' (learning rate too high or too low,
+      broken run).
+    - ``unmoved``: its weights equal the base.
+    - ``apart``: it is not similar to the other members of its own dataset.
+    - ``alone``: no other member has its dataset, and it is as orthogonal to every member as a random direction.
+    - ``twin``: it is the same model as an earlier member, so an average would count that model twice.
+
+    Args:
+      population: the members and their Gram matrix.
+
+    Returns:
+      One tuple per member, empty for most.
+
+    Example:
+      >>> import wsr
+      >>> from wsr.region.outliers import flags
+      >>> from wsr.region.standing import Population
+      >>> base, other = wsr.load("tiny"), wsr.made_up_region(1).members[0].load()
+      >>> region = wsr.from_params(base.model, base.params, {"mine": other, "copy": other})
+      >>> [[flag.kind for flag in reasons] for reasons in flags(Population.of(region))]
+      [[], ['twin']]
     """
     return [
         tuple(flag for look in (_length, _apart, _twin) if (flag := look(population, member)))
@@ -46,10 +65,15 @@ def flags(population: Population) -> list[tuple[Flag, ...]]:
 
 
 def length_z(lengths: Float[np.ndarray, " members"], member: int) -> float:
-    """Returns how far a member's length is from the others', in robust standard deviations of its logarithm."""
+    """Returns the robust z-score of a member's log-length among the others.
+
+    Args:
+      lengths: length of each task vector, in the units of the weights.
+      member: index of the member.
+    """
     others = np.log(np.delete(lengths, member))
     middle = np.median(others)
-    spread = 1.4826 * np.median(np.abs(others - middle))  # of a normal law the standard deviation
+    spread = 1.4826 * np.median(np.abs(others - middle))  # the standard deviation, for a normal distribution
     return float((np.log(lengths[member]) - middle) / max(spread, LEAST_SPREAD))
 
 
@@ -58,7 +82,7 @@ def _length(population: Population, member: int) -> Flag | None:
     others = np.delete(lengths, member)
     usual = float(np.median(others)) if len(others) else 0.0
     if lengths[member] <= UNMOVED * usual or lengths[member] == 0:
-        return Flag("unmoved", "it is the base: its task vector has next to no length")
+        return Flag("unmoved", "its weights equal the base: the length of its task vector is nearly zero")
     moved = lengths > UNMOVED * usual
     if moved.sum() <= FEWEST_OTHERS:
         return None
@@ -67,8 +91,10 @@ def _length(population: Population, member: int) -> Flag | None:
         return None
     ratio = lengths[member] / np.median(lengths[moved])
     if z > 0:
-        return Flag("long", f"its task vector is {ratio:.3g} times as long as is usual here: a learning rate too high?")
-    return Flag("short", f"its task vector is {ratio:.2g} of the usual length: a learning rate too low, or few steps?")
+        return Flag(
+            "long", f"its task vector is {ratio:.3g} times as long as usual here: was the learning rate too high?"
+        )
+    return Flag("short", f"its task vector is {ratio:.2g} of the usual length: learning rate too low, or few steps?")
 
 
 def _apart(population: Population, member: int) -> Flag | None:
@@ -87,7 +113,7 @@ def _apart(population: Population, member: int) -> Flag | None:
         doubt = "; or the other is the odd one" if own.sum() == 1 else ""
         return Flag("apart", f"{told}, where {float(np.median(pairs)):.3f} is usual in one dataset{doubt}")
     nearest = float(np.abs(similarity[member, others]).max())
-    # Of two random directions the cosine has a standard deviation of one over the root of the dimension.
+    # The cosine of two random directions has a standard deviation of one over the root of the dimension.
     if not population.entries or nearest > 5 / np.sqrt(population.entries):
         return None
     return Flag("alone", f"its cosine with any other member is at most {nearest:.1e}, like that of a random direction")

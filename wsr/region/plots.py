@@ -8,7 +8,16 @@ from jaxtyping import Float
 
 
 def draw_map(positions: Float[np.ndarray, "members 2"], groups: Sequence[str], ax: Any = None) -> Any:
-    """Draws members as points of a plane without units, a colour for each group."""
+    """Draws members as points in the plane, one colour per group.
+
+    Args:
+      positions: coordinates without units, such as those of t-SNE.
+      groups: group of each member.
+      ax: matplotlib ``Axes`` to draw on; None: new ones.
+
+    Returns:
+      The ``Axes``.
+    """
     ax = ax if ax is not None else _new_axes()
     for group in dict.fromkeys(groups):
         own = [k for k, other in enumerate(groups) if other == group]
@@ -21,7 +30,19 @@ def draw_map(positions: Float[np.ndarray, "members 2"], groups: Sequence[str], a
 def draw_similarity(
     similarity: Float[np.ndarray, "members members"], names: Sequence[str], groups: Sequence[str], ax: Any = None
 ) -> Any:
-    """Draws the cosines of the members, ordered by group; the diagonal does not set the scale."""
+    """Draws the cosines between members as a heat map, ordered by group.
+
+    The colour scale ignores the diagonal.
+
+    Args:
+      similarity: cosines of the task vectors.
+      names: name of each member.
+      groups: group of each member.
+      ax: matplotlib ``Axes`` to draw on; None: new ones.
+
+    Returns:
+      The ``Axes``.
+    """
     ax = ax if ax is not None else _new_axes()
     order = sorted(range(len(names)), key=lambda k: (groups[k], names[k]))
     matrix = np.asarray(similarity, np.float64)[np.ix_(order, order)]

@@ -1,4 +1,4 @@
-"""A population in the plane: cosines, clusters, outliers and a place for each member."""
+"""A map of a population: cosines, clusters, outliers and a position in the plane for each member."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,22 +18,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class PopulationMap:
-    """Where the members of a region lie with respect to one another."""
+    """The cosines, clusters, outliers and positions of a region's members."""
 
     names: tuple[str, ...]
+    """Name of each member."""
     datasets: tuple[str, ...]
+    """Dataset of each member."""
     families: tuple[str, ...]
+    """Family of each member's dataset."""
     similarity: Float64[np.ndarray, "members members"]
     """Cosines of the task vectors."""
     positions: Float[np.ndarray, "members 2"]
-    """t-SNE of 1 - cosine: neighbours are meaningful, distances and axes are not."""
+    """t-SNE of 1 - cosine: neighbourhoods are meaningful, distances and axes are not."""
     clusters: Int[np.ndarray, " members"]
-    """Average linkage of 1 - cosine."""
+    """Cluster number of each member, by average linkage of 1 - cosine."""
     flags: tuple[tuple[Flag, ...], ...]
-    """Why a member should be left out; nothing for most."""
+    """Reasons to leave each member out of an average; empty for most members."""
 
     def to_frame(self) -> "pandas.DataFrame":
-        """One row a member: name, dataset, family, cluster, x, y, and what it is flagged for."""
+        """Returns a table with one row per member: name, dataset, family, cluster, x, y, and the kinds of its flags."""
         import pandas
 
         return pandas.DataFrame(
@@ -49,7 +52,14 @@ class PopulationMap:
         )
 
     def plot(self, ax: Any = None) -> Any:
-        """Draws the members, a colour for each dataset, on matplotlib ``Axes`` and returns them."""
+        """Draws the members in the plane, one colour per dataset.
+
+        Args:
+          ax: matplotlib ``Axes`` to draw on; None: new ones.
+
+        Returns:
+          The ``Axes``.
+        """
         from wsr.region.plots import draw_map
 
         return draw_map(self.positions, self.datasets, ax)
@@ -63,20 +73,21 @@ class PopulationMap:
 
 
 def map_region(region: Region, *, clusters: int | None = None, seed: int = 0) -> PopulationMap:
-    """Returns the map of a region's members.
+    """Returns the map of a region's members: cosines, clusters, outliers and positions in the plane.
 
     Args:
       region: the population.
-      clusters: how many to form; None: as many as the silhouette says, see ``wsr.statistics.cluster_count``.
-      seed: of t-SNE and of the test that there are clusters at all.
+      clusters: number of clusters; None: the number with the best silhouette, see ``wsr.statistics.cluster_count``.
+      seed: seed of t-SNE and of the test for the presence of clusters.
 
     Raises:
-      WsrError: fewer members than clusters, or no members.
+      WsrError: if the region has no members, or fewer members than ``clusters``.
 
     Example:
       >>> import wsr
-      >>> wsr.map(wsr.made_up_region(3), clusters=1).similarity.shape
-      (3, 3)
+      >>> population = wsr.map(wsr.made_up_region(3), clusters=1)
+      >>> population.similarity.shape, population.clusters.tolist()
+      ((3, 3), [0, 0, 0])
     """
     similarity = region.similarity()
     wanted = count_clusters(similarity, seed=seed).used if clusters is None else clusters

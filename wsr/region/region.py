@@ -1,4 +1,4 @@
-"""What a user holds: a population and its base; who is a member, where its centre is, how wide it is."""
+"""Region and Member: a population of models fine-tuned from one base, its centroid, its radius, its similarities."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,16 +26,29 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Member:
-    """A model of a population: its name, what it was trained on, and how to get at its weights."""
+    """One model of a population: its name, its dataset, and functions that read its weights.
+
+    Example:
+      >>> import wsr
+      >>> member = wsr.made_up_region(3).members[0]
+      >>> member.name, member.dataset
+      ('m0', 'made_up')
+      >>> sorted(member.load())
+      ['embeddings', 'layers']
+    """
 
     name: str
+    """Name, unique within its region."""
     dataset: str
+    """Dataset the model was fine-tuned on."""
     family: str
+    """Family of that dataset, such as ``nli``."""
     content_sha256: str
-    """Identifies the weights: two members of equal content are the same point."""
+    """Hash of the weights: members with the same hash are the same point."""
     load: Callable[[], Params]
+    """Returns the parameters of the encoder."""
     open_task_vector: Callable[[], OpenLeaf] | None = None
-    """Reads the task vector from disk in pieces; None where ``load`` hands over what is in memory."""
+    """Opens the task vector on disk to read it in pieces; None if the parameters are in memory."""
 
     def __repr__(self) -> str:
         return f"Member {self.name}: dataset {self.dataset}, family {self.family}\n  content {self.content_sha256[:12]}"
@@ -44,21 +57,29 @@ class Member:
 class Region:
     """A population of models fine-tuned from one base.
 
+    A point of the region is the model ``base + sum_k c_k (member_k - base)``; functions that evaluate or merge take its
+    coefficients ``c``, one per member, in the order of ``members``.
+
+    Args:
+      model: the architecture.
+      base: parameters of the checkpoint that all members were fine-tuned from.
+      members: the population; without members the region's only point is the base.
+      base_sha256: hash of the base.
+      store: the store that holds the members; it caches inner products of task vectors between processes.
+      gram: inner products of all task vectors if they are known already.
+
+    Raises:
+      WsrError: if two members have the same name.
+
     Example:
       >>> import wsr
       >>> region = wsr.made_up_region(3)
       >>> region.centroid().round(3).tolist()
       [0.333, 0.333, 0.333]
+      >>> region.similarity().shape
+      (3, 3)
       >>> region.where(lambda member: member.name != "m1").names
       ('m0', 'm2')
-
-    Args:
-      model: the architecture.
-      base: the checkpoint all members were fine-tuned from.
-      members: the population; a region may have no members (then its only point is the base).
-      base_sha256: identifies the base.
-      store: where the members come from; it keeps inner products of task vectors from one process to the next.
-      gram: inner products of all task vectors, if they are known already.
     """
 
     def __init__(
@@ -76,21 +97,23 @@ class Region:
         self.members = tuple(members)
         repeated = {name for name in self.names if self.names.count(name) > 1}
         if repeated:
-            raise WsrError(f"region: members named twice: {', '.join(sorted(repeated))}; names must be unique")
+            raise WsrError(
+                f"region: two members have the same name: {', '.join(sorted(repeated))}; names must be unique"
+            )
 
     @classmethod
     def from_store(
         cls, store: Store, model: Model | None = None, *, names: Sequence[str] | None = None, keep_gib: float = 4.0
     ) -> "Region":
-        """The population of a store, or those of its members that are named.
+        """Returns the region of a store's members, or of some of them.
 
-        Members are read when they are needed, and kept in memory if all of them fit into ``keep_gib``.
+        Members are read when they are first needed. If all of them fit into ``keep_gib`` of memory, they stay there.
 
         Args:
           store: the population on disk.
-          model: the store's architecture, where it was built before: programs compiled for it are then used again.
+          model: the store's architecture if it is built already, so that programs compiled for it are reused.
           names: the members to take; None: all of them.
-          keep_gib: memory for members.
+          keep_gib: memory for members, in GiB.
         """
         wanted = store.names() if names is None else names
         size_gib = len(wanted) * sum(leaf.nbytes for leaf in flatten(store.base()).values()) / 2**30
@@ -122,7 +145,8 @@ class Region:
         return self.to_frame()._repr_html_()
 
     def to_frame(self) -> "pandas.DataFrame":
-        """One row a member: name, dataset, family, and the first digits of the hash of its weights."""
+        """Returns a table with one row per member: name, dataset, family, and the first digits of the hash of its
+        weights."""
         import pandas
 
         return pandas.DataFrame(
@@ -136,24 +160,33 @@ class Region:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of the members, in order."""
+        """Name of each member."""
         return tuple(member.name for member in self.members)
 
     @property
     def datasets(self) -> tuple[str, ...]:
-        """The dataset of each member."""
+        """Dataset of each member."""
         return tuple(member.dataset for member in self.members)
 
     @property
     def families(self) -> tuple[str, ...]:
-        """The family of each member."""
+        """Family of each member's dataset."""
         return tuple(member.family for member in self.members)
 
     def __len__(self) -> int:
         return len(self.members)
 
     def where(self, condition: Callable[[Member], bool]) -> "Region":
-        """The members for which ``condition`` holds."""
+        """Returns the region of the members that satisfy a condition.
+
+        Args:
+          condition: takes a ``Member``, returns whether to keep it.
+
+        Example:
+          >>> import wsr
+          >>> wsr.made_up_region(3).where(lambda member: member.name in ("m0", "m2")).names
+          ('m0', 'm2')
+        """
         kept = [number for number, member in enumerate(self.members) if condition(member)]
         return Region(
             self.model,
@@ -165,42 +198,79 @@ class Region:
         )
 
     def emptied(self) -> "Region":
-        """The same base without members, to join others to."""
+        """Returns the region with the same base and no members."""
         return self.where(lambda member: False)
 
     def without_dataset(self, dataset: str) -> "Region":
-        """The members that never saw ``dataset``, or a dataset that shares texts with it.
+        """Returns the region of the members that were not trained on a dataset, nor on one that shares texts with it.
+
+        Args:
+          dataset: name of the dataset.
 
         Raises:
-          WsrError: no member is left.
+          WsrError: if no member is left.
         """
         seen = overlapping(dataset)
         left = self.where(lambda member: member.dataset not in seen)
         if not left.members:
-            raise WsrError(f"region: every one of its {len(self)} members was trained on {dataset}; nothing is left")
+            raise WsrError(
+                f"region: all {len(self)} members were trained on {dataset} or on a dataset that shares texts with it; "
+                "no member is left"
+            )
         return left
 
     def joined(self, extra: Iterable[Member]) -> "Region":
-        """This region with more members, for example random directions."""
-        return Region(self.model, self.base, (*self.members, *extra), base_sha256=self.base_sha256)
+        """Returns this region with more members, for example random directions.
+
+        Args:
+          extra: the members to append.
+        """
+        return self.with_members((*self.members, *extra))
+
+    def with_members(self, members: Iterable[Member]) -> "Region":
+        """Returns a region of the same base with other members.
+
+        Args:
+          members: all members of the new region.
+        """
+        return Region(self.model, self.base, members, base_sha256=self.base_sha256)
+
+    def with_model(self, model: Model) -> "Region":
+        """Returns the same base and members under another encoder of their parameters.
+
+        Args:
+          model: takes the place of the region's model.
+        """
+        return Region(model, self.base, self.members, base_sha256=self.base_sha256, store=self.store, gram=self._gram)
 
     def stacked(self) -> Params:
-        """All members' weights, leaves ``[members, ...]``."""
+        """Returns the parameters of all members, stacked in leaves of shape ``[members, ...]``."""
         if not self.members:
             return jax.tree.map(lambda leaf: np.zeros((0, *leaf.shape), np.float32), self.base)
         return stack([member.load() for member in self.members])
 
     def params(self, coefficients: Float[np.ndarray, " members"]) -> Params:
-        """The weights of one point; only members with a coefficient other than 0 are read, one after another."""
+        """Returns the parameters of one point; reads only members with a nonzero coefficient, one at a time.
+
+        Args:
+          coefficients: one per member.
+
+        Example:
+          >>> import numpy as np, wsr
+          >>> region = wsr.made_up_region(2)
+          >>> middle = region.params(np.array([0.5, 0.5]))
+          >>> sorted(middle) == sorted(region.base)
+          True
+        """
         used = np.flatnonzero(coefficients)
         members = (self.members[k].load() for k in used)
         return jax.tree.map(np.asarray, points.combine_one_by_one(self.base, members, coefficients[used]))
 
     @property
     def gram(self) -> Float64[np.ndarray, "members members"]:
-        """Inner products of all task vectors; cosines, distances and radii follow from it.
+        """Inner products of all task vectors, from which cosines, distances and radii follow.
 
-        Computed once. Only products that the store does not know yet are computed; they are then kept there.
+        Computed on first use. If the region has a store, known products are read from it and new ones are saved there.
         """
         if self._gram is None:
             self._gram = self._products()
@@ -218,38 +288,66 @@ class Region:
         return products
 
     def similarity(self) -> Float64[np.ndarray, "members members"]:
-        """Cosines between task vectors."""
+        """Returns the cosines between task vectors.
+
+        Example:
+          >>> import wsr
+          >>> similarity = wsr.made_up_region(2).similarity()
+          >>> bool(abs(similarity[0, 1]) < 0.05)  # random directions are nearly orthogonal
+          True
+        """
         return grams.cosine(self.gram)
 
     @property
     def leaf_sizes(self) -> dict[str, int]:
-        """How many entries each leaf of the encoder has, by path."""
+        """Number of entries of each leaf of the encoder, by path."""
         return {path: leaf.size for path, leaf in flatten(self.base).items()}
 
     def open_task_vectors(self) -> list[OpenLeaf]:
-        """Opens the task vector of each member, to be read in pieces by ``wsr.geometry.similarity``."""
+        """Opens each member's task vector to read it in pieces, see ``wsr.geometry.similarity``."""
         return [
             member.open_task_vector() if member.open_task_vector else in_memory(member.load(), self.base)
             for member in self.members
         ]
 
     def centroid(self) -> Float[np.ndarray, " members"]:
-        """Coefficients of the uniform average."""
+        """Returns the coefficients of the uniform average of all members.
+
+        Example:
+          >>> import wsr
+          >>> wsr.made_up_region(4).centroid().tolist()
+          [0.25, 0.25, 0.25, 0.25]
+        """
         return sampling.centroid(len(self))[0]
 
     def radius(self) -> float:
-        """Mean distance of the members from their centroid."""
+        """Returns the mean distance of the members from their centroid, in the units of the weights."""
         centre = self.centroid()
         return float(np.mean([grams.distance(self.gram, corner, centre) for corner in np.eye(len(self))]))
 
     def plot_map(self, ax: Any = None, *, seed: int = 0) -> Any:
-        """Draws the members in the plane (t-SNE of 1 - cosine) on matplotlib ``Axes`` and returns them."""
+        """Draws the members in the plane by t-SNE of 1 - cosine, one colour per dataset.
+
+        Args:
+          ax: matplotlib ``Axes`` to draw on; None: new ones.
+          seed: seed of t-SNE.
+
+        Returns:
+          The ``Axes``.
+        """
         from wsr.region.plots import draw_map
 
         return draw_map(tsne(self.similarity(), seed=seed), self.datasets, ax)
 
     def plot_similarity(self, ax: Any = None) -> Any:
-        """Draws the cosines between members on matplotlib ``Axes`` and returns them."""
+        """Draws the cosines between members as a heat map, ordered by dataset.
+
+        Args:
+          ax: matplotlib ``Axes`` to draw on; None: new ones.
+
+        Returns:
+          The ``Axes``.
+        """
         from wsr.region.plots import draw_similarity
 
         return draw_similarity(self.similarity(), self.names, self.datasets, ax)
@@ -263,13 +361,14 @@ def from_params(
     dataset: str = "unknown",
     family: str = "unknown",
 ) -> Region:
-    """Returns a region of models held in memory.
+    """Returns a region of models that are in memory.
 
     Args:
       model: the architecture.
-      base: the parameters that all models started from.
-      members: parameters by name.
-      dataset, family: what all of them were trained on.
+      base: parameters that all models were fine-tuned from.
+      members: parameters of each model, by name.
+      dataset: dataset that all models were fine-tuned on.
+      family: family of that dataset.
 
     Example:
       >>> import wsr

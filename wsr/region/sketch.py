@@ -1,16 +1,16 @@
-"""Sketches of task vectors: a few thousand numbers a model in place of millions, whose inner products are unbiased.
+"""Sketches of task vectors: a few thousand numbers per model that give unbiased estimates of inner products.
 
-An entry goes to one of ``size`` sums with a random sign, a count-sketch (Charikar, Chen, Farach-Colton 2002) or signed
-hashing (Weinberger et al. 2009, arXiv 0902.2206; as a sparse Johnson-Lindenstrauss transform: Kane, Nelson 2014). For
-sketches of x and y ``E <Sx, Sy> = <x, y>``, with a variance of at most about ``(|x|^2 |y|^2 + <x, y>^2) / size``,
-whatever x and y are.
+Each entry is added with a random sign to one of ``size`` sums. This is a count-sketch (Charikar, Chen, Farach-Colton
+2002), also known as signed hashing (Weinberger et al. 2009, arXiv 0902.2206) and as a sparse Johnson-Lindenstrauss
+transform (Kane, Nelson 2014). For sketches of any vectors x and y, ``E <Sx, Sy> = <x, y>`` with a variance of at most
+about ``(|x|^2 |y|^2 + <x, y>^2) / size``.
 
-Which sum and which sign depend on the entry's place in the flattened encoder (leaves sorted by path) and on the seed:
-all models of a base are sketched alike, each when it comes. A block of 2^18 entries is read, its signs are independent
-random bits, it is turned round by a random number of places, permuted, and folded onto itself. The permutation is
-random and the same for all blocks, so two entries of a block meet in a sum no more often than one time in ``size``; of
-two blocks exactly as often, for each is turned by its own number. No structure of the weights (columns of a matrix that
-move together) can line up with the sums.
+The sum and the sign depend only on the seed and on the entry's place in the flattened encoder (leaves sorted by path),
+so models of one base can be sketched at different times and compared. Entries are read in blocks of 2^18. Each block
+gets independent random signs and is rotated by a random number of places; one random permutation, the same for all
+blocks, is applied; the block is then folded onto itself. Two entries of one block meet in a sum with a probability of
+at most ``1 / size``; two entries of different blocks with exactly that, because each block has its own rotation.
+Structure in the weights (columns of a matrix that move together) cannot line up with the sums.
 """
 
 from collections.abc import Iterator, Mapping
@@ -29,20 +29,20 @@ from wsr.runtime.seeds import generator
 from wsr.store.sketch_file import SketchFile
 
 BLOCK = 2**18
-"""Entries that are read and folded at a time: they stay in the core's cache."""
+"""Entries read and folded at a time; a block fits into a core's cache."""
 
 
 def sketch(sizes: Mapping[str, int], member: OpenLeaf, size: int, *, seed: int = 0) -> Float32[np.ndarray, " size"]:
-    """Returns the sketch of one task vector, read in blocks: memory is that of a block.
+    """Returns the sketch of one task vector; memory holds one block of it at a time.
 
     Args:
-      sizes: how many entries each leaf has, by path.
-      member: the task vector; each leaf is read once, in order.
-      size: numbers of the sketch, a power of two of at most 2^18.
-      seed: sketches of one seed and size go together.
+      sizes: number of entries of each leaf, by path.
+      member: opens the task vector; each leaf is read once, from start to end.
+      size: length of the sketch, a power of two up to 2^18.
+      seed: only sketches with the same seed and size are comparable.
 
     Raises:
-      WsrError: for another size.
+      WsrError: if ``size`` is not a power of two up to 2^18.
     """
     _refuse_size(size)
     total = np.zeros(size, np.float64)
@@ -59,10 +59,14 @@ def sketch(sizes: Mapping[str, int], member: OpenLeaf, size: int, *, seed: int =
 
 
 def sketches(region: Region, file: SketchFile) -> Float32[np.ndarray, "members size"]:
-    """Returns a row for each member of a region; those that ``file`` does not know yet are made and added to it.
+    """Returns one sketch per member of a region; computes those missing from ``file`` and adds them to it.
+
+    Args:
+      region: the population.
+      file: holds known sketches by content hash, their size and their seed.
 
     Raises:
-      WsrError: for a size that is no power of two.
+      WsrError: if the file's size is not a power of two up to 2^18.
     """
     _refuse_size(file.size)
     sizes = region.leaf_sizes
@@ -74,7 +78,7 @@ def sketches(region: Region, file: SketchFile) -> Float32[np.ndarray, "members s
         return sketch(sizes, opened, file.size, seed=file.seed)
 
     with progress("sketches", len(new), "members") as counter, ThreadPoolExecutor(usable_cores()) as threads:
-        # Kept as they come, some together: a run that is stopped loses no more than those.
+        # Saved in batches: an interrupted run loses at most one batch.
         for first in range(0, len(new), _TOGETHER):
             part = new[first : first + _TOGETHER]
             found = dict(zip([member.content_sha256 for member in part], threads.map(row, part), strict=True))
@@ -86,14 +90,23 @@ def sketches(region: Region, file: SketchFile) -> Float32[np.ndarray, "members s
 
 
 def products(rows: Float32[np.ndarray, "members size"]) -> Float64[np.ndarray, "members members"]:
-    """Returns the estimated Gram matrix: one matrix product."""
+    """Returns the estimated Gram matrix of the task vectors."""
     return (rows @ rows.T).astype(np.float64)
 
 
 def nearest(
     rows: Float32[np.ndarray, "members size"], row: Float32[np.ndarray, " size"], count: int
 ) -> tuple[Int64[np.ndarray, " count"], Float32[np.ndarray, " count"]]:
-    """Returns the numbers of the ``count`` members whose sketches lie nearest by cosine, and the cosines."""
+    """Returns the members most similar to a given sketch by cosine.
+
+    Args:
+      rows: sketches of the members.
+      row: the given sketch.
+      count: number of members to return.
+
+    Returns:
+      The members' indices, the most similar first, and their cosines.
+    """
     # einsum: a norm along an axis would make a copy of all rows.
     norms = np.sqrt(np.einsum("ij,ij->i", rows, rows)) * np.linalg.norm(row)
     cosines = (rows @ row) / np.where(norms > 0, norms, 1.0)
@@ -106,7 +119,7 @@ _TOGETHER = 64
 
 
 def _blocks(sizes: Mapping[str, int], member: OpenLeaf) -> Iterator[Float32[np.ndarray, " block"]]:
-    """The task vector in blocks that may be written to; leaves follow one another, the last block ends with zeros."""
+    """Yields the task vector in writable blocks: leaf after leaf, the last block padded with zeros."""
     block, filled = np.empty(BLOCK, np.float32), 0
     for path in sorted(sizes):
         read, start = member(path), 0
@@ -129,7 +142,7 @@ def _permutation(seed: int) -> Int32[np.ndarray, " block"]:
 
 @lru_cache(maxsize=512)
 def _signs_and_turn(seed: int, number: int) -> tuple[UInt8[np.ndarray, " bytes"], int]:
-    """Random bits, one an entry of this block, and by how many places it is turned."""
+    """Returns the random bits of a block, one per entry, and the number of places it is rotated by."""
     random = generator(seed, "sketch", number)
     turn = int(random.integers(BLOCK))
     return np.frombuffer(random.bytes(BLOCK // 8), np.uint8), turn
@@ -137,4 +150,4 @@ def _signs_and_turn(seed: int, number: int) -> tuple[UInt8[np.ndarray, " bytes"]
 
 def _refuse_size(size: int) -> None:
     if size < 1 or BLOCK % size:
-        raise WsrError(f"a sketch of {size} numbers: expected a power of two from 1 to {BLOCK}, say 4096")
+        raise WsrError(f"sketch size {size}: expected a power of two from 1 to {BLOCK}, for example 4096")

@@ -1,10 +1,9 @@
-"""Is a model inside a region, on its rim, or outside? Told from the Gram matrix of the task vectors alone.
+"""Whether a model lies inside a region, on its rim or outside; computed from the Gram matrix of the task vectors alone.
 
-A candidate is held to what the region's own members do when each is left out in turn. Two things are compared. The
-distance to the hull of the members says how far out a point lies, but in many dimensions everything short is near a
-hull: the base itself is nearer to a region's hull than most members are to that of the others. So the angle to the
-centroid is compared as well. The limits are Student's prediction intervals; ``docs/check.md`` has the measured rates of
-errors.
+A candidate is compared with the region's own members, each left out in turn. Two quantities are compared: the distance
+to the convex hull of the members, and the angle to their centroid. The distance alone is not enough, because in many
+dimensions every short vector is near a hull: the base itself is nearer to a region's hull than most members are to the
+hull of the others. The limits are Student's prediction intervals; ``docs/check.md`` has the measured error rates.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,11 +18,11 @@ from wsr.geometry.sampling import centroid
 from wsr.region.region import Region
 
 UNKNOWN = ("", "unknown")
-"""Labels that say nothing: members that came from outside may have no dataset."""
+"""Labels of members without a known dataset or family."""
 ERROR = 0.05
-"""How often a member of a region may be called outside, at most, by either comparison; see ``docs/check.md``."""
+"""Rate at which each comparison may call a true member of a region outside, at most; see ``docs/check.md``."""
 FEWEST_UNITS = 3
-"""Members (of a family: datasets) from which a region shows how much its own vary."""
+"""Units (members of a dataset, or datasets of a family) needed to estimate how much a region's members vary."""
 
 Level = Literal["dataset", "family"]
 Verdict = Literal["inside", "on the rim", "outside", "too few to say"]
@@ -32,34 +31,47 @@ Gram = Float64[np.ndarray, "members members"]
 
 @dataclass(frozen=True, eq=False)
 class Population:
-    """Members as far as their Gram matrix knows them."""
+    """Names, labels and Gram matrix of a population's members."""
 
     names: tuple[str, ...]
+    """Name of each member."""
     datasets: tuple[str, ...]
+    """Dataset of each member; empty if unknown."""
     families: tuple[str, ...]
+    """Family of each member's dataset."""
     gram: Gram
+    """Inner products of the task vectors."""
     entries: int
-    """Of an encoder: the dimension of the weight space; 0 where nobody knows."""
+    """Number of parameters of the encoder, the dimension of the weight space; 0 if unknown."""
 
     @classmethod
     def of(cls, region: Region, gram: Float64[np.ndarray, "members members"] | None = None) -> "Population":
-        """The members of a region; a dataset that is called as its member (an import without one) is not known.
+        """Returns the population of a region.
 
-        ``gram`` takes the place of their exact inner products, which are then not worked out.
+        The dataset of a member that is named like its dataset (an import without a dataset) counts as unknown.
+
+        Args:
+          region: the members.
+          gram: inner products to use in place of ``region.gram``, for example those of sketches.
         """
         datasets = tuple("" if member.dataset == member.name else member.dataset for member in region.members)
         products = region.gram if gram is None else gram
         return cls(region.names, datasets, region.families, products, sum(region.leaf_sizes.values()))
 
     def part(self, members: Sequence[int]) -> "Population":
-        """Some of the members, in the order given."""
+        """Returns the population of some members, given by index, in that order."""
         names, datasets, families = (
             tuple(own[k] for k in members) for own in (self.names, self.datasets, self.families)
         )
         return Population(names, datasets, families, self.gram[np.ix_(members, members)], self.entries)
 
     def joined(self, name: str, products: Float64[np.ndarray, " members_and_one"]) -> "Population":
-        """The same with a model of unknown origin at the end; ``products`` are its row of the Gram matrix."""
+        """Returns the population with one more model, of unknown dataset, at the end.
+
+        Args:
+          name: name of the model.
+          products: inner products of its task vector with those of the members and with itself.
+        """
         gram = np.zeros((len(products), len(products)))
         gram[:-1, :-1] = self.gram
         gram[-1] = gram[:, -1] = products
@@ -69,7 +81,11 @@ class Population:
         return len(self.names)
 
     def regions(self, level: Level) -> dict[str, tuple[int, ...]]:
-        """The members of each dataset, or of each family that has more than one dataset."""
+        """Returns the indices of the members of each region, by name.
+
+        Args:
+          level: ``"dataset"``: one region per dataset; ``"family"``: one per family that has more than one dataset.
+        """
         found: dict[str, list[int]] = {}
         labels = self.datasets if level == "dataset" else self.families
         for member, label in enumerate(labels):
@@ -82,43 +98,49 @@ class Population:
 
 @dataclass(frozen=True)
 class Standing:
-    """Where a candidate lies with respect to one region; lengths are in the units of the weights."""
+    """Where a candidate lies with respect to one region. Distances are in the units of the weights."""
 
     level: Level
+    """Whether the region is that of a dataset or of a family."""
     region: str
+    """Name of the dataset or family."""
     members: int
+    """Number of members of the region."""
     cosine: float
-    """Of the candidate and the region's centroid."""
+    """Cosine of the candidate's task vector with the region's centroid."""
     distance: float
-    """To the convex hull of the region's members."""
+    """Distance to the convex hull of the region's members."""
     radius: float
     """Mean distance of the members from their centroid."""
     usual_distance: float | None
-    """Mean distance of a member to the hull of the others; of a family, of the other datasets."""
+    """Mean distance of a member to the hull of the others (in a family: of the other datasets)."""
     furthest: float | None
-    """From which distance on a candidate is outside."""
+    """Distance to the hull beyond which a candidate is outside."""
     usual_cosine: float | None
+    """Mean cosine of a member with the centroid of the others (in a family: of the other datasets)."""
     least: float | None
-    """Below which cosine a candidate is outside."""
+    """Cosine below which a candidate is outside."""
     verdict: Verdict
+    """Whether the candidate lies inside the region, on its rim or outside, or too few members to say."""
     leans_on: Mapping[str, float]
-    """Weights of the members at the nearest point of the hull, those above 1 %, the largest first."""
+    """Weights of the members at the nearest point of the hull, largest first, those above 1 %."""
 
     @property
     def relative_distance(self) -> float:
-        """The distance to the hull in radii of the region; infinite for a region of a single point."""
+        """Distance to the hull divided by the region's radius; infinite if the radius is 0."""
         return self.distance / self.radius if self.radius > 0 else float("inf")
 
 
 def standings(population: Population, candidate: int, *, only: Sequence[str] | None = None) -> list[Standing]:
-    """Returns where a member of the population lies with respect to each region of the others, the nearest first.
+    """Returns where one member lies with respect to each region of the others, by falling cosine.
 
-    A member is never its own judge: it is taken out of its dataset, and its whole dataset out of its family.
+    A member does not vouch for itself: it is removed from its dataset's region, and its dataset is removed from its
+    family's region.
 
     Args:
-      population: with the candidate.
-      candidate: its place in the population.
-      only: names of regions to look at; None: all.
+      population: the members, the candidate among them.
+      candidate: the candidate's index in the population.
+      only: names of the regions to look at; None: all.
     """
     found = []
     for level in ("dataset", "family"):
@@ -133,7 +155,7 @@ def standings(population: Population, candidate: int, *, only: Sequence[str] | N
 
 @dataclass(frozen=True, eq=False)
 class _LeftOut:
-    """Logarithm of the distance to the hull, and angle to the centroid, of each unit when it is left out."""
+    """Log-distance to the hull and angle to the centroid of each unit when it is left out."""
 
     distances: Float[np.ndarray, " units"]
     angles: Float[np.ndarray, " units"]
@@ -141,7 +163,7 @@ class _LeftOut:
 
 @dataclass(frozen=True)
 class _Spread:
-    """How much units of one region vary, pooled over the regions of a level."""
+    """Standard deviation of units within a region, pooled over the regions of a level."""
 
     distances: float
     angles: float
@@ -149,7 +171,7 @@ class _Spread:
 
     @classmethod
     def of(cls, regions: Sequence[_LeftOut]) -> "_Spread":
-        # Of two, each is as far from the other: they show no spread.
+        # Two units are equally far from each other: they show no spread.
         known = [own for own in regions if len(own.distances) >= FEWEST_UNITS]
         freedom = sum(len(own.distances) - 1 for own in known)
 
@@ -159,7 +181,8 @@ class _Spread:
         return cls(pooled([own.distances for own in known]), pooled([own.angles for own in known]), freedom)
 
     def margin(self, units: int) -> float:
-        """How many deviations a new unit may be from the mean of so many, on one side (Student's prediction)."""
+        """Returns how many standard deviations a new unit may lie beyond the mean (one-sided Student prediction
+        interval)."""
         from scipy.stats import t
 
         return float(t.ppf(1 - ERROR / 2, self.freedom)) * np.sqrt(1 + 1 / units)
@@ -202,7 +225,7 @@ def _standing(
 
 
 def _left_out(population: Population, level: Level, own: tuple[int, ...]) -> _LeftOut:
-    """Leaves each member out of its dataset, or each dataset out of its family."""
+    """Leaves each member out of its dataset, or each dataset out of its family, in turn."""
     units = [str(k) if level == "dataset" else population.datasets[k] for k in own]
     found: dict[str, list[tuple[float, float]]] = {}
     for unit, member in zip(units, own, strict=True):
@@ -215,7 +238,8 @@ def _left_out(population: Population, level: Level, own: tuple[int, ...]) -> _Le
 
 
 def _place(gram: Gram, point: int, own: tuple[int, ...]) -> tuple[float, float, Float64[np.ndarray, " own"]]:
-    """Distance of a member to the hull of others, its angle to their centroid, weights of the nearest point."""
+    """Returns a member's distance to the hull of others, its angle to their centroid, and the weights of the nearest
+    point."""
     far, weights = hull_distance(gram, np.eye(len(gram))[point], own)
     centre = centroid(len(gram), own)[0]
     lengths = np.sqrt(gram[point, point] * (centre @ gram @ centre))

@@ -178,7 +178,8 @@ class Table:
 class Section:
     """One question of a study: the paper's answer, the measured one, and whether the claim holds here.
 
-    ``paper`` is empty where somebody asks about models of their own: there is no claim then, and no verdict is shown.
+    ``title`` is the claim in a few words. ``paper`` is empty where somebody asks about models of their own: there is
+    no claim then, and no verdict is shown. Documents of earlier versions have no headline and no short forms.
     """
 
     title: str
@@ -190,6 +191,12 @@ class Section:
     figures: tuple[Figure, ...] = ()
     tables: tuple[Table, ...] = ()
     command: str = ""
+    headline: str = ""
+    """The finding as one sentence for a reader who does not know the field; without intervals."""
+    paper_short: str = ""
+    """The paper's answer on one line of the index, at most 44 letters."""
+    measured_short: str = ""
+    """The measured answer on one line of the index, at most 44 letters."""
 
     def __post_init__(self) -> None:
         if self.verdict not in VERDICTS:
@@ -198,7 +205,10 @@ class Section:
 
 @dataclass(frozen=True)
 class Document:
-    """A whole report: the findings in words, what was run, and a section for each question."""
+    """A whole report: what was run, and a section for each question.
+
+    ``summary`` is for a terminal; a page shows it only where no section has a headline.
+    """
 
     title: str
     summary: tuple[str, ...]

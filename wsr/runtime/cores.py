@@ -1,8 +1,8 @@
-"""How many cores this process may use."""
+"""Counts the cores that this process may use."""
 
 import os
 
 
 def usable_cores() -> int:
-    """Returns the cores that the scheduler lets this process have, where the system tells; else all."""
+    """Returns the number of cores that the scheduler allows this process, or all cores if the system cannot say."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,7 +1,7 @@
-"""Where points are worked on: how many at a time, on which devices, in how much memory.
+"""Chooses how many points are processed together, on which devices and in how much memory.
 
-A device mesh has two axes, points and texts: no device waits for another, since each encodes texts of its own under
-points of its own.
+A device mesh has two axes, points and texts. Each device encodes different texts under different points, so no device
+waits for another.
 """
 
 import math
@@ -17,39 +17,40 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from wsr.errors import WsrError
 
 _MOST_TOGETHER = 16
-_TOKENS_TOGETHER = 2**14  # of all points that an accelerator encodes in one step; fewer leave much of it idle
-_SHARE_OF_HOST = 0.7  # of what is available: others live there too
-_SHARE_OF_DEVICE = 0.9  # the allocator needs room for fragments
+_TOKENS_TOGETHER = 2**14  # tokens, over all points, per step of an accelerator; fewer leave it partly idle
+_SHARE_OF_HOST = 0.7  # of available memory: other programs need some too
+_SHARE_OF_DEVICE = 0.9  # fragmentation takes some
 
 
 @dataclass(frozen=True)
 class DeviceLayout:
-    """What is on each device at the same time."""
+    """How points and members are laid out over devices, and the memory this takes."""
 
     mesh: Mesh
-    """Devices by points and texts."""
+    """The devices, with the axes ``points`` and ``texts``."""
     chunk: int
-    """Points on each device."""
+    """Number of points per device."""
     resident: bool
-    """Whether members stay on the device while points need them; otherwise they are streamed, one after another."""
+    """Whether members stay on the device while points need them; otherwise they are streamed one after another."""
     rounds: int
-    """Chunks that are mixed in one pass over streamed members; 1 where members are resident."""
+    """Number of chunks computed in one pass over streamed members; 1 if members are resident."""
     needed_bytes: int
-    """Predicted for each device, without what was there before."""
+    """Predicted memory per device, without what is in use already."""
     budget_bytes: int
+    """Memory that may be used per device."""
 
     @property
     def together(self) -> int:
-        """Points on all devices."""
+        """Number of points on all devices together."""
         return self.chunk * self.mesh.shape["points"]
 
     @property
     def budget_gib(self) -> float:
-        """The budget as flags give it."""
+        """The budget in GiB, as the command line takes it."""
         return self.budget_bytes / 2**30
 
     def sharding(self, *axes: str | None) -> NamedSharding:
-        """Arrays cut along mesh axes, or a copy on each device where none is named."""
+        """Returns the sharding of an array along one mesh axis per dimension; without axes, a copy on each device."""
         return NamedSharding(self.mesh, PartitionSpec(*axes))
 
     def __str__(self) -> str:
@@ -70,32 +71,33 @@ def lay_out(
     chunk: int | None = None,
     memory_budget_gib: float | None = None,
 ) -> DeviceLayout:
-    """Returns the most points at a time that the rule asks for and the memory allows.
+    """Returns a layout with as many points at a time as are useful and as the memory budget allows.
 
     Args:
-      points: how many there are in all.
-      params_bytes: float32 parameters of one model.
-      members: how many must be on the device for none to be loaded again, where so many points are mixed together.
-      point_bytes: features of one point and what scoring them takes.
-      encoding_bytes: what encoding one batch under so many points takes.
+      points: number of points in all.
+      params_bytes: size of one model's float32 parameters.
+      members: maps a number of points processed together to the number of members that must stay on the device so that
+        none is loaded twice.
+      point_bytes: memory for the features of one point and for scoring them.
+      encoding_bytes: maps a number of points to the memory for encoding one batch under them.
       mesh: the devices.
-      chunk: points on each device; None: chosen.
-      memory_budget_gib: of each device; None: most of what it has.
+      chunk: points per device; None chooses.
+      memory_budget_gib: memory per device in GiB; None takes most of the device's memory.
 
     Raises:
-      WsrError: where not even the smallest plan fits.
+      WsrError: if even one point exceeds the memory budget.
     """
     device = mesh.local_devices[0]
     budget = memory_budget(memory_budget_gib, device=device)
     axis = mesh.shape["points"]
     most = -(-max(points, 1) // axis)
     sizes = [chunk] if chunk else _halved(chunk_for_device(most, device=device))
-    copies = 2 if device.platform == "cpu" else 1  # a CPU's memory also has those that the device's are copied from
+    copies = 2 if device.platform == "cpu" else 1  # a CPU's memory also holds the arrays that members are copied from
 
     def needed(chunk: int, resident: bool, rounds: int = 1) -> int:
         mixed = chunk * (rounds + 1 if rounds > 1 else 1)
         models = 1 + copies * (members(chunk * axis) if resident else 1) + mixed
-        # Features of all devices come together on the first.
+        # The first device gathers the features of all devices.
         return models * params_bytes + chunk * axis * point_bytes + encoding_bytes(chunk)
 
     for resident in (True, False):
@@ -105,7 +107,7 @@ def lay_out(
             rounds = 1
             if not resident:
                 room = (budget - bytes_needed) // (size * params_bytes)
-                rounds = max(1, min(-(-most // size), room))  # a second chunk needs a place beside the mixed ones
+                rounds = max(1, min(-(-most // size), room))  # further chunks need room beside the first
                 bytes_needed = needed(size, resident, rounds)
             return DeviceLayout(mesh, size, resident, rounds, bytes_needed, budget)
     raise _too_little(sizes[-1], "points", needed(sizes[-1], False), budget)
@@ -114,10 +116,17 @@ def lay_out(
 def fitting(
     wanted: int, needed: Callable[[int], int], *, what: str, fixed: bool = False, memory_budget_gib: float | None = None
 ) -> int:
-    """Returns ``wanted`` of ``what``, or half as many and so on, until the bytes they need are within the budget.
+    """Returns the largest number of items that fits the memory budget: ``wanted``, half of it, a quarter and so on.
+
+    Args:
+      wanted: the largest useful number.
+      needed: maps a number of items to the bytes they need.
+      what: name of the items, for error messages.
+      fixed: whether only ``wanted`` will do.
+      memory_budget_gib: memory per device in GiB; None takes most of the device's memory.
 
     Raises:
-      WsrError: where not even one fits, or not as many as there must be (``fixed``).
+      WsrError: if not even one item fits, or with ``fixed`` not all.
     """
     budget = memory_budget(memory_budget_gib)
     sizes = [wanted] if fixed else _halved(wanted)
@@ -128,9 +137,14 @@ def fitting(
 
 
 def chunk_for_device(wanted: int, *, device: Any = None) -> int:
-    """Points or members to process together: 1 on a CPU, where ``vmap`` over weights is slower than a loop.
+    """Returns the number of points or members to process together on a device.
 
-    Elsewhere at most 16, in chunks of as equal a size as can be: the last one is filled up with copies.
+    It is 1 on a CPU, where ``vmap`` over weights is slower than a loop. On accelerators it is at most 16, chosen so
+    that chunks are nearly equal, because the last one is filled up with copies.
+
+    Args:
+      wanted: number of points or members in all.
+      device: a JAX device; None takes the first.
     """
     if (device or jax.devices()[0]).platform == "cpu" or wanted < 1:
         return 1
@@ -139,17 +153,28 @@ def chunk_for_device(wanted: int, *, device: Any = None) -> int:
 
 
 def rows_for_device(rows: int, chunk: int, row_length: int, *, device: Any = None) -> int:
-    """Packed rows that a forward pass reads: ``rows``, and more where few points leave an accelerator idle."""
+    """Returns the number of packed rows per forward pass: ``rows``, or more if an accelerator would be partly idle.
+
+    Args:
+      rows: the smallest number of rows.
+      chunk: points per device.
+      row_length: tokens per row.
+      device: a JAX device; None takes the first.
+    """
     if (device or jax.devices()[0]).platform == "cpu":
         return rows
     return max(rows, _TOKENS_TOGETHER // (chunk * row_length))
 
 
 def mesh_for(points: int, *, devices: Sequence[Any] | None = None) -> Mesh:
-    """Returns a mesh of all accelerators, or of one CPU: as many along the points as there are points for.
+    """Returns a mesh of all accelerators of this process, or of its CPU.
 
-    What is left goes along the texts. The devices are those of this process; where it is one of several
-    (``wsr.runtime.hosts``), those that its CPU was cut into count as well.
+    As many devices as possible lie along the points axis, the others along the texts axis. If this process is one of
+    several (``wsr.runtime.hosts``), all devices that its CPU was divided into are used.
+
+    Args:
+      points: number of points to process.
+      devices: the devices; None takes those of this process.
     """
     devices = devices or _own_devices()
     along_points = largest_divisor(len(devices), at_most=points)
@@ -157,18 +182,23 @@ def mesh_for(points: int, *, devices: Sequence[Any] | None = None) -> Mesh:
 
 
 def largest_divisor(number: int, *, at_most: int) -> int:
-    """Returns the largest divisor of ``number`` that is at most ``at_most``, or 1."""
+    """Returns the largest divisor of a number that is at most ``at_most``, or 1."""
     return max(n for n in range(1, number + 1) if number % n == 0 and n <= max(at_most, 1))
 
 
 def mesh_of(points: int, texts: int = 1, *, devices: Sequence[Any] | None = None) -> Mesh:
-    """Returns a mesh of ``points * texts`` devices."""
+    """Returns a mesh of ``points * texts`` devices with the axes ``points`` and ``texts``."""
     chosen = list(devices or jax.local_devices())[: points * texts]
     return jax.make_mesh((points, texts), ("points", "texts"), (AxisType.Auto, AxisType.Auto), devices=chosen)
 
 
 def memory_budget(gib: float | None = None, *, device: Any = None) -> int:
-    """Returns the bytes that may be used on a device: ``gib``, or most of what it has."""
+    """Returns the bytes that may be used on a device.
+
+    Args:
+      gib: the budget in GiB; None takes most of the device's memory.
+      device: a JAX device; None takes the first of this process.
+    """
     if gib:
         return int(gib * 2**30)
     device = device or jax.local_devices()[0]
@@ -178,12 +208,12 @@ def memory_budget(gib: float | None = None, *, device: Any = None) -> int:
 
 def _own_devices() -> list[Any]:
     devices = jax.local_devices()
-    # A CPU cut into several devices is no faster for it: who couples processes asks for all of them.
+    # Dividing a CPU into devices makes nothing faster; coupled processes use all of them because the user asked.
     return devices if devices[0].platform != "cpu" or jax.distributed.is_initialized() else devices[:1]
 
 
 def _host_available_bytes() -> int:
-    """What the kernel says could be allocated without swapping, or the limit of the container where it is less."""
+    """Returns the memory that can be allocated without swapping, or the container's limit if that is lower."""
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
         available = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
@@ -196,8 +226,8 @@ def _host_available_bytes() -> int:
 
 def _too_little(together: int, what: str, needed: int, budget: int) -> WsrError:
     return WsrError(
-        f"{together} of the {what} at a time need {_gib(needed)} on a device, the budget is {_gib(budget)}; give "
-        f"--memory_budget_gib=MORE{' or a smaller --chunk' if together > 1 else ' or take a device with more memory'}"
+        f"{together} {what} at a time need {_gib(needed)} on a device, but the budget is {_gib(budget)}; give "
+        f"--memory_budget_gib=MORE{' or a smaller --chunk' if together > 1 else ' or use a device with more memory'}"
     )
 
 

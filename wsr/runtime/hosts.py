@@ -1,7 +1,8 @@
-"""Processes, on one host or several, that evaluate together.
+"""Lets several processes, on one host or several, evaluate together.
 
-Points need nothing of one another, so each process has its own, and none waits for another before the end. Where there
-are fewer points than processes, groups of processes share the texts of a point, and talk once a chunk of points.
+Points are independent, so each process evaluates different points and waits for the others only at the end. If there
+are fewer points than processes, groups of processes share the texts of a point and communicate once per chunk of
+points.
 """
 
 import hashlib
@@ -23,8 +24,8 @@ from wsr.runtime.atomic import write_atomically
 from wsr.runtime.devices import largest_divisor, memory_budget, mesh_for
 
 HEARTBEAT_SECONDS = 30
-"""How long a process may be silent before the others end as well."""
-_LATE_SECONDS = 5  # what a network file system may take to show a new file
+"""Seconds without a sign of life after which a process counts as dead and the others end too."""
+_LATE_SECONDS = 5  # longest delay until a network file system shows a new file
 
 
 def couple(
@@ -34,20 +35,21 @@ def couple(
     *,
     heartbeat_seconds: int = HEARTBEAT_SECONDS,
 ) -> None:
-    """Makes this process one of several; to be called before anything else is asked of JAX.
+    """Connects this process with others; call it before any other use of JAX.
 
-    All of its devices count from then on, those as well that a CPU was cut into.
+    From then on all devices of the process are used, also those that a CPU was divided into.
 
     Args:
-      coordinator: host and port where process 0 listens; None: JAX finds it and the other two, on TPUs and under Slurm.
-      processes: how many there are.
-      process: which of them this is, from 0.
-      heartbeat_seconds: a process that was silent for so long is taken to be dead, and the others end too.
+      coordinator: host and port at which process 0 listens. None lets JAX find all three arguments, which works on
+        TPUs and under Slurm.
+      processes: number of processes.
+      process: number of this process, from 0.
+      heartbeat_seconds: a process that is silent for so long counts as dead, and the others end too.
 
     Raises:
-      WsrError: where JAX does not find the others.
+      WsrError: if JAX cannot connect the processes.
     """
-    # Its handler would swallow the SIGTERM that is to end the process.
+    # Its handler would swallow the SIGTERM that should end the process.
     jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(
@@ -60,29 +62,33 @@ def couple(
     except (ValueError, RuntimeError) as error:
         why = " ".join(str(error).split())
         raise WsrError(
-            f"the processes did not come together ({why[:300]}); where JAX cannot find them by itself, give "
+            f"the processes did not connect ({why[:300]}); if JAX cannot find them by itself, give "
             "--coordinator=HOST:PORT --processes=N --process=I"
         ) from error
 
 
 @dataclass(frozen=True)
 class Deal:
-    """What one process has of some points."""
+    """The share of the points that one process works on."""
 
     points: list[int]
-    """Numbers of its points."""
+    """Indices of its points."""
     mesh: Mesh
-    """Devices that work on them: its own, or those of the group that it is in."""
+    """The devices that work on them: those of the process, or of its group."""
     keeps: bool
-    """Whether it scores and writes them: the first of its group does."""
+    """Whether this process scores and stores them, as the first of its group does."""
     groups: int
-    """How many groups the points were dealt to."""
+    """Number of groups that share all points."""
 
 
 def deal(points: int, mesh: Mesh | None = None) -> Deal:
-    """Returns this process's share: as many groups as there are points for, of as many processes each.
+    """Returns this process's share of the points.
 
-    A process alone has all points and the mesh of ``devices.mesh_for``; so has one that was given a ``mesh``.
+    Processes form equal groups, at most one group per point. A single process, or one with a ``mesh``, gets all points.
+
+    Args:
+      points: number of points.
+      mesh: the devices to use; None takes those of ``wsr.runtime.devices.mesh_for``.
     """
     if mesh:
         return Deal(list(range(points)), mesh, True, 1)
@@ -97,10 +103,19 @@ def deal(points: int, mesh: Mesh | None = None) -> Deal:
 def agree(
     keys: Sequence[str], missing: Sequence[int], chunk: int | None, memory_budget_gib: float | None
 ) -> tuple[list[int], int | None, float | None]:
-    """Returns what all processes go by: points that any of them misses, the smallest chunk, the smallest budget.
+    """Agrees with all processes on the points to evaluate, the chunk and the memory budget.
+
+    Args:
+      keys: the key of each point.
+      missing: indices of the points that this process has no results for.
+      chunk: points per device; None chooses.
+      memory_budget_gib: memory per device in GiB; None takes most of the device's memory.
+
+    Returns:
+      The points that any process misses, the smallest chunk, and the smallest budget.
 
     Raises:
-      WsrError: where they were not asked for the same points.
+      WsrError: if the processes evaluate different points.
     """
     if jax.process_count() == 1:
         return list(missing), chunk, memory_budget_gib
@@ -116,7 +131,7 @@ def agree(
     if others:
         raise WsrError(
             f"process {', '.join(map(str, others))} of {len(told)} was asked for other points than process 0; give all "
-            "of them the same command, store and data"
+            "processes the same command, store and data"
         )
     anywhere = sorted({number for of_process in told for number in of_process["missing"]})
     smallest = min((of_process["chunk"] for of_process in told if of_process["chunk"]), default=None)
@@ -124,10 +139,15 @@ def agree(
 
 
 def exchange(content: bytes) -> list[bytes]:
-    """Returns what each process gave, in their order. All have to call this; it waits for the last.
+    """Returns the bytes that each process passed, in the order of the processes.
+
+    Every process must call it; it waits for the last one.
+
+    Args:
+      content: the bytes of this process.
 
     Raises:
-      WsrError: where another process ended.
+      WsrError: if another process has ended.
     """
     if jax.process_count() == 1:
         return [content]
@@ -135,19 +155,26 @@ def exchange(content: bytes) -> list[bytes]:
 
     try:
         sizes = multihost_utils.process_allgather(np.array([len(content)], np.int32))[:, 0]
-        # Few lengths, few programs.
+        # Padded to powers of two, so that few programs are compiled.
         padded = np.zeros(2 ** math.ceil(math.log2(max(int(sizes.max()), 64))), np.uint8)
         padded[: len(content)] = np.frombuffer(content, np.uint8)
         gathered = multihost_utils.process_allgather(padded)
-    except (ValueError, RuntimeError) as error:  # each kind of network has its own
+    except (ValueError, RuntimeError) as error:  # networks raise different errors
         raise WsrError(
-            "another process of this evaluation ended; what was finished is kept, the same command goes on from there"
+            "another process of this evaluation ended; finished points are kept: run the same command again to resume"
         ) from error
     return [row[:size].tobytes() for row, size in zip(gathered, sizes.tolist(), strict=True)]
 
 
 def refuse_unshared(folder: Path) -> None:
-    """Raises where not all processes see what process 0 writes into a folder; one that is not there is no matter."""
+    """Checks that all processes see what process 0 writes into a folder; does nothing if there is no folder.
+
+    Args:
+      folder: the folder of the store.
+
+    Raises:
+      WsrError: naming the processes that do not see it.
+    """
     first = jax.process_index() == 0
     nonce = exchange(secrets.token_hex(8).encode() if folder.is_dir() else b"")[0].decode()
     if not nonce:
@@ -165,6 +192,6 @@ def refuse_unshared(folder: Path) -> None:
     blind = [f"process {number} on {host.decode()}" for number, host in enumerate(told) if host]
     if blind:
         raise WsrError(
-            f"{folder}: {', '.join(blind)} does not see what process 0 writes there; give all processes one store, on "
-            "a file system that they share"
+            f"{folder}: {', '.join(blind)} does not see what process 0 writes there; give all processes the same "
+            "store, on a file system that they share"
         )

@@ -1,4 +1,4 @@
-"""Arrays of a process, put on its devices or on those of several processes."""
+"""Puts arrays on the devices of one process or of several."""
 
 from typing import Any
 
@@ -7,10 +7,14 @@ import numpy as np
 
 
 def placed(tree: Any, sharding: jax.sharding.Sharding | None) -> Any:
-    """Returns the arrays on devices; a process puts its own part where some devices are those of others.
+    """Returns a tree of arrays on devices.
 
-    ``jax.device_put`` would do that too, and would first send whole arrays around to see whether all processes have the
-    same.
+    If some devices belong to other processes, each process puts only its part there. ``jax.device_put`` would first
+    send whole arrays between processes, to check that they are equal.
+
+    Args:
+      tree: arrays in host memory, the same in all processes.
+      sharding: where they go; None takes the default device.
     """
     if sharding is None or sharding.is_fully_addressable:
         return jax.device_put(tree, sharding)

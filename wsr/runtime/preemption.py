@@ -1,7 +1,8 @@
-"""SIGTERM, which schedulers send before they take a machine away: raised in the main thread as Ctrl-C is.
+"""Turns SIGTERM, which schedulers send before they take a machine away, into an exception like that of Ctrl-C.
 
-Whatever runs is left at once, or when the call that is going on returns: training makes few steps in one call (see
-``wsr.training.population``), and a save is whole or leaves a temporary that the next run sweeps.
+The exception is raised in the main thread at once, or when the current call into compiled code returns. Training makes
+few steps per call (see ``wsr.training.population``). An interrupted save leaves only a temporary file, which the next
+run removes.
 """
 
 import os
@@ -13,16 +14,16 @@ from contextlib import contextmanager
 
 _SOON_SECONDS = 0.01
 STATUS = 128 + signal.SIGTERM
-TOLD = "stopped by SIGTERM; what was finished is kept, the same command goes on from there"
+TOLD = "stopped by SIGTERM; finished work is kept: run the same command again to resume"
 
 
 class Preempted(KeyboardInterrupt):
-    """The process was told to end."""
+    """The process received SIGTERM."""
 
 
 @contextmanager
 def sigterm_raises() -> Iterator[None]:
-    """Within, SIGTERM raises ``Preempted`` in the main thread; called in another it does nothing."""
+    """Makes SIGTERM raise ``Preempted`` while the context is open; does nothing outside the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -34,7 +35,7 @@ def sigterm_raises() -> Iterator[None]:
         raise Preempted
 
     def again(ignored: "sys.UnraisableHookArgs") -> None:
-        """Sends the signal again where it was raised in a callback (JAX's of the collector) that nothing leaves."""
+        """Sends the signal again if the exception was lost in a callback, such as JAX's of the garbage collector."""
         if isinstance(ignored.exc_value, Preempted):
             threading.Timer(_SOON_SECONDS, os.kill, (os.getpid(), signal.SIGTERM)).start()
         else:
@@ -45,10 +46,10 @@ def sigterm_raises() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        if told:  # Ray raises a KeyboardInterrupt of its own where a handler of signals raised one
+        if told:  # Ray replaces the exception of a signal handler by its own KeyboardInterrupt
             raise Preempted from None
         raise
     finally:
-        if sys.unraisablehook is again:  # else another was put before it
+        if sys.unraisablehook is again:  # else another hook has replaced it
             sys.unraisablehook = hook
         signal.signal(signal.SIGTERM, before)

@@ -1,6 +1,10 @@
-"""Text from others on the console and in files."""
+"""Makes untrusted text safe to print."""
 
 
 def printable(text: str) -> str:
-    """Returns ``text`` with what a terminal would obey, and not show, written out: a name may hold anything."""
+    """Returns a text with its control characters escaped, so that a terminal shows them instead of obeying them.
+
+    Args:
+      text: any text, such as a name from a file.
+    """
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)

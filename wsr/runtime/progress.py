@@ -1,4 +1,4 @@
-"""Progress of long work: what, how many, rate and time left; plain lines where there is no terminal."""
+"""Shows the progress of long work: count, rate and time left; plain lines if there is no terminal."""
 
 import sys
 import time
@@ -12,7 +12,7 @@ PLAIN_INTERVAL_SECONDS = 10.0
 
 
 class Counter:
-    """Counts finished units of one piece of work and shows them."""
+    """Counts finished units of work and shows them."""
 
     def __init__(self, what: str, total: int, unit: str, bar: Progress | None):
         self.what, self.total, self.unit = what, total, unit
@@ -22,7 +22,12 @@ class Counter:
         self._task = bar.add_task(what, total=total, rate="") if bar else None
 
     def advance(self, units: int = 1, note: str = "") -> None:
-        """Counts ``units`` more as done; ``note`` says what is being worked on."""
+        """Counts more units as done.
+
+        Args:
+          units: number of units.
+          note: what is being worked on, shown beside the count.
+        """
         self.done += units
         now = time.monotonic()
         rate = self.done / max(now - self._start, 1e-9)
@@ -38,7 +43,13 @@ class Counter:
 
 @contextmanager
 def progress(what: str, total: int, unit: str) -> Iterator[Counter]:
-    """Yields a counter of ``total`` units of work called ``what``; draws a bar when stdout is a terminal."""
+    """Yields a counter, with a progress bar if stdout is a terminal.
+
+    Args:
+      what: name of the work.
+      total: number of units.
+      unit: name of the units, in the plural.
+    """
     if total <= 0 or not sys.stdout.isatty():
         yield Counter(what, total, unit, None)
         return

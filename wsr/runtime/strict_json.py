@@ -1,11 +1,15 @@
-"""JSON that may come from anywhere: what cannot be read is a ValueError, however it is broken."""
+"""Parses untrusted JSON: any defect raises ValueError."""
 
 import json
 from typing import Any
 
 
 def parse(text: str) -> Any:
-    """Returns the value that ``text`` holds; raises ValueError where it holds none."""
+    """Returns the value of a JSON text.
+
+    Raises:
+      ValueError: if the text is not valid JSON or is nested too deeply.
+    """
     try:
         return json.loads(text)
     except RecursionError:

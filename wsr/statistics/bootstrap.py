@@ -1,4 +1,4 @@
-"""Intervals over models and texts at once: both are drawn again, and texts that models share are drawn together."""
+"""Bootstrap intervals over models and texts at once; models scored on the same texts share each draw of them."""
 
 from collections.abc import Callable, Sequence
 
@@ -9,7 +9,7 @@ from wsr.errors import WsrError
 from wsr.statistics.compare import Interval
 
 Statistic = Callable[[Float[np.ndarray, "points draws"]], Float[np.ndarray, " draws"]]
-"""From mean losses of a unit's points, one column a draw of texts, to what is asked about the unit."""
+"""Maps the mean losses of a unit's points, one column per draw of texts, to one number per draw."""
 
 
 def bootstrap_mean(
@@ -23,31 +23,42 @@ def bootstrap_mean(
 ) -> Interval:
     """Returns the mean of a statistic over units (pairs, directions, models) and its percentile bootstrap interval.
 
-    Units are drawn again within each dataset, for the datasets are fixed, and so are its texts; a draw of texts serves
-    all units that are scored on it, so differences within and between them stay paired. Of ``n`` units of a dataset
-    ``n - 1`` are drawn, with which the variance of their mean is right at any ``n`` (Rao and Wu 1988, Resampling
-    inference with complex survey data). A dataset with one unit leaves its texts.
+    The datasets are fixed. Within each dataset, units and texts are resampled. Each draw of texts is shared by all
+    units scored on them, so differences within and between units stay paired. From a dataset with n units, n - 1 are
+    drawn, which makes the variance of their mean unbiased at any n (Rao and Wu 1988, Resampling inference with complex
+    survey data). If a dataset has one unit, only its texts vary.
 
     Args:
-      units: losses [points, texts] of each unit.
-      datasets: what each unit is scored on.
-      statistic: of the mean losses of a unit's points.
-      generator: of the draws.
-      confidence: of the interval.
+      units: losses of each unit, shape ``[points, texts]``.
+      datasets: the dataset that each unit is scored on, one per unit.
+      statistic: maps the mean losses of a unit's points to one number.
+      generator: source of the draws.
+      confidence: level of the interval.
       resamples: number of draws.
 
     Raises:
-      WsrError: where there is no unit, or a loss is not finite.
+      WsrError: if there is no unit, or a loss is not finite.
+
+    Example:
+      The mean difference of two points, over three units scored on the same dataset.
+
+      >>> import numpy as np
+      >>> from wsr.statistics.bootstrap import bootstrap_mean
+      >>> generator = np.random.default_rng(0)
+      >>> units = [generator.normal([[1.0], [0.0]], 0.1, (2, 50)) for _ in range(3)]
+      >>> mean = bootstrap_mean(units, ["cola"] * 3, lambda points: points[0] - points[1], generator=generator)
+      >>> mean.low < 1.0 < mean.high
+      True
     """
     if not units or not all(np.isfinite(unit).all() for unit in units):
-        raise WsrError(f"interval: needs finite losses of at least one unit, found {len(units)} units")
-    shares: dict[str, np.ndarray] = {}  # how much of a draw each text is
+        raise WsrError(f"interval: expected finite losses of at least one unit, found {len(units)} units")
+    shares: dict[str, np.ndarray] = {}  # the weight of each text in each draw
     for unit, dataset in zip(units, datasets, strict=True):
         texts = unit.shape[1]
         if dataset not in shares:
             drawn_texts = generator.multinomial(texts, np.full(texts, 1 / texts), size=resamples)
             shares[dataset] = np.concatenate([np.full((1, texts), 1 / texts), drawn_texts / texts]).T
-    # The first column is what was observed.
+    # The first column holds the observed statistic.
     each = np.stack([statistic(unit @ shares[name]) for unit, name in zip(units, datasets, strict=True)])
     drawn = np.zeros(resamples)
     for name in shares:

@@ -1,4 +1,4 @@
-"""How many clusters a population falls into when nobody says: by silhouette, and by the eigengap."""
+"""Estimates the number of clusters of a population, by silhouette and by eigengap."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,11 +10,11 @@ from wsr.runtime import seeds
 from wsr.statistics.clustering import check_similarity, dendrogram
 
 MOST = 30
-"""Clusters that are tried at most."""
+"""The largest number of clusters that is tried."""
 DEALS, DEALS_OF_MANY, MANY = 99, 19, 60
-"""Deals of the cosines, and how many from so many models on, where each takes its time."""
+"""Permutations of the cosines; ``DEALS_OF_MANY`` from ``MANY`` models on, where each permutation is slow."""
 FEWEST_TO_DEAL = 5
-"""Models from which cosines dealt out anew can tell anything: four models fall into two pairs by chance too often."""
+"""Fewer models allow no permutation test: four models form two pairs by chance too often."""
 
 
 @dataclass(frozen=True)
@@ -22,25 +22,43 @@ class ClusterCount:
     """Numbers of clusters by two criteria, and the one to use."""
 
     by_silhouette: int
+    """The number with the largest mean silhouette."""
     by_eigengap: int
+    """The number with the largest eigengap."""
     silhouettes: Mapping[int, float]
-    """Mean silhouette of average linkage by number of clusters, from 2 on."""
+    """Mean silhouette of average linkage for each number of clusters, from 2 on."""
     eigengaps: Mapping[int, float]
-    """The gap above the eigenvalue of that number, from 1 on."""
+    """For each number k from 1 on, the gap between eigenvalues k and k + 1; see ``eigengaps``."""
     p_value: float | None
-    """The share of deals of the same cosines to other pairs with as good a silhouette; None for too few models."""
+    """Share of random permutations of the cosines with a silhouette at least as good; None for too few models."""
 
     @property
     def used(self) -> int:
-        """The number by silhouette; 1 where deals of the same cosines do as well (5 %)."""
+        """The number by silhouette, or 1 if it is not better than chance (``p_value`` above 0.05)."""
         return 1 if self.p_value is not None and self.p_value > 0.05 else self.by_silhouette
 
 
 def count_clusters(similarity: Float[np.ndarray, "models models"], *, seed: int = 0) -> ClusterCount:
-    """Returns how many clusters a population falls into.
+    """Returns the number of clusters of a population, by two criteria.
 
-    A silhouette is defined from two clusters on and for any matrix at all. So the best one is held to those of the same
-    cosines dealt out to other pairs at random: a population without clusters does not beat them.
+    Any matrix has a best silhouette, even without clusters. So the best silhouette is tested against random
+    permutations of the same cosines over the pairs of models.
+
+    Args:
+      similarity: cosines of the task vectors.
+      seed: seed of the permutations.
+
+    Raises:
+      WsrError: if the matrix is not a valid similarity; see ``wsr.statistics.clustering.check_similarity``.
+
+    Example:
+      >>> import numpy as np
+      >>> from wsr.statistics.cluster_count import count_clusters
+      >>> groups = np.repeat([0, 1, 2], 4)
+      >>> similarity = np.where(groups[:, None] == groups, 0.5, 0.0)
+      >>> np.fill_diagonal(similarity, 1.0)
+      >>> count_clusters(similarity).used
+      3
     """
     matrix = check_similarity(similarity)
     of_silhouette, of_gap = silhouettes(matrix), eigengaps(matrix)
@@ -49,10 +67,13 @@ def count_clusters(similarity: Float[np.ndarray, "models models"], *, seed: int 
 
 
 def silhouettes(similarity: Float[np.ndarray, "models models"]) -> dict[int, float]:
-    """Returns the mean silhouette on 1 - cosine of average linkage for each number of clusters from 2 on.
+    """Returns the mean silhouette of average-linkage clusters, for each number of clusters from 2 on.
 
-    Of a model with mean distance ``a`` to its own cluster and ``b`` to the nearest other it is
-    ``(b - a) / max(a, b)``, and 0 where it is alone. Source: Rousseeuw, Silhouettes, 1987.
+    The silhouette of a model is ``(b - a) / max(a, b)``, where a is its mean distance (1 - cosine) to the rest of its
+    cluster and b that to the nearest other cluster; it is 0 for a cluster of one model (Rousseeuw, Silhouettes, 1987).
+
+    Args:
+      similarity: cosines of the task vectors.
     """
     matrix = check_similarity(similarity)
     tree = dendrogram(matrix)
@@ -63,7 +84,12 @@ def silhouettes(similarity: Float[np.ndarray, "models models"]) -> dict[int, flo
 def silhouette(
     similarity: Float[np.ndarray, "models models"], labels: Int[np.ndarray, " models"]
 ) -> Float[np.ndarray, " models"]:
-    """Returns the silhouette of each model in its cluster; 0 everywhere where there is one cluster only."""
+    """Returns the silhouette of each model; all are 0 if there is only one cluster.
+
+    Args:
+      similarity: cosines of the task vectors.
+      labels: the cluster of each model.
+    """
     distance = np.clip(1 - np.asarray(similarity, np.float64), 0.0, None)
     _, own = np.unique(labels, return_inverse=True)
     inside = np.eye(own.max() + 1)[own]  # [models, clusters]
@@ -84,9 +110,12 @@ def silhouette(
 def eigengaps(similarity: Float[np.ndarray, "models models"]) -> dict[int, float]:
     """Returns, for each number k of clusters, the gap between eigenvalues k and k + 1 of the normalised Laplacian.
 
-    ``L = I - D^(-1/2) W D^(-1/2)`` with weights ``W = max(cosine, 0)`` and degrees D; k clusters without ties to one
-    another have k eigenvalues of 0. The diagonal of W is 1, so that a model that is like no other is a cluster of its
-    own. Source: von Luxburg, A tutorial on spectral clustering, 2007, section 8.3.
+    The Laplacian is ``L = I - D^(-1/2) W D^(-1/2)`` with weights ``W = max(cosine, 0)`` and degrees D. If k clusters
+    have no similarity to one another, k eigenvalues are 0. The diagonal of W is 1, so a model that resembles no other
+    is its own cluster (von Luxburg, A tutorial on spectral clustering, 2007, section 8.3).
+
+    Args:
+      similarity: cosines of the task vectors.
     """
     weights = np.clip(check_similarity(similarity), 0.0, None)
     scale = 1 / np.sqrt(weights.sum(axis=1))
@@ -100,7 +129,7 @@ def _best(values: Mapping[int, float]) -> int:
 
 
 def _dealt(matrix: np.ndarray, observed: Mapping[int, float], seed: int) -> float | None:
-    """The p-value of the best silhouette among those of the same cosines dealt out to other pairs."""
+    """Returns the p-value of the best silhouette among those of random permutations of the cosines over the pairs."""
     if len(matrix) < FEWEST_TO_DEAL:
         return None
     draw = seeds.generator(seed, "cosines dealt out")

@@ -1,6 +1,6 @@
-"""Clusters of models from their similarity (cosine of task vectors), scores against known labels, 2-D maps.
+"""Clusters models by the cosine similarity of their task vectors, scores clusters against labels, draws maps.
 
-How many clusters there are, where nobody says, is in ``wsr.statistics.cluster_count``.
+``wsr.statistics.cluster_count`` estimates the number of clusters.
 """
 
 import warnings
@@ -20,25 +20,43 @@ FEWEST_FOR_TSNE = 4
 
 @dataclass(frozen=True)
 class ClusterScores:
-    """Agreement of clusters with known labels.
-
-    ``one_to_one_accuracy``: each cluster stands for another label, assigned as well as can be.
-    ``majority_accuracy``: each cluster takes the label most of its models have, as in the paper's released code.
-    ``f1``: per label, under the majority labelling; 0 for a label that no cluster takes.
-    """
+    """Agreement of clusters with known labels."""
 
     one_to_one_accuracy: float
+    """Share of models labelled correctly if each cluster stands for a different label, in the best such assignment."""
     majority_accuracy: float
+    """Share of models labelled correctly if each cluster stands for the most frequent label of its models, as in the
+    paper's released code."""
     adjusted_rand: float
+    """Adjusted Rand index of clusters and labels."""
     f1: dict[str, float]
+    """F1 score of each label under the majority labelling; 0 for a label that no cluster stands for."""
 
 
 def spectral(
     similarity: Float[np.ndarray, "models models"], clusters: int, seed: int = 0
 ) -> Int[np.ndarray, " models"]:
-    """Returns a cluster a model by the paper's recipe: spectral clustering, discretised, seed 0.
+    """Returns the cluster of each model by the paper's recipe: spectral clustering with discretised labels.
 
-    Similarities are lifted to (s + 1) / 2 when any is negative, as in the paper's released code.
+    If any similarity s is negative, all are first mapped to ``(s + 1) / 2``, as in the paper's released code.
+
+    Args:
+      similarity: cosines of the task vectors.
+      clusters: number of clusters.
+      seed: seed of the discretisation; the paper uses 0.
+
+    Raises:
+      WsrError: if the matrix is not a valid similarity, or has fewer models than clusters.
+
+    Example:
+      >>> import numpy as np
+      >>> from wsr.statistics import clustering
+      >>> groups = np.repeat([0, 1], 3)
+      >>> similarity = np.where(groups[:, None] == groups, 0.5, 0.0)
+      >>> np.fill_diagonal(similarity, 1.0)
+      >>> found = clustering.spectral(similarity, 2)
+      >>> clustering.scores(["a"] * 3 + ["b"] * 3, found).one_to_one_accuracy
+      1.0
     """
     return _spectral(lifted(check_similarity(similarity, clusters=clusters)), clusters, seed)
 
@@ -46,23 +64,36 @@ def spectral(
 def spectral_clipped(
     similarity: Float[np.ndarray, "models models"], clusters: int, seed: int = 0
 ) -> Int[np.ndarray, " models"]:
-    """Returns a cluster a model by spectral clustering where a negative similarity is none.
+    """Returns the cluster of each model by spectral clustering, with negative similarities set to 0.
 
-    Lifting cosines near 0 to 1/2 leaves all pairs nearly alike, and a cut then pays for unequal sizes rather than for
-    similarity that it severs.
+    ``spectral`` maps cosines near 0 to about 1/2. All pairs are then nearly alike, and the clusters depend more on
+    balanced sizes than on similarity. Clipping avoids this.
+
+    Args:
+      similarity: cosines of the task vectors.
+      clusters: number of clusters.
+      seed: seed of the discretisation.
+
+    Raises:
+      WsrError: if the matrix is not a valid similarity, or has fewer models than clusters.
     """
     return _spectral(np.maximum(check_similarity(similarity, clusters=clusters), 0.0), clusters, seed)
 
 
 def lifted(similarity: Float[np.ndarray, "models models"]) -> Float[np.ndarray, "models models"]:
-    """Returns the affinities of the paper's released code: (s + 1) / 2 when any similarity is negative, else s."""
+    """Returns the affinities of the paper's released code: ``(s + 1) / 2`` if any similarity s is negative, else s."""
     return (similarity + 1) / 2 if np.any(similarity < 0) else similarity
 
 
 def normalised_cut(affinity: Float[np.ndarray, "models models"], clusters: Int[np.ndarray, " models"]) -> float:
-    """Returns what spectral clustering makes small: over clusters A, sum of cut(A, rest) / volume(A).
+    """Returns the normalised cut, which spectral clustering minimises: the sum over clusters A of cut(A) / volume(A).
 
-    Shi and Malik 2000, Normalized Cuts and Image Segmentation, equation 2.
+    cut(A) is the affinity between A and all other models, volume(A) the affinity between A and all models (Shi and
+    Malik 2000, Normalized Cuts and Image Segmentation, equation 2).
+
+    Args:
+      affinity: non-negative affinities of all pairs of models.
+      clusters: the cluster of each model.
     """
     groups = [clusters == one for one in np.unique(clusters)]
     return float(sum(affinity[own][:, ~own].sum() / affinity[own].sum() for own in groups))
@@ -71,16 +102,24 @@ def normalised_cut(affinity: Float[np.ndarray, "models models"], clusters: Int[n
 def _spectral(affinity: np.ndarray, clusters: int, seed: int) -> np.ndarray:
     from sklearn.cluster import SpectralClustering
 
-    if clusters in (1, len(affinity)):  # the eigensolver wants something in between
+    if clusters in (1, len(affinity)):  # the eigensolver refuses both
         return np.arange(len(affinity)) % clusters
     method = SpectralClustering(clusters, affinity="precomputed", assign_labels="discretize", random_state=seed)
-    with warnings.catch_warnings():  # of groups without any tie between them, which is how clipped ones may be
+    with warnings.catch_warnings():  # clipped affinities may leave groups unconnected
         warnings.filterwarnings("ignore", "Graph is not fully connected")
         return method.fit_predict(affinity).astype(np.int64)
 
 
 def average_linkage(similarity: Float[np.ndarray, "models models"], clusters: int) -> Int[np.ndarray, " models"]:
-    """Returns a cluster a model by average-linkage clustering of 1 - cosine."""
+    """Returns the cluster of each model by average-linkage clustering of the distance 1 - cosine.
+
+    Args:
+      similarity: cosines of the task vectors.
+      clusters: number of clusters.
+
+    Raises:
+      WsrError: if the matrix is not a valid similarity, or has fewer models than clusters.
+    """
     from sklearn.cluster import AgglomerativeClustering
 
     matrix = check_similarity(similarity, clusters=clusters)
@@ -92,27 +131,27 @@ def average_linkage(similarity: Float[np.ndarray, "models models"], clusters: in
 
 @dataclass(frozen=True)
 class Merge:
-    """Two branches of a dendrogram that become one: models are branches 0 to n - 1, merge number m is branch n + m."""
+    """One merge of two branches of a dendrogram. The n models are branches 0 to n - 1; merge m makes branch n + m."""
 
     left: int
     right: int
     height: float
-    """Mean distance, 1 - cosine, of a model of one branch to a model of the other."""
+    """Mean distance, 1 - cosine, between the models of the two branches."""
 
 
 @dataclass(frozen=True)
 class Dendrogram:
-    """The tree of average linkage: merges of models and branches, the nearest first."""
+    """The tree of average linkage: its merges, the nearest branches first."""
 
     merges: tuple[Merge, ...]
 
     @cached_property
     def order(self) -> list[int]:
-        """The models in an order in which no two branches cross."""
+        """The models, ordered so that no two branches cross when the tree is drawn."""
         return self.models_of(2 * len(self.merges))
 
     def models_of(self, branch: int) -> list[int]:
-        """The models of a branch, in that order."""
+        """Returns the models of a branch, in that order."""
         models, waiting = [], [branch]
         while waiting:
             top = waiting.pop()
@@ -124,7 +163,7 @@ class Dendrogram:
         return models
 
     def cut(self, clusters: int) -> Int[np.ndarray, " models"]:
-        """Returns a cluster a model, numbered from 0 along the order."""
+        """Returns the cluster of each model if the tree is cut into ``clusters``; numbered from 0 along ``order``."""
         count = len(self.merges) + 1
         branch = np.arange(count)
         for number, merge in enumerate(self.merges[: count - clusters]):
@@ -133,7 +172,7 @@ class Dendrogram:
         return np.array([place[own] for own in branch.tolist()])
 
     def height_of(self, clusters: int) -> float:
-        """Returns a height at which a cut through the tree leaves so many clusters, midway between two merges."""
+        """Returns a height, midway between two merges, at which the tree falls into ``clusters``."""
         heights = [0.0, *(merge.height for merge in self.merges)]
         below = len(heights) - clusters
         above = heights[below + 1] if clusters > 1 else 1.05 * heights[-1]
@@ -141,7 +180,14 @@ class Dendrogram:
 
 
 def dendrogram(similarity: Float[np.ndarray, "models models"]) -> Dendrogram:
-    """Returns the tree that ``average_linkage`` cuts into clusters."""
+    """Returns the average-linkage tree of the distance 1 - cosine.
+
+    Args:
+      similarity: cosines of the task vectors.
+
+    Raises:
+      WsrError: if the matrix is not a valid similarity.
+    """
     from scipy.cluster.hierarchy import linkage
     from scipy.spatial.distance import squareform
 
@@ -153,12 +199,26 @@ def dendrogram(similarity: Float[np.ndarray, "models models"]) -> Dendrogram:
 
 
 def scores(truth: Sequence[str], labels: Int[np.ndarray, " models"]) -> ClusterScores:
-    """Scores clusters (any integers) against the known labels of the models; see ``ClusterScores``."""
+    """Returns how well clusters agree with the known labels of the models.
+
+    Args:
+      truth: the label of each model.
+      labels: the cluster of each model, any integers.
+
+    Raises:
+      WsrError: if there are no models, or not one label per model.
+
+    Example:
+      >>> import numpy as np
+      >>> from wsr.statistics import clustering
+      >>> clustering.scores(["nli", "nli", "topic"], np.array([0, 0, 1])).majority_accuracy
+      1.0
+    """
     from scipy.optimize import linear_sum_assignment
     from sklearn.metrics import adjusted_rand_score
 
     if len(truth) != len(labels) or not len(truth):
-        raise WsrError(f"clustering: one label a model is needed, found {len(truth)} labels, {len(labels)} models")
+        raise WsrError(f"clustering: expected one label per model, found {len(truth)} labels and {len(labels)} models")
     names, true_ids = np.unique(np.asarray(truth, dtype=str), return_inverse=True)
     _, cluster_ids = np.unique(labels, return_inverse=True)
     counts = np.zeros((cluster_ids.max() + 1, len(names)), np.int64)  # [clusters, labels]
@@ -178,10 +238,17 @@ def scores(truth: Sequence[str], labels: Int[np.ndarray, " models"]) -> ClusterS
 
 
 def tsne(similarity: Float[np.ndarray, "models models"], *, seed: int = 0) -> Float[np.ndarray, "models 2"]:
-    """Returns a place on a map for each model: t-SNE of 1 - cosine.
+    """Returns a position in the plane for each model, by t-SNE of the distance 1 - cosine.
 
-    Fewer than ``FEWEST_FOR_TSNE`` models have no neighbourhoods to keep: they are placed by classical
-    multidimensional scaling, which for them is exact.
+    Fewer than ``FEWEST_FOR_TSNE`` models are placed by classical multidimensional scaling instead, which for them is
+    exact.
+
+    Args:
+      similarity: cosines of the task vectors.
+      seed: seed of the initial positions.
+
+    Raises:
+      WsrError: if the matrix is not a valid similarity.
     """
     from sklearn.manifold import TSNE
     from threadpoolctl import threadpool_limits
@@ -191,7 +258,7 @@ def tsne(similarity: Float[np.ndarray, "models models"], *, seed: int = 0) -> Fl
         return _classical_scaling(_distance(matrix))
     perplexity = min(30.0, (len(matrix) - 1) / 3)
     method = TSNE(2, metric="precomputed", init="random", perplexity=perplexity, random_state=seed)
-    with threadpool_limits(1):  # its threads wait for each other: 0.8 s against 20 s
+    with threadpool_limits(1):  # with more, its threads wait for each other: 20 s instead of 0.8 s
         return method.fit_transform(_distance(matrix)).astype(np.float64)
 
 
@@ -202,13 +269,24 @@ def check_similarity(
     names: Sequence[str] | None = None,
     source: str = "similarity",
 ) -> Float[np.ndarray, "models models"]:
-    """Returns the matrix in float64, symmetric to the bit and with ones on its diagonal, or says what is wrong."""
+    """Returns the matrix in float64, made exactly symmetric and with ones on its diagonal.
+
+    Args:
+      similarity: a square matrix of cosines.
+      clusters: number of clusters to form of the models.
+      names: names of the models, for error messages; None uses their indices.
+      source: name of the matrix, for error messages.
+
+    Raises:
+      WsrError: naming the first wrong cell, if the matrix is not square, finite, symmetric and within [-1, 1], its
+        diagonal is not 1, or there are fewer models than clusters.
+    """
     matrix = np.asarray(similarity, np.float64)
     rows, columns = matrix.shape
     if rows != columns or not rows:
-        raise WsrError(f"{source}: must be square with a row and a column a model, found {rows} x {columns}")
+        raise WsrError(f"{source}: must be square, with one row and one column per model; found {rows} x {columns}")
     if not 1 <= clusters <= rows:
-        raise WsrError(f"{source}: {rows} models cannot form {clusters} clusters; ask for 1 to {rows}")
+        raise WsrError(f"{source}: {rows} models cannot form {clusters} clusters; choose 1 to {rows}")
 
     def refuse_where(wrong: np.ndarray, must: str) -> None:
         if np.any(wrong):
@@ -223,7 +301,7 @@ def check_similarity(
     diagonal = np.eye(rows, dtype=bool)
     refuse_where(diagonal & (np.abs(matrix - 1) > DIAGONAL_TOLERANCE), "the diagonal must be 1")
     refuse_where(np.abs(matrix - matrix.T) > SYMMETRY_TOLERANCE, "must be symmetric")
-    refuse_where(np.abs(matrix) > 1 + DIAGONAL_TOLERANCE, "a cosine lies between -1 and 1")
+    refuse_where(np.abs(matrix) > 1 + DIAGONAL_TOLERANCE, "a cosine must lie between -1 and 1")
     return np.where(diagonal, 1.0, (matrix + matrix.T) / 2)
 
 

@@ -1,4 +1,4 @@
-"""Similarity matrices and labels of models from CSV files, as people publish them."""
+"""Reads published similarity matrices and labels of models from CSV files."""
 
 import csv
 import re
@@ -14,14 +14,32 @@ from jaxtyping import Float
 from wsr.errors import WsrError
 from wsr.statistics.clustering import check_similarity
 
-LISTED = 10  # problems of one kind that a message lists
+LISTED = 10  # most problems of one kind that a message lists
 
 
 def read_similarity(path: str | PathLike[str]) -> tuple[tuple[str, ...], Float[np.ndarray, "models models"]]:
-    """Reads a square CSV of similarities: a header of model names, then a row of numbers a model.
+    """Reads a square similarity matrix from a CSV file: a header of model names, then one row of numbers per model.
 
-    The rows may begin with the model's name, in the order of the header; the header's first cell is then empty,
-    anything, or absent. Raises WsrError naming file, line and column.
+    Each row may begin with its model's name, in the order of the header. The first cell of the header may then hold
+    anything or be left out.
+
+    Args:
+      path: the CSV file.
+
+    Returns:
+      The names of the models, and the matrix.
+
+    Raises:
+      WsrError: naming the file, the line and the column, if the file is not such a matrix.
+
+    Example:
+      >>> import numpy as np
+      >>> from wsr.statistics.similarity_file import read_similarity
+      >>> similarity = [[1.0, 0.5], [0.5, 1.0]]
+      >>> np.savetxt("similarity.csv", similarity, delimiter=",", header="nli-1,nli-2", comments="")
+      >>> names, matrix = read_similarity("similarity.csv")
+      >>> names, matrix.tolist()
+      (('nli-1', 'nli-2'), [[1.0, 0.5], [0.5, 1.0]])
     """
     (_, header), *rows = _table(path)
     widths = Counter(len(cells) for _, cells in rows)
@@ -34,7 +52,7 @@ def read_similarity(path: str | PathLike[str]) -> tuple[tuple[str, ...], Float[n
     unnamed = named and not {cells[0] for _, cells in rows} & set(names)  # a row is missing, not a name
     if unnamed or not len(rows) == len(names) == width - named:
         raise WsrError(
-            f"{path}: must be square, with a header of model names and as many rows of numbers, found a header of "
+            f"{path}: must be square, with a header of model names and one row of numbers per model; found a header of "
             f"{len(header)} cells and {len(rows)} rows of {width} cells"
         )
     _refuse(
@@ -58,7 +76,17 @@ def read_similarity(path: str | PathLike[str]) -> tuple[tuple[str, ...], Float[n
 
 
 def read_labels(path: str | PathLike[str]) -> dict[str, str]:
-    """Reads the label of each model from a CSV with the columns ``model`` and ``label``; others are not read."""
+    """Reads the label of each model from a CSV file with the columns ``model`` and ``label``.
+
+    Args:
+      path: the CSV file. Other columns are ignored.
+
+    Returns:
+      The label of each model, by name.
+
+    Raises:
+      WsrError: naming the file and the line, if a column is missing, a cell is empty or a model has several rows.
+    """
     (_, header), *rows = _table(path)
     absent = [name for name in ("model", "label") if header.count(name) != 1]
     if absent:
@@ -78,13 +106,26 @@ def read_labels(path: str | PathLike[str]) -> dict[str, str]:
 
 
 def labels_from_names(names: Sequence[str], pattern: str) -> dict[str, str]:
-    """Returns the label of each model: what the first group of the regular expression finds in its name."""
+    """Returns the label of each model: the first group of a regular expression in the model's name.
+
+    Args:
+      names: the models.
+      pattern: a regular expression with at least one group.
+
+    Raises:
+      WsrError: if the pattern is invalid, has no group, or does not match every name.
+
+    Example:
+      >>> from wsr.statistics.similarity_file import labels_from_names
+      >>> labels_from_names(["mnli-0", "cola-1"], "^([a-z]+)-")
+      {'mnli-0': 'mnli', 'cola-1': 'cola'}
+    """
     try:
         expression = re.compile(pattern)
     except re.error as error:
         raise WsrError(f"label pattern {pattern!r}: not a regular expression: {error}") from None
     if not expression.groups:
-        raise WsrError(f"label pattern {pattern!r}: needs a group, such as '^([a-z]+)-', that is the label")
+        raise WsrError(f"label pattern {pattern!r}: needs a group that captures the label, such as '^([a-z]+)-'")
     found = {name: match.group(1) for name in names if (match := expression.search(name))}
     labels = {name: label for name, label in found.items() if label}
     _refuse(f"label pattern {pattern!r}", "finds no label in", [name for name in names if name not in labels])
@@ -92,13 +133,22 @@ def labels_from_names(names: Sequence[str], pattern: str) -> dict[str, str]:
 
 
 def labels_in_order(names: Sequence[str], labels: Mapping[str, str], source: str | PathLike[str]) -> list[str]:
-    """Returns the labels of ``names``, all of which must have one; ``source`` is where the labels came from."""
+    """Returns the labels of some models in the order of their names.
+
+    Args:
+      names: the models.
+      labels: the label of each model, by name.
+      source: where the labels came from, for error messages.
+
+    Raises:
+      WsrError: if a model has no label.
+    """
     _refuse(source, "has no label for", [name for name in names if name not in labels])
     return [labels[name] for name in names]
 
 
 def _table(path: str | PathLike[str]) -> list[tuple[int, list[str]]]:
-    """Lines of a CSV file that are not blank, each with its number from 1; blanks in cells made single."""
+    """Returns the non-blank lines of a CSV file with their numbers from 1; runs of white space in cells become one."""
     try:
         text = Path(path).read_bytes().decode("utf-8-sig")
     except OSError as error:

@@ -1,11 +1,14 @@
-"""One immutable Orbax checkpoint that knows the hash of its every leaf. The only place that imports Orbax.
+"""Writes and reads immutable Orbax checkpoints that hold a hash of every leaf.
 
-Orbax keeps no checksum of its payload: nearly every flipped bit loads silently as another number. So the
-hashes lie in the checkpoint's ``custom_metadata``, with a hash of that metadata, and reading compares them.
+This is the only module that imports Orbax. Orbax stores no checksums, so nearly every flipped bit would load silently
+as another number. Therefore the checkpoint's ``custom_metadata`` holds the hash of each leaf and a hash of the
+metadata itself; reading through this module verifies them. Reading a member directly with Orbax verifies no hashes.
 
-Format 2 has Orbax write each leaf as a file of its own, uncompressed: weights hardly compress, and such a file can
-be read in pieces, by many threads and without Orbax. Format 1 was Orbax's default, a compressed database. Format 3 is
-format 2 of a member kept as factors: who knows only the others would take it for an empty encoder.
+- Format 1: Orbax's default, a compressed database.
+- Format 2: one uncompressed file per leaf. Weights hardly compress, and such files can be read in pieces, by many
+  threads and without Orbax.
+- Format 3: format 2 for a member stored as low-rank factors. Code that knows only formats 1 and 2 would read it as an
+  empty encoder, and so refuses it.
 """
 
 import json
@@ -41,13 +44,21 @@ PIECE_BYTES = 4 * 2**20
 def publish(
     folder: Path, leaves: Leaves, table: Table, about: dict[str, Any], staging: Path, *, version: int | None = None
 ) -> bool:
-    """Writes a checkpoint under a name of its own in ``staging``, then renames it to ``folder``.
+    """Writes a checkpoint under a unique name in ``staging``, then renames it to ``folder``.
 
     Args:
-        version: of the format; None: ``FORMAT``.
+      folder: the finished checkpoint.
+      leaves: the arrays to store, by path.
+      table: hash, dtype and shape of every leaf.
+      about: facts to store with the leaves, as JSON.
+      staging: the folder of unfinished writes, on the same file system.
+      version: the format; None for ``FORMAT``.
 
     Returns:
-        False if ``folder`` was there first, which is then left as it is.
+      Whether the checkpoint was written; False if ``folder`` already exists, which then stays unchanged.
+
+    Raises:
+      WsrError: if the checkpoint could not be written.
     """
     metadata = {"format": version or FORMAT, "about": about, "leaves": table}
     unfinished = _own_name(staging)
@@ -69,15 +80,25 @@ def publish(
 
 
 def read_about(folder: Path) -> tuple[dict[str, Any], Table]:
-    """Returns what ``publish`` was told about the checkpoint, and its table of leaves."""
+    """Returns the facts that ``publish`` stored with a checkpoint, and its table of leaves.
+
+    Raises:
+      WsrError: if the metadata is damaged.
+    """
     metadata = _read_metadata(folder)
     return metadata["about"], metadata["leaves"]
 
 
 def read(folder: Path, paths: Sequence[str] | None = None, *, verify: bool = True) -> Leaves:
-    """Returns the leaves at ``paths`` (None: all) as they are on disk; the others are not read.
+    """Returns leaves of a checkpoint as they are on disk.
 
-    Names, dtypes and shapes are always compared with the table, hashes if ``verify``.
+    Args:
+      folder: the checkpoint.
+      paths: the leaves to read; None reads all.
+      verify: whether hashes are compared; names, dtypes and shapes always are.
+
+    Raises:
+      WsrError: if a leaf cannot be read or differs from what was written.
     """
     metadata = _read_metadata(folder)
     buckets.bring(folder, METADATA_FILE)
@@ -87,7 +108,7 @@ def read(folder: Path, paths: Sequence[str] | None = None, *, verify: bool = Tru
         found = _read_compressed(folder, wanted) if metadata["format"] == 1 else _read_files(folder, wanted)
     except WrongLeaf as error:
         raise WsrError(f"{folder} was changed on disk: {error}; {_REMEDY}") from error
-    except Exception as error:  # TensorStore raises anything at all on a damaged file.
+    except Exception as error:  # TensorStore raises all kinds of errors on a damaged file.
         raise WsrError(f"{folder}: payload cannot be read ({_first_line(error)}); {_REMEDY}") from error
     problems = differences(found, wanted, verify=verify)
     if problems:
@@ -97,9 +118,18 @@ def read(folder: Path, paths: Sequence[str] | None = None, *, verify: bool = Tru
 
 
 def open_leaves(folder: Path) -> Callable[[str], Callable[[np.ndarray], None]]:
-    """Returns ``open(path)``, which gives ``fill(out)``: the next ``out.size`` entries of that leaf, as on disk.
+    """Opens a checkpoint for reading its leaves in pieces.
 
-    With the last entry the hash of the whole leaf is compared. A leaf of format 1 is whole in memory while it is read.
+    Args:
+      folder: the checkpoint.
+
+    Returns:
+      A function from the path of a leaf to ``fill(out)``, which writes the next ``out.size`` entries of the leaf into
+      ``out``. With the last entry it verifies the hash of the leaf and raises WsrError if it differs. A leaf of format
+      1 is read into memory whole.
+
+    Raises:
+      WsrError: if the metadata is damaged.
     """
     metadata = _read_metadata(folder)
     buckets.bring(folder, METADATA_FILE)
@@ -121,7 +151,11 @@ def open_leaves(folder: Path) -> Callable[[str], Callable[[np.ndarray], None]]:
 
 
 def check(folder: Path) -> None:
-    """Reads everything in the checkpoint, a piece of a leaf at a time, and raises where it is not what was written."""
+    """Reads a whole checkpoint, one piece of a leaf at a time, and verifies all hashes.
+
+    Raises:
+      WsrError: naming the first damaged leaf, and the number of others.
+    """
     table, opened, problems = _read_metadata(folder)["leaves"], open_leaves(folder), []
     for path, form in table.items():
         dtype = np.dtype(form["dtype"])
@@ -140,7 +174,16 @@ def check(folder: Path) -> None:
 
 
 def write_json(path: Path, value: Any, staging: Path) -> None:
-    """Writes a JSON file whole or not at all."""
+    """Writes a JSON file atomically.
+
+    Args:
+      path: the file; its folder is created if needed.
+      value: the content.
+      staging: the folder of unfinished writes, on the same file system.
+
+    Raises:
+      WsrError: if the file could not be written.
+    """
     unfinished = _own_name(staging)
     try:
         staging.mkdir(parents=True, exist_ok=True)
@@ -153,23 +196,23 @@ def write_json(path: Path, value: Any, staging: Path) -> None:
 
 
 def sweep(staging: Path) -> None:
-    """Removes what dead processes of this machine, or any process a day ago, left unfinished."""
+    """Removes unfinished writes of dead processes of this machine, and those of any machine that are a day old."""
     for leftover in staging.glob("*~*~*"):
         host, pid, _ = leftover.name.split("~", 2)
         if _is_abandoned(leftover) if host != socket.gethostname() else not _is_alive(pid):
             _remove(leftover)
 
 
-_REMEDY = "bring it back from a copy, or remove it and make it again"
+_REMEDY = "restore it from a copy, or remove it and create it again"
 
 
 def _save(folder: Path, leaves: Leaves, metadata: dict[str, Any]) -> None:
-    # Not at the top of the file: it costs 0.4 s, and reading a store does not need it.
+    # Imported here: it takes 0.4 s, and reading a store does not need it.
     from orbax.checkpoint import v1 as ocp
 
     context = ocp.Context()
     context.array.saving.use_ocdbt = False
-    context.array.saving.use_zarr3 = False  # whose chunks carry an index
+    context.array.saving.use_zarr3 = False  # its chunks contain an index
     context.array.saving.use_compression = False
     logger = logging.getLogger("absl")
     logger.addFilter(_says_something)
@@ -182,12 +225,12 @@ def _save(folder: Path, leaves: Leaves, metadata: dict[str, Any]) -> None:
 
 
 def _says_something(record: logging.LogRecord) -> bool:
-    # Orbax warns of the missing database that it was told not to make, and logs what it raises, a traceback a thread.
+    # Orbax warns that the database we switched off is missing, and logs one traceback per thread for what it raises.
     return not any(said in str(record.msg) for said in ("Skipping merge of OCDBT", "_SignalingThread.run()"))
 
 
 def _hear_no_closed_loops() -> None:
-    """Keeps what ends after a failed save from printing a traceback a leaf: the failure itself is raised."""
+    """Silences the tracebacks, one per leaf, that follow a failed save; the failure itself is raised."""
     hook = sys.unraisablehook
     if not (isinstance(hook, partial) and hook.func is _unless_closed):
         sys.unraisablehook = partial(_unless_closed, hook)
@@ -199,7 +242,7 @@ def _unless_closed(hook: Callable[["sys.UnraisableHookArgs"], Any], ignored: "sy
 
 
 def _read_metadata(folder: Path) -> dict[str, Any]:
-    # The one JSON file: Orbax's own call opens every array too, and takes 40 ms a member in place of 0.2.
+    # Read the JSON file directly: Orbax's call also opens every array and takes 40 ms per member instead of 0.2 ms.
     try:
         content = strict_json.parse((folder / METADATA_FILE).read_text(encoding="utf-8"))
         metadata = content["custom_metadata"]
@@ -211,7 +254,7 @@ def _read_metadata(folder: Path) -> dict[str, Any]:
     if found != digest:
         raise WsrError(f"{folder}: metadata was changed on disk: sha256 expected {digest}, found {found}; {_REMEDY}")
     if version not in READABLE:
-        raise WsrError(f"{folder}: format {version} of another version of wsr; this one reads formats 1 to 3")
+        raise WsrError(f"{folder}: has format {version} of another version of wsr; this version reads formats 1 to 3")
     return metadata
 
 
@@ -244,7 +287,7 @@ def _pieces(leaf: np.ndarray) -> Callable[[np.ndarray], None]:
 
 
 def _own_name(staging: Path) -> Path:
-    # Orbax gives all writers of one path the same temporary name, so no two writers may share a path.
+    # Orbax gives all writers of a path the same temporary name, so every writer needs a unique path.
     return staging / f"{socket.gethostname()}~{os.getpid()}~{uuid.uuid4().hex}"
 
 
@@ -276,5 +319,5 @@ def _first_line(error: BaseException) -> str:
     lines = [f"{type(error).__name__}: {line.strip()}" for line in str(error).splitlines() if line.strip()]
     if not lines:
         return type(error).__name__
-    # Of a full disk the cause comes last, after two long paths.
+    # On a full disk the cause comes last, after two long paths.
     return lines[0] if len(lines[0]) <= 300 else f"{lines[0][:100]} ... {lines[0][-200:]}"

@@ -1,8 +1,8 @@
-"""The ways in which an encoder lies in its member's checkpoint, told apart by what its leaves' names begin with.
+"""The three forms in which a member's checkpoint stores its encoder, distinguished by the prefix of the leaf names.
 
 params/<leaf>          float32 weights
-task_vector/<leaf>     what they differ by from the base, in bfloat16
-low_rank/<leaf>/a, /b  float32 factors of what they differ by; leaves without factors are the base's
+task_vector/<leaf>     their difference from the base, in bfloat16
+low_rank/<leaf>/a, /b  float32 factors of their difference from the base; leaves without factors equal the base
 """
 
 from collections.abc import Callable, Iterable
@@ -26,7 +26,13 @@ ReadPiece = Callable[[int, np.ndarray], None]
 
 
 def whole_on_disk(encoder: Leaves, base: Callable[[], Params], dtype: DTypeOnDisk) -> Leaves:
-    """Returns the leaves to store of an encoder whose every leaf is stored."""
+    """Returns the leaves to store for an encoder, all of them dense.
+
+    Args:
+      encoder: the encoder's leaves, float32.
+      base: returns the parameters of the base.
+      dtype: ``float32`` stores the weights, ``bfloat16_task_vector`` the task vector.
+    """
     if dtype == "float32":
         return {f"params/{path}": leaf for path, leaf in encoder.items()}
     origin = flatten(base())
@@ -34,7 +40,7 @@ def whole_on_disk(encoder: Leaves, base: Callable[[], Params], dtype: DTypeOnDis
 
 
 def factors_on_disk(task_vector: LowRank) -> dict[str, Any]:
-    """Returns the leaves to store of an encoder that is kept as factors."""
+    """Returns the leaves to store for an encoder given by its low-rank factors."""
     return {
         f"low_rank/{path}/{side}": leaf
         for path, factors in task_vector.items()
@@ -43,7 +49,7 @@ def factors_on_disk(task_vector: LowRank) -> dict[str, Any]:
 
 
 def names_on_disk(table: Table, paths: Iterable[str]) -> list[str]:
-    """Returns which stored leaves tell the encoder's leaves at ``paths``."""
+    """Returns the names of the stored leaves from which the encoder's leaves at ``paths`` are computed."""
     part = _part(table)
     if part != "low_rank":
         return [f"{part}/{path}" for path in paths]
@@ -51,7 +57,14 @@ def names_on_disk(table: Table, paths: Iterable[str]) -> list[str]:
 
 
 def dense(leaves: Leaves, table: Table, base: Callable[[], Params], paths: Iterable[str]) -> Leaves:
-    """Returns the encoder's leaves at ``paths`` in float32, from those of ``names_on_disk``."""
+    """Returns the encoder's leaves at ``paths`` in float32.
+
+    Args:
+      leaves: the stored leaves that ``names_on_disk`` names.
+      table: the checkpoint's table.
+      base: returns the parameters of the base.
+      paths: the leaves to compute.
+    """
     part = _part(table)
     own = of_part(leaves, part)
     if part == "params":
@@ -64,7 +77,7 @@ def dense(leaves: Leaves, table: Table, base: Callable[[], Params], paths: Itera
 
 
 def open_in_pieces(folder: Path, table: Table, base: Callable[[], Params]) -> Callable[[str], ReadPiece]:
-    """Opens the task vector of the member in ``folder``; see ``Store.open_task_vector``."""
+    """Opens the task vector of the member in ``folder`` for reading in pieces; see ``Store.open_task_vector``."""
     part = _part(table)
     if part == "low_rank":
         return OpenLowRank(partial(_read_factors, folder, table))
@@ -79,7 +92,7 @@ def open_in_pieces(folder: Path, table: Table, base: Callable[[], Params]) -> Ca
 
 
 def kept_as(table: Table) -> tuple[str, int]:
-    """Returns how an encoder is kept, in words, and the bytes it takes."""
+    """Returns the form in which an encoder is stored, such as ``rank 8``, and its size in bytes."""
     part = _part(table)
     own = {name: form for name, form in table.items() if name.startswith(f"{part}/")}
     size = sum(np.dtype(form["dtype"]).itemsize * int(np.prod(form["shape"])) for form in own.values())
@@ -89,7 +102,7 @@ def kept_as(table: Table) -> tuple[str, int]:
 
 
 def of_part(leaves: Leaves, part: str) -> Leaves:
-    """Returns the leaves whose names begin with ``part/``, without that."""
+    """Returns the leaves whose names begin with ``part/``, by their names without this prefix."""
     prefix = f"{part}/"
     return {path.removeprefix(prefix): leaf for path, leaf in leaves.items() if path.startswith(prefix)}
 

@@ -1,4 +1,4 @@
-"""Inner products of task vectors that were worked out before, kept in the store's folder."""
+"""Caches inner products of task vectors in the store's folder."""
 
 import contextlib
 from collections.abc import Sequence
@@ -16,17 +16,22 @@ FORMAT = 1
 
 
 class GramFile:
-    """Products by the content hashes of the members: whatever happens to a member, its number is not another's.
+    """Inner products of task vectors, by the content hashes of the members.
 
-    A file that is damaged, or of another base, counts as none: everything in it can be worked out again. ``check``
-    tells the one from the other.
+    Because hashes identify members, a changed or removed member never gets the products of another. A damaged file,
+    or one of another base, is ignored, since all products can be computed again; ``check`` reports a damaged file.
+
+    Args:
+      path: the file.
+      base_sha256: hash of the base of the members.
+      staging: the folder of unfinished writes.
     """
 
     def __init__(self, path: Path, base_sha256: str, staging: Path):
         self.path, self.base_sha256, self._staging = path, base_sha256, staging
 
     def read(self, members: Sequence[str]) -> Float64[np.ndarray, "members members"]:
-        """Returns the products of the members with these hashes, NaN where they are not known."""
+        """Returns the inner products of the members with these content hashes, NaN where unknown."""
         names, gram = self._content()
         found = np.full((len(members), len(members)), np.nan)
         place = {name: number for number, name in enumerate(names)}
@@ -36,7 +41,7 @@ class GramFile:
         return found
 
     def add(self, members: Sequence[str], gram: Float64[np.ndarray, "members members"]) -> None:
-        """Keeps the products beside those that are there; does nothing where the folder may only be read."""
+        """Adds inner products to the file; does nothing if the folder is read-only."""
         names = list(dict.fromkeys([*self._content()[0], *members]))
         whole = self.read(names)
         places = [names.index(name) for name in members]
@@ -46,7 +51,7 @@ class GramFile:
             checkpoint.write_json(self.path, sealed(content), self._staging)
 
     def check(self) -> None:
-        """Raises where the file is there and damaged."""
+        """Raises WsrError if the file exists and is damaged."""
         if self.path.exists():
             self._sealed()
 
@@ -61,4 +66,4 @@ class GramFile:
         return [], np.zeros((0, 0))
 
     def _sealed(self) -> dict[str, Any]:
-        return unsealed(self.path, "it can be worked out again")
+        return unsealed(self.path, "it can be computed again")

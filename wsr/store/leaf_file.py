@@ -1,4 +1,4 @@
-"""A leaf of a checkpoint without compression: a file with the bytes of the array and nothing else."""
+"""Reads an uncompressed leaf of a checkpoint: a file with the bytes of the array and nothing else."""
 
 import hashlib
 import os
@@ -10,16 +10,16 @@ import numpy as np
 
 
 class WrongLeaf(Exception):
-    """A leaf that is not what was written; the message names it."""
+    """A leaf that differs from what was written; the message names it."""
 
 
 class LeafFile:
-    """A leaf that is read from its first entry to its last, whole or piece by piece.
+    """A leaf on disk, read from its first entry to its last, whole or in pieces.
 
     Args:
       folder: the checkpoint.
-      path: of the leaf, ``"params/layers/0/query/bias"``.
-      form: what the leaf must be, an entry of the checkpoint's table.
+      path: the leaf, such as ``"params/layers/0/query/bias"``.
+      form: hash, dtype and shape of the leaf: its entry in the checkpoint's table.
     """
 
     def __init__(self, folder: Path, path: str, form: dict[str, Any]):
@@ -33,16 +33,16 @@ class LeafFile:
         self._hash = hashlib.sha256()
 
     def whole(self) -> np.ndarray:
-        """Returns the leaf; its hash is not compared."""
+        """Returns the whole leaf, without verifying its hash."""
         leaf = np.empty(self.form["shape"], self.dtype)
         self._read(leaf.reshape(-1).view(np.uint8))
         return leaf
 
     def next(self, out: np.ndarray) -> None:
-        """Fills the flat ``out`` with the next entries; with the last one the hash of the whole leaf is compared.
+        """Fills the flat array ``out`` with the next entries; after the last one, verifies the hash of the leaf.
 
         Raises:
-          WrongLeaf: the file is not what was written; both hashes are named.
+          WrongLeaf: if the file differs from what was written; the message names both hashes.
         """
         piece = out.view(np.uint8)
         self._read(piece)
@@ -57,7 +57,7 @@ class LeafFile:
             raise WrongLeaf(f"leaf {self.path}: {error}") from error
 
     def _fill(self, piece: np.ndarray) -> None:
-        # Opened for each piece: a process may hold fewer files open than there are members.
+        # Opened for each piece: there may be more members than files that a process may hold open.
         file = os.open(self._file, os.O_RDONLY)
         try:
             size, rest = os.fstat(file).st_size, piece

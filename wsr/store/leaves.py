@@ -1,4 +1,4 @@
-"""Trees as flat dicts of leaves, and the hashes that tell whether a leaf is still what was stored."""
+"""Flat dicts of leaves, and hashes that show whether a leaf is still what was stored."""
 
 import hashlib
 import json
@@ -12,14 +12,22 @@ from wsr.errors import WsrError
 from wsr.types import Params
 
 Leaves: TypeAlias = dict[str, np.ndarray]
-"""Path, its keys joined by "/", to array: ``{"layers/0/query/bias": ...}``."""
+"""Arrays by path, the keys joined by "/": ``{"layers/0/query/bias": ...}``."""
 
 Table: TypeAlias = dict[str, dict[str, Any]]
-"""Path to what the leaf must be: ``{"sha256": str, "dtype": str, "shape": [int, ...]}``."""
+"""Hash and form of each leaf, by path: ``{"sha256": str, "dtype": str, "shape": [int, ...]}``."""
 
 
 def float32_leaves(tree: Mapping[str, Any], what: str) -> Leaves:
-    """Returns the leaves of a nested dict as NumPy arrays; raises naming every leaf that cannot be stored."""
+    """Returns the leaves of a nested dict as NumPy arrays.
+
+    Args:
+      tree: the nested dict.
+      what: its name, for error messages.
+
+    Raises:
+      WsrError: naming every leaf that cannot be stored: all must be finite float32 arrays.
+    """
     problems: list[str] = []
     leaves: Leaves = {}
     for path, leaf in _walk(tree, (), problems):
@@ -29,28 +37,28 @@ def float32_leaves(tree: Mapping[str, Any], what: str) -> Leaves:
         else:
             leaves[path] = np.ascontiguousarray(leaf).reshape(leaf.shape)
     dotted = [path.replace("/", ".") for path in leaves]
-    # Orbax joins keys by "." and lets one of two equal names overwrite the other without a word.
-    problems += [f"{name} is the name of two leaves" for name in sorted(set(dotted)) if dotted.count(name) > 1]
+    # Orbax joins keys by "."; of two equal names one would silently overwrite the other.
+    problems += [f"{name} names two leaves" for name in sorted(set(dotted)) if dotted.count(name) > 1]
     if problems:
         raise WsrError(f"{what} cannot be stored: {'; '.join(problems)}")
     return leaves
 
 
 def table_of(leaves: Leaves) -> Table:
-    """Returns hash, dtype and shape of every leaf. Hashing releases the GIL, hence the threads."""
-    with ThreadPoolExecutor() as threads:
+    """Returns the hash, dtype and shape of every leaf."""
+    with ThreadPoolExecutor() as threads:  # hashing releases the GIL
         digests = threads.map(_sha256, leaves.values())
         return {path: {"sha256": digest, **_form(leaves[path])} for path, digest in zip(leaves, digests, strict=True)}
 
 
 def differences(leaves: Leaves, table: Table, *, verify: bool) -> list[str]:
-    """Returns, in words, how ``leaves`` differ from ``table``; hashes are compared only if ``verify``."""
+    """Returns the differences of ``leaves`` from ``table``, in words; compares hashes only if ``verify``."""
     found = table_of(leaves) if verify else {path: _form(leaf) for path, leaf in leaves.items()}
     return table_differences(found, table)
 
 
 def table_differences(found: Table, expected: Table) -> list[str]:
-    """Returns, in words, where two tables differ in paths, shapes, dtypes, or in hashes if both have them."""
+    """Returns the differences of two tables, in words: paths, shapes, dtypes, and hashes if both have them."""
     problems = [f"leaf {path} is missing" for path in expected if path not in found]
     problems += [f"leaf {path} is unexpected" for path in found if path not in expected]
     for path, leaf in found.items():
@@ -61,7 +69,7 @@ def table_differences(found: Table, expected: Table) -> list[str]:
 
 
 def json_sha256(value: Any) -> str:
-    """Returns the hash of a JSON value, whatever the order of its keys."""
+    """Returns the sha256 of a JSON value; the order of keys does not matter."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
@@ -70,7 +78,7 @@ def _walk(tree: Mapping[str, Any], keys: tuple[str, ...], problems: list[str]) -
     for key, value in tree.items():
         path = "/".join((*keys, str(key)))
         if not isinstance(key, str) or not key or "/" in key:
-            problems.append(f"{path}: key {key!r} is not a text without '/'")
+            problems.append(f"{path}: key {key!r} is not a string without '/'")
         elif isinstance(value, Mapping) and value:
             found += _walk(value, (*keys, key), problems)
         else:
@@ -83,7 +91,7 @@ def _problem(leaf: Any) -> str | None:
         return "is an empty dict"
     if not hasattr(leaf, "dtype") or not hasattr(leaf, "shape"):
         return f"is a {type(leaf).__name__} and not an array"
-    # Orbax would cast another dtype without a word.
+    # Orbax would silently cast another dtype.
     if leaf.dtype != np.float32:
         return f"is {leaf.dtype} and not float32"
     if 0 in leaf.shape:
@@ -98,10 +106,21 @@ def _form(leaf: np.ndarray) -> dict[str, Any]:
 
 
 def _sha256(leaf: np.ndarray) -> str:
-    # A view of bytes: bfloat16 has no buffer of its own.
+    # Viewed as bytes, because bfloat16 does not support the buffer protocol.
     return hashlib.sha256(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8).data).hexdigest()
 
 
 def hash_params(params: Params) -> str:
-    """Returns the hash that identifies a model: over the hashes of all its leaves."""
+    """Returns the hash that identifies a model: the sha256 over the hashes of all its leaves.
+
+    Raises:
+      WsrError: if a leaf is not a finite float32 array.
+
+    Example:
+      >>> import wsr
+      >>> from wsr.store.leaves import hash_params
+      >>> tiny = wsr.load("tiny")
+      >>> hash_params(tiny.params) == hash_params(wsr.load("tiny").params)
+      True
+    """
     return json_sha256(table_of(float32_leaves(params, "the model")))

@@ -1,4 +1,4 @@
-"""What made a member: the part of a member that is not weights."""
+"""The record of a member: how it was trained, without its weights."""
 
 import json
 import re
@@ -17,53 +17,83 @@ LONGEST_NAME_BYTES = 200
 
 @dataclass(frozen=True, kw_only=True)
 class MemberRecord:
-    """The origin of a member. The store fills in the fields with a default; if given, they must agree."""
+    """How a member was trained. The store fills in the fields with a default; if you give them, they must agree.
+
+    The same seed gives the same bits only for equal ``jaxlib``, ``device_kind``, ``threads`` and ``group_size``.
+
+    Example:
+      >>> from wsr.store.record import MemberRecord
+      >>> MemberRecord(
+      ...     name="mnli-0", dataset="mnli", family="nli", seed=0, mode="full", size=500,
+      ...     hyperparameters={"epochs": 3}, metrics={"accuracy": 0.71},
+      ...     jaxlib="0.9.0", device_kind="cpu", threads=2, group_size=1,
+      ... ).name
+      'mnli-0'
+    """
 
     name: str
     dataset: str
     family: str
+    """Task family of the dataset."""
     seed: int
-    mode: str  # full, bitfit, lora or head
-    size: int  # fine-tuning examples
+    mode: str
+    """``full``, ``bitfit``, ``lora`` or ``head``."""
+    size: int
+    """Number of fine-tuning examples."""
     hyperparameters: Mapping[str, Any]
     metrics: Mapping[str, float]
-    # "Same seed, same bits" holds for one value of these four and for no more.
     jaxlib: str
+    """Version of jaxlib."""
     device_kind: str
     threads: int
     group_size: int
+    """Number of members that were trained in one program."""
     base_sha256: str = ""
     architecture: str = ""
     config_sha256: str = ""
-    content_sha256: str = ""  # over the hashes of all leaves on disk
+    content_sha256: str = ""
+    """sha256 over the hashes of all leaves on disk."""
 
 
 @dataclass(frozen=True)
 class Quarantined:
-    """A member that became non-finite: it has a record, but no weights."""
+    """A member whose training became non-finite: its record, without weights."""
 
     record: MemberRecord
     step: int
+    """The training step at which it became non-finite."""
     reason: str
 
 
 def record_to_json(record: MemberRecord) -> dict[str, Any]:
-    """Returns ``record`` as JSON reads it back: mappings are dicts, tuples lists, NumPy scalars numbers."""
+    """Returns a record as plain JSON values: mappings become dicts, tuples lists, NumPy scalars numbers."""
     content = {field.name: getattr(record, field.name) for field in fields(record)}
     return to_plain_json(content, f"record of member {record.name!r}")
 
 
 def record_from_json(content: Any, where: str) -> MemberRecord:
-    """Returns the record that ``record_to_json`` wrote; ``where`` names its place in an error."""
+    """Returns the record that ``record_to_json`` wrote.
+
+    Args:
+      content: the JSON.
+      where: where it came from, for error messages.
+
+    Raises:
+      WsrError: if the content does not have exactly the fields of a record.
+    """
     known = {field.name for field in fields(MemberRecord)}
     if not isinstance(content, dict) or set(content) != known:
         found = sorted(content) if isinstance(content, dict) else content
-        raise WsrError(f"{where}: not a member's record: expected the fields {sorted(known)}, found {found}")
+        raise WsrError(f"{where}: not the record of a member: expected the fields {sorted(known)}, found {found}")
     return MemberRecord(**content)
 
 
 def read_quarantined(path: Path) -> Quarantined:
-    """Returns what ``Store.quarantine`` wrote; raises WsrError where it is damaged."""
+    """Returns the entry that ``Store.quarantine`` wrote.
+
+    Raises:
+      WsrError: if the file is damaged.
+    """
     content = unsealed(path, "remove it", before_seals=frozenset(("record", "step", "reason")))
     try:
         found = Quarantined(record_from_json(content["record"], str(path)), content["step"], content["reason"])
@@ -75,20 +105,28 @@ def read_quarantined(path: Path) -> Quarantined:
 
 
 def to_plain_json(value: Any, what: str) -> Any:
-    """Returns ``value`` after a round trip through JSON, so that what is compared is what is stored."""
+    """Returns a value after a round trip through JSON, so that stored and given values can be compared.
+
+    Raises:
+      WsrError: if the value cannot be written as JSON.
+    """
     try:
         return json.loads(json.dumps(value, default=_plain))
     except (TypeError, ValueError) as error:
-        raise WsrError(f"{what} cannot be written as JSON: {error}; use numbers, texts, lists and dicts") from error
+        raise WsrError(f"{what} cannot be written as JSON: {error}; use numbers, strings, lists and dicts") from error
 
 
 def check_name(name: str) -> None:
-    """Raises unless ``name`` is safe as the name of a file on any system."""
+    """Checks that a name is a safe file name on any system.
+
+    Raises:
+      WsrError: if it is not.
+    """
     safe = re.fullmatch(r"\w[\w.+=,@-]*", name) and ".." not in name and "orbax-checkpoint-tmp" not in name
     if not safe or len(name.encode()) > LONGEST_NAME_BYTES:
         raise WsrError(
-            f"member name {name!r} is not a safe file name: start with a letter, a digit or _, then also"
-            f" . + = , @ - but not '..', at most {LONGEST_NAME_BYTES} bytes"
+            f"member name {name!r} is not a safe file name: start with a letter, digit or _, continue with these or"
+            f" . + = , @ - but not '..', and use at most {LONGEST_NAME_BYTES} bytes"
         )
 
 
@@ -97,4 +135,4 @@ def _plain(value: Any) -> Any:
         return dict(value)
     if isinstance(value, np.generic):
         return value.item()
-    raise TypeError(f"a {type(value).__name__} is in it")
+    raise TypeError(f"it contains a {type(value).__name__}")

@@ -1,7 +1,7 @@
-"""Finished points on disk, one small file each, and the rows of a study.
+"""Keeps finished points on disk, one small file each, and the rows of a study.
 
-A point's file is written whole under the name of its content and never changed, so an interrupted evaluation loses
-nothing that was finished, and two processes that score the same point do no harm.
+The file of a point is named by a hash of what was evaluated, written atomically and never changed. So an interrupted
+evaluation keeps every finished point, and two processes may score the same point at the same time.
 """
 
 import hashlib
@@ -20,7 +20,9 @@ from wsr.runtime.atomic import sweep_scratch, write_atomically
 
 
 class Results:
-    """Arrays of points that are already evaluated, by key: in memory, or in a folder as well.
+    """Arrays of evaluated points, by key, in memory and optionally in a folder.
+
+    Make one with ``Results.in_memory`` or ``Results.on_disk``.
 
     Example:
       >>> import numpy as np, wsr
@@ -36,32 +38,36 @@ class Results:
 
     @classmethod
     def in_memory(cls) -> "Results":
-        """Returns results that are kept while the process lives."""
+        """Returns empty results, kept in the memory of this process only."""
         return cls(None)
 
     @classmethod
     def on_disk(cls, folder: Path) -> "Results":
-        """Returns the results in ``folder``, which is created if it is not there."""
+        """Returns the results in ``folder``; creates the folder if it does not exist."""
         folder.mkdir(parents=True, exist_ok=True)
         sweep_scratch(folder)
         buckets.bring_files(folder)
         return cls(folder)
 
     def keys(self) -> tuple[str, ...]:
-        """The keys of the points that were put or read since the results were opened."""
+        """Returns the keys of the points that were put or read since the results were opened."""
         return tuple(self._known)
 
     def __contains__(self, key: str) -> bool:
         return key in self._known or (self._folder is not None and self._read(key) is not None)
 
     def get(self, key: str) -> dict[str, np.ndarray]:
-        """The arrays of a finished point."""
+        """Returns the arrays of a finished point.
+
+        Raises:
+          KeyError: if there is no such point.
+        """
         if key not in self:
             raise KeyError(key)
         return self._known[key]
 
     def put(self, key: str, **arrays: np.ndarray) -> None:
-        """Keeps a finished point."""
+        """Stores the arrays of a finished point."""
         self.remember(key, **arrays)
         if self._folder is not None:
             content = io.BytesIO()
@@ -69,7 +75,7 @@ class Results:
             write_atomically(self._folder / f"{key}.npz", content.getvalue())
 
     def remember(self, key: str, **arrays: np.ndarray) -> None:
-        """Keeps a point that another process has written."""
+        """Keeps in memory the arrays of a point that another process has written to disk."""
         self._known[key] = arrays
 
     def _read(self, key: str) -> dict[str, np.ndarray] | None:
@@ -87,45 +93,49 @@ class Results:
 
 
 def read_point(file: Path) -> dict[str, np.ndarray]:
-    """Returns the arrays of a point's file; raises WsrError where it is damaged, or packed to be larger than it is."""
+    """Returns the arrays in the file of a point.
+
+    Raises:
+      WsrError: if the file is damaged or compressed; a compressed file could unpack to fill the memory.
+    """
     try:
         with zipfile.ZipFile(file) as archive:
             packed = [entry.filename for entry in archive.infolist() if entry.compress_type != zipfile.ZIP_STORED]
             if packed:
-                raise ValueError(f"{packed[0]} is compressed, which we never do")
+                raise ValueError(f"{packed[0]} is compressed, which wsr never does")
         with np.load(file, allow_pickle=False) as archive:  # zip entries carry a CRC, which this verifies
             return {name: archive[name] for name in archive.files}
-    except Exception as error:  # zipfile, zlib and NumPy each have their own way to say that a file is damaged
+    except Exception as error:  # zipfile, zlib and NumPy raise different errors for a damaged file
         raise WsrError(f"{file} is damaged ({type(error).__name__}: {' '.join(str(error).split())})") from error
 
 
 def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Writes a study's rows, one JSON object a line, whole or not at all."""
+    """Writes the rows of a study atomically, one JSON object per line."""
     lines = "".join(json.dumps(dict(row), allow_nan=False) + "\n" for row in rows)
     write_atomically(path, lines.encode())
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Reads what ``write_rows`` wrote.
+    """Returns the rows that ``write_rows`` wrote.
 
     Raises:
-      WsrError: naming the file and the line that is not a JSON object.
+      WsrError: naming the file and the first line that is not a JSON object.
     """
     return _rows(path, _lines(path))
 
 
 def write_sealed_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Writes rows below a line with their hash, whole or not at all."""
+    """Writes rows atomically, below a line with their hash."""
     lines = "".join(json.dumps(dict(row), allow_nan=False) + "\n" for row in rows)
     seal = json.dumps({_SEAL: hashlib.sha256(lines.encode()).hexdigest()})
     write_atomically(path, f"{seal}\n{lines}".encode())
 
 
 def read_sealed_rows(path: Path) -> list[dict[str, Any]]:
-    """Reads what ``write_sealed_rows`` wrote, or, where the first line has a row's key "value", ``write_rows``.
+    """Returns the rows that ``write_sealed_rows`` wrote; also reads files of ``write_rows``, which have no hash.
 
     Raises:
-      WsrError: naming the file, and the line that is not a JSON object or both hashes.
+      WsrError: naming the file, and the first line that is not a JSON object or the hashes that differ.
     """
     first, *lines = _lines(path) or [""]
     (seal,) = _rows(path, [first])

@@ -1,4 +1,4 @@
-"""A row of results, as ``results.jsonl`` keeps it: one value of one point, or of some members together."""
+"""One row of results, as in ``results.jsonl``: one value of a point, or of a set of members."""
 
 from collections.abc import Sequence
 from typing import Any, SupportsFloat, TypeAlias
@@ -7,8 +7,8 @@ import numpy as np
 from jaxtyping import Float
 
 Row: TypeAlias = dict[str, Any]
-"""``group``, ``members``, ``coefficients``, ``dataset``, ``metric``, ``value``, ``n``, ``how``, and what a study adds
-(``study``, ``low``, ``high``, ``p_holm``, ...). Coefficients are kept, never weights."""
+"""The keys ``group``, ``members``, ``coefficients``, ``dataset``, ``metric``, ``value``, ``n`` and ``how``, and those
+that a study adds (``study``, ``low``, ``high``, ``p_holm``, ...). Rows hold coefficients, never weights."""
 
 
 def result_row(
@@ -27,20 +27,21 @@ def result_row(
     """Returns one row of results.
 
     Args:
-      group: which points the value belongs to.
-      dataset: the name of the target.
-      metric: what ``value`` is.
-      value: written as null if it is not finite: JSON has no NaN, which a correlation with constant predictions is.
-      texts: how many texts, or other items, the value was taken on; the row's ``n``.
-      how: how the value was obtained.
+      group: name of the group of points that the value belongs to.
+      dataset: name of the target.
+      metric: name of the value.
+      value: the value; null in JSON if it is not finite (JSON has no NaN).
+      texts: number of texts, or other items, behind the value; the row's ``n``.
+      how: how the value was obtained, such as ``exact``.
       members: names of the region's members.
-      coefficients: of a point, one for each name in ``members``; members with a coefficient of 0 are left out. None:
-        the row is about the members together.
-      interval: the ends of the value's interval; written as ``low`` and ``high`` if they are finite.
-      **more: what the study adds, written first.
+      coefficients: coefficients of a point, one per name in ``members``; members with coefficient 0 are left out. None
+        if the row is about the members together.
+      interval: the ends of the value's interval, written as ``low`` and ``high`` if they are finite.
+      **more: further keys of a study, written first.
 
     Example:
       >>> import numpy as np
+      >>> from wsr.store.row import result_row
       >>> row = result_row(
       ...     "point", "vader_movie", "generalised_loss", 0.5, texts=40, how="exact",
       ...     members=("a", "b"), coefficients=np.array([0.0, 1.0]),

@@ -1,4 +1,4 @@
-"""JSON objects that carry the hash of the rest of them."""
+"""JSON objects with a hash of their content."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,18 +10,20 @@ from wsr.store.leaves import json_sha256
 
 
 def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns ``content`` with its hash."""
+    """Returns ``content`` with its hash under the key ``sha256``."""
     return {**content, "sha256": json_sha256(content)}
 
 
 def unsealed(path: Path, remedy: str, *, before_seals: frozenset[str] = frozenset()) -> dict[str, Any]:
-    """Returns what ``sealed`` was given, from the file ``path``; ``remedy`` ends an error's line.
+    """Reads a JSON file that ``sealed`` made, and returns its content without the hash.
 
     Args:
-        before_seals: the keys of files that were written without a hash; those with other keys had one.
+      path: the file.
+      remedy: what to do about a damaged file, for error messages.
+      before_seals: the keys of older files without a hash; a file with exactly these keys is not verified.
 
     Raises:
-        WsrError: the file cannot be read, or is not what was written.
+      WsrError: if the file cannot be read or differs from what was written.
     """
     try:
         content = strict_json.parse(path.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""Sketches of task vectors that were made before, kept in the store's folder."""
+"""Caches sketches of task vectors in the store's folder."""
 
 import contextlib
 import hashlib
@@ -17,10 +17,16 @@ FORMAT = 1
 
 
 class SketchFile:
-    """Rows by the content hashes of their members, in files that are written once: a line of JSON, then the rows.
+    """Sketches by the content hashes of their members, in files that are never changed: a line of JSON, then the rows.
 
-    A row that is added is a new file, so writers need no lock, and adding one costs what it weighs. A file that is
-    damaged, of another base, size or seed counts as none: everything in it can be made again.
+    Each ``add`` writes a new file, so writers need no lock. A damaged file, or one of another base, size or seed, is
+    ignored, since all sketches can be computed again.
+
+    Args:
+      folder: the folder of all sketches of the store.
+      base_sha256: hash of the base of the members.
+      size: numbers per sketch.
+      seed: seed of the sketches.
     """
 
     def __init__(self, folder: Path, base_sha256: str, size: int, seed: int = 0):
@@ -29,14 +35,14 @@ class SketchFile:
         self._about = {"format": FORMAT, "base_sha256": base_sha256, "size": size, "seed": seed}
 
     def read(self) -> dict[str, Float32[np.ndarray, " size"]]:
-        """Returns all rows that are known, by content hash."""
+        """Returns all stored sketches, by the content hash of their member."""
         found: dict[str, np.ndarray] = {}
         for path in sorted(self.folder.glob("*.rows")):
             found |= self._content(path)
         return found
 
     def add(self, rows: Mapping[str, Float32[np.ndarray, " size"]]) -> None:
-        """Keeps the rows beside those that are there; does nothing where the folder may only be read."""
+        """Stores sketches by the content hash of their member; does nothing if the folder is read-only."""
         if not rows:
             return
         values = np.stack(list(rows.values())).astype("<f4").tobytes()

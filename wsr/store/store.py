@@ -1,4 +1,4 @@
-"""The store of a population: members are added once, read many times, and never changed."""
+"""The store of a population on disk: members are added once, read many times, and never changed."""
 
 import contextlib
 import datetime
@@ -45,17 +45,34 @@ if TYPE_CHECKING:
 
 
 class Store:
-    """A population on disk. Make one with ``Store.create`` or ``Store.open``.
+    """A population on disk. Create one with ``Store.create_for``, or open one with ``Store.open``.
 
-    store.json                 a readable copy of what base/ knows: architecture, configuration, hashes
-    base/                      the parameters all members started from
-    members/<name>/            one immutable checkpoint per member
-    quarantine/<name>.json     members that became non-finite
-    gram.json                  inner products of task vectors worked out so far
-    sketches/                  sketches of task vectors made so far
-    points/, scores.jsonl      what evaluations found
-    damaged/                   what ``wsr verify --repair`` set aside
-    writing/                   unfinished writes, each under its process's own name
+    The folder of a store holds:
+
+        store.json                 a readable copy of facts in base/: architecture, configuration, hashes
+        base/                      the parameters that all members were fine-tuned from
+        members/<name>/            one immutable checkpoint per member
+        quarantine/<name>.json     members whose training became non-finite
+        gram.json                  inner products of task vectors computed so far
+        sketches/                  sketches of task vectors computed so far
+        points/, scores.jsonl      results of evaluations
+        damaged/                   parts that ``wsr verify --repair`` set aside
+        writing/                   unfinished writes, each under a unique name
+
+    Example:
+      A store of one member that equals the base.
+
+      >>> import tempfile, wsr
+      >>> from wsr.store.record import MemberRecord
+      >>> tiny = wsr.load("tiny")
+      >>> store = wsr.Store.create_for(tempfile.mkdtemp() + "/store", tiny)
+      >>> record = MemberRecord(
+      ...     name="mnli-0", dataset="mnli", family="nli", seed=0, mode="full", size=500, hyperparameters={},
+      ...     metrics={}, jaxlib="", device_kind="cpu", threads=1, group_size=1,
+      ... )
+      >>> _ = store.save(record, tiny.params, head={})
+      >>> store.names(), store.record("mnli-0").architecture
+      (['mnli-0'], 'tiny')
     """
 
     def __init__(self, path: Path, about: Mapping[str, Any], base_table: Table):
@@ -67,7 +84,7 @@ class Store:
         self.config_sha256: str = about["config_sha256"]
         self.created: str = about["created"]
         self.tokenizer: Mapping[str, str] = about.get("tokenizer", {})
-        """What tells the base's tokenizer from others (``wsr.data.fingerprint``); nothing where it is not known."""
+        """Fingerprint of the base's tokenizer or image processor (``wsr.data.fingerprint``); empty if unknown."""
         self._base_table = base_table
 
     def __repr__(self) -> str:
@@ -88,18 +105,24 @@ class Store:
         base_params: Params,
         tokenizer: Mapping[str, str] | None = None,
     ) -> "Store":
-        """Makes a store at ``path``, or opens the one there if it is of the same model and base.
+        """Creates a store, or opens an existing one of the same model and base.
 
         Args:
-            tokenizer: what tells it from others, ``wsr.data.fingerprint.fingerprint``; None: not compared.
+          path: the store: a folder or a URL.
+          model_name: name of the architecture.
+          model_config: configuration of the architecture.
+          base_name: name or folder that ``wsr.load`` loads the base from.
+          base_params: parameters of the base, float32.
+          tokenizer: its fingerprint, see ``wsr.data.fingerprint.fingerprint``; None does not compare it.
 
         Raises:
-            WsrError: ``path`` holds something else, or a store of another base; every difference is named.
+          WsrError: if ``path`` holds something other than a store, or a store of another base; the message names
+            every difference.
         """
         path = _brought(path)
         leaves = float32_leaves(base_params, "base")
         if not leaves:
-            raise WsrError("base cannot be stored: it has no parameters")
+            raise WsrError("the base cannot be stored: it has no parameters")
         table = table_of(leaves)
         config = to_plain_json(model_config, "model_config")
         about = {
@@ -122,7 +145,20 @@ class Store:
 
     @classmethod
     def create_for(cls, path: str | Path, checkpoint: "Checkpoint") -> "Store":
-        """Makes a store for models fine-tuned from ``checkpoint``, or opens the one there; see ``create``."""
+        """Creates a store for models fine-tuned from a checkpoint, or opens an existing one.
+
+        Args:
+          path: the store: a folder or a URL.
+          checkpoint: the base of all members.
+
+        Raises:
+          WsrError: if ``path`` holds something other than a store, or a store of another base.
+
+        Example:
+          >>> import tempfile, wsr
+          >>> wsr.Store.create_for(tempfile.mkdtemp() + "/store", wsr.load("tiny")).base_name
+          'tiny'
+        """
         from wsr.data.fingerprint import fingerprint
 
         return cls.create(
@@ -136,13 +172,20 @@ class Store:
 
     @classmethod
     def open(cls, path: str | Path) -> "Store":
-        """Opens the store at ``path``, a folder or a URL; a missing or garbled store.json is written again."""
+        """Opens an existing store.
+
+        Args:
+          path: the store: a folder or a URL.
+
+        Raises:
+          WsrError: if there is no store, or its base is damaged.
+        """
         path = _brought(path)
         if not (path / "base").is_dir():
             if member_folders(path):
                 raise WsrError(
-                    f"{buckets.where_is(path)} has members but no folder base/; wsr train or wsr import, with the "
-                    "--base they started from, writes it again"
+                    f"{buckets.where_is(path)} has members but no folder base/; wsr train or wsr import with their "
+                    "original --base writes it again"
                 )
             raise WsrError(f"{buckets.where_is(path)} is not a store: it has no folder base/")
         about, table = checkpoint.read_about(path / "base")
@@ -152,12 +195,12 @@ class Store:
 
     @classmethod
     def is_at(cls, path: str | Path) -> bool:
-        """Whether there is a store at ``path``, a folder or a URL."""
+        """Returns whether there is a store at ``path``, a folder or a URL."""
         return (_brought(path) / "base").is_dir()
 
     @property
     def where(self) -> str:
-        """What leads any machine to the store: its URL if it is in a bucket, else its path."""
+        """The URL of the store if it is in a bucket, else its path."""
         return buckets.where_is(self.path)
 
     @cached_property
@@ -168,24 +211,27 @@ class Store:
         return nest(leaves)
 
     def base(self) -> Params:
-        """Returns the parameters all members started from: float32, read-only, read once and verified."""
+        """Returns the parameters of the base: float32, verified when first read, and read-only."""
         return self._base
 
     def save(
         self, record: MemberRecord, params: Params, head: Params, *, dtype: DTypeOnDisk = "float32"
     ) -> MemberRecord:
-        """Stores a member whole or not at all; storing the very same member again does nothing.
+        """Stores a member atomically; storing the same member again changes nothing.
 
         Args:
-            dtype: ``bfloat16_task_vector`` takes half the disk; each entry of the task vector is off by at
-                most 0.4 %. (Weights as bfloat16 would lose the task vector itself.)
+          record: how the member was trained.
+          params: parameters of its encoder, float32.
+          head: its head, float32.
+          dtype: ``float32``, or ``bfloat16_task_vector`` to halve the disk space; each entry of the task vector is
+            then off by at most 0.4 %. (Weights in bfloat16 would lose the task vector itself.)
 
         Returns:
-            The record as stored, with the fields that the store fills in.
+          The stored record, with the fields that the store fills in.
 
         Raises:
-            WsrError: another member has the name; the parameters are not float32, not finite or not of the
-                base's form; the record names another base.
+          WsrError: if another member has this name; the parameters are not float32, not finite or not of the form of
+            the base; or the record names another base.
         """
         check_name(record.name)
         encoder = float32_leaves(params, f"member {record.name!r}")
@@ -194,10 +240,18 @@ class Store:
         return self._save(record, encoder_part.whole_on_disk(encoder, self.base, dtype), head)
 
     def save_low_rank(self, record: MemberRecord, task_vector: LowRank, head: Params) -> MemberRecord:
-        """Stores a member as the factors of its task vector; see ``save``.
+        """Stores a member as the low-rank factors of its task vector.
+
+        Args:
+          record: how the member was trained.
+          task_vector: the factors of each leaf that changed, float32.
+          head: its head, float32.
+
+        Returns:
+          The stored record, with the fields that the store fills in.
 
         Raises:
-            WsrError: as ``save`` does; a leaf is not a matrix of the base that the factors' product fits.
+          WsrError: in the cases of ``save``, or if a product of factors does not fit a matrix of the base.
         """
         check_name(record.name)
         leaves = float32_leaves(nest(encoder_part.factors_on_disk(task_vector)), f"member {record.name!r}")
@@ -211,58 +265,90 @@ class Store:
         return self._folder(name).is_dir()
 
     def names(self) -> list[str]:
-        """Returns the names of all members, sorted; of a store in a bucket also those that others have put by now."""
+        """Returns the names of all members, sorted; of a store in a bucket, the current ones."""
         buckets.bring_marks(self.path / "members", checkpoint.METADATA_FILE)
         return [folder.name for folder in member_folders(self.path)]
 
     def records(self) -> list[MemberRecord]:
-        """Returns the records of all members, by name."""
+        """Returns the records of all members, sorted by name."""
         return [self.record(name) for name in self.names()]
 
     def record(self, name: str) -> MemberRecord:
-        """Returns what made the member."""
+        """Returns how a member was trained.
+
+        Raises:
+          WsrError: if there is no such member, or its metadata is damaged.
+        """
         return self._about(name)[0]
 
     def load(self, name: str, *, verify: bool = True) -> tuple[Params, Params]:
-        """Returns encoder and head of a member as float32 NumPy arrays; ``verify`` compares all hashes."""
+        """Returns the encoder and the head of a member as float32 NumPy arrays.
+
+        Args:
+          name: the member.
+          verify: whether the hashes of all leaves are compared.
+
+        Raises:
+          WsrError: if there is no such member, or it is damaged.
+        """
         _, table = self._about(name)
         leaves = checkpoint.read(self._folder(name), verify=verify)
         encoder = encoder_part.dense(leaves, table, self.base, self._base_table)
         return nest(encoder), nest(encoder_part.of_part(leaves, "head"))
 
     def head(self, name: str) -> Params:
-        """Returns the member's head as float32 NumPy arrays, verified; its encoder is not read."""
+        """Returns the head of a member as float32 NumPy arrays, verified, without reading the encoder."""
         _, table = self._about(name)
         leaves = checkpoint.read(self._folder(name), [path for path in table if path.startswith("head/")])
         return nest(encoder_part.of_part(leaves, "head"))
 
     def load_leaf(self, name: str, path: str) -> np.ndarray:
-        """Returns one leaf of a member's encoder ("layers/0/query/bias"), verified; reads no other."""
+        """Returns one leaf of a member's encoder, such as ``layers/0/query/bias``, verified; reads no other leaf."""
         return self.load_leaves(name, [path])[path]
 
     def load_leaves(self, name: str, paths: Sequence[str]) -> dict[str, np.ndarray]:
-        """Returns the encoder's leaves at ``paths``, verified; reads no others."""
+        """Returns some leaves of a member's encoder, verified; reads no other leaf.
+
+        Args:
+          name: the member.
+          paths: the leaves, such as ``layers/0/query/bias``.
+
+        Returns:
+          The leaves in float32, by path.
+
+        Raises:
+          WsrError: if there is no such member or leaf, or a leaf is damaged.
+        """
         _, table = self._about(name)
         unknown = [path for path in paths if path not in self._base_table]
         if unknown:
             raise WsrError(
-                f"{self.path}: no such leaf: {', '.join(unknown)}; a path looks like {min(self._base_table)}"
+                f"{self.path}: no such leaf: {', '.join(unknown)}; expected a path such as {min(self._base_table)}"
             )
         leaves = checkpoint.read(self._folder(name), encoder_part.names_on_disk(table, paths))
         return encoder_part.dense(leaves, table, self.base, paths)
 
     def open_task_vector(self, name: str) -> Callable[[str], Callable[[int, np.ndarray], None]]:
-        """Opens a member's task vector, to be read in pieces: for models that need not be whole in memory.
+        """Opens a member's task vector for reading in pieces, so that the model is never whole in memory.
+
+        Args:
+          name: the member.
 
         Returns:
-            ``open(path)`` gives ``read(start, out)``, which fills the flat float32 ``out`` with the entries of that
-            leaf from ``start`` on. The pieces of a leaf are read in order; with the last one its hash is compared.
-            Of a member kept as factors ``open`` is an ``OpenLowRank``, which compares them when it reads them.
+          A function from the path of a leaf to ``read(start, out)``, which fills the flat float32 array ``out`` with
+          the entries of the leaf from ``start`` on. Read the pieces of a leaf in order; the last one verifies its hash.
+          For a member stored as factors this is an ``OpenLowRank``, which verifies the factors when it reads them.
+
+        Raises:
+          WsrError: if there is no such member, or its metadata is damaged.
         """
         return encoder_part.open_in_pieces(self._folder(name), self._about(name)[1], self.base)
 
     def kept_as(self, name: str) -> tuple[str, int]:
-        """Returns how the member's encoder is kept ("float32", "bfloat16_task_vector", "rank 8") and its bytes."""
+        """Returns the form in which a member's encoder is stored, and its size in bytes.
+
+        The form is ``float32``, ``bfloat16_task_vector`` or, for factors, ``rank 8`` for example.
+        """
         return encoder_part.kept_as(self._about(name)[1])
 
     @cached_property
@@ -273,10 +359,10 @@ class Store:
         return build(self.model_name, self.model_config)
 
     def checkpoint(self) -> "Checkpoint":
-        """Returns the checkpoint that the members started from, with its tokenizer or image processor.
+        """Returns the checkpoint that the members were fine-tuned from, with its tokenizer or image processor.
 
         Raises:
-            WsrError: the tokenizer's files are gone, or are not those that the members were trained with.
+          WsrError: if the tokenizer's files are missing, or differ from those that the members were trained with.
         """
         from wsr.data.fingerprint import fingerprint, other_fingerprint
         from wsr.models.load import load_processor
@@ -287,35 +373,41 @@ class Store:
         if other:
             raise WsrError(
                 f"{self.path}: the tokenizer of {self.base_name!r} is not the one its members were trained with: "
-                f"another {' and another '.join(other)}; bring back the files that were there"
+                f"another {' and another '.join(other)}; restore the original files"
             )
         return Checkpoint(self.model, self.base(), processor, self.base_name)
 
     def results(self) -> Results:
-        """Returns the finished points of this store."""
+        """Returns the finished points of the store."""
         return Results.on_disk(self.path / "points")
 
     @property
     def gram_file(self) -> GramFile:
-        """Inner products of this store's task vectors that were worked out before."""
+        """The cache of inner products of the members' task vectors."""
         return GramFile(self.path / "gram.json", self.base_sha256, self._staging)
 
     def sketch_file(self, size: int) -> SketchFile:
-        """Sketches of so many numbers of this store's task vectors that were made before."""
+        """Returns the cache of sketches of ``size`` numbers of the members' task vectors."""
         return SketchFile(self.path / "sketches", self.base_sha256, size)
 
     def quarantine(self, record: MemberRecord, step: int, reason: str) -> None:
-        """Notes that the member of ``record`` became non-finite at ``step``; its weights are not kept."""
+        """Records that the training of a member became non-finite; its weights are not stored.
+
+        Args:
+          record: how the member was trained.
+          step: the training step at which it became non-finite.
+          reason: what became non-finite.
+        """
         check_name(record.name)
         content = {"record": record_to_json(self._complete(record)), "step": step, "reason": reason}
         checkpoint.write_json(self.path / "quarantine" / f"{record.name}.json", sealed(content), self._staging)
 
     def quarantined(self) -> list[Quarantined]:
-        """Returns the members that became non-finite, by name."""
+        """Returns the members whose training became non-finite, sorted by name."""
         return [read_quarantined(path) for path in sorted((self.path / "quarantine").glob("*.json"))]
 
     def verify(self) -> list[str]:
-        """Reads everything on disk and returns what is wrong, one line each."""
+        """Reads everything on disk and returns one line per damaged part."""
         return [problem for _, problem in damaged_parts(parts_of(self.path))]
 
     @property
@@ -329,7 +421,7 @@ class Store:
     def _about(self, name: str) -> tuple[MemberRecord, Table]:
         folder = self._folder(name)
         if not folder.is_dir():
-            raise WsrError(f"{self.path} has no member {name!r}; it has {len(self.names())} others (wsr ls)")
+            raise WsrError(f"{self.path} has no member {name!r}; wsr ls lists its {len(self.names())} members")
         return read_member(folder, self.base_sha256)
 
     def _save(self, record: MemberRecord, encoder: Leaves, head: Params, *, version: int | None = None) -> MemberRecord:
@@ -357,7 +449,7 @@ class Store:
 
     def _refuse_other_form(self, name: str, problems: Sequence[str]) -> None:
         if problems:
-            raise WsrError(f"member {name!r} is not of the form of the base of {self.path}: {'; '.join(problems)}")
+            raise WsrError(f"member {name!r} does not have the form of the base of {self.path}: {'; '.join(problems)}")
 
     def _complete(self, record: MemberRecord, content_sha256: str = "") -> MemberRecord:
         completed = replace(
@@ -376,7 +468,7 @@ class Store:
     def _refuse_other_member(self, record: MemberRecord) -> None:
         stored, wanted = record_to_json(self.record(record.name)), record_to_json(record)
         problems = [
-            f"{field} is {stored[field]!r} there and {wanted[field]!r} here"
+            f"{field} is {stored[field]!r} in the store, {wanted[field]!r} here"
             for field in wanted
             # As JSON: a metric that is NaN equals itself.
             if json_sha256(stored[field]) != json_sha256(wanted[field])
@@ -389,11 +481,11 @@ class Store:
     def _refuse_other_base(self, about: Mapping[str, Any], table: Table) -> None:
         problems = []
         if self.model_name != about["model_name"]:
-            problems.append(f"architecture {self.model_name!r} there, {about['model_name']!r} here")
+            problems.append(f"architecture {self.model_name!r} in the store, {about['model_name']!r} here")
         there, here = dict(self.model_config), dict(about["model_config"])
         for key in sorted(there.keys() | here.keys()):
             if (key in there, there.get(key)) != (key in here, here.get(key)):
-                problems.append(f"config {key}: {there.get(key)!r} there, {here.get(key)!r} here")
+                problems.append(f"config {key}: {there.get(key)!r} in the store, {here.get(key)!r} here")
         own = about["tokenizer"]
         problems += [f"tokenizer: another {key}" for key in own if self.tokenizer.get(key, own[key]) != own[key]]
         problems += table_differences(table, self._base_table)
@@ -407,13 +499,13 @@ class Store:
                 return
         except (OSError, ValueError):
             pass
-        # A store that may only be read is still a good store.
+        # A read-only store works without this copy.
         with contextlib.suppress(OSError):
             checkpoint.write_json(path, summary, self._staging)
 
 
 def _brought(path: str | Path) -> Path:
-    """The absolute folder of a store; of one in a bucket with all that says what is in it."""
+    """Returns the absolute folder of a store; for a store in a bucket, first downloads its metadata."""
     folder = buckets.folder_of(path)
     buckets.bring_files(folder, ["store.json", "gram.json", "scores.jsonl"])
     buckets.bring_files(folder / "quarantine")
@@ -433,8 +525,8 @@ def _refuse_foreign_folder(path: Path) -> None:
 
 
 def _refuse_other_members(path: Path, base_sha256: str) -> None:
-    # The base was removed by hand: it may come back, another may not take its place.
+    # If the base was removed by hand, it may be written again, but no other base may take its place.
     for folder in member_folders(path):
         found = checkpoint.read_about(folder)[0]["record"]["base_sha256"]
         if found != base_sha256:
-            raise WsrError(f"{folder}: base expected {base_sha256}, found {found}: not the base of these members")
+            raise WsrError(f"{folder}: expected the base {base_sha256}, found {found}: not the base of these members")

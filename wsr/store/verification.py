@@ -1,4 +1,4 @@
-"""Everything in a store's folder, read to the last byte; what is damaged moves aside and is never deleted."""
+"""Verifies everything in a store's folder; damaged parts can be moved aside and are never deleted."""
 
 import datetime
 import os
@@ -20,22 +20,31 @@ from wsr.store.record import read_quarantined
 from wsr.store.results import read_point, read_sealed_rows
 
 DAMAGED = "damaged"
-"""The folder for what was set aside."""
+"""Name of the folder for parts that were set aside."""
 
 
 class Part(NamedTuple):
-    """Something in a store that is whole or not, whatever happens to the rest."""
+    """A part of a store that can be verified and set aside by itself."""
 
     name: str
     path: Path
     check: Callable[[], object]
-    """Raises WsrError where it is damaged."""
+    """Raises WsrError if the part is damaged."""
     remedy: str
-    """What brings it back once it is set aside."""
+    """How to restore the part once it is set aside."""
 
 
 def verify(path: str | Path) -> list[tuple[str, str]]:
-    """Reads everything in the store at ``path`` and returns the damaged parts, each with what is wrong with it.
+    """Reads everything in a store and returns its damaged parts.
+
+    Args:
+      path: the store: a folder or a URL.
+
+    Returns:
+      The name of each damaged part and what is wrong with it; an empty list if nothing is damaged.
+
+    Raises:
+      WsrError: if there is no store at ``path``.
 
     Example:
       >>> import tempfile, wsr
@@ -47,10 +56,13 @@ def verify(path: str | Path) -> list[tuple[str, str]]:
 
 
 def parts_of(store: Path) -> list[Part]:
-    """Returns all that a store holds, the base first; one without a readable base has parts too.
+    """Returns all parts of a store, the base first; also works if the base cannot be read.
+
+    Args:
+      store: the folder of the store.
 
     Raises:
-        WsrError: the folder is no store.
+      WsrError: if the folder is not a store.
     """
     base, folders = store / "base", member_folders(store)
     if not base.is_dir() and not folders:
@@ -61,12 +73,12 @@ def parts_of(store: Path) -> list[Part]:
     if about:
         told = partial(_check_summary, store / "store.json", about)
         parts.append(Part("store.json", store / "store.json", told, "it was written again from the base"))
-    again = "wsr train or wsr import makes it again, from the same data and recipe or the same folder"
+    again = "wsr train (with the same data and recipe) or wsr import (from the same folder) writes it again"
     parts += [Part(f"member {own.name}", own, partial(_check_member, own, base_sha256), again) for own in folders]
     quarantine = sorted((store / "quarantine").glob("*.json"))
     parts += [Part(f"quarantine of {p.stem}", p, partial(read_quarantined, p), "train it again") for p in quarantine]
     gram = GramFile(store / "gram.json", base_sha256 or "", store / "writing")
-    worked_out = "what it held is worked out again when it is needed"
+    worked_out = "its content is computed again when it is needed"
     parts.append(Part("gram.json", gram.path, gram.check, worked_out))
     points = sorted((store / "points").glob("*.npz"))
     parts += [Part(f"point {p.stem}", p, partial(read_point, p), worked_out) for p in points]
@@ -77,7 +89,14 @@ def parts_of(store: Path) -> list[Part]:
 
 
 def damaged_parts(parts: Sequence[Part], counter: Counter | None = None) -> list[tuple[Part, str]]:
-    """Returns the parts that are damaged, each with what is wrong in one line. Takes a piece of a leaf a thread."""
+    """Returns the damaged parts, each with one line that says what is wrong.
+
+    Each thread holds at most one piece of a leaf in memory.
+
+    Args:
+      parts: the parts to verify.
+      counter: counts the verified parts; None shows nothing.
+    """
     found = []
     with ThreadPoolExecutor(usable_cores()) as threads:
         for part, problem in zip(parts, threads.map(_problem_of, parts), strict=True):
@@ -89,7 +108,18 @@ def damaged_parts(parts: Sequence[Part], counter: Counter | None = None) -> list
 
 
 def set_aside(store: Path, parts: Iterable[Part]) -> list[Path]:
-    """Moves parts, where they are there, to ``damaged/<name>-<when>``, and returns where they are now."""
+    """Moves parts to ``damaged/<name>-<time>`` in the store.
+
+    Args:
+      store: the folder of the store.
+      parts: the parts to move; parts that do not exist are skipped.
+
+    Returns:
+      The new paths.
+
+    Raises:
+      WsrError: if a part cannot be moved.
+    """
     when = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%SZ")
     places = []
     for part in parts:
@@ -116,8 +146,8 @@ def _bring_back(store: Path, about: dict[str, Any] | None) -> str:
         told = about or strict_json.parse((store / "store.json").read_text(encoding="utf-8"))
         name = str(told["base_name"])
     except (OSError, ValueError, KeyError, TypeError):
-        name = "WHAT_ALL_STARTED_FROM"
-    return f"bring it back from where it came: wsr train or wsr import with --base={name}"
+        name = "THE_ORIGINAL_BASE"
+    return f"wsr train or wsr import with --base={name}"
 
 
 def _check_summary(path: Path, about: dict[str, Any]) -> None:
@@ -126,11 +156,11 @@ def _check_summary(path: Path, about: dict[str, Any]) -> None:
     except (OSError, ValueError) as error:
         raise WsrError(f"{path} cannot be read ({type(error).__name__}: {error})") from error
     if found != summary_of(about):
-        raise WsrError(f"{path} is not what base/ says")
+        raise WsrError(f"{path} does not match base/")
 
 
 def summary_of(about: dict[str, Any]) -> dict[str, Any]:
-    """Returns what store.json holds of a base with these facts."""
+    """Returns the content of store.json for a base with these facts."""
     return {"format": checkpoint.FORMAT, **about}
 
 

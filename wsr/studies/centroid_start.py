@@ -17,7 +17,8 @@ from wsr.data.metrics import score
 from wsr.engine.probe import linear_probe
 from wsr.models.features import all_features
 from wsr.region.region import Region
-from wsr.report.document import Figure, Section, Table
+from wsr.report.document import Cell, Figure, Section, Table
+from wsr.report.tables import INTERVAL, interval_cell
 from wsr.runtime.progress import progress
 from wsr.statistics.compare import Difference, Interval, holm, mean_difference, mean_interval
 from wsr.store.row import result_row
@@ -226,14 +227,14 @@ def _section(
     found: Mapping[tuple[str, str, str], _Scored],
     gains: Mapping[tuple[str, str], Gain],
 ) -> Section:
-    cells: list[tuple[str | float, ...]] = []
+    cells: list[tuple[Cell, ...]] = []
     chart = []
     for target in context.targets:
         series = []
         for mode in MODES:
             gain, adjusted = gains[target, mode]
             means = [float(np.mean(found[target, start, mode].scores)) for start in STARTS]
-            cells.append((target, mode, *means, gain.mean, gain.low, gain.high, gain.p_value, adjusted))
+            cells.append((target, mode, *means, gain.mean, interval_cell(gain.low, gain.high), adjusted))
             for start in STARTS:
                 values = found[target, start, mode].scores
                 of_seeds = mean_interval(np.array(values))
@@ -251,7 +252,7 @@ def _section(
     told = f"{plan.examples} examples" if plan.examples else "all examples"
     few = 0 < plan.examples <= 1000
     return Section(
-        f"The centroid as a start, {told}",
+        f"The centroid starts better, {told}",
         "Does training from the centroid of other datasets' members beat training from the pretrained model?",
         "With at most 1,000 examples +10.66 accuracy on average (SST2 +33.99, MNLI +28.97, WNLI -1.41, MultiRC -0.06)."
         if few
@@ -281,9 +282,7 @@ def _section(
                     "from pretrained",
                     "from centroid",
                     "gain",
-                    "95 % low",
-                    "95 % high",
-                    "p",
+                    INTERVAL,
                     "p, Holm",
                 ),
                 tuple(cells),
@@ -292,7 +291,16 @@ def _section(
             ),
         ),
         command=context.command,
+        headline=(f"From the average of other datasets' models, training on {told} scores {_gains_told(gains)}."),
+        paper_short="+10.66 points with at most 1,000 examples" if few else "+3.06 points, better on 11 of 12",
+        measured_short=", ".join(f"{100 * _mean_gain(gains, mode).value:+.1f} points ({mode})" for mode in MODES),
     )
+
+
+def _gains_told(gains: Mapping[tuple[str, str], Gain]) -> str:
+    """The mean gain of each way of training, in words."""
+    bitfit, head = (100 * _mean_gain(gains, mode).value for mode in MODES)
+    return f"{bitfit:+.1f} points over the pretrained model (training the head alone: {head:+.1f})"
 
 
 def _measured(gains: Mapping[tuple[str, str], Gain], mode: str) -> str:

@@ -9,6 +9,7 @@ from wsr.region.region import Region
 from wsr.report.document import Figure, Section, Table
 from wsr.runtime import seeds
 from wsr.studies.harness.clustered import (
+    accuracies,
     accuracy_told,
     cluster,
     cosine_difference,
@@ -16,6 +17,8 @@ from wsr.studies.harness.clustered import (
     cosine_table,
     lifting_told,
     member_draws,
+    nearest_told,
+    percent_told,
     relate,
     row,
     same,
@@ -69,7 +72,7 @@ def data_sizes(region: Region, sizes: Sequence[int], *, seed: int = 0, command: 
     text += lifting_told(similarity, region.datasets, [own for own in found if own.level == "dataset"], HOLDS)
     by_dataset, own_size = ([own for own in found if own.level == level] for level in ("dataset", "size"))
     section = Section(
-        "Kind and amount of data",
+        "Models group by kind of data, not amount",
         "Do members fine-tuned on subsets of different sizes cluster by dataset, and not by size?",
         "Subsets of 200, 400, 800, 1.6K and 3K examples of 9 datasets cluster by dataset, not by size.",
         f"by dataset {accuracy_told(by_dataset)}; adjusted Rand with the size "
@@ -92,6 +95,11 @@ def data_sizes(region: Region, sizes: Sequence[int], *, seed: int = 0, command: 
             ),
         ),
         command=command,
+        headline=f"Models group by what they were trained on, not by how much: "
+        f"{nearest_told(similarity, region.datasets)} across all amounts of data.",
+        paper_short="by dataset, not by size",
+        measured_short=f"by dataset {percent_told(accuracies(by_dataset))}, by size "
+        f"{percent_told(accuracies(own_size))}",
     )
     rows += score_rows("data_size", names, found)
     return [*rows, *cosine_rows("data_size", names, cosines)], section

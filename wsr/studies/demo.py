@@ -4,7 +4,7 @@ into a better starting point, in minutes on two CPU cores."""
 import dataclasses
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -185,7 +185,7 @@ def run_demo(plan: DemoPlan, folder: Path, *, command: str) -> DemoRun:
 
     document = Document(
         "wsr demo: a region of weight space, from nothing",
-        _summary(sections),
+        tuple(f"{section.headline} {section.verdict.capitalize()}." for section in sections.values()),
         _facts(plan, datasets, records, clock, command),
         tuple(sections.values()),
     )
@@ -197,23 +197,6 @@ def run_demo(plan: DemoPlan, folder: Path, *, command: str) -> DemoRun:
 
 def _far_alphas(plan: DemoPlan) -> np.ndarray:
     return extrapolation_alphas(plan.extrapolation_steps, plan.furthest_alpha)
-
-
-def _summary(sections: Mapping[str, Section]) -> tuple[str, ...]:
-    """Five lines, the first thing a reader sees."""
-    told = (
-        ("Members of one dataset, and of one family, lie together", ("similarity",)),
-        ("Between two members the loss is as low as at the members", ("lines",)),
-        ("Points inside the hull beat the members, and both beat models outside", ("groups",)),
-        ("Past the members, and in random directions, the loss rises", ("extrapolation", "directions")),
-        ("The centroid is a better start than the pretrained model", ("starts",)),
-    )
-    return tuple(
-        f"{claim}: {' and '.join(dict.fromkeys(sections[name].verdict for name in names))}. "
-        + "; ".join(sections[name].measured for name in names)
-        + "."
-        for claim, names in told
-    )
 
 
 def _facts(

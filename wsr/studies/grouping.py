@@ -53,6 +53,8 @@ def grouping_section(
         text=tuple(text),
         figures=(tree_figure(names, finest, tree, clusters),),
         tables=(_member_table(names, similarity, labels, flags, tree, found), _criteria_table(count)),
+        headline=f"The population falls into {clusters} cluster{'s' * (clusters > 1)}, {why}.",
+        measured_short=f"{clusters} cluster{'s' * (clusters > 1)}",
     )
 
 
@@ -130,6 +132,8 @@ def layer_section(region: Region, groups: Sequence[str]) -> Section:
                 "Groups: the datasets, or the clusters above where datasets are not known.",
             ),
         ),
+        headline=f"By itself, {best} tells the groups apart best.",
+        measured_short=f"{best} most",
     )
 
 

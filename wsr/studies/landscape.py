@@ -12,6 +12,7 @@ from wsr.engine.lattice import lattice
 from wsr.geometry import sampling
 from wsr.region.region import Region
 from wsr.report.document import Figure, Section, Table
+from wsr.report.tables import INTERVAL, interval_cell
 from wsr.statistics.bootstrap import bootstrap_mean
 from wsr.statistics.compare import Interval
 from wsr.store.row import result_row
@@ -108,7 +109,7 @@ def landscape(context: Context, *, degree: int, grid: int, reach: float) -> tupl
             (corners.kind, corners.target, "rim of the square minus triangle", *_values(wall), ""),
         ]
     section = Section(
-        "The loss between and around three members",
+        "Flat between three models, steep around",
         "Is the loss low all over the triangle of three members, and higher all around it?",
         "No surface is known from the paper; by readers' notes, a basin with a flat base and steep walls.",
         "; ".join(
@@ -125,7 +126,7 @@ def landscape(context: Context, *, degree: int, grid: int, reach: float) -> tupl
         tables=(
             Table(
                 "Flat between, steep around",
-                ("members of", "scored on", "quantity", "nats", "95 % low", "95 % high", "losses"),
+                ("members of", "scored on", "quantity", "nats", INTERVAL, "losses"),
                 tuple(cells),
                 "Barrier: the largest rise of the loss over the plane through the losses of the corners; 0 means none, "
                 "and noise alone makes it positive. Rim: mean loss on the border of the square minus that of the "
@@ -133,8 +134,26 @@ def landscape(context: Context, *, degree: int, grid: int, reach: float) -> tupl
             ),
         ),
         command=context.command,
+        headline=_headline(heights, walls),
+        paper_short="a flat base and steep walls",
+        measured_short=f"barriers up to {max(own.value for own in heights):.3f}, walls {_range(walls)} nats"
+        if drawn
+        else "no three members",
     )
     return rows, section
+
+
+def _headline(heights: Sequence[Interval], walls: Sequence[Interval]) -> str:
+    if not heights:
+        return "No three members of one target are there to span a triangle."
+    return (
+        f"In the triangle between three models the loss rises by at most {max(own.value for own in heights):.3f} nats "
+        f"above its corners; on a square around it the loss is {_range(walls)} nats from that inside."
+    )
+
+
+def _range(intervals: Sequence[Interval]) -> str:
+    return f"{min(own.value for own in intervals):+.3f} to {max(own.value for own in intervals):+.3f}"
 
 
 def draw_corners(context: Context) -> list[Corners]:
@@ -264,8 +283,8 @@ def _contours(
     )
 
 
-def _values(interval: Interval) -> tuple[float, float, float]:
-    return interval.value, interval.low, interval.high
+def _values(interval: Interval) -> tuple[float, str | None]:
+    return interval.value, interval_cell(interval.low, interval.high)
 
 
 def _row(corners: Corners, metric: str, interval: Interval, evaluation: Evaluation) -> dict:

@@ -11,6 +11,7 @@ from wsr.geometry.gram import cosine
 from wsr.geometry.similarity import gram_matrix, megabytes
 from wsr.region.region import Region
 from wsr.report.document import Figure, Section, Table
+from wsr.report.tables import interval_cell
 from wsr.runtime import seeds
 from wsr.runtime.progress import progress
 from wsr.statistics.compare import Interval
@@ -73,7 +74,7 @@ def layers(region: Region, *, seed: int = 0, command: str = "") -> tuple[list[di
     of_layers = [part(name, gram) for name, gram in by_layer.items()]
     of_kinds = [part(name, gram) for name, gram in by_kind.items()]
     section = Section(
-        "Layers",
+        "Every layer carries the clusters",
         "Does every layer, and every kind of parameter, carry the clusters by itself?",
         "Not in the paper, which takes the flattened encoder.",
         f"{_clustering(of_layers)} of {len(of_layers)} layers and {_clustering(of_kinds)} of {len(of_kinds)} kinds of "
@@ -83,6 +84,14 @@ def layers(region: Region, *, seed: int = 0, command: str = "") -> tuple[list[di
         figures=(_figure("layer", all_of_it, of_layers), _figure("kind of parameter", all_of_it, of_kinds)),
         tables=(_table("By layer", [all_of_it, *of_layers]), _table("By kind of parameter", [all_of_it, *of_kinds])),
         command=command,
+        headline=(
+            f"{_clustering(of_layers)} of {len(of_layers)} layers and {_clustering(of_kinds)} of {len(of_kinds)} kinds "
+            "of parameters, tell the datasets apart by themselves; "
+            f"{max(of_layers, key=lambda part: part.separation.value).name} does so most."
+        ),
+        paper_short="not in the paper",
+        measured_short=f"{_clustering(of_layers)} of {len(of_layers)} layers, "
+        f"{_clustering(of_kinds)} of {len(of_kinds)} kinds",
     )
     rows = []
     for study, parts in (("layers", [all_of_it, *of_layers]), ("kinds", of_kinds)):
@@ -187,7 +196,7 @@ def _table(title: str, parts: Sequence[Part]) -> Table:
     columns = ("part", "entries", "share of squared length", *(own.relation for own in parts[0].related))
     return Table(
         title,
-        (*columns, "separation", "low", "high", "accuracy (spectral)", "accuracy (average linkage)"),
+        (*columns, "separation", "interval", "accuracy (spectral)", "accuracy (average linkage)"),
         tuple(
             (
                 part.name,
@@ -195,8 +204,7 @@ def _table(title: str, parts: Sequence[Part]) -> Table:
                 part.share,
                 *(own.mean.value for own in part.related),
                 part.separation.value,
-                part.separation.low,
-                part.separation.high,
+                interval_cell(part.separation.low, part.separation.high),
                 _accuracy(part, "spectral"),
                 _accuracy(part, "average linkage"),
             )

@@ -10,8 +10,9 @@ from jaxtyping import Float
 
 from wsr.engine.evaluate import Evaluation
 from wsr.geometry import sampling
-from wsr.region.region import Member, Region
+from wsr.region.region import Region
 from wsr.report.document import Figure, Section, Table
+from wsr.report.tables import INTERVAL, interval_cell
 from wsr.statistics.bootstrap import bootstrap_mean
 from wsr.statistics.compare import Interval, barrier_interval, barriers
 from wsr.store.row import result_row
@@ -49,9 +50,8 @@ def lines(context: Context, *, alphas: Float[np.ndarray, " points"], pairs_a_kin
         loss = evaluation.generalised_loss
         best = int(loss.argmin())
         gain = float(loss[best] - min(loss[0], loss[-1]))
-        cells.append(
-            (pair.kind, pair.name, pair.target, height.value, height.low, height.high, float(alphas[best]), gain)
-        )
+        ends = interval_cell(height.low, height.high)
+        cells.append((pair.kind, pair.name, height.value, ends, float(alphas[best]), gain))
     found = {kind: _of_kind(context, kind, pairs, evaluations, alphas) for kind in KINDS}
     found = {kind: own for kind, own in found.items() if own}
     rows += [
@@ -59,9 +59,9 @@ def lines(context: Context, *, alphas: Float[np.ndarray, " points"], pairs_a_kin
         for kind, own in found.items()
         for what, interval in own.items()
     ]
-    between = {kind: [0 < cell[6] < 1 for cell in cells if cell[0] == kind] for kind in found}
+    between = {kind: [0 < cell[4] < 1 for cell in cells if cell[0] == kind] for kind in found}
     section = Section(
-        "Between two members",
+        "Between two models the loss stays low",
         "Is the loss between two members as low as at the members themselves?",
         "On the line between two models the loss is as low as at its ends, often lowest strictly between "
         "(10 MNLI–MNLI, 25 MNLI–ESNLI, 25 MNLI–SST2).",
@@ -80,9 +80,9 @@ def lines(context: Context, *, alphas: Float[np.ndarray, " points"], pairs_a_kin
         tables=(
             Table(
                 "Kinds of pairs",
-                ("pair", "pairs", "quantity (nats)", "mean", "95 % low", "95 % high"),
+                ("pair", "pairs", "quantity (nats)", "mean", INTERVAL),
                 tuple(
-                    (kind, len(between[kind]), what, interval.value, interval.low, interval.high)
+                    (kind, len(between[kind]), what, interval.value, interval_cell(interval.low, interval.high))
                     for kind, own in found.items()
                     for what, interval in own.items()
                 ),
@@ -92,21 +92,16 @@ def lines(context: Context, *, alphas: Float[np.ndarray, " points"], pairs_a_kin
             ),
             Table(
                 "Barriers",
-                (
-                    "pair",
-                    "members",
-                    "scored on",
-                    "barrier",
-                    "95 % low",
-                    "95 % high",
-                    "best alpha",
-                    "best minus better end",
-                ),
+                ("pair", "members", "barrier", INTERVAL, "best alpha", "best minus better end"),
                 tuple(cells),
-                "In nats. Interval: bootstrap over test texts, pair by pair; not corrected for the number of pairs.",
+                "In nats, scored on the dataset of the first member. Interval: bootstrap over test texts, pair by "
+                "pair; not corrected for the number of pairs.",
             ),
         ),
         command=context.command,
+        headline=_between_told({kind: own["barrier"] for kind, own in found.items()}),
+        paper_short="as low as at the models, often lower",
+        measured_short=f"mean barrier at most {_highest(found):.3f} nats" if found else "no pair",
     )
     return rows, section
 
@@ -141,19 +136,19 @@ def extrapolation(
                 resamples=4000,
             )
             rises.setdefault(kind, {})[alpha] = rise
-            cells.append((kind, len(own), alpha, rise.value, rise.low, rise.high))
+            cells.append((kind, len(own), alpha, rise.value, interval_cell(rise.low, rise.high)))
             name = f"rise over the nearer end at alpha {alpha:.4g}"
             rows.append(_interval_row("extrapolation", kind, [], "", name, rise, evaluations[0]))
     table = Table(
         "Past the members",
-        ("pair", "pairs", "alpha", "loss minus that of the nearer end (nats)", "low", "high"),
+        ("pair", "pairs", "alpha", "loss minus that of the nearer end (nats)", "interval"),
         tuple(cells),
         f"Intervals: bootstrap over the pairs of each target and its test texts; 95 % for all "
         f"{len(outside)} steps of a kind together (Bonferroni).",
     )
     furthest = {kind: (own[min(own)], own[max(own)]) for kind, own in rises.items()}
     section = Section(
-        "Past the members",
+        "Past the models the loss rises",
         "Does the loss rise beyond the members, as it would if they sat on the rim of a basin?",
         "Beyond the fine-tuned models the loss rises fast, in 10 logarithmic steps to alpha 32 and -31.",
         "; ".join(
@@ -175,8 +170,37 @@ def extrapolation(
         ),
         tables=(table,),
         command=context.command,
+        headline=_past_told(furthest, alphas),
+        paper_short="rises fast, up to alpha 32 and -31",
+        measured_short=f"{_range_told(furthest)} nats at the furthest points" if furthest else "no pair",
     )
     return rows, section
+
+
+def _between_told(barriers_of: Mapping[str, Interval]) -> str:
+    if not barriers_of:
+        return "No pair of models was scored."
+    worst = max(barrier.value for barrier in barriers_of.values())
+    return f"On the straight line between two models the loss rises by no more than {worst:.3f} nats, mean over pairs."
+
+
+def _highest(found: Mapping[str, Mapping[str, Interval]]) -> float:
+    return max(own["barrier"].value for own in found.values())
+
+
+def _past_told(furthest: Mapping[str, tuple[Interval, Interval]], alphas: Float[np.ndarray, " points"]) -> str:
+    if not furthest:
+        return "No pair of models was scored."
+    always = min(end.value for ends in furthest.values() for end in ends) > 0
+    return (
+        f"Past either end of that line the loss {'rises' if always else 'does not always rise'}: "
+        f"{_range_told(furthest)} nats at {alphas.max() - 1:.3g} times the distance of the two models."
+    )
+
+
+def _range_told(furthest: Mapping[str, tuple[Interval, Interval]]) -> str:
+    values = [end.value for ends in furthest.values() for end in ends]
+    return f"{min(values):+.2f} to {max(values):+.2f}"
 
 
 def draw_pairs(context: Context, pairs_a_kind: int) -> list[Pair]:
@@ -185,7 +209,7 @@ def draw_pairs(context: Context, pairs_a_kind: int) -> list[Pair]:
     pairs = []
     for kind in KINDS:
         found = [
-            Pair(kind, _only(region, a, b), target)
+            Pair(kind, region.with_members((a, b)), target)
             for target in context.targets
             for a, b in itertools.permutations(region.members, 2)
             if a.dataset == target
@@ -200,10 +224,6 @@ def draw_pairs(context: Context, pairs_a_kind: int) -> list[Pair]:
             chosen += options[:1]
         pairs += chosen
     return pairs
-
-
-def _only(region: Region, first: Member, second: Member) -> Region:
-    return Region(region.model, region.base, (first, second), base_sha256=region.base_sha256)
 
 
 def _kind(same_dataset: bool, same_family: bool) -> str:

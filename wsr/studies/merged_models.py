@@ -122,12 +122,7 @@ def score_model(
     context: Context, region: Region, heads: Mapping[str, Head], model: Model
 ) -> Iterator[tuple[str, ModelScore]]:
     """Yields each dataset that the model is for, and its scores there."""
-    alone = Region(
-        region.model,
-        region.base,
-        [Member(model.name, "none", "none", model.key, model.load)],
-        base_sha256=region.base_sha256,
-    )
+    alone = region.with_members([Member(model.name, "none", "none", model.key, model.load)])
     for name in [model.only] if model.only else region.datasets:
         dataset = context.datasets[name]
         labels = dataset.splits["test"].labels

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from wsr.errors import WsrError
 from wsr.region.region import Region
 from wsr.report.document import Figure, Section, Table
+from wsr.report.tables import INTERVAL, interval_cell
 from wsr.runtime.progress import progress
 from wsr.statistics.compare import holm
 from wsr.store.row import result_row
@@ -216,7 +217,7 @@ def _section(
         for group in groups
     ]
     return Section(
-        "Ways to merge",
+        "Some merging beats the plain average",
         "Does any way to merge members of several datasets beat their plain average on the members' own tasks?",
         "Not in the paper, whose merged model is the centroid.",
         measured,
@@ -252,13 +253,20 @@ def _section(
             ),
             Table(
                 "Minus the centroid, mean over datasets",
-                ("method", "difference", "95 % low", "95 % high", "p, Holm", "options"),
+                ("method", "difference", INTERVAL, "p, Holm", "options"),
                 tuple(
-                    (group, gain.value, gain.low, gain.high, adjusted[group], _told(chosen[group]))
+                    (group, gain.value, interval_cell(gain.low, gain.high), adjusted[group], _told(chosen[group]))
                     for group, gain in gains.items()
                 ),
                 "Under the members' own heads; intervals over texts, the members being given.",
             ),
         ),
         command=context.command,
+        headline=(
+            f"{len(better)} of {len(gains)} ways to merge models are more accurate than their plain average "
+            f"({100 * means[CENTROID, 'own_head']:.1f} %), {len(sure)} of them beyond chance"
+            + (f"; the best, {best}, by {100 * gains[best].value:+.1f} points." if best in gains else ".")
+        ),
+        paper_short="not in the paper; it merges by average",
+        measured_short=f"{len(sure)} of {len(gains)} methods, best {best}" if sure else f"0 of {len(gains)} methods",
     )

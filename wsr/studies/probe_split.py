@@ -15,6 +15,7 @@ from wsr.engine.evaluate import Evaluation
 from wsr.geometry import sampling
 from wsr.region.region import Region
 from wsr.report.document import Figure, Section, Table
+from wsr.report.tables import INTERVAL, interval_cell
 from wsr.statistics.compare import Difference, holm, mean_difference
 from wsr.store.row import result_row
 from wsr.studies.harness.context import Context, Request, score_all
@@ -56,7 +57,7 @@ def probe_texts(context: Context, *, interior: int) -> tuple[list[dict], Section
     flips = [target for target in targets if _flips(gains, target)]
     beyond_doubt = [_flips_beyond_doubt(gains, adjusted, target) for target in targets]
     section = Section(
-        "The texts of the probe",
+        "A probe on seen texts misjudges models",
         "Does a probe on texts that the members were fine-tuned on make them look worse than the pretrained model?",
         "By readers' notes the paper fits the probe on the target's training data; what it says about texts that "
         "members were fine-tuned on is not known.",
@@ -72,9 +73,16 @@ def probe_texts(context: Context, *, interior: int) -> tuple[list[dict], Section
         tables=(
             Table(
                 "Loss minus that of the pretrained model",
-                ("target", "probe on", "group", "difference (nats)", "95 % low", "95 % high", "p (Holm)"),
+                ("target", "probe on", "group", "difference (nats)", INTERVAL, "p, Holm"),
                 tuple(
-                    (target, f"{probe} texts", GROUPS[group], gain.mean, gain.low, gain.high, adjusted[key])
+                    (
+                        target,
+                        f"{probe} texts",
+                        GROUPS[group],
+                        gain.mean,
+                        interval_cell(gain.low, gain.high),
+                        adjusted[key],
+                    )
                     for key, gain in gains.items()
                     for target, probe, group in [key]
                 ),
@@ -83,6 +91,13 @@ def probe_texts(context: Context, *, interior: int) -> tuple[list[dict], Section
             ),
         ),
         command=context.command,
+        headline=(
+            "Judged by a probe on texts that they were trained on, models look worse than the pretrained model though "
+            f"they are better on unseen texts: so on {len(flips)} of {len(targets)} datasets, beyond doubt on "
+            f"{beyond_doubt.count(True)}."
+        ),
+        paper_short="not known",
+        measured_short=f"on {len(flips)} of {len(targets)} targets, beyond doubt {beyond_doubt.count(True)}",
     )
     return rows, section
 

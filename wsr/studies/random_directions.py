@@ -9,6 +9,7 @@ from jaxtyping import Float
 from wsr.engine.evaluate import Evaluation
 from wsr.geometry.trees import flatten
 from wsr.report.document import Figure, Section, Table
+from wsr.report.tables import interval_cell
 from wsr.statistics.bootstrap import bootstrap_mean
 from wsr.statistics.compare import Interval
 from wsr.store.row import result_row
@@ -114,8 +115,10 @@ def random_directions(
     )
     table = Table(
         "What a random step from the centroid adds to the loss",
-        ("length (radii)", "mean over directions (nats)", "low", "high"),
-        tuple((radius, rise.value, rise.low, rise.high) for radius, rise in zip(radii, rises, strict=True)),
+        ("length (radii)", "mean over directions (nats)", "interval"),
+        tuple(
+            (radius, rise.value, interval_cell(rise.low, rise.high)) for radius, rise in zip(radii, rises, strict=True)
+        ),
         f"Loss at the centroid {start:.3f}; at the pretrained model {float(home[-1]):.3f}; at the members "
         f"{float(members.generalised_loss.mean()):.3f} on average. Intervals: bootstrap over directions and "
         f"test texts, paired over the texts; 95 % for all {targets * (len(radii) + 1)} intervals of {targets} "
@@ -128,7 +131,7 @@ def random_directions(
         f"{homeward_rise.low:+.3f} to {homeward_rise.high:+.3f}"
     )
     section = Section(
-        f"Random directions, scored on {target}",
+        f"A random step hurts, on {target}",
         "Does a random step from the centroid, as long as the members are away from it, make the model worse?",
         "A random direction of the same length from the centroid degrades past the fine-tuned radius; the direction "
         "towards the origin does not.",
@@ -144,8 +147,26 @@ def random_directions(
         figures=(curve,),
         tables=(table,),
         command=context.command,
+        headline=(
+            f"A random step from the centroid {_hurts_told(risen, radii, target)}; one towards the pretrained model "
+            f"adds {homeward_rise.value:+.3f} nats."
+        ),
+        paper_short="past the radius; not towards pretrained",
+        measured_short=(
+            f"from {risen[0]:g} {'radius' if risen[0] == 1 else 'radii'} on"
+            if risen
+            else f"not up to {radii[-1]:g} radii"
+        )
+        + f"; to pretrained {homeward_rise.value:+.3f} nats",
     )
     return rows, section
+
+
+def _hurts_told(risen: Sequence[float], radii: Sequence[float], target: str) -> str:
+    if risen:
+        times = "the models' distance" if risen[0] == 1 else f"{risen[0]:g} times the models' distance"
+        return f"raises the loss on {target} from {times} on"
+    return f"raises no loss on {target} beyond doubt, up to {radii[-1]:g} times the models' distance"
 
 
 def _added(losses: Float[np.ndarray, "points draws"]) -> Float[np.ndarray, " draws"]:

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from wsr.data.table import overlapping
 from wsr.engine.evaluate import EXACT, Evaluation
 from wsr.report.document import Figure, Section, Table
+from wsr.report.tables import INTERVAL, interval_cell
 from wsr.statistics.compare import Difference, Interval, holm, mean_difference, mean_interval
 from wsr.store.row import result_row
 from wsr.studies.harness.context import Context, Request, score_all
@@ -201,7 +202,7 @@ def _section(
             f"{_size(largest)}; lower beyond chance (Holm) on {sure} of {len(of_place)} targets"
         )
     return Section(
-        "How the centroid scales",
+        "The centroid improves with more models",
         "How does the gain of the centroid grow with the number of members and of datasets?",
         "Not in the paper, which averages all members but the target's.",
         "; ".join([*measured, f"pretrained model: {start:.3f}"]),
@@ -234,9 +235,8 @@ def _section(
                     "members of each",
                     "subsets",
                     "mean loss",
-                    "95 % low",
-                    "95 % high",
-                    "- pretrained",
+                    INTERVAL,
+                    "minus pretrained",
                 ),
                 tuple(
                     (
@@ -245,8 +245,7 @@ def _section(
                         cell[2],
                         min(len(own.losses) for own in scored[cell].values()),
                         mean.value,
-                        mean.low if np.isfinite(mean.low) else None,
-                        mean.high if np.isfinite(mean.high) else None,
+                        interval_cell(mean.low, mean.high),
                         mean.value - start,
                     )
                     for cell, mean in means.items()
@@ -255,16 +254,45 @@ def _section(
             ),
             Table(
                 "Largest against smallest subsets",
-                ("target", "members of the target", "largest - smallest", "95 % low", "95 % high", "p", "p, Holm"),
+                ("target", "members of the target", "largest minus smallest", INTERVAL, "p, Holm"),
                 tuple(
-                    (target, place, own.mean, own.low, own.high, own.p_value, p_holm)
+                    (target, place, own.mean, interval_cell(own.low, own.high), p_holm)
                     for (place, target), (own, p_holm, *_) in gains.items()
                 ),
                 "Difference of mean losses (nats), interval over subsets and test texts; p adjusted for the targets.",
             ),
         ),
         command=context.command,
+        headline=_headline(means, start),
+        paper_short="not in the paper; it averages all",
+        measured_short=_short(means),
     )
+
+
+def _ends(means: Mapping[Cell, Interval]) -> tuple[Cell, Cell] | None:
+    """The smallest and the largest subsets that left the target out."""
+    left_out = sorted((cell for cell in means if cell[0] == "left out"), key=lambda cell: cell[1] * cell[2])
+    return (left_out[0], left_out[-1]) if left_out else None
+
+
+def _headline(means: Mapping[Cell, Interval], pretrained: float) -> str:
+    ends = _ends(means)
+    if ends is None:
+        return "No subset of the population leaves the target out."
+    smallest, largest = ends
+    return (
+        f"On a dataset that none of them saw, the centroid of {_size(largest)} has a loss of "
+        f"{means[largest].value:.3f} nats, of {_size(smallest)} {means[smallest].value:.3f}, and the pretrained model "
+        f"{pretrained:.3f}."
+    )
+
+
+def _short(means: Mapping[Cell, Interval]) -> str:
+    ends = _ends(means)
+    if ends is None:
+        return "no subset"
+    (_, few, of_few), (_, many, of_many) = ends
+    return f"{means[ends[0]].value:.3f} nats with {few * of_few}, {means[ends[1]].value:.3f} with {many * of_many}"
 
 
 def _over_subsets(of_targets: Mapping[str, Evaluation]) -> Interval:
@@ -290,7 +318,8 @@ def _told(mean: Interval) -> str:
 
 
 def _size(cell: Cell) -> str:
-    return f"{cell[1] * cell[2]} members of {cell[1]} datasets"
+    members, datasets = cell[1] * cell[2], cell[1]
+    return f"{members} member{'s' * (members > 1)} of {datasets} dataset{'s' * (datasets > 1)}"
 
 
 def _verdict(gains: Mapping[tuple[str, str], Gain]) -> str:

@@ -20,6 +20,8 @@ from wsr.studies.harness.clustered import (
     cosine_table,
     lifting_told,
     member_draws,
+    nearest_to_own_group,
+    nearest_told,
     relate,
     same,
     score_rows,
@@ -58,7 +60,7 @@ def similarity_section(
     found = cluster(similarity, labels, draws)
     cosines = relate(similarity, related(labels), draws)
     section = Section(
-        "Where the members lie",
+        f"Models of one {next(iter(labels))} lie together",
         "Do members of one dataset lie together in weight space, and members of one family more loosely?",
         "Spectral clustering of 280 RoBERTa-base models: 98 % accuracy by dataset; 90 % by task (F1 NLI 100, Topic 87, "
         "Sentiment 83)",
@@ -68,6 +70,9 @@ def similarity_section(
         figures=population_figures(names, similarity, labels, seed),
         tables=(score_table(found), cosine_table(cosines)),
         command=command,
+        headline=_headline(similarity, labels, found),
+        paper_short="98 % by dataset, 90 % by task",
+        measured_short=f"{', '.join(_recovered(found))} (spectral)",
     )
     return [*score_rows("similarity", names, found), *cosine_rows("similarity", names, cosines)], section
 
@@ -116,6 +121,23 @@ def population_figures(names: Sequence[str], similarity: Similarity, labels: Lab
     )
 
 
+def _headline(similarity: Similarity, labels: Labels, found: Sequence[Clustered]) -> str:
+    finest = next(iter(labels))
+    what = "trained on one dataset" if finest == "dataset" else f"of one {finest}"
+    failing = [own for own in found if own.method == "spectral" and own.scores.one_to_one_accuracy < HOLDS[own.level]]
+    shares = " and ".join(f"the {own.level} of {100 * own.scores.one_to_one_accuracy:.0f} %" for own in failing)
+    more = f"; the paper's clustering recovers {shares}" if failing else ""
+    right, asked = nearest_to_own_group(similarity, labels[finest])
+    how = "sit" if right == asked else "mostly sit" if right > asked / 2 else "do not sit"
+    return f"Models {what} {how} together: {nearest_told(similarity, labels[finest])}{more}."
+
+
+def _recovered(found: Sequence[Clustered]) -> list[str]:
+    """The share that the paper's method recovers at each level."""
+    spectral = (own for own in found if own.method == "spectral")
+    return [f"{100 * own.scores.one_to_one_accuracy:.0f} % by {own.level}" for own in spectral]
+
+
 def _reasons(
     similarity: Similarity, labels: Labels, cosines: Sequence[Related], found: Sequence[Clustered]
 ) -> tuple[str, ...]:
@@ -127,7 +149,7 @@ def _reasons(
         failing = [own.method for own in found if own.level == level and own.scores.one_to_one_accuracy < HOLDS[level]]
         if not failing:
             continue
-        text.append(f"By {level}, {' and '.join(failing)} stays under {HOLDS[level]}.")
+        text.append(f"By {level}, the accuracy stays under {HOLDS[level]} with these methods: {'; '.join(failing)}.")
         within = by_relation.get(f"same {level}", np.array([]))
         others = np.concatenate(
             [[-1.0], *(own for relation, own in by_relation.items() if relation not in _finer(labels, level))]

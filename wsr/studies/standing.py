@@ -44,7 +44,18 @@ def candidate_section(checked: Checked, population: Population, facts: Sequence[
         figures=(population_map(population, [checked.name]),),
         tables=(standing_table(checked.standings), _nearest_table(checked)),
         command=command,
+        headline=_headline(checked),
+        measured_short=lines[0],
     )
+
+
+def _headline(checked: Checked) -> str:
+    if checked.flags:
+        return f"{checked.name} is flagged: {'; '.join(flag.told for flag in checked.flags)}."
+    if checked.of_a_region:
+        regions = ", ".join(f"{one.verdict} of the region of {one.region}" for one in checked.of_a_region)
+        return f"{checked.name} is {regions}."
+    return f"{checked.name} is inside no region of this population."
 
 
 def store_section(
@@ -69,6 +80,8 @@ def store_section(
         figures=(population_map(population, list(reasons)),),
         tables=(store_table(found, reasons),),
         command=command,
+        headline=f"{measured}.",
+        measured_short=measured,
     )
 
 

@@ -14,7 +14,8 @@ import numpy as np
 from wsr.engine.evaluate import EXACT, Evaluation
 from wsr.geometry import sampling
 from wsr.geometry.gram import norms
-from wsr.report.document import Figure, Section, Table
+from wsr.report.document import Cell, Figure, Section, Table
+from wsr.report.tables import INTERVAL, interval_cell
 from wsr.statistics.bootstrap import bootstrap_mean
 from wsr.statistics.compare import Comparison, Difference, Interval, holm, mean_difference, probability_better
 from wsr.store.row import result_row
@@ -211,24 +212,25 @@ def _section(
 ) -> Section:
     lengths = sorted({epochs for epochs, _ in found})
     context = next(iter(populations.values()))
-    cells: list[tuple[str | float, ...]] = [
+    losses: list[tuple[Cell, ...]] = [
+        (epochs, target, *(float(own.groups[group].generalised_loss.mean()) for group in REPORTED), own.ratio)
+        for (epochs, target), own in found.items()
+    ]
+    differences: list[tuple[Cell, ...]] = [
         (
             epochs,
             target,
-            *(float(own.groups[group].generalised_loss.mean()) for group in REPORTED),
             own.half.probability,
-            own.half.low,
-            own.half.high,
+            interval_cell(own.half.low, own.half.high),
             own.gain.mean,
             adjusted[epochs, target][0],
             own.rise.mean,
             adjusted[epochs, target][1],
-            own.ratio,
         )
         for (epochs, target), own in found.items()
     ]
     return Section(
-        "Training length",
+        "Long training puts models on the rim",
         "How long must members be trained until points between them are better than they are?",
         "Not in the paper, whose members are trained for up to 10 epochs: there In' beats In (88 % on one dataset), "
         "and the loss rises fast past the members.",
@@ -242,28 +244,50 @@ def _section(
         figures=_figures(lengths, found),
         tables=(
             Table(
-                "By length and target",
+                "Losses by length and target",
+                ("epochs", "target", *REPORTED.values(), "radius over length"),
+                tuple(losses),
+                "Mean generalised losses (nats). Radius: mean distance of the members from their centroid, over the "
+                "mean length of their task vectors.",
+            ),
+            Table(
+                "Between and past the members, by length and target",
                 (
                     "epochs",
                     "target",
-                    *REPORTED.values(),
                     "P_B(In' > In)",
-                    "95 % low",
-                    "95 % high",
-                    "In' - In",
+                    INTERVAL,
+                    "In' minus In",
                     "p, Holm",
-                    "past - In",
+                    "past minus In",
                     "p, Holm ",
-                    "radius / length",
                 ),
-                tuple(cells),
-                "Mean generalised losses (nats) and their differences. P_B: ties as half, bootstrap over models and "
-                "texts. Holm: p of the difference, over models and texts, adjusted for the targets of a length. "
-                "Radius: mean distance of the members from their centroid, over the mean length of their task vectors.",
+                tuple(differences),
+                "P_B: ties as half, bootstrap over models and texts. Differences of mean generalised losses (nats). "
+                "Holm: p of the difference, over models and texts, adjusted for the targets of a length.",
             ),
         ),
         command=context.command,
+        headline=_headline(lengths, found, rises),
+        paper_short="88 % on one dataset, 10 epochs or less",
+        measured_short=f"{_mean_probability(found, lengths[-1])} after {lengths[-1]:g} epochs" if lengths else "",
     )
+
+
+def _headline(lengths: list[float], found: Mapping[tuple[float, str], _Found], rises: Mapping[float, Interval]) -> str:
+    if not lengths:
+        return "No length of training left two models of one dataset."
+    short, long = lengths[0], lengths[-1]
+    return (
+        f"A mixture of models of one dataset beats these models in {_mean_probability(found, short)} of comparisons "
+        f"after {short:g} epochs of training and in {_mean_probability(found, long)} after {long:g}; just past the "
+        f"models the loss then changes by {rises[long].value:+.3f} nats."
+    )
+
+
+def _mean_probability(found: Mapping[tuple[float, str], _Found], epochs: float) -> str:
+    own = [result.half.probability for (length, _), result in found.items() if length == epochs]
+    return f"{100 * np.mean(own):.0f} %"
 
 
 def _figures(lengths: list[float], found: Mapping[tuple[float, str], _Found]) -> tuple[Figure, ...]:

@@ -16,6 +16,7 @@ from wsr.studies.harness.clustered import (
     cosine_rows,
     cosine_table,
     member_draws,
+    percent_told,
     relate,
     row,
     same,
@@ -82,12 +83,12 @@ def two_bases(
         )
     )
     parts = [*(accuracy >= HOLDS for accuracy in by_checkpoint[1]), above(gaps[0])]
-    accuracies = [f"{100 * min(own):.0f} % to {100 * max(own):.0f} %" for own in by_checkpoint]
+    shares = [percent_told(own) for own in by_checkpoint]
     section = Section(
-        "Two checkpoints",
+        "Models cluster by their checkpoint",
         "Do members of two checkpoints of one architecture cluster by checkpoint?",
         "Yes: models from two different RoBERTa-base pretrainings cluster by checkpoint.",
-        f"by checkpoint {accuracies[1]} seen from a common origin, {accuracies[0]} seen each from its own checkpoint; "
+        f"by checkpoint {shares[1]} seen from a common origin, {shares[0]} seen each from its own checkpoint; "
         f"same dataset, own checkpoints: cosine higher within a checkpoint by {told(gaps[0])}",
         verdict(parts),
         text=(
@@ -99,6 +100,13 @@ def two_bases(
         figures=tuple(figures),
         tables=tuple(tables),
         command=command,
+        headline=(
+            f"Models from two checkpoints of one architecture fall apart by checkpoint: clustering recovers it for "
+            f"{percent_told([*by_checkpoint[0], *by_checkpoint[1]])} of them, and two models of one dataset have a "
+            f"cosine that is {gaps[0].value:.2f} higher within a checkpoint than across."
+        ),
+        paper_short="two RoBERTa-base: by checkpoint",
+        measured_short=f"{percent_told([*by_checkpoint[0], *by_checkpoint[1]])} by checkpoint",
     )
     return rows, section
 

@@ -1,17 +1,17 @@
-"""Fine-tunes a population: a chunk of members in one compiled program.
+"""Fine-tunes a population, a chunk of members in one compiled program.
 
-recipe.py          how a member is trained, with all defaults
-job.py             what a member is trained on
-population.py      members in, trained members out, chunk by chunk
+recipe.py          says how a member is trained, with all defaults
+job.py             says what a member is trained on
+population.py      trains a population, chunk by chunk
 members.py         trains a population into a store
-trainable.py       which arrays a mode trains and which stay
-lora.py            low-rank factors beside an encoder
-batches.py         the batches of a group, of one shape
-memory.py          how many members fit on the device together
-program.py         the compiled training loop
-early_stopping.py  the best weights by validation loss
-sweep/             members as units of work: in this process, as a share, on Ray
-pretrain.py        a small encoder from nothing
+trainable.py       splits the parameters into those that a mode trains and the rest
+lora.py            trains low-rank factors beside an encoder
+batches.py         makes the batches of a group, all of one shape
+memory.py          computes how many members fit on the device together
+program.py         compiles the training loop
+early_stopping.py  keeps the best weights by validation loss
+sweep/             trains members in this process, as a share of a sweep, or on Ray
+pretrain.py        pretrains a small encoder from random parameters
 
 The names below are imported when they are first used: a recipe needs no JAX.
 """

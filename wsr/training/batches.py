@@ -1,4 +1,4 @@
-"""The batches of a group of members, stacked: all of one shape."""
+"""Makes the batches of a group of members, stacked and all of one shape."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,18 +18,23 @@ from wsr.training.job import Job
 from wsr.training.lora import adapted
 from wsr.types import Batch, Params
 
-# Groups of other datasets and seeds then mostly have the same shape, and need no program of their own.
+# Rounding makes groups of other datasets and seeds mostly have the same shape, so that they share a compiled program.
 _ROW_MULTIPLE = 4
 IMAGES = "images of the group"
-"""A name that no parameter of an architecture has."""
+"""Key of the images among the frozen parameters; no architecture has a parameter of this name."""
 
 
 def group_batches(model: Model, start: Params, jobs: Sequence[Job]) -> tuple[Model, dict[str, Any]]:
     """Returns the encoder to train through and the batches of all members, ``[group, steps, ...]``.
 
-    Training only a head needs the features once: then the "encoder" hands through features computed beforehand.
-    Training factors, it adds their product. Images lie in memory once, however often they are read: under "shared" are
-    arrays that the encoder finds among its frozen parameters, and where it looks them up by their numbers.
+    In mode "head" the encoder passes on features that were computed once beforehand; in mode "lora" it adds the product
+    of the factors to its matrices. Images lie in memory once, however often they are read: the encoder looks them up by
+    number in the arrays under "shared", which join its frozen parameters.
+
+    Args:
+      model: the architecture.
+      start: encoder parameters from which all members start.
+      jobs: the members of the group.
     """
     splits = [job.split for job in jobs]
     refuse_other_split(model, *splits)
@@ -78,7 +83,7 @@ def _table_of_images(
     tables: Sequence[Float32[np.ndarray, "_ height width channels"]],
     numbers: Sequence[Int32[np.ndarray, "steps batch"]],
 ) -> tuple[Float32[np.ndarray, "images height width channels"], Int32[np.ndarray, "group steps batch"]]:
-    """Returns the images of all members, a table that members share once, and the members' numbers in it."""
+    """Returns one table with the images of all members, without repeating shared tables, and the numbers in it."""
     distinct = {id(table): table for table in tables}
     starts = dict(zip(distinct, np.cumsum([0, *map(len, distinct.values())]), strict=False))
     moved = [own + starts[id(table)] for table, own in zip(tables, numbers, strict=True)]

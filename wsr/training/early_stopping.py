@@ -1,4 +1,4 @@
-"""Keeps each member's best weights by validation loss and stops those that no longer improve."""
+"""Keeps each member's best weights by validation loss, and stops members that no longer improve."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,7 +16,7 @@ from wsr.types import AnyArray
 
 
 class EarlyStopping:
-    """The validation losses of a group of members, and what they call for."""
+    """Tracks the validation losses of a group of members, their best weights and who stops."""
 
     def __init__(self, model: Model, jobs: Sequence[Job], frozen: Mapping[str, AnyArray]):
         self.wanted = any(job.recipe.patience is not None for job in jobs)
@@ -27,7 +27,7 @@ class EarlyStopping:
         self._kept: list[Any] = [None] * len(jobs)
 
     def check(self, state: dict[str, Any]) -> dict[str, Any]:
-        """Scores all members and returns the state with the stopped ones no longer running."""
+        """Computes the validation loss of each running member and returns the state with ``running`` updated."""
         for member, job in enumerate(self._jobs):
             if not bool(state["running"][member]):
                 continue
@@ -45,7 +45,7 @@ class EarlyStopping:
         return state | {"running": state["running"] & jnp.asarray(going)}
 
     def best(self, state: dict[str, Any]) -> dict[str, Any]:
-        """Returns the state with every member's best weights."""
+        """Returns the state with each member's best weights."""
         last = [jax.tree.map(lambda leaf, m=m: np.asarray(leaf[m]), state["weights"]) for m in range(len(self._jobs))]
         return state | {"weights": stack([kept or own for kept, own in zip(self._kept, last, strict=True)])}
 

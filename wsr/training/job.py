@@ -1,4 +1,4 @@
-"""What a member is trained on."""
+"""``Job``: what a member is trained on."""
 
 from dataclasses import dataclass
 
@@ -13,48 +13,64 @@ from wsr.training.recipe import Recipe
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """One member to train: its data, its seed, its recipe."""
+    """One member to train: its dataset, its seed and its recipe.
+
+    Example:
+      >>> import wsr
+      >>> data = wsr.load_dataset("made_up_a1", wsr.load("tiny").processor, max_length=48)
+      >>> job = wsr.Job(data, seed=0, recipe=wsr.Recipe(epochs=2, batch_size=16), size=64)
+      >>> len(job.split), job.steps
+      (64, 8)
+    """
 
     dataset: Dataset
     seed: int
     recipe: Recipe
     size: int | None = None
-    """Fine-tuning examples, drawn by the seed; None: all."""
+    """Number of fine-tuning examples, drawn at random by the seed; None: all."""
     shared_streams: bool = False
-    """Whether members of one seed share initial head, order and dropout across datasets: a mistake, to be studied."""
+    """Whether members with one seed share the initial head, the order of examples and dropout across datasets. This
+    makes unrelated members look alike; it exists to study that effect."""
 
     @property
     def stream(self) -> tuple[str, ...]:
-        """What the names of this member's random streams begin with, beside its seed."""
+        """The part that, after the seed, begins the names of this member's random streams."""
         return () if self.shared_streams else (self.dataset.name,)
 
     @property
     def split(self) -> AnySplit:
-        """The examples this member is fine-tuned on."""
+        """The examples that this member is fine-tuned on; raises ``WsrError`` if there are fewer than ``size``."""
         whole = self.dataset.splits["finetune"]
         if self.size is None or self.size == len(whole):
             return whole
         if self.size > len(whole):
             raise WsrError(
-                f"dataset {self.dataset.name}: asked for {self.size} fine-tuning examples, it has {len(whole)}"
+                f"dataset {self.dataset.name}: size = {self.size}, but it has only {len(whole)} fine-tuning examples"
             )
         chosen = seeds.generator(self.seed, *self.stream, "subset").permutation(len(whole))
         return whole.take(np.sort(chosen[: self.size]))
 
     @property
     def steps(self) -> int:
-        """Optimiser steps."""
+        """Number of optimiser steps, at least 1."""
         return max(1, round(self.recipe.epochs * len(self.split) / self.recipe.batch_size))
 
     def learning_rates(self, steps: int) -> Float[np.ndarray, " steps"]:
-        """Rises linearly over the warm-up, falls linearly to 0; 0 after this member's last step."""
+        """Returns the factor of the learning rate at each of ``steps`` steps, between 0 and 1.
+
+        It rises linearly in the warm-up, then falls linearly to 0, and stays 0 after this member's last step.
+        """
         done = np.arange(steps)
         rising = max(1.0, self.recipe.warmup * self.steps)
         return np.clip(np.minimum((done + 1) / rising, (self.steps - done) / max(self.steps - rising, 1)), 0, 1)
 
 
 def initial_head(job: Job, hidden: int) -> dict[str, np.ndarray]:
-    """The fresh head of a member, ``N(0, 0.02)`` as BERT's, from the stream (dataset, seed, "head")."""
+    """Returns a member's freshly initialised head: ``kernel [hidden, classes]`` and ``bias [classes]``.
+
+    The kernel has standard deviation 0.02, as in BERT, and is drawn from the random stream (dataset, seed, "head"); the
+    bias is 0.
+    """
     generator = seeds.generator(job.seed, *job.stream, "head")
     kernel = generator.normal(0.0, 0.02, (hidden, job.dataset.classes)).astype(np.float32)
     return {"kernel": kernel, "bias": np.zeros(job.dataset.classes, np.float32)}

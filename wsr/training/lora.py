@@ -1,7 +1,7 @@
-"""LoRA (Hu et al. 2021): the encoder stays, some of its matrices move by ``alpha / rank * a @ b``.
+"""LoRA (Hu et al. 2021): adds ``alpha / rank * a @ b`` to some matrices of a frozen encoder.
 
-The factors are trained as leaves of their own beside the encoder's. Each step adds their product to the matrix, so that
-any architecture can be trained so, and the inputs of a layer, which the paper's code drops out, are nobody's to drop.
+The factors are leaves beside the encoder's parameters. Each step adds their product to the matrix before the forward
+pass, so that LoRA works for any architecture. Unlike the paper's code it cannot apply dropout to the inputs of a layer.
 """
 
 import re
@@ -22,17 +22,22 @@ from wsr.training.job import Job, Recipe
 from wsr.types import AnyArray, Batch, Params
 
 _BESIDE = "low_rank"
-"""Where the factors lie in the params of an ``adapted`` model: low_rank/<path of the leaf>/a and b."""
+"""Key of the factors in the parameters of an ``adapted`` model: low_rank/<path of the leaf>/a and b."""
 
 
 def initial_factors(job: Job, leaves: Mapping[str, AnyArray]) -> dict[str, np.ndarray]:
-    """Returns fresh factors of a member, from the streams (dataset, seed, "lora", leaf).
+    """Returns a member's freshly initialised factors, by path.
 
-    ``a [inputs, rank]`` is uniform within ``1 / sqrt(inputs)``, which is what the paper's code draws (the paper itself
-    says Gaussian), ``b [rank, outputs]`` is 0: the member starts at the base.
+    ``a [inputs, rank]`` is uniform within ``1 / sqrt(inputs)``, as in the paper's code (the paper says Gaussian), and
+    drawn from the random stream (dataset, seed, "lora", leaf). ``b [rank, outputs]`` is 0, so a member starts at the
+    base.
+
+    Args:
+      job: the member.
+      leaves: the encoder's parameters, by path.
 
     Raises:
-      WsrError: the recipe's targets are no matrices, or smaller than its rank.
+      WsrError: ``lora_targets`` matches no leaf, or one that is not a matrix or smaller than ``lora_rank``.
     """
     factors = {}
     for path in _targets(job.recipe, leaves):
@@ -46,12 +51,12 @@ def initial_factors(job: Job, leaves: Mapping[str, AnyArray]) -> dict[str, np.nd
 
 @lru_cache(maxsize=4)
 def adapted(model: Model, scale: float) -> Model:
-    """Returns the model whose params hold factors beside the encoder, which move it by ``scale * a @ b``."""
+    """Returns a model whose parameters also hold factors; it adds ``scale * a @ b`` to the matrices before encoding."""
 
     def encode(params: Params, batch: Batch, dropout_key: Array | None = None) -> Float[Array, "batch hidden"]:
         leaves = flatten({key: part for key, part in params.items() if key != _BESIDE})
         for path, factors in _by_leaf(flatten(params[_BESIDE])).items():
-            # HIGHEST: as where weights are mixed, TPUs and recent GPUs would multiply in less.
+            # At full precision, because TPUs and recent GPUs would otherwise multiply in a lower one.
             product = matmul(factors.a, factors.b)
             leaves[path] = leaves[path] + scale * product
         return model.encode(nest(leaves), batch, dropout_key=dropout_key)
@@ -60,7 +65,7 @@ def adapted(model: Model, scale: float) -> Model:
 
 
 def trained_factors(recipe: Recipe, weights: Mapping[str, AnyArray]) -> LowRank:
-    """Returns a member's task vector from its trained weights, the scale folded in."""
+    """Returns the task vector that a member's trained factors form, with the scale multiplied in."""
     prefix, scale = f"{_BESIDE}/", np.float32(recipe.lora_scale)
     found = _by_leaf({path.removeprefix(prefix): leaf for path, leaf in weights.items()})
     return {path: Factors(np.asarray(own.a), scale * np.asarray(own.b)) for path, own in found.items()}
@@ -76,15 +81,17 @@ def _targets(recipe: Recipe, leaves: Mapping[str, AnyArray]) -> list[str]:
     try:
         chosen = [path for path in leaves if re.fullmatch(recipe.lora_targets, path)]
     except re.error as error:
-        raise WsrError(f"{what} is no regular expression: {error}") from error
+        raise WsrError(f"{what} is not a valid regular expression: {error}") from error
     matrices = [path for path, leaf in leaves.items() if leaf.ndim == 2]
     if not chosen:
-        raise WsrError(f"{what} is the path of no leaf; matrices are, for example, {', '.join(matrices[-6:])}")
+        raise WsrError(f"{what} matches no leaf; matrices are, for example, {', '.join(matrices[-6:])}")
     wrong = [
         f"{path} is {list(leaves[path].shape)}"
         for path in chosen
         if leaves[path].ndim != 2 or min(leaves[path].shape) < recipe.lora_rank
     ]
     if wrong:
-        raise WsrError(f"{what}: expected matrices of rank {recipe.lora_rank} and more, but {'; '.join(wrong)}")
+        raise WsrError(
+            f"{what}: expected matrices with both sides at least lora_rank = {recipe.lora_rank}, but {'; '.join(wrong)}"
+        )
     return chosen

@@ -1,4 +1,4 @@
-"""Trains a population into a store, and scores each member on its own test split."""
+"""Trains a population into a store, and scores each member on the test split of its dataset."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -23,7 +23,7 @@ from wsr.training.sweep.units import Unit, settled
 
 
 def member_name(job: Job) -> str:
-    """What a member is called: everything in which members of one store usually differ."""
+    """Returns the name of a job's member in a store: dataset, mode, size, streams and seed."""
     size = "" if job.size is None else f"-n{job.size}"
     shared = "-shared" if job.shared_streams else ""
     return f"{job.dataset.name}-{job.recipe.mode}{size}{shared}-s{job.seed}"
@@ -39,26 +39,42 @@ def train_members(
     memory_budget_gib: float | None = None,
     dtype: DTypeOnDisk = "float32",
 ) -> list[MemberRecord]:
-    """Trains the jobs whose members the store lacks, saves each when it is done, and returns all their records.
+    """Trains the members that a store lacks, and saves each of them as soon as it is trained.
 
-    Members whose factors were trained are stored as factors, the others as ``dtype`` says.
+    Rerun it after an interruption: it resumes from what is in the store. A member whose loss or gradient becomes
+    non-finite is quarantined.
 
     Args:
       model: the architecture.
-      store: where members go; it knows what they start from.
-      jobs: the members of the sweep.
-      run: where they are trained.
-      chunk: members trained together; None: chosen where they are trained, see ``wsr.training.memory``.
-      memory_budget_gib: of a device; None: most of what it has.
-      dtype: how members are kept.
+      store: receives the members; its base is where they start.
+      jobs: all members of the sweep, including those that the store has.
+      run: trains them in this process (the default), as a share of the sweep, or on Ray.
+      chunk: number of members trained together; None: as many as the device wants and fit its memory.
+      memory_budget_gib: memory to use on the device, in GiB; None: most of it.
+      dtype: dtype of the members on disk. Members of mode "lora" are stored as float32 factors instead.
+
+    Returns:
+      The records of all jobs' members in the store, in the order of ``jobs``.
 
     Raises:
-      WsrError: where a member of the same name was made by another recipe or from other data.
-      Unfinished: where other processes have members left to train.
+      WsrError: the store has a member of the same name with another recipe or other data.
+      Unfinished: other processes still have members to train.
+
+    Example:
+      >>> import tempfile, wsr
+      >>> base = wsr.load("tiny")
+      >>> data = wsr.load_dataset("made_up_a1", base.processor, max_length=48)
+      >>> store = wsr.Store.create_for(tempfile.mkdtemp() + "/store", base)
+      >>> jobs = [wsr.Job(data, seed, wsr.Recipe(epochs=1, batch_size=32), size=64) for seed in (0, 1)]
+      >>> records = wsr.train(base.model, store, jobs, chunk=2)
+      2 members, 2 at a time on the device
+      ...
+      >>> [record.name for record in records]
+      ['made_up_a1-full-n64-s0', 'made_up_a1-full-n64-s1']
     """
     names = [member_name(job) for job in jobs]
     for name in names:
-        check_name(name)  # of a file or folder of anybody's
+        check_name(name)  # a dataset's name may come from a file or folder
     present = set(store.names())
     for job, name in zip(jobs, names, strict=True):
         if name in present:
@@ -76,7 +92,7 @@ def train_members(
 
 
 def training_units(jobs: Sequence[Job], chunk: int, dtype: DTypeOnDisk = "float32") -> list[Unit]:
-    """Returns the units that train ``jobs``, ``chunk`` members together."""
+    """Returns the units of work that train ``jobs``, with at most ``chunk`` members in each."""
     return [
         Unit(
             tuple(member_name(job) for job in group),
@@ -135,14 +151,14 @@ def _save(store: Store, record: MemberRecord, member: Finetuned, dtype: DTypeOnD
             raise
         there = store.record(record.name)
         _refuse_other_recipe(there, member.job)
-        if _made_where(there) == _made_where(record):  # the same seed there must give the same bits
+        if _made_where(there) == _made_where(record):  # equal seeds must give equal bits on equal machines
             raise
-        # Made twice in two places, whose roundings differ: the first to be there stays.
+        # Two machines, whose rounding differs, trained the same member: the first one stays.
         print(f"kept the {record.name} that is in the store, made elsewhere ({_made_where(there)})", flush=True)
 
 
 def _made_where(record: MemberRecord) -> str:
-    """All that bits depend on, beside the recipe and the seed."""
+    """Returns everything that a member's bits depend on besides its recipe and seed."""
     return (
         f"jaxlib {record.jaxlib}, {record.device_kind}, {record.threads} threads, {record.group_size} members together"
     )
@@ -162,7 +178,7 @@ def _metrics(model: Model, member: Finetuned) -> dict[str, float]:
 
 
 def _chance(dataset: Dataset) -> float:
-    """What a model scores that always answers the same."""
+    """Returns the score of a constant prediction on the test split."""
     if dataset.regression:
         return 0.0
     labels = dataset.splits["test"].labels
@@ -172,11 +188,11 @@ def _chance(dataset: Dataset) -> float:
 def _refuse_other_recipe(record: MemberRecord, job: Job) -> None:
     wanted: Mapping[str, object] = job.recipe.settings | {"data_sha256": job.dataset.content_hash}
     differing = [
-        f"{name} is {record.hyperparameters.get(name)!r} there and {value!r} here"
+        f"{name} is {record.hyperparameters.get(name)!r} in the store and {value!r} here"
         for name, value in wanted.items()
         if record.hyperparameters.get(name) != value
     ]
     if differing:
         raise WsrError(
-            f"member {record.name!r} of the store was made otherwise: {'; '.join(differing)}; use another store"
+            f"member {record.name!r} of the store was trained differently: {'; '.join(differing)}; use another store"
         )

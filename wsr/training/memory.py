@@ -1,4 +1,4 @@
-"""How many members are trained together: what the device asks for and its memory allows."""
+"""Chooses how many members are trained together: as many as the device wants and its memory allows."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +15,7 @@ from wsr.training.trainable import partition
 from wsr.types import Params
 
 COPIES = 6
-"""Of what is trained: weights, two moments, gradient, update and new weights."""
+"""Copies of the trained weights: weights, two moments, gradient, update and new weights."""
 
 
 def chunk_for_training(
@@ -26,17 +26,17 @@ def chunk_for_training(
     chunk: int | None = None,
     memory_budget_gib: float | None = None,
 ) -> int:
-    """Returns the members to train together on the default device.
+    """Returns the number of members to train together on the default device.
 
     Args:
       model: the architecture.
-      start: encoder parameters all members start from.
+      start: encoder parameters from which all members start.
       jobs: the members.
-      chunk: members together; None: chosen.
-      memory_budget_gib: of the device; None: most of what it has.
+      chunk: the number wanted; None: what suits the device.
+      memory_budget_gib: memory to use on the device, in GiB; None: most of it.
 
     Raises:
-      WsrError: where not even the smallest chunk fits.
+      WsrError: a single member, or the ``chunk`` asked for, exceeds the memory budget.
     """
     heaviest = _heaviest(jobs)
     each = max((member_bytes(model, start, job) for job in heaviest), default=0)
@@ -52,12 +52,12 @@ def chunk_for_training(
 
 
 def member_bytes(model: Model, start: Params, job: Job) -> int:
-    """Returns about what training one member more takes: its state, what a step makes of it, activations kept for the
-    backward pass. Nothing is computed or compiled.
+    """Returns roughly the bytes that training one more member takes, without computing or compiling anything.
 
-    Trained weights, two moments, gradient, update and new weights are six copies; XLA's own buffers add about a tenth.
+    They are six copies of the trained weights (weights, two moments, gradient, update and new weights) and the
+    activations kept for the backward pass, plus a tenth of those for XLA's buffers.
     """
-    if job.recipe.mode == "head":  # trained on features, which one forward pass gives
+    if job.recipe.mode == "head":  # trained on features, which take one forward pass
         return _bytes(start)
     frozen, trainable = partition(start, job)
     encoder, plan = group_batches(model, start, [job])
@@ -76,7 +76,7 @@ def member_bytes(model: Model, start: Params, job: Job) -> int:
 
 
 def shared_bytes(start: Params, job: Job) -> int:
-    """Returns what all members trained together have in common: the weights that stay."""
+    """Returns the bytes of the frozen weights, which members trained together share."""
     return _bytes(partition(start, job)[0])
 
 
@@ -85,7 +85,7 @@ def _bytes(tree: Any) -> int:
 
 
 def _heaviest(jobs: Sequence[Job]) -> list[Job]:
-    """One job of each mode: that with the most tokens in a step."""
+    """Returns, for each mode, the job with the most tokens in a step."""
     heaviest: dict[str, tuple[float, Job]] = {}
     for job in jobs:
         tokens = job.recipe.batch_size * float(job.split.lengths.mean())

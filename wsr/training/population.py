@@ -1,4 +1,4 @@
-"""Members in, trained members out, chunk by chunk."""
+"""Fine-tunes a population, chunk by chunk."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,8 +26,8 @@ from wsr.training.trainable import partition
 from wsr.types import AnyArray, Head, Params
 
 _CALL_SECONDS = 0.25
-"""What one call of the compiled program takes, about, where more than one step fits into it: between two calls progress
-is told and a process that was asked to end does so."""
+"""Rough duration of one call of the compiled program, unless a single step takes longer. Between two calls, progress is
+reported and a process that was asked to end does so."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,15 +36,16 @@ class Finetuned:
 
     job: Job
     params: Params
+    """The encoder's trained parameters."""
     head: Head
     losses: Float[np.ndarray, " steps"]
     """Training loss at each step taken."""
     failed_step: int | None
-    """The step at which it became non-finite, or None. A failed member is no member: quarantine it."""
+    """Step at which the loss or a gradient became non-finite; None: never. Quarantine a member that failed."""
     group_size: int
-    """Members that shared its program."""
+    """Number of members trained together with it, padding included."""
     low_rank: LowRank | None = None
-    """The task vector of a member whose factors were trained."""
+    """The task vector as factors, in mode "lora"."""
 
 
 def finetune(
@@ -55,18 +56,32 @@ def finetune(
     chunk: int | None = None,
     counter: Counter | None = None,
 ) -> Iterator[Finetuned]:
-    """Trains every job from ``start`` and yields the members, chunk by chunk; those of one mode keep their order.
+    """Fine-tunes every job from ``start`` and yields the trained members, chunk by chunk.
+
+    Members of different modes, losses or dropout need different programs and are trained in different chunks; others
+    keep their order.
 
     Args:
       model: the architecture.
-      start: encoder parameters all members start from.
-      jobs: members to train; those of a chunk are padded to common shapes, so give neighbours similar sizes.
-      chunk: members trained together; None: chosen, see ``wsr.training.memory``. The last chunk is padded by
-        repeating its last member, so that "same seed, same bits" does not depend on how many members there are.
-      counter: advanced by one for each optimiser step of each member.
+      start: encoder parameters from which all members start.
+      jobs: the members. A chunk is padded to common shapes, so put members of similar size next to each other.
+      chunk: number of members trained together; None: as many as the device wants and fit its memory. The last chunk is
+        padded by repeating its last member, so that a member's bits do not depend on how many members there are.
+      counter: advances by one for each optimiser step of each member.
+
+    Example:
+      >>> import wsr
+      >>> base = wsr.load("tiny")
+      >>> data = wsr.load_dataset("made_up_a1", base.processor, max_length=48)
+      >>> jobs = [wsr.Job(data, seed, wsr.Recipe(epochs=2, batch_size=16), size=64) for seed in (0, 1)]
+      >>> members = list(wsr.finetune(base.model, base.params, jobs))
+      >>> [(member.job.seed, len(member.losses), member.failed_step) for member in members]
+      [(0, 8, None), (1, 8, None)]
+      >>> wsr.from_params(base.model, base.params, {f"seed {own.job.seed}": own.params for own in members}).names
+      ('seed 0', 'seed 1')
     """
     if chunk is None:
-        from wsr.training.memory import chunk_for_training  # which counts this module's arrays
+        from wsr.training.memory import chunk_for_training  # that module imports this one
 
         chunk = chunk_for_training(model, start, jobs)
     for group in groups_of(jobs, chunk):
@@ -75,8 +90,8 @@ def finetune(
 
 
 def groups_of(jobs: Sequence[Job], chunk: int) -> list[list[Job]]:
-    """Returns the jobs in groups that are trained together, at most ``chunk`` in one."""
-    # What is part of the program, and not data of it, sets jobs apart.
+    """Returns the jobs in groups that are trained together, with at most ``chunk`` jobs in each."""
+    # Jobs that need different programs cannot share a group.
     alike: dict[tuple, list[Job]] = {}
     for job in jobs:
         alike.setdefault(_part_of_program(job), []).append(job)
@@ -84,13 +99,21 @@ def groups_of(jobs: Sequence[Job], chunk: int) -> list[list[Job]]:
 
 
 def predict(features: Float[AnyArray, "texts hidden"], head: Head, *, regression: bool) -> np.ndarray:
-    """Returns class ids, or values for regression, of a member's own head."""
+    """Returns a head's predictions: the class of each text, or its value for regression."""
     outputs = np.asarray(logits(features, head))
     return outputs[:, 0] if regression else outputs.argmax(axis=1)
 
 
 def score_member(model: Model, params: Params, head: Head, dataset: Dataset, split: str) -> float:
-    """Returns the dataset's own metric of a member with its own head on one split."""
+    """Returns the score of a member, with the head it was trained with, on one split of a dataset.
+
+    Args:
+      model: the architecture.
+      params: the member's encoder parameters.
+      head: the member's head.
+      dataset: the dataset; its ``metric`` is the score.
+      split: name of the split, for example "test".
+    """
     texts = dataset.splits[split]
     features = all_features(model, params, texts)
     return score(dataset.metric, texts.labels, predict(features, head, regression=dataset.regression))
@@ -136,7 +159,7 @@ def _train_group(model: Model, start: Params, jobs: Sequence[Job], counter: Coun
 
 
 def _steps_that_fit(seconds_a_step: float, length: int) -> int:
-    """Returns how many steps the next call makes: as many as ``_CALL_SECONDS`` hold, at most twice the last call's."""
+    """Returns the number of steps of the next call: what fits into ``_CALL_SECONDS``, at most twice the last call's."""
     return max(1, min(2 * length, int(_CALL_SECONDS / max(seconds_a_step, 1e-6))))
 
 
@@ -176,5 +199,5 @@ def _unpack(
 
 
 def _distinct(jobs: Sequence[Job]) -> int:
-    """How many of a group are not padding."""
+    """Returns how many jobs of a group are not padding."""
     return len({id(job) for job in jobs})

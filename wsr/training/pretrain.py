@@ -1,8 +1,8 @@
-"""Masked language modelling: a small encoder of one's own, for studies that need more than one checkpoint.
+"""Pretrains a small encoder by masked language modelling, for studies that need more than one checkpoint.
 
-Of each batch 15 % of the tokens are to be guessed; of these 80 % are replaced by the mask, 10 % by a random token and
-10 % left as they are. The head is BERT's: a dense layer, an activation, a layer norm, and the token embedding tied to
-it (Devlin et al. 2019). It is thrown away afterwards.
+The encoder predicts 15 % of the tokens of each batch. Of these, 80 % are replaced by the mask and 10 % by a random
+token; 10 % stay as they are. The head is BERT's: a dense layer, an activation, a layer norm and the tied token
+embedding (Devlin et al. 2019). It is discarded afterwards.
 """
 
 import io
@@ -34,7 +34,7 @@ _KEPT_EVERY = 200  # steps
 
 @dataclass(frozen=True)
 class Pretraining:
-    """An encoder and how it is pretrained. Its shape is BERT's."""
+    """The sizes of a BERT encoder, and how it is pretrained."""
 
     layers: int
     """Number of layers."""
@@ -58,25 +58,36 @@ class Pretraining:
 
 @dataclass(frozen=True, eq=False)
 class Masked:
-    """Tokens of one batch to be guessed."""
+    """One batch with masked tokens, and the tokens to predict."""
 
     token_ids: Int32[np.ndarray, "rows length"]
-    """With masks and random tokens in their places."""
+    """The batch's tokens, some replaced by the mask or a random token."""
     places: Int32[np.ndarray, " slots"]
-    """In the flattened rows; 0 in slots that are not used."""
+    """Index of each token to predict in the flattened rows; 0 in unused slots."""
     targets: Int32[np.ndarray, " slots"]
+    """The original tokens at ``places``."""
     valid: Bool[np.ndarray, " slots"]
+    """False in unused slots."""
 
 
 def pretrain(
     texts: Split, tokenizer: Any, plan: Pretraining, *, seed: int, pooling: str = "mean", keep: Path | None = None
 ) -> tuple[Checkpoint, Float[np.ndarray, " steps"]]:
-    """Returns a checkpoint pretrained on ``texts`` from random parameters, and the loss of each step.
+    """Pretrains an encoder from random parameters by masked language modelling.
 
-    ``keep`` is a file that the state is written to now and then: where it is there, the same call goes on from it.
+    Args:
+      texts: the corpus.
+      tokenizer: the tokenizer that made ``texts``; it needs a mask token.
+      plan: the encoder's sizes, and how it is pretrained.
+      seed: determines the parameters, the order of texts and the masks.
+      pooling: pooling of the checkpoint, "mean", "cls" or "last".
+      keep: file to which the state is written every 200 steps. If it exists, the call resumes from it. None: no file.
+
+    Returns:
+      The checkpoint, and the loss of each step in nats.
     """
     config = _config(tokenizer, plan)
-    # With "cls" pooling the features are the hidden states at ``starts``: here, at the tokens to be guessed.
+    # With "cls" pooling the features are the hidden states at ``starts``: here, the tokens to predict.
     model = build("bert", config | {"pooling": "cls"})
     weights = {
         "encoder": jax.jit(model.init)(seeds.stream(seed, "pretrain", "encoder")),
@@ -112,7 +123,7 @@ def pretrain(
     with progress(f"pretraining, seed {seed}", plan.steps, "steps") as counter:
         counter.advance(len(losses))
         for number in range(len(losses), plan.steps):
-            # A stream for each step: one that goes on draws what it would have drawn.
+            # One random stream for each step, so that a resumed run draws the same masks.
             draw = seeds.generator(seed, "pretrain", "masks", number)
             inputs = {name: array[number] for name, array in batches.inputs.items()}
             masked = mask_tokens(
@@ -133,7 +144,7 @@ def pretrain(
 def masked_loss(
     encode: Any, epsilon: float, weights: Mapping[str, Params], batch: Mapping[str, Array], masked: Mapping[str, Array]
 ) -> Float[Array, ""]:
-    """Returns the mean cross-entropy, in nats, of the tokens at ``batch["starts"]``."""
+    """Returns the mean cross-entropy, in nats, of the tokens to predict, which are at ``batch["starts"]``."""
     head, table = weights["head"], weights["encoder"]["embeddings"]["token"]["embedding"]
     hidden = encode(weights["encoder"], batch)
     hidden = exact_gelu(hidden @ head["kernel"] + head["bias"])
@@ -145,7 +156,7 @@ def masked_loss(
 
 
 def initial_head(config: Mapping[str, Any], generator: np.random.Generator) -> dict[str, np.ndarray]:
-    """Returns the head: ``N(0, initializer_range)``, scales 1, biases 0."""
+    """Returns the initial head: weights with standard deviation ``initializer_range``, scales 1, biases 0."""
     hidden = config["hidden_size"]
     return {
         "kernel": generator.normal(0.0, config["initializer_range"], (hidden, hidden)).astype(np.float32),
@@ -165,7 +176,17 @@ def mask_tokens(
     slots: int,
     generator: np.random.Generator,
 ) -> Masked:
-    """Chooses 15 % of the tokens that are not special, and hides most of them."""
+    """Chooses the tokens to predict among those that are not special, and masks them.
+
+    Args:
+      token_ids: the batch's tokens.
+      text_ids: the text of each token; -1 if there is none.
+      special: ids of special tokens, which are never chosen.
+      mask_id: id of the mask.
+      vocabulary: number of tokens to draw random ones from.
+      slots: largest number of tokens to predict.
+      generator: the random stream.
+    """
     flat = token_ids.reshape(-1).copy()
     eligible = np.flatnonzero((text_ids.reshape(-1) >= 0) & ~np.isin(flat, special))
     count = min(slots, max(1, round(MASKED_SHARE * len(eligible))))
@@ -203,7 +224,7 @@ def _config(tokenizer: Any, plan: Pretraining) -> dict[str, Any]:
         "pad_token_id": tokenizer.pad_token_id,
         "hidden_act": "gelu",
         "layer_norm_eps": 1e-12,
-        # So few passes over so little text are not overfitted.
+        # No dropout: few passes over little text do not overfit.
         "hidden_dropout_prob": 0.0,
         "attention_probs_dropout_prob": 0.0,
         "initializer_range": 0.02,

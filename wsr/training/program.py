@@ -1,8 +1,8 @@
 """The compiled training loop of a group of members.
 
-Everything in which members differ (dataset, seed, hyperparameters, data size) is data of the program and no part of it:
-one compilation serves all groups of the same shapes. A member that becomes non-finite stops at that step and leaves the
-others untouched.
+Everything in which members differ (dataset, seed, hyperparameters, data size) is an argument of the program, so one
+compilation serves all groups of the same shapes. A member whose loss or gradient becomes non-finite stops at that step
+and does not affect the others.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +25,13 @@ from wsr.types import AnyArray, Head
 
 @lru_cache(maxsize=8)
 def training_program(encoder: Model, regression: bool, dropout: bool) -> Callable:
-    """The compiled loop over steps ``first`` to ``last``, which are dynamic: one compilation serves all segments."""
+    """Returns the compiled loop over the steps from ``first`` up to ``last``, which are arguments of the program too.
+
+    Args:
+      encoder: the encoder to train through, see ``group_batches``.
+      regression: whether the loss is the squared error; else it is cross-entropy.
+      dropout: whether dropout is applied.
+    """
 
     def member_step(state: dict, frozen: dict, plan: dict, own: dict, step: Int[Array, ""]) -> tuple[dict, Array]:
         batch, labels, valid = jax.tree.map(lambda leaf: leaf[step], (plan["inputs"], plan["labels"], plan["valid"]))
@@ -73,7 +79,7 @@ def training_program(encoder: Model, regression: bool, dropout: bool) -> Callabl
 
 
 def _alone(member_step: Callable) -> Callable:
-    """The step of a group of one, without the batching that costs time on a CPU."""
+    """Returns the step of a group of one, without vmap, which costs time on a CPU."""
 
     def step(state: dict, frozen: dict, plan: dict, own: dict, step: Int[Array, ""]) -> tuple[dict, Array]:
         first = partial(jax.tree.map, lambda leaf: leaf[0])
@@ -90,25 +96,40 @@ def loss_of_outputs(
     classes: Int[Array, ""],
     regression: bool,
 ) -> Float[Array, ""]:
+    """Returns the mean loss of a batch: cross-entropy in nats, or the squared error for regression.
+
+    Args:
+      features: of each text.
+      head: ``kernel [hidden, classes]`` and ``bias [classes]``, possibly padded to more classes.
+      labels: of each text.
+      valid: False for padding, which does not count.
+      classes: number of classes without padding.
+      regression: whether the labels are values.
+    """
     outputs = logits(features, head)
     if regression:
         each = jnp.square(outputs[:, 0] - labels)
     else:
-        # Heads of a group are padded to the most classes among them; the padding takes no probability.
+        # Heads of a group are padded to the largest number of classes; the padding gets no probability.
         outputs = jnp.where(jnp.arange(outputs.shape[1]) < classes, outputs, -1e9)
         each = optax.softmax_cross_entropy_with_integer_labels(outputs, labels)
     return jnp.where(valid, each, 0.0).sum() / jnp.maximum(valid.sum(), 1)
 
 
 def _descend(weight: Array, direction: Array, *, rate: Array, decay: Array) -> Array:
-    """AdamW's step (Loshchilov and Hutter 2019); vectors are not decayed."""
+    """Returns the weight after AdamW's step (Loshchilov and Hutter 2019); vectors have no weight decay."""
     return weight - rate * (direction + (decay * weight if weight.ndim > 1 else 0.0))
 
 
 def initial_state(
     trainable: Sequence[Mapping[str, AnyArray]], heads: Sequence[Mapping[str, np.ndarray]]
 ) -> dict[str, Any]:
-    """Returns the state of a group before its first step, from the trained arrays and the head of each member."""
+    """Returns the state of a group before its first step.
+
+    Args:
+      trainable: the arrays to train of each member, by path.
+      heads: the initial head of each member.
+    """
     members = len(heads)
     weights = {"encoder": stack(trainable), "head": stack(heads)}
     return {
@@ -120,6 +141,7 @@ def initial_state(
 
 
 def hyperparameters(jobs: Sequence[Job], steps: int) -> dict[str, np.ndarray]:
+    """Returns the arguments of the program in which members differ, each with the members as its first axis."""
     schedule = np.stack([job.learning_rates(steps) for job in jobs])
     encoder = np.array([job.recipe.learning_rate for job in jobs])
     head = np.array([job.recipe.head_learning_rate or job.recipe.learning_rate for job in jobs])

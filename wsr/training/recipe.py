@@ -13,6 +13,14 @@ class Recipe:
 
     The defaults are those of ``wsr train`` and suit a small population on one machine. The paper's own recipe is that
     of the preset "paper" in ``wsr.studies.harness.preset``.
+
+    Example:
+      >>> import wsr
+      >>> recipe = wsr.Recipe(mode="lora", lora_rank=4, lora_alpha=8.0)
+      >>> recipe.lora_scale
+      2.0
+      >>> "lora_rank" in recipe.settings, "lora_rank" in wsr.Recipe().settings
+      (True, False)
     """
 
     mode: Mode = "full"

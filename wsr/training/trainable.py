@@ -1,4 +1,4 @@
-"""Which arrays a mode trains and which stay."""
+"""Splits an encoder's parameters into frozen arrays and arrays that a mode trains."""
 
 from wsr.geometry.trees import flatten
 from wsr.training.job import Job
@@ -7,9 +7,9 @@ from wsr.types import AnyArray, Params
 
 
 def partition(start: Params, job: Job) -> tuple[dict[str, AnyArray], dict[str, AnyArray]]:
-    """Returns, by path, the arrays that stay, which members share, and those that are trained, each member's own."""
+    """Returns, by path, the frozen arrays, which members share, and the trained arrays, of which each has a copy."""
     leaves, mode = flatten(start), job.recipe.mode
-    if mode == "head":  # trained on features: no encoder runs
+    if mode == "head":  # trained on features, without the encoder
         return {}, {}
     if mode == "lora":
         return leaves, dict(initial_factors(job, leaves))

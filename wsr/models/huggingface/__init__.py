@@ -1,11 +1,8 @@
-"""Hugging Face model folders: what an architecture's ``Counterpart`` says, put to work.
+"""Reads and writes Hugging Face model folders, as an architecture's ``Counterpart`` describes them.
 
-config.py    configs: what is understood is taken over, what is not is refused by name
-weights.py   the weight map, read in both directions
-files.py     safetensors, one file or sharded
-folder.py    a whole folder in, a whole folder out
-peft.py      LoRA adapters
-hub.py       folders from the hub
+config.py    converts configs and refuses unsupported attributes by name
+weights.py   maps tensor names and shapes in both directions
+files.py     reads safetensors, one file or sharded
 """
 
 from wsr.models.huggingface.folder import POOLING_FILE, export, import_folder

@@ -1,4 +1,4 @@
-"""Hugging Face configs: what is understood is taken over, what is not is refused by name."""
+"""Converts Hugging Face configs, and refuses unsupported attributes by name."""
 
 from collections.abc import Mapping
 from copy import deepcopy
@@ -17,17 +17,17 @@ HARMLESS = frozenset(
         *("_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version", "model_type"),
         # about a head, which is dropped
         *("classifier_dropout", "finetuning_task", "id2label", "label2id", "num_labels", "problem_type"),
-        # about the tokenizer, which knows them itself
+        # about the tokenizer, which has its own copy
         *("bos_token_id", "cls_token_id", "eos_token_id", "mask_token_id", "sep_token_id"),
         # about how it is run, with the same result
         *("gradient_checkpointing", "output_attentions", "output_hidden_states", "return_dict", "use_cache"),
     )
 )
-"""Attributes that change nothing in the hidden states of any architecture."""
+"""Attributes that do not affect the hidden states of any architecture."""
 
 
 def counterpart_of(model: Model) -> Counterpart:
-    """Returns what the model's architecture declares; raises ``WsrError`` where it has no counterpart."""
+    """Returns the counterpart of the model's architecture; raises ``WsrError`` if it has none."""
     known = architectures()
     counterpart = known[model.name].counterpart if model.name in known else None
     if counterpart is None:
@@ -37,10 +37,13 @@ def counterpart_of(model: Model) -> Counterpart:
 
 
 def read_config(folder: Path) -> tuple[str, dict[str, Any]]:
-    """Returns the architecture's name and its config, without the pooling.
+    """Returns the architecture's name and its config, which lacks only the pooling.
+
+    Args:
+      folder: a Hugging Face model folder, with a config.json.
 
     Raises:
-        WsrError: no readable config, an unknown architecture, or attributes that are not understood.
+      WsrError: the config is missing or unreadable, the architecture is unknown, or an attribute is unsupported.
     """
     from transformers import AutoConfig
 
@@ -53,13 +56,13 @@ def read_config(folder: Path) -> tuple[str, dict[str, Any]]:
     except Exception as error:  # The config classes check types with exceptions of their own.
         raise WsrError(f"{path}: not a valid {model_type} config: {_one_line(error)}") from error
     taken = {attribute: config[attribute] for attribute in counterpart.taken}
-    # Attributes that the config class derives from others are as they would be without the file.
+    # Attributes that the config class derives from others have the values that it derives from ``taken`` alone.
     _refuse_unknown(path, counterpart, config, AutoConfig.for_model(model_type, **deepcopy(taken)).to_dict())
     return name, taken
 
 
 def to_config(model: Model, **more: Any) -> Any:
-    """Returns the Hugging Face config object of ``model``, with ``more`` attributes, about a head for example."""
+    """Returns the Hugging Face config object of ``model``, with further attributes ``more``, for example of a head."""
     from transformers import AutoConfig
 
     counterpart = counterpart_of(model)
@@ -74,7 +77,7 @@ def to_config(model: Model, **more: Any) -> Any:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Returns the JSON object in ``path``; raises ``WsrError`` when there is none."""
+    """Returns the JSON object in the file ``path``; raises ``WsrError`` if there is none."""
     try:
         content = strict_json.parse(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -87,7 +90,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def _architecture(path: Path, model_type: str) -> tuple[str, Counterpart]:
-    # The first that was registered: "tiny" shares BERT's.
+    # The first registered architecture wins: "tiny" shares BERT's model type.
     found: dict[str, tuple[str, Counterpart]] = {}
     for name, architecture in architectures().items():
         if architecture.counterpart:
@@ -105,12 +108,12 @@ def _refuse_unknown(
         for name, value in sorted(config.items())
         if name not in counterpart.taken
         and name not in HARMLESS | counterpart.harmless
-        # None is how a config says "not set".
+        # None means "not set".
         and value is not None
         and value != counterpart.only.get(name, defaults.get(name))
     ]
     if refused:
-        raise WsrError(f"{path}: not understood: {', '.join(refused)}; the hidden states would not be the original's")
+        raise WsrError(f"{path}: unsupported: {', '.join(refused)}; the hidden states would differ from the original's")
 
 
 def _one_line(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""Weights from the safetensors files of a folder, one or sharded; pickles are never opened."""
+"""Reads the weights of a folder from safetensors, one file or sharded; never opens pickles."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,10 +14,10 @@ PICKLED = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 
 
 def read_tensors(folder: Path) -> dict[str, np.ndarray]:
-    """Returns every tensor of the model in ``folder`` in the dtype it was stored with.
+    """Returns every tensor of the model in ``folder``, by name, in its stored dtype.
 
     Raises:
-        WsrError: no safetensors, only pickles, an index that leaves the folder, or a file that is broken.
+      WsrError: the folder has no safetensors or only pickles, the index names files outside it, or a file is damaged.
     """
     if (folder / SINGLE).exists():
         return read_file(folder / SINGLE)
@@ -26,19 +26,19 @@ def read_tensors(folder: Path) -> dict[str, np.ndarray]:
     pickled = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLED)
     if pickled:
         raise WsrError(
-            f"{folder}: found {', '.join(pickled)} but no {SINGLE}; a pickle can run code when opened and "
-            "is never read: convert it with transformers' save_pretrained"
+            f"{folder}: found {', '.join(pickled)} but no {SINGLE}; opening a pickle can run code, so "
+            "pickles are never read: convert it with transformers' save_pretrained"
         )
     raise WsrError(f"{folder}: expected {SINGLE} or {INDEX}, found neither")
 
 
 def refuse_links(folder: Path) -> None:
-    """Raises where a link of ``folder`` leads out of it, but for the hub's cache, where every file is such a link.
+    """Raises ``WsrError`` if a link in ``folder`` leads out of it; the hub's cache, which consists of links, may do so.
 
-    A folder comes from others: what is read as its content is to be its own.
+    A folder may come from a stranger: a link must not pass another file of this machine off as its content.
     """
     inside = [folder.resolve()]
-    if inside[0].parent.name == "snapshots":  # the cache keeps files by their content in blobs/, beside snapshots/
+    if inside[0].parent.name == "snapshots":  # the cache keeps file contents in blobs/, beside snapshots/
         inside.append(inside[0].parent.parent / "blobs")
     entries = [*folder.iterdir(), *folder.glob("*/*.json")] if folder.is_dir() else []
     outside = sorted(
@@ -47,7 +47,9 @@ def refuse_links(folder: Path) -> None:
         if not any(entry.resolve().is_relative_to(place) for place in inside)
     )
     if outside:
-        raise WsrError(f"{folder}: links that leave the folder are not followed: {', '.join(outside)}; copy the files")
+        raise WsrError(
+            f"{folder}: links out of the folder are not followed: {', '.join(outside)}; copy the files into it"
+        )
 
 
 def _read_shards(folder: Path) -> dict[str, np.ndarray]:
@@ -57,11 +59,11 @@ def _read_shards(folder: Path) -> dict[str, np.ndarray]:
         raise WsrError(f"{index}: expected weight_map, a table from tensor to file name")
     outside = sorted({name for name in where.values() if not _is_plain(name)})
     if outside:
-        raise WsrError(f"{index}: expected plain file names of the same folder, found {', '.join(outside)}")
+        raise WsrError(f"{index}: expected names of safetensors files in the same folder, found {', '.join(outside)}")
     shards = {name: read_file(folder / name) for name in sorted(set(where.values()))}
     absent = [f"{tensor} in {name}" for tensor, name in sorted(where.items()) if tensor not in shards[name]]
     if absent:
-        raise WsrError(f"{index}: tensors that their files do not hold: {', '.join(absent)}")
+        raise WsrError(f"{index}: the index names tensors that their files lack: {', '.join(absent)}")
     return {tensor: shards[name][tensor] for tensor, name in where.items()}
 
 
@@ -70,7 +72,7 @@ def _is_plain(name: str) -> bool:
 
 
 def read_file(path: Path) -> dict[str, np.ndarray]:
-    """Returns the tensors of one safetensors file; raises ``WsrError`` where it is broken."""
+    """Returns the tensors of one safetensors file, by name; raises ``WsrError`` if it is damaged."""
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 

@@ -1,4 +1,4 @@
-"""Hugging Face model folders: strict import, and export that ``transformers.AutoModel`` loads."""
+"""Imports Hugging Face model folders strictly, and exports folders that ``transformers.AutoModel`` loads."""
 
 import json
 import logging
@@ -25,7 +25,7 @@ from wsr.models.registry import architectures, build
 from wsr.types import AnyArray
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json")
-# Where sentence-transformers says how tokens become a sentence.
+# Where sentence-transformers keeps the pooling.
 POOLING_FILE = Path("1_Pooling") / "config.json"
 CARD = "README.md"
 _POOLING_FLAGS = {
@@ -38,13 +38,15 @@ _log = logging.getLogger(__name__)
 
 
 def import_folder(folder: Path, *, pooling: str | None = None) -> Checkpoint:
-    """Returns the checkpoint in a Hugging Face folder (config, safetensors, fast tokenizer or image processor).
+    """Returns the checkpoint in a Hugging Face folder.
 
-    Without ``pooling`` the folder's own is taken (a sentence-transformers file), else what the classification
-    heads of its Hugging Face models read.
+    Args:
+      folder: holds a config, safetensors, and a fast tokenizer or an image processor.
+      pooling: "mean", "cls" or "last"; None: the pooling that the folder names (in a file of sentence-transformers),
+        else the one that the Hugging Face classification heads of the architecture use.
 
     Raises:
-        WsrError: anything in the folder that is missing, broken or not understood.
+      WsrError: something in the folder is missing, damaged or unsupported.
     """
     refuse_links(folder)
     name, config = read_config(folder)
@@ -64,13 +66,15 @@ def import_folder(folder: Path, *, pooling: str | None = None) -> Checkpoint:
 def export(checkpoint: Checkpoint, folder: str | Path, *, card: str | None = None) -> None:
     """Writes a checkpoint as a Hugging Face folder, which ``AutoModel.from_pretrained`` loads with equal hidden states.
 
+    The export of a BERT has no pooler: load it with ``AutoModel.from_pretrained(folder, add_pooling_layer=False)``.
+
     Args:
       checkpoint: the model, its parameters and its tokenizer or image processor.
-      folder: must not exist.
+      folder: a new or empty folder.
       card: text of the model card, README.md; None: no card.
 
     Raises:
-      WsrError: ``folder`` exists already, or a parameter has no place in the Hugging Face format.
+      WsrError: ``folder`` is not empty or cannot be written, or the architecture has no Hugging Face counterpart.
 
     Example:
       >>> import tempfile, wsr
@@ -78,7 +82,7 @@ def export(checkpoint: Checkpoint, folder: str | Path, *, card: str | None = Non
       >>> folder = tempfile.mkdtemp() + "/centroid"
       >>> wsr.export(base.with_params(region.params(region.centroid())), folder)
       >>> wsr.load(folder).model.name
-      'tiny'
+      'bert'
     """
     leaves = flatten(checkpoint.params)
     write_folder(checkpoint.model, lambda path: leaves[path], checkpoint.processor, Path(folder), card=card)
@@ -94,23 +98,24 @@ def write_folder(
     card: str | None = None,
     shard_bytes: int = SHARD_BYTES,
 ) -> None:
-    """Writes a Hugging Face folder whole or not at all, leaf by leaf: the model need not be in memory.
-
-    Without ``head`` a pooler is no part of it: load it with ``AutoModel.from_pretrained(folder,
-    add_pooling_layer=False)``.
+    """Writes a Hugging Face folder, completely or not at all, leaf by leaf: the model need not fit in memory.
 
     Args:
-        leaf: gives the float32 leaf at a path; asked once for each, in the order of the file.
-        head: what makes it a classifier.
-        card: the text of README.md.
+      model: the architecture.
+      leaf: returns the float32 leaf at a path; called once for each, in the order of the file.
+      tokenizer: the tokenizer or image processor.
+      folder: a new or empty folder.
+      head: a classification head; None: the bare encoder.
+      card: text of the model card, README.md; None: no card.
+      shard_bytes: size from which the weights are split into several files.
 
     Raises:
-        WsrError: ``folder`` is there and not empty, or the architecture has no Hugging Face counterpart.
+      WsrError: ``folder`` is not empty or cannot be written, or the architecture has no Hugging Face counterpart.
     """
     config = to_config(model, **_marks(model, tokenizer), **(head.config if head else {}))
     table = {f"{head.prefix if head else ''}{theirs}": (ours, layout) for theirs, ours, layout in their_tensors(model)}
     shapes = flatten(jax.eval_shape(model.init, jax.random.key(0)))
-    # Shape only: no memory is taken.
+    # Shapes only: a broadcast scalar takes no memory.
     forms = {
         name: layout.back(np.broadcast_to(np.float32(0), shapes[ours].shape)).shape
         for name, (ours, layout) in table.items()
@@ -124,7 +129,7 @@ def write_folder(
         return layout.back(np.asarray(leaf(ours), np.float32))
 
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise WsrError(f"{folder}: already there and not empty; choose another folder")
+        raise WsrError(f"{folder}: exists and is not empty; choose another folder")
     unfinished = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
     try:
         (unfinished / POOLING_FILE).parent.mkdir(parents=True)
@@ -151,7 +156,7 @@ def _write_pooling(model: Model, folder: Path) -> None:
 
 
 def _marks(model: Model, tokenizer: Any) -> dict[str, int]:
-    """The ids of first and last tokens, which say when a language model's text begins and ends."""
+    """Returns the ids of the first and last token, with which a language model begins and ends a text."""
     if model.token_losses is None:
         return {}
     found = {name: getattr(tokenizer, name, None) for name in ("bos_token_id", "eos_token_id")}
@@ -169,7 +174,11 @@ def _folder_pooling(folder: Path) -> str | None:
 
 
 def read_processor(folder: Path, model: Model) -> Any:
-    """Returns what makes batches for ``model``: the folder's tokenizer, or its image processor; raises WsrError."""
+    """Returns the folder's tokenizer or, if ``model`` reads images, its image processor.
+
+    Raises:
+      WsrError: the folder has none, or it is damaged or does not fit the model.
+    """
     if model.reads == "text":
         return read_tokenizer(folder, model.config["vocab_size"])
     path, config = folder / IMAGE_PROCESSOR_FILE, model.config
@@ -177,21 +186,29 @@ def read_processor(folder: Path, model: Model) -> Any:
 
 
 def read_tokenizer(folder: Path, vocab_size: int) -> Any:
-    """Returns the fast tokenizer of a model folder whose table of tokens has ``vocab_size`` rows; raises WsrError."""
+    """Returns the fast tokenizer of a model folder.
+
+    Args:
+      folder: the Hugging Face folder.
+      vocab_size: rows of the model's token embedding, which the tokenizer may not exceed.
+
+    Raises:
+      WsrError: the folder has no readable fast tokenizer, or the tokenizer has more entries than ``vocab_size``.
+    """
     from transformers import AutoTokenizer
 
-    # Without its files transformers would make up an empty vocabulary and say nothing.
+    # Without these files transformers silently creates an empty vocabulary.
     if not any((folder / name).exists() for name in TOKENIZER_FILES):
         raise WsrError(f"{folder}: no tokenizer; expected one of {', '.join(TOKENIZER_FILES)}")
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # Any of a dozen kinds, by tokenizer class.
-        raise WsrError(f"{folder}: no readable tokenizer: {' '.join(str(error).split())}") from error
+    except Exception as error:  # Each tokenizer class raises its own kinds.
+        raise WsrError(f"{folder}: the tokenizer cannot be read: {' '.join(str(error).split())}") from error
     if not tokenizer.is_fast:
         raise WsrError(f"{folder}: expected a fast tokenizer (tokenizer.json), found {type(tokenizer).__name__}")
     if len(tokenizer) > vocab_size:
         raise WsrError(
-            f"{folder}: the tokenizer has {len(tokenizer)} entries, the model only {vocab_size}: "
+            f"{folder}: the tokenizer has {len(tokenizer)} entries and the model only {vocab_size}: "
             "they do not belong together"
         )
     return tokenizer

@@ -1,4 +1,4 @@
-"""Classifiers of ``transformers``: a head as it was stored, or a linear head of ours in one that computes the same."""
+"""Classification heads for ``transformers``: an imported head as stored, or our linear head in equivalent form."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ from wsr.types import Head
 
 @dataclass(frozen=True, eq=False)
 class ClassifierHead:
-    """What makes an encoder's folder a classifier's."""
+    """The tensors and config attributes that turn an encoder's folder into a classifier's."""
 
     prefix: str
-    """Of the names of the encoder's tensors."""
+    """Prefix of the encoder's tensor names."""
     tensors: Mapping[str, np.ndarray]
-    """The head's own, float32, by their names in the file."""
+    """The head's float32 tensors, by their names in the file."""
     config: Mapping[str, Any]
-    """Attributes of the config: architectures, id2label, ..."""
+    """Further attributes of the config: architectures, id2label, ..."""
 
 
 TANH_CLASSIFIERS: Mapping[str, tuple[str, str, str]] = {
@@ -31,33 +31,38 @@ TANH_CLASSIFIERS: Mapping[str, tuple[str, str, str]] = {
     "albert": ("AlbertForSequenceClassification", "albert.pooler", "classifier"),
     "mpnet": ("MPNetForSequenceClassification", "classifier.dense", "classifier.out_proj"),
 }
-"""By model type, classifiers of ``W2 tanh(W1 x + b1) + b2``, x the first token: class, modules of W1 and of W2."""
+"""For each model type whose classifier computes ``W2 tanh(W1 x + b1) + b2`` of the first token x: its class, and the
+names of the modules W1 and W2."""
 
 _SMALL = 2.0**-13
-"""``tanh(s x) / s`` is ``x`` but for a part of ``(s x)^2 / 3``, which for |x| < 10 is 5e-7; a power of two rounds
-nothing."""
+"""The relative error of ``tanh(s x) / s`` against ``x`` is ``(s x)^2 / 3``, which is 5e-7 at |x| = 10. Scaling by a
+power of two does not round."""
 
 
 def linear_classifier(model: Model, head: Head) -> ClassifierHead:
-    """Returns the classifier with the logits ``features @ kernel + bias``.
+    """Returns a classifier of ``transformers`` whose logits are ``features @ kernel + bias``.
 
-    Where ``transformers`` has a tanh between two layers, the first is the identity times a small number, so small that
-    tanh is the identity too, and the second undoes it.
+    The classifiers of ``transformers`` have a tanh between two layers. Here the first layer multiplies by a number so
+    small that the tanh is the identity up to rounding, and the second layer divides by it.
+
+    Args:
+      model: the encoder.
+      head: ``kernel [hidden, classes]`` and ``bias [classes]``.
 
     Raises:
-        WsrError: the architecture has no such classifier, or it does not read what the head reads.
+      WsrError: no classifier of the architecture is known, or it pools the features otherwise than ``model``.
     """
     kind = counterpart_of(model).model_type
     if kind not in TANH_CLASSIFIERS:
         raise WsrError(
-            f"{kind}: no classifier of transformers is known to compute a linear head; known for "
+            f"{kind}: no classifier of transformers that computes a linear head is known, except for "
             f"{', '.join(TANH_CLASSIFIERS)}; export without --head"
         )
     pooling = model.config["pooling"]
     if pooling != "cls":
         raise WsrError(
-            f"the head reads features pooled by {pooling!r}, the classifiers of transformers for {kind} read the first "
-            "token ('cls'); export without --head"
+            f"the head reads features pooled by {pooling!r}, but the classifiers of transformers for {kind} read the "
+            "first token ('cls'); export without --head"
         )
     name, first, second = TANH_CLASSIFIERS[kind]
     kernel, bias = np.asarray(head["kernel"], np.float32), np.asarray(head["bias"], np.float32)
@@ -73,8 +78,13 @@ def linear_classifier(model: Model, head: Head) -> ClassifierHead:
 
 
 def stored_classifier(head: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> ClassifierHead:
-    """Returns the head of a model that was imported, as ``about`` (``wsr.exchange.member``) says it was."""
+    """Returns an imported model's classification head as it was stored.
+
+    Args:
+      head: its tensors, by their names in the file.
+      about: what ``wsr.exchange.member`` recorded of it at import: prefix and config attributes.
+    """
     config = dict(about["config"])
-    if "id2label" in config:  # keys of JSON are texts
+    if "id2label" in config:  # JSON keys are strings
         config["id2label"] = {int(number): label for number, label in config["id2label"].items()}
     return ClassifierHead(about["prefix"], {name: np.asarray(own, np.float32) for name, own in head.items()}, config)

@@ -1,4 +1,4 @@
-"""Model folders from the Hugging Face hub, through its own client and cache."""
+"""Downloads model folders from the Hugging Face hub, through its client and cache."""
 
 import re
 from pathlib import Path
@@ -25,23 +25,23 @@ _NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
 def download(name: str) -> Path:
-    """Returns the local folder of the model ``name`` of the hub; a copy in the hub's cache needs no network.
+    """Returns the local folder of the hub's model ``name``; a model in the hub's cache needs no network.
 
     Raises:
-        WsrError: the hub is not reachable, or has no such model.
+      WsrError: the hub cannot be reached or has no such model.
     """
     from huggingface_hub import snapshot_download
 
     try:
         return Path(snapshot_download(name, allow_patterns=list(FILES), etag_timeout=TIMEOUT_SECONDS))
-    except Exception as error:  # The client and its transport raise many kinds.
+    except Exception as error:  # The client and its transport raise errors of many kinds.
         reason = " ".join(str(error).split())
         raise WsrError(
-            f"{name!r} is no folder here and did not come from the Hugging Face hub ({reason}); "
-            "offline choices: a local folder with config.json and model.safetensors, 'minilm', 'tiny'"
+            f"{name!r} is not a local folder and could not be downloaded from the Hugging Face hub ({reason}); "
+            "without a network, use a local folder with config.json and model.safetensors, 'minilm' or 'tiny'"
         ) from error
 
 
 def is_name(name: str) -> bool:
-    """Whether ``name`` could be a model of the hub: "name" or "owner/name"."""
+    """Returns whether ``name`` has the form of a hub name: "name" or "owner/name"."""
     return _NAME.fullmatch(name) is not None

@@ -1,9 +1,9 @@
-"""LoRA adapters as PEFT saves them, mapped by an architecture's counterpart to task vectors of low rank.
+"""Reads LoRA adapters saved by PEFT as low-rank task vectors.
 
-An adapter moves the weight ``[outputs, inputs]`` of a module by ``scale * lora_B lora_A``, and a Conv1D's, which lies
-the other way round, by the transpose: our kernels ``[inputs, outputs]`` move by ``lora_A^T (scale * lora_B^T)`` in both
-cases, whatever ``fan_in_fan_out`` says. The scale is ``alpha / rank`` (Hu et al. 2021) or, rank-stabilised,
-``alpha / sqrt(rank)`` (Kalajdzievski 2023).
+An adapter adds ``scale * lora_B lora_A`` to the weight ``[outputs, inputs]`` of a module, and the transpose to the
+weight ``[inputs, outputs]`` of a Conv1D. Our kernels are ``[inputs, outputs]``, so in both cases, whatever
+``fan_in_fan_out`` says, their task vector is ``lora_A^T (scale * lora_B^T)``. The scale is ``alpha / rank`` (Hu et al.
+2021) or, for rank-stabilised LoRA, ``alpha / sqrt(rank)`` (Kalajdzievski 2023).
 """
 
 import math
@@ -40,35 +40,40 @@ _TAKEN = frozenset(
 )
 _HARMLESS = frozenset(
     (
-        # about the file and the model it was trained in
+        # about the file and the model it was trained with
         *("auto_mapping", "base_model_name_or_path", "inference_mode", "peft_version", "revision", "task_type"),
-        # about training, or about what a switch turns on that is off
+        # about training, or about features that are switched off
         *("eva_config", "lora_dropout", "megatron_core", "qalora_group_size", "runtime_config"),
-        # what the tensors tell better
+        # also determined by the tensors
         *("fan_in_fan_out", "modules_to_save"),
     )
 )
-# Ways to begin that leave the base as it is; others (PiSSA, OLoRA, ...) adapt weights that are not the base's.
+# Initialisations that leave the base unchanged; others (PiSSA, OLoRA, ...) change the weights that they adapt.
 _BEGINNINGS = (True, False, None, "gaussian", "eva")
 
 
 class Adapter(NamedTuple):
-    """An adapter, taken apart."""
+    """An adapter as a task vector of the encoder, its other tensors, and the name of its base."""
 
     task_vector: LowRank
-    """What the encoder moves by."""
+    """The difference that the adapter makes to the encoder's parameters."""
     head: dict[str, np.ndarray]
-    """Tensors that are no part of the encoder, as stored, under their names in the model with a head."""
+    """Tensors outside the encoder, as stored, by their names in the model with a head."""
     base_name: str | None
-    """The checkpoint that it was trained from, as its config says: its tensors cannot tell."""
+    """Name of the checkpoint it was trained from, according to its config; the tensors cannot confirm it."""
 
 
 def read_adapter(folder: Path, model: Model, base: Params) -> Adapter:
-    """Returns the adapter in ``folder`` as a task vector of ``model``; ``low_rank.add`` merges it into ``base``.
+    """Returns the adapter in ``folder`` as a task vector; ``wsr.geometry.low_rank.add`` adds it to ``base``.
+
+    Args:
+      folder: holds adapter_config.json and adapter_model.safetensors.
+      model: the architecture of the adapted model.
+      base: its parameters; only their shapes are used.
 
     Raises:
-        WsrError: another kind of adapter, attributes that are not understood, a pickle, or tensors that are missing,
-            unexpected or of a wrong shape or dtype; all of them at once.
+      WsrError: another kind of adapter, unsupported attributes, a pickle, or tensors that are missing, unexpected or of
+        a wrong shape or dtype; the message names all of them.
     """
     path = folder / CONFIG
     raw = read_json(path)
@@ -76,13 +81,13 @@ def read_adapter(folder: Path, model: Model, base: Params) -> Adapter:
         lora = _understood(path, raw)
         task_vector, head = _mapped(folder, lora, model, base)
     except re.error as error:
-        raise WsrError(f"{path}: a pattern of modules is no regular expression: {error}") from error
+        raise WsrError(f"{path}: a pattern for modules is not a valid regular expression: {error}") from error
     return Adapter(task_vector, head, raw.get("base_model_name_or_path"))
 
 
 @dataclass(frozen=True)
 class _Lora:
-    """What a config says of ranks, scales and modules; patterns match the end of a module's name."""
+    """Ranks, scales and modules from a config; patterns match the end of a module's name."""
 
     rank: int
     alpha: float
@@ -90,7 +95,7 @@ class _Lora:
     ranks: Mapping[str, int]
     alphas: Mapping[str, float]
     targets: str | list[str] | None
-    """A pattern of whole names, or ends of names; None where tensors alone tell."""
+    """A regular expression for whole names, or a list of name endings; None: only the tensors determine the modules."""
 
     def rank_of(self, module: str) -> int:
         return next((rank for pattern, rank in self.ranks.items() if _ends_with(module, pattern)), self.rank)
@@ -116,7 +121,7 @@ def _understood(path: Path, raw: Mapping[str, Any]) -> _Lora:
         raise WsrError(f"{path}: peft_type = {kind!r} is not supported; known: 'LORA'")
     refused = [f"{name} = {value!r}" for name, value in sorted(raw.items()) if not _is_understood(name, value)]
     if refused:
-        raise WsrError(f"{path}: not understood: {', '.join(refused)}; merge the adapter where it was made")
+        raise WsrError(f"{path}: unsupported: {', '.join(refused)}; merge the adapter with PEFT and import the model")
     read: dict[str, tuple[Any, Any]] = {
         "r": (raw.get("r"), int),
         "lora_alpha": (raw.get("lora_alpha"), (int, float)),
@@ -128,7 +133,7 @@ def _understood(path: Path, raw: Mapping[str, Any]) -> _Lora:
     ranks = [raw.get("r"), *(raw.get("rank_pattern") or {}).values()] if not wrong else []
     wrong += [f"rank {rank!r}" for rank in ranks if not isinstance(rank, int) or rank < 1]
     if wrong:
-        raise WsrError(f"{path}: not a config of LoRA: {', '.join(wrong)}")
+        raise WsrError(f"{path}: not a valid LoRA config: {', '.join(wrong)}")
     narrowed = raw.get("layers_to_transform") is not None or raw.get("exclude_modules")
     every = raw.get("target_modules") == "all-linear"
     return _Lora(
@@ -146,7 +151,7 @@ def _is_understood(name: str, value: Any) -> bool:
         return value == "none"
     if name == "init_lora_weights":
         return value in _BEGINNINGS
-    # Switches that are off, and tables that are empty, are how a config says "not used".
+    # Switches that are off and empty tables mean "not used".
     return name in _TAKEN | _HARMLESS or value in (None, False, {}, [])
 
 
@@ -174,14 +179,14 @@ def _mapped(folder: Path, lora: _Lora, model: Model, base: Params) -> tuple[LowR
     absent = [f"{prefix}{module}" for module in matrices if f"{prefix}{module}" not in pairs]
     problems += [f"missing lora_A and lora_B of {module}" for module in absent if lora.wants(module)]
     if not pairs:
-        problems.append("there are no lora_A and lora_B of the encoder")
+        problems.append("it has no lora_A and lora_B for the encoder")
     if problems:
         raise WsrError(f"{folder / TENSORS} does not fit {model.name}: {'; '.join(problems)}")
     return task_vector, head
 
 
 def _kernels(model: Model, counterpart: Counterpart) -> Iterator[tuple[str, str]]:
-    """Yields their module and the path of our leaf ``[inputs, outputs]`` or ``[entries, features]``."""
+    """Yields the name in transformers and the path here of each matrix ``[inputs, outputs]`` and each table."""
     for theirs, ours, kind in counterpart.modules(model.config):
         for leaf in KINDS[kind]:
             if leaf.theirs == "weight" and leaf.ours in ("kernel", "embedding") and leaf.layout in (SAME, TRANSPOSED):
@@ -193,8 +198,8 @@ def _read_tensors(folder: Path) -> dict[str, np.ndarray]:
         return read_file(folder / TENSORS)
     if (folder / PICKLE).exists():
         raise WsrError(
-            f"{folder}: found {PICKLE} but no {TENSORS}; a pickle can run code when opened and is never read: save the "
-            "adapter again with PEFT's save_pretrained"
+            f"{folder}: found {PICKLE} but no {TENSORS}; opening a pickle can run code, so none is ever read: save "
+            "the adapter again with PEFT's save_pretrained"
         )
     raise WsrError(f"{folder}: expected {TENSORS}, found none")
 
@@ -202,7 +207,7 @@ def _read_tensors(folder: Path) -> dict[str, np.ndarray]:
 def _paired(
     counterpart: Counterpart, names: Mapping[str, np.ndarray]
 ) -> tuple[dict[str, dict[str, str]], dict[str, np.ndarray], list[str]]:
-    """Returns the names of A and B by module of the encoder; the tensors of a head; problems."""
+    """Returns the names of A and B for each module of the encoder, the tensors of a head, and problems."""
     pairs: dict[str, dict[str, str]] = {}
     head: dict[str, np.ndarray] = {}
     problems = []

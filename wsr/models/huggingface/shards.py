@@ -1,7 +1,7 @@
-"""Safetensors files written tensor by tensor, in shards, so that a model larger than memory can be written.
+"""Writes safetensors files tensor by tensor and in shards, so that the model need not fit in memory.
 
-The format: the length of a header (8 bytes, little endian), the header (JSON: dtype, shape and place of each tensor),
-the bytes of the tensors one after another (https://github.com/huggingface/safetensors#format).
+A file holds the length of the header (8 bytes, little endian), the header (JSON with dtype, shape and position of each
+tensor) and the bytes of the tensors in turn (https://github.com/huggingface/safetensors#format).
 """
 
 import json
@@ -14,18 +14,20 @@ import numpy as np
 from wsr.models.huggingface.files import INDEX, SINGLE
 
 SHARD_BYTES = 5 * 10**9
-"""A larger model is written in several files."""
-_ALIGNED = 8  # bytes: where the tensors begin is a multiple of it
+"""Size, in bytes, from which a model is split into several files."""
+_ALIGNED = 8  # bytes; the tensors begin at a multiple of it
 
 
 def write_tensors(
     folder: Path, shapes: Mapping[str, tuple[int, ...]], tensor: Callable[[str], np.ndarray], shard_bytes: int
 ) -> None:
-    """Writes float32 tensors into ``folder``; ``tensor(name)`` is asked once for each, in order.
+    """Writes float32 tensors into a folder, as one or several safetensors files.
 
     Args:
-        shapes: of the tensors, by name.
-        shard_bytes: of one file at most, where no single tensor is larger.
+      folder: an existing folder.
+      shapes: shape of each tensor, by name.
+      tensor: returns the tensor of a name; called once for each, in the order of ``shapes``.
+      shard_bytes: largest size of a file; a single larger tensor has a file of its own.
     """
     shards: list[dict[str, tuple[int, ...]]] = [{}]
     for name, shape in shapes.items():
@@ -56,7 +58,7 @@ def _write(path: Path, shapes: Mapping[str, tuple[int, ...]], tensor: Callable[[
         for name, shape in shapes.items():
             own = np.ascontiguousarray(tensor(name), "<f4")
             if own.shape != shape:
-                raise ValueError(f"tensor {name} has the shape {own.shape}, announced was {shape}")
+                raise ValueError(f"tensor {name} has the shape {own.shape}, expected {shape}")
             file.write(own.data)
 
 

@@ -1,4 +1,4 @@
-"""The weight map between Hugging Face's encoders and ours, as the counterpart declares it, in both directions."""
+"""Converts weights between Hugging Face's encoders and ours, in both directions, as the counterpart declares."""
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -17,12 +17,15 @@ _OLD_NAMES = {"gamma": "weight", "beta": "bias"}
 
 
 def from_huggingface(model: Model, tensors: Mapping[str, np.ndarray]) -> tuple[Params, tuple[str, ...]]:
-    """Returns the float32 parameters of ``model``, and the names of the tensors dropped by rule.
+    """Returns the float32 parameters of ``model``, and the names of the tensors that do not belong to the encoder.
 
-    Names may carry the base model's prefix ("bert.") or not, and the old gamma and beta for weight and bias.
+    Args:
+      model: the architecture.
+      tensors: by their names in the file, with or without the base model's prefix ("bert."). The old names gamma and
+        beta stand for weight and bias.
 
     Raises:
-        WsrError: tensors that are missing, unexpected, doubled, or of a wrong shape or dtype; all at once.
+      WsrError: tensors are missing, unexpected, doubled, or of a wrong shape or dtype; the message names all of them.
     """
     counterpart = counterpart_of(model)
     shapes = flatten(jax.eval_shape(model.init, jax.random.key(0)))
@@ -30,7 +33,7 @@ def from_huggingface(model: Model, tensors: Mapping[str, np.ndarray]) -> tuple[P
     found, dropped, problems = _canonical(counterpart, tensors, {theirs for theirs, _, _ in table})
     leaves: dict[str, jax.Array] = {}
     for theirs, ours, layout in table:
-        # Shape only: no memory is taken.
+        # Shapes only: a broadcast scalar takes no memory.
         expected = layout.back(np.broadcast_to(np.float32(0), shapes[ours].shape)).shape
         if theirs not in found:
             problems.append(f"missing {theirs}")
@@ -45,12 +48,12 @@ def from_huggingface(model: Model, tensors: Mapping[str, np.ndarray]) -> tuple[P
             leaves[ours] = jax.numpy.asarray(np.ascontiguousarray(layout.into(tensor), np.float32))
     problems += [f"unexpected {name}" for name in sorted(found.values())]
     if problems:
-        raise WsrError(f"weights do not fit {model.name}: {'; '.join(problems)}")
+        raise WsrError(f"the weights do not fit {model.name}: {'; '.join(problems)}")
     return nest(leaves), tuple(sorted(dropped))
 
 
 def to_huggingface(model: Model, params: Params) -> dict[str, np.ndarray]:
-    """Returns ``params`` under their Hugging Face names, without prefix, as float32 arrays."""
+    """Returns ``params`` as float32 tensors by their Hugging Face names, without prefix."""
     leaves = flatten(params)
     return {
         theirs: np.ascontiguousarray(layout.back(np.asarray(leaves[ours], np.float32)))
@@ -59,23 +62,23 @@ def to_huggingface(model: Model, params: Params) -> dict[str, np.ndarray]:
 
 
 def their_tensors(model: Model) -> Iterator[tuple[str, str, Layout]]:
-    """Yields, for each tensor of the bare encoder, its Hugging Face name, the path of our leaf, and how it lies."""
+    """Yields the Hugging Face name, the path of our leaf and the layout of each tensor of the encoder."""
     return _table(model, counterpart_of(model))
 
 
 def is_dropped(counterpart: Counterpart, name: str) -> bool:
-    """Whether the tensor called ``name`` is known not to belong to the encoder."""
+    """Returns whether the tensor ``name`` is known not to belong to the encoder."""
     return re.fullmatch(counterpart.dropped, name.removeprefix(counterpart.prefix)) is not None
 
 
 def _canonical(
     counterpart: Counterpart, names: Iterable[str], wanted: Collection[str]
 ) -> tuple[dict[str, str], list[str], list[str]]:
-    """Returns today's name of each tensor -> its name in the file; the dropped names; problems."""
+    """Returns the name in the file of each tensor by its current name, the dropped names, and problems."""
     found: dict[str, str] = {}
     dropped, problems = [], []
     for name in sorted(names):
-        # What one model holds for show is a part of another.
+        # A tensor that one model ignores may be part of another.
         if is_dropped(counterpart, name) and name.removeprefix(counterpart.prefix) not in wanted:
             dropped.append(name)
             continue

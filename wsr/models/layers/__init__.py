@@ -1,1 +1,1 @@
-"""The pieces that architectures share."""
+"""Layers that architectures share."""

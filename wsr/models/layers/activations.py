@@ -8,10 +8,10 @@ from jaxtyping import Array
 
 
 def exact_gelu(inputs: Array) -> Array:
-    """Returns ``x Phi(x)``, Phi being the normal distribution function (Hendrycks and Gimpel 2016).
+    """Returns ``x Phi(x)``, where Phi is the normal distribution function (Hendrycks and Gimpel 2016).
 
-    Written with erf as PyTorch does: with jax.nn.gelu's erfc an encoder's forward pass takes a tenth longer on a CPU
-    (``python -m benchmarks --only=encoder``), for digits that a float32 sum loses again.
+    It uses erf, as PyTorch does: with the erfc of jax.nn.gelu an encoder's forward pass takes a tenth longer on a CPU
+    (``python -m benchmarks --only=encoder``), for digits that are lost again in float32 sums.
     """
     return 0.5 * inputs * (1 + jax.lax.erf(inputs * 0.5**0.5))
 

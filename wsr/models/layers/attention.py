@@ -1,4 +1,4 @@
-"""Attention among the tokens of one text."""
+"""Attention among the tokens of each text in a packed row."""
 
 import jax
 import jax.numpy as jnp
@@ -8,25 +8,25 @@ from jaxtyping import Array, Bool, Float, Int
 from wsr.models.encoder_config import EncoderConfig
 from wsr.models.layers.dense import dense, layer_norm
 
-_NOWHERE = -1e30  # added to the score of a place that may not be looked at: its exponential is 0
+_NOWHERE = -1e30  # added to the scores of masked positions: their exponential is 0
 
 
 def same_text(text_ids: Int[Array, "rows length"]) -> Bool[Array, "rows 1 length length"]:
-    """Returns which tokens may look at which: those of their own text.
+    """Returns the mask that lets each token attend to the tokens of its text.
 
-    Places without a text (-1) look at each other only. No text sees them and nothing reads them, while a row
-    that may look nowhere would be a softmax over nothing.
+    Positions without a text (-1) attend to each other. Nothing reads their output, but a row that may attend to nothing
+    would be a softmax over nothing.
     """
     return text_ids[:, None, :, None] == text_ids[:, None, None, :]
 
 
 def not_later(positions: Int[Array, "rows length"]) -> Bool[Array, "rows 1 length length"]:
-    """Returns which tokens come no later in their text than which: with ``same_text``, the mask of a decoder."""
+    """Returns the mask that hides later positions; with ``same_text``, the mask of a decoder."""
     return positions[:, None, :, None] >= positions[:, None, None, :]
 
 
 def near(positions: Int[Array, "rows length"], furthest: int) -> Bool[Array, "rows 1 length length"]:
-    """Returns which tokens are at most ``furthest`` places apart: with ``same_text``, the mask of local attention."""
+    """Returns the mask of positions at most ``furthest`` apart; with ``same_text``, the mask of local attention."""
     return jnp.abs(positions[:, None, :, None] - positions[:, None, None, :]) <= furthest
 
 
@@ -43,17 +43,19 @@ def attend(
     dropout: nnx.Dropout | None = None,
     rngs: nnx.Rngs | None = None,
 ) -> Float[Array, "tokens query_features"]:
-    """Returns ``softmax(query key^T scale + bias) value`` for each head, over the places that the mask allows.
+    """Returns ``softmax(query key^T scale + bias) value`` for each head, over the positions that the mask allows.
 
     Args:
-      query, key, value: each token's heads side by side.
-      mask: from ``same_text``.
-      heads: of the queries.
-      key_heads: of keys and values, each shared by as many heads of the queries; None: ``heads``.
-      scale: None: one over the square root of a head's width.
-      bias: added to the scores.
-      dropout: of the weights; applied where there are ``rngs``.
-      rngs: where dropout draws from.
+      query: the heads of a token side by side.
+      key: likewise.
+      value: likewise.
+      mask: True where a token may attend, for example from ``same_text``.
+      heads: number of query heads.
+      key_heads: number of key and value heads, each shared by ``heads / key_heads`` query heads; None: ``heads``.
+      scale: factor of the scores; None: one over the square root of a head's width.
+      bias: added to the scores; None: no bias.
+      dropout: applied to the attention weights if there are ``rngs``.
+      rngs: the random keys of dropout; None: no dropout.
     """
     rows, _, length, _ = mask.shape
     key_heads = key_heads or heads
@@ -61,9 +63,9 @@ def attend(
     key, value = (_by_head(part, rows, length, key_heads) for part in (key, value))
     if key_heads < heads:
         key, value = (jnp.repeat(part, heads // key_heads, axis=1) for part in (key, value))
-    # Written out rather than jax.nn.dot_product_attention, which cannot drop weights.
-    at_least_float32 = jnp.promote_types(query.dtype, jnp.float32)  # also where the layers are less
-    # A length of scores costs more than a head's width of queries, here and below: scale and divide the latter.
+    # Not jax.nn.dot_product_attention, which has no dropout of the weights.
+    at_least_float32 = jnp.promote_types(query.dtype, jnp.float32)  # even if the layers compute in less
+    # Queries and outputs are smaller than the scores, so here and below scale and divide them instead.
     query = query / query.shape[-1] ** 0.5 if scale is None else query * scale
     scores = jnp.einsum("rhqd,rhkd->rhqk", query, key, preferred_element_type=at_least_float32)
     allowed = jnp.where(mask, jnp.zeros((), scores.dtype), jnp.asarray(_NOWHERE, scores.dtype))
@@ -78,7 +80,7 @@ def attend(
 
 
 class SelfAttention(nnx.Module):
-    """Multi-head self-attention with its residual connection and normalisation."""
+    """Multi-head self-attention with a residual connection, normalised after it (post-norm)."""
 
     def __init__(self, config: EncoderConfig, rngs: nnx.Rngs):
         hidden, spread = config.hidden_size, config.initializer_range
@@ -116,7 +118,7 @@ class SelfAttention(nnx.Module):
         mixed: Float[Array, "tokens hidden"],
         rngs: nnx.Rngs | None,
     ) -> Float[Array, "tokens hidden"]:
-        """Returns what was mixed through the output layer, added to ``hidden`` and normalised."""
+        """Passes ``mixed`` through the output layer, adds it to ``hidden`` and returns the normalised sum."""
         return self.norm(hidden + self.output_dropout(self.output(mixed), rngs=rngs))
 
 

@@ -1,4 +1,4 @@
-"""One layer of the encoder."""
+"""One layer of a BERT-like encoder."""
 
 from flax import nnx
 from jaxtyping import Array, Bool, Float
@@ -10,7 +10,7 @@ from wsr.models.layers.dense import dense, layer_norm
 
 
 class Block(nnx.Module):
-    """Self-attention, then a feed-forward network; both normalised after their residual (post-norm)."""
+    """Self-attention and a feed-forward network, each added to its input and then normalised (post-norm)."""
 
     def __init__(self, config: EncoderConfig, rngs: nnx.Rngs):
         self.attention = SelfAttention(config, rngs)
@@ -28,7 +28,7 @@ class Block(nnx.Module):
 
 
 class FeedForward(nnx.Module):
-    """A network of one wide layer with its residual connection and normalisation."""
+    """A feed-forward network of one wide layer with a residual connection, normalised after it (post-norm)."""
 
     def __init__(self, config: EncoderConfig, rngs: nnx.Rngs):
         self.activation = ACTIVATIONS[config.hidden_act]

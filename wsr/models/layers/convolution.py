@@ -7,10 +7,10 @@ from jaxtyping import Array, Float, Int
 
 
 class Convolution(nnx.Module):
-    """Mixes each token with its neighbours in its own text; beyond the ends of a text there are zeros."""
+    """Mixes each token with its neighbours in the same text; beyond the ends of a text it reads zeros."""
 
     def __init__(self, features: int, width: int, rngs: nnx.Rngs, *, spread: float):
-        """``width`` is odd: the token and as many neighbours on either side."""
+        """``width``, an odd number, counts the token and an equal number of neighbours on either side."""
         self.width = width
         self.kernel = nnx.Param(normal(spread)(rngs.params(), (width, features, features)))
         self.bias = nnx.Param(jnp.zeros(features))
@@ -25,7 +25,7 @@ class Convolution(nnx.Module):
         mixed = self.bias[...]
         for place in range(self.width):
             offset = place - self.width // 2
-            # A roll brings the ends of the rows together: the position tells a neighbour from a stranger.
+            # A roll joins the ends of rows, so compare positions to recognise true neighbours.
             same = (jnp.roll(text_ids, -offset) == text_ids) & (jnp.roll(positions, -offset) == positions + offset)
             neighbour = jnp.where(same[:, None], jnp.roll(hidden, -offset, axis=0), 0)
             mixed = mixed + neighbour @ self.kernel[place]

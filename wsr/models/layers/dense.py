@@ -1,4 +1,4 @@
-"""Dense layers and normalisation as transformers set them up."""
+"""Dense layers, embedding tables and normalisations, initialised as in transformers."""
 
 from flax import nnx
 from jax.nn.initializers import normal
@@ -16,7 +16,7 @@ def table(entries: int, features: int, rngs: nnx.Rngs, *, spread: float) -> nnx.
 
 def layer_norm(features: int, rngs: nnx.Rngs, *, epsilon: float, bias: bool = True) -> nnx.LayerNorm:
     """Returns a layer normalisation over ``features``."""
-    # The fast variance, E[x^2] - E[x]^2, loses digits where the mean is large.
+    # The fast variance, E[x^2] - E[x]^2, loses digits if the mean is large.
     return nnx.LayerNorm(features, epsilon=epsilon, use_bias=bias, use_fast_variance=False, rngs=rngs)
 
 

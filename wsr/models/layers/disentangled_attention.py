@@ -1,6 +1,6 @@
-"""Disentangled attention: scores of content with content, of content with distance and of distance with content.
+"""Disentangled attention: scores content with content, content with distance and distance with content.
 
-He et al. 2021, arXiv 2006.03654, section 3.1, as version 2 of DeBERTa computes it.
+Source: He et al. 2021, arXiv 2006.03654, section 3.1, as version 2 of DeBERTa computes it.
 """
 
 from dataclasses import dataclass
@@ -18,13 +18,13 @@ from wsr.models.layers.relative_positions import deberta_buckets, distances, of_
 
 @dataclass(frozen=True)
 class Nearness:
-    """Which tokens see which, and how far apart they are; the same for all layers."""
+    """The attention mask and the distances between tokens, which all layers share."""
 
     mask: Bool[Array, "rows 1 length length"]
     rows: Int[np.ndarray, " distances"]
-    """The rows of the table of distances that can occur, in order."""
+    """Rows of the table of distances that can occur, in order."""
     index: Int[Array, "rows length length"]
-    """Which of ``rows`` is the distance from a key to a query."""
+    """Index into ``rows`` of the distance from each key to each query."""
 
 
 def nearness(
@@ -35,22 +35,30 @@ def nearness(
     furthest: int,
     span: int,
 ) -> Nearness:
-    """Returns the distances among tokens, in the ``2 * span`` rows of a table of distances."""
+    """Returns the mask and the distances between tokens.
+
+    Args:
+      mask: True where a token may attend.
+      positions: of each token in its text.
+      buckets: number of distance buckets, see ``deberta_buckets``.
+      furthest: distance at which the buckets end.
+      span: half the number of rows in the table of distances.
+    """
     at = np.clip(span + deberta_buckets(distances(mask.shape[-1]), buckets, furthest), 0, 2 * span - 1)
-    # Short rows need few of the distances: the others are not multiplied.
+    # Short rows hold few of the distances, so only those are multiplied.
     rows, index = np.unique(at, return_inverse=True)
     return Nearness(mask, rows, of_distance(jnp.asarray(index, jnp.int32), positions))
 
 
 class DisentangledAttention(SelfAttention):
-    """Self-attention with scores of distances.
+    """Self-attention whose scores also depend on the distances between tokens.
 
-    ``softmax((Q K^T + Q D_k^T + D_q K^T) / sqrt(width (1 + how many scores of distances)))``, each score of a distance
-    taken at that of its query and key.
+    The weights are ``softmax((Q K^T + Q D_k^T + D_q K^T) / sqrt(width (1 + n)))``, where ``D_k`` and ``D_q`` are the
+    projections of the distance between query and key, and ``n`` is the number of distance terms (0 to 2).
     """
 
     def __init__(self, config: EncoderConfig, rngs: nnx.Rngs, *, scores: tuple[str, ...], shared: bool):
-        """``scores`` hold "c2p", "p2c" or both; with ``shared`` distances go through the projections of the content."""
+        """``scores`` lists the distance terms ("c2p", "p2c"); if ``shared``, they use the content's projections."""
         super().__init__(config, rngs)
         hidden, spread = config.hidden_size, config.initializer_range
         self.scores, self.shared = scores, shared
@@ -68,7 +76,7 @@ class DisentangledAttention(SelfAttention):
         near: Nearness,
         rngs: nnx.Rngs | None = None,
     ) -> Float[Array, "tokens hidden"]:
-        """Returns the output for each token, added to ``hidden`` and normalised."""
+        """Returns each token's attention output, added to ``hidden`` and normalised."""
         query, key = self.query(hidden), self.key(hidden)
         scale = 1.0 / (self.width * (1 + len(set(self.scores)))) ** 0.5
         distance = self.distance_dropout(distance, rngs=rngs)
@@ -99,7 +107,7 @@ class DisentangledAttention(SelfAttention):
         distance: Float[Array, "distances hidden"],
         index: Int[Array, "rows length length"],
     ) -> Float[Array, "rows heads length length"]:
-        """Returns the products of each token's content with the distance that ``index`` names for each other token."""
+        """Returns the product of each token's content with its distance to each other token, selected by ``index``."""
         rows, length, _ = index.shape
         content = content.reshape(rows, length, self.heads, self.width)
         distance = distance.reshape(-1, self.heads, self.width)

@@ -1,4 +1,4 @@
-"""Token, position and token-type embeddings, summed and normalised."""
+"""The input of the first layer: token, position and token-type embeddings."""
 
 from flax import nnx
 from jaxtyping import Array, Float, Int
@@ -8,7 +8,7 @@ from wsr.models.layers.dense import layer_norm, table
 
 
 class Embeddings(nnx.Module):
-    """The input of the first layer."""
+    """Sums token, position and token-type embeddings and normalises the sum."""
 
     def __init__(
         self,
@@ -19,7 +19,7 @@ class Embeddings(nnx.Module):
         positions: bool = True,
         features: int | None = None,
     ):
-        """``token_types`` may be 0; ``features`` are those of an embedding where that is not the hidden size."""
+        """``token_types`` may be 0; ``features`` is the width of an embedding (None: the hidden size)."""
         features, spread = features or config.hidden_size, config.initializer_range
         self.token = table(config.vocab_size, features, rngs, spread=spread)
         self.position = table(config.max_position_embeddings, features, rngs, spread=spread) if positions else None
@@ -34,7 +34,7 @@ class Embeddings(nnx.Module):
         token_types: Int[Array, "rows length"],
         rngs: nnx.Rngs | None = None,
     ) -> Float[Array, "rows length features"]:
-        """``positions`` and ``token_types`` index their tables directly: offsets are up to the caller."""
+        """Returns the embeddings; ``positions`` and ``token_types`` index their tables directly, without offsets."""
         summed = self.token(token_ids)
         if self.token_type is not None:
             summed = summed + self.token_type(token_types)

@@ -1,4 +1,4 @@
-"""A feed-forward network as it is between a norm and a residual connection, which are the caller's."""
+"""A feed-forward network without the norm and the residual connection around it."""
 
 from flax import nnx
 from jaxtyping import Array, Float
@@ -8,18 +8,18 @@ from wsr.models.layers.dense import dense
 
 
 class BareFeedForward(nnx.Module):
-    """``down(activation(up(x)))``, or with a gate ``down(activation(gate(x)) * up(x))`` (Shazeer 2020).
+    """Computes ``down(activation(up(x)))``, or with a gate ``down(activation(gate(x)) * up(x))`` (Shazeer 2020).
 
     Args:
-      hidden: features in and out.
-      wide: features between.
-      rngs: where the parameters are drawn from.
+      hidden: number of features in and out.
+      wide: number of features in between.
+      rngs: the random keys of the initial parameters.
       activation: a name in ``ACTIVATIONS``.
       gated: whether there is a gate.
       bias: whether the layers have biases.
-      spread: standard deviation of the first layers' initial weights.
-      last_spread: of the last layer's; None: the same.
-      dropout: rate of the wide features.
+      spread: standard deviation of the initial weights.
+      last_spread: standard deviation of the last layer's initial weights; None: ``spread``.
+      dropout: dropout rate of the wide features.
     """
 
     def __init__(

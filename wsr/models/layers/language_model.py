@@ -1,4 +1,4 @@
-"""The loss of a causal language model, token by token, in pieces: at 150,000 entries the logits are never whole."""
+"""The loss of a causal language model, token by token, in pieces, so that the logits never lie in memory together."""
 
 from collections.abc import Mapping
 
@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 LOGITS_TOGETHER = 2**24
-"""Logits in memory at the same time; 64 MiB."""
+"""Number of logits in memory at the same time; in float32 they take 64 MiB."""
 
 
 def next_token_losses(
@@ -15,11 +15,11 @@ def next_token_losses(
     head: Float[Array, "hidden vocabulary"],
     batch: Mapping[str, Array],
 ) -> Float[Array, "rows length"]:
-    """Returns at each token the cross-entropy, in nats, of the token that follows it in its text; 0 where none does.
+    """Returns at each token the cross-entropy, in nats, of the next token of its text, and 0 at a text's last token.
 
     Args:
-      hidden: of the last layer, normalised.
-      head: the matrix that makes logits.
+      hidden: hidden states after the final norm.
+      head: the matrix that maps hidden states to logits.
       batch: see ``wsr.types.Batch``.
     """
     shape, vocabulary = batch["token_ids"].shape, head.shape[1]
@@ -29,7 +29,7 @@ def next_token_losses(
     pieces = -(-tokens // together)
     missing = pieces * together - tokens
 
-    @jax.checkpoint  # a gradient would otherwise keep the logits of every piece
+    @jax.checkpoint  # otherwise a gradient keeps the logits of every piece
     def losses_of(piece: tuple[Array, Array]) -> Array:
         states, targets = piece
         at_least_float32 = jnp.promote_types(states.dtype, jnp.float32)
@@ -44,6 +44,6 @@ def next_token_losses(
 
 
 def _has_next(text_ids: Array) -> Array:
-    """Whether the next place of the row holds a token of the same text."""
+    """Returns where the next position of the row holds a token of the same text."""
     same = (text_ids[:, :-1] == text_ids[:, 1:]) & (text_ids[:, :-1] >= 0)
     return jnp.pad(same, ((0, 0), (0, 1)))

@@ -1,4 +1,4 @@
-"""From the hidden states of packed tokens to one row of features a text."""
+"""Pools the hidden states of packed tokens to one row of features for each text."""
 
 from collections.abc import Callable, Mapping
 
@@ -11,7 +11,13 @@ from wsr.geometry.linear_head import matmul
 def pool(
     pooling: str, hidden: Float[Array, "rows length hidden"], batch: Mapping[str, Array]
 ) -> Float[Array, "batch hidden"]:
-    """Returns the features of each text of ``batch``, at least float32; those of an absent text mean nothing."""
+    """Returns the features of each text of a batch, in float32 or wider.
+
+    Args:
+      pooling: "mean", "cls" (first token) or "last" (last token).
+      hidden: hidden states of the packed tokens.
+      batch: see ``wsr.types.Batch``. The features of an absent text are arbitrary.
+    """
     return POOLINGS[pooling](
         hidden.astype(jnp.promote_types(hidden.dtype, jnp.float32)), batch["text_ids"], batch["starts"]
     )
@@ -30,7 +36,7 @@ def _mean_of_tokens(
     text_ids: Int[Array, "rows length"],
     starts: Int[Array, " batch"],
 ) -> Float[Array, "batch hidden"]:
-    # A product with a 0/1 matrix rather than a scatter: it stays one product under vmap over models.
+    # A product with a 0/1 matrix, not a scatter: under vmap over models it stays one product.
     texts = jnp.arange(starts.shape[0], dtype=text_ids.dtype)
     members = (texts[:, None] == text_ids.reshape(1, -1)).astype(hidden.dtype)
     tokens = jnp.maximum(members.sum(axis=1, keepdims=True), 1.0)

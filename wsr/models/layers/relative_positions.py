@@ -1,8 +1,7 @@
-"""Distances between the tokens of one text, in buckets that widen: exact when near, logarithmic when far.
+"""Buckets of distances between tokens: exact for near tokens, logarithmic for far ones.
 
-A bucket depends on two positions within a text only, so the buckets are a table over the distances that a row can hold,
-made by NumPy when a program is built and read by ``of_distance``. Tokens of different texts get what their positions
-give, which no mask lets through.
+A bucket depends only on two positions within a text. So NumPy makes a table over the distances that a row can hold when
+a program is built, and ``of_distance`` reads it. Pairs of tokens from different texts have values too; masks hide them.
 """
 
 import numpy as np
@@ -10,23 +9,23 @@ from jaxtyping import Array, Int, Shaped
 
 
 def distances(length: int) -> Int[np.ndarray, " distances"]:
-    """Returns the distances that a row of ``length`` can hold, ``1 - length`` to ``length - 1``."""
+    """Returns the distances that a row of ``length`` tokens can hold, ``1 - length`` to ``length - 1``."""
     return np.arange(1 - length, length)
 
 
 def of_distance(
     table: Shaped[Array, "distances ..."], positions: Int[Array, "rows length"]
 ) -> Shaped[Array, "rows length length ..."]:
-    """Returns what ``table``, in the order of ``distances``, holds for the distance from each key to each query."""
+    """Returns the entry of ``table``, ordered as ``distances``, for each query's distance from each key."""
     apart = positions[:, :, None] - positions[:, None, :]
     return table[apart + table.shape[0] // 2]
 
 
 def t5_buckets(apart: Int[np.ndarray, " n"], buckets: int, furthest: int) -> Int[np.ndarray, " n"]:
-    """Returns the buckets of T5 and MPNet, 0 to ``buckets - 1``, of query minus key position.
+    """Returns the buckets of T5 and MPNet, 0 to ``buckets - 1``, for distances ``apart`` (query minus key position).
 
-    The upper half is for keys that come later. Half of each half is exact, the rest logarithmic up to ``furthest``
-    (Raffel et al. 2020, arXiv 1910.10683, section 2.1).
+    Keys after the query have the upper half of the buckets. In each half, the first half is exact and the rest are
+    logarithmic up to ``furthest`` (Raffel et al. 2020, arXiv 1910.10683, section 2.1).
     """
     half = buckets // 2
     exact = half // 2
@@ -38,10 +37,10 @@ def t5_buckets(apart: Int[np.ndarray, " n"], buckets: int, furthest: int) -> Int
 
 
 def deberta_buckets(apart: Int[np.ndarray, " n"], buckets: int, furthest: int) -> Int[np.ndarray, " n"]:
-    """Returns the buckets of DeBERTa-v2, about ``-buckets`` to ``buckets``, of query minus key position.
+    """Returns the buckets of DeBERTa-v2, about ``-buckets`` to ``buckets``, for distances ``apart`` (query minus key).
 
-    Exact up to half of ``buckets``, then logarithmic up to ``furthest``; they came with version 2 of the code of He et
-    al. 2021, arXiv 2006.03654. With ``buckets`` below 1 every distance is its own.
+    Buckets are exact up to ``buckets / 2`` and then logarithmic up to ``furthest``. They come from version 2 of the
+    code of He et al. 2021, arXiv 2006.03654. With ``buckets`` below 1 every distance is its own bucket.
     """
     if buckets < 1:
         return apart.astype(np.int32)

@@ -1,4 +1,4 @@
-"""Rotary positions: pairs of features of queries and keys turn by an angle that grows with the position.
+"""Rotary positions: rotate pairs of query and key features by an angle that grows with the position.
 
 Source: Su et al. 2021, RoFormer; feature i is paired with feature i + width / 2, as in GPT-NeoX and transformers.
 """
@@ -17,23 +17,23 @@ SCALINGS: Mapping[str, tuple[str, ...]] = {
     "linear": ("factor",),
     "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
 }
-"""Values of ``rope_type`` and what each needs beside ``rope_theta``."""
+"""The supported values of ``rope_type``, and the parameters that each needs besides ``rope_theta``."""
 
 
 def frequencies(what: str, parameters: Mapping[str, Any], width: int) -> tuple[float, ...]:
-    """Returns the angle, in radians, by which each pair of a head's features turns from one position to the next.
+    """Returns the angle, in radians, by which each pair of a head's features rotates from one position to the next.
 
-    ``theta ** (-2 i / width)``; "linear" divides all by ``factor``. "llama3" (Llama 3.1) divides those that turn less
-    than ``low_freq_factor`` times within the original context, leaves those that turn more than ``high_freq_factor``
-    times, and goes evenly from one to the other in between.
+    The angle of pair ``i`` is ``rope_theta ** (-2 i / width)``. The scaling "linear" divides every angle by ``factor``.
+    "llama3" (Llama 3.1) divides those that rotate less than ``low_freq_factor`` times within the original context,
+    leaves those that rotate more than ``high_freq_factor`` times, and interpolates linearly in between.
 
     Args:
-      what: the architecture, for errors.
-      parameters: ``rope_parameters`` of transformers 5.
-      width: features of a head.
+      what: names the architecture in errors.
+      parameters: the attribute ``rope_parameters`` of a transformers 5 config.
+      width: number of features of a head.
 
     Raises:
-      WsrError: another scaling, or one that lacks a number or has one too many.
+      WsrError: an unknown scaling, missing or superfluous parameters, or an odd ``width``.
     """
     _check(what, parameters, width)
     unscaled = float(parameters["rope_theta"]) ** (-np.arange(0, width, 2) / width)
@@ -49,14 +49,14 @@ def frequencies(what: str, parameters: Mapping[str, Any], width: int) -> tuple[f
 
 
 def angles(positions: Int[Array, "rows length"], each: tuple[float, ...]) -> Float[Array, "tokens half_width"]:
-    """Returns the angle of every pair of features of every token."""
+    """Returns the rotation angle, in radians, of every pair of features of every token."""
     return positions.reshape(-1, 1).astype(jnp.float32) * jnp.asarray(each, jnp.float32)[None]
 
 
 def rotate(
     features: Float[Array, "tokens features"], by: Float[Array, "tokens half_width"], heads: int
 ) -> Float[Array, "tokens features"]:
-    """Turns the features of each head, which lie side by side, by the angles ``by``."""
+    """Rotates the features of each head, which lie side by side, by the angles ``by``."""
     pairs = features.reshape(len(features), heads, 2, by.shape[-1])
     first, second = pairs[:, :, 0], pairs[:, :, 1]
     cosine, sine = jnp.cos(by)[:, None], jnp.sin(by)[:, None]
@@ -67,8 +67,10 @@ def rotate(
 def _check(what: str, parameters: Mapping[str, Any], width: int) -> None:
     scaling = str(parameters.get("rope_type"))
     if scaling not in SCALINGS:
-        raise WsrError(f"{what} config: rope_type = {scaling!r} of rope_parameters; known: {', '.join(SCALINGS)}")
-    # "type" is how older files call rope_type; transformers keeps both.
+        raise WsrError(
+            f"{what} config: unknown rope_type = {scaling!r} in rope_parameters; known: {', '.join(SCALINGS)}"
+        )
+    # Older files call rope_type "type"; transformers keeps both.
     given = {name: value for name, value in parameters.items() if name not in ("rope_type", "type")}
     needed = ("rope_theta", *SCALINGS[scaling])
     wrong = [f"missing {name}" for name in needed if not isinstance(given.get(name), int | float)]
@@ -76,4 +78,4 @@ def _check(what: str, parameters: Mapping[str, Any], width: int) -> None:
     if wrong:
         raise WsrError(f"{what} config: rope_parameters of type {scaling}: {', '.join(wrong)}")
     if width % 2:
-        raise WsrError(f"{what} config: rotary positions turn pairs of features, and heads have {width}")
+        raise WsrError(f"{what} config: rotary positions need an even number of features in a head, found {width}")

@@ -1,8 +1,8 @@
-"""What the studies of similarity share: models clustered, cosines of related pairs, intervals over the members.
+"""Clusters models and compares the cosines of related pairs, with bootstrap intervals, for the studies of similarity.
 
-An interval draws members again, with replacement, within each stratum (usually: the seeds of each dataset): what would
-other seeds have given? It says nothing about other datasets. A member that is drawn twice is clustered once and counted
-twice, and is no pair with itself: its cosine of 1 with its copy would make every cluster tight.
+The bootstrap draws members with replacement within each stratum (usually the seeds of one dataset), so an interval says
+what other seeds would give. It says nothing about other datasets. A member drawn twice is clustered once and counted
+twice. It forms no pair with itself, since its cosine of 1 with its copy would make every cluster look tight.
 """
 
 import dataclasses
@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 
 from wsr.engine.evaluate import EXACT
 from wsr.report.document import Cell, Table
+from wsr.report.tables import INTERVAL, interval_cell
 from wsr.statistics.clustering import (
     ClusterScores,
     average_linkage,
@@ -33,38 +34,46 @@ METHODS: Mapping[str, Callable] = {
 }
 RESAMPLES = 2000
 CLUSTERED_RESAMPLES = 200
-"""Of the draws, so many are clustered again, which takes its time."""
+"""Number of draws that are clustered again; fewer than ``RESAMPLES``, because clustering is slow."""
 
 Similarity = Float[np.ndarray, "models models"]
 Pairs = Bool[np.ndarray, "models models"]
 Draws = Int[np.ndarray, "resamples models"]
-"""How often each model is drawn."""
+"""How often each resample draws each model."""
 
 
 @dataclass(frozen=True)
 class Clustered:
-    """Models clustered into as many groups as a level has labels."""
+    """Scores of one clustering of the models, with as many clusters as a level has labels."""
 
     level: str
+    """Name of the labels, for example "dataset"."""
     method: str
+    """Clustering method, a name in ``METHODS``."""
     scores: ClusterScores
     intervals: Mapping[str, Interval]
     """95 % intervals of ``one_to_one_accuracy``, ``majority_accuracy``, ``adjusted_rand`` and ``F1 LABEL``; empty
-    where members were not drawn again."""
+    without a bootstrap."""
 
 
 @dataclass(frozen=True)
 class Related:
-    """Cosines of the pairs of models in one relation."""
+    """Cosines of the pairs of models in one relation, for example pairs of one dataset."""
 
     relation: str
     cosines: Float[np.ndarray, " pairs"]
     mean: Interval
-    """With infinite ends where members were not drawn again."""
+    """Mean cosine and its 95 % interval; without a bootstrap the ends are infinite."""
 
 
 def member_draws(strata: Sequence[str], generator: np.random.Generator, resamples: int = RESAMPLES) -> Draws:
-    """Returns how often each model is drawn, with replacement among those of its stratum, in each resample."""
+    """Returns how often each resample draws each model, with replacement among the models of its stratum.
+
+    Args:
+      strata: stratum of each model.
+      generator: the random stream.
+      resamples: number of resamples.
+    """
     names = np.asarray(strata, dtype=str)
     draws = np.zeros((resamples, len(names)), np.int64)
     for stratum in np.unique(names):
@@ -74,7 +83,13 @@ def member_draws(strata: Sequence[str], generator: np.random.Generator, resample
 
 
 def cluster(similarity: Similarity, labels: Mapping[str, Sequence[str]], draws: Draws | None = None) -> list[Clustered]:
-    """Clusters models by each method into the groups of each level of labels, and scores the groups."""
+    """Clusters models with each method, for each level of labels, and returns the scores.
+
+    Args:
+      similarity: cosines of the models' task vectors.
+      labels: label of each model, by level.
+      draws: from ``member_draws``, for intervals; None: no intervals.
+    """
     found = []
     for level, own in labels.items():
         for name, method in METHODS.items():
@@ -90,7 +105,14 @@ def cluster(similarity: Similarity, labels: Mapping[str, Sequence[str]], draws: 
 def lifting_told(
     similarity: Similarity, labels: Sequence[str], found: Sequence[Clustered], accuracy: float
 ) -> list[str]:
-    """Says, where spectral clustering fails by the paper's affinities alone, what its clusters are and why."""
+    """Returns a paragraph for the case that only the paper's affinities make spectral clustering fail; else nothing.
+
+    Args:
+      similarity: cosines of the models' task vectors.
+      labels: the true label of each model.
+      found: the clusterings by these labels.
+      accuracy: one-to-one accuracy from which a clustering counts as successful.
+    """
     reached = {own.method: own.scores.one_to_one_accuracy >= accuracy for own in found}
     if reached["spectral"] or not reached["spectral, clipped"]:
         return []
@@ -106,7 +128,13 @@ def lifting_told(
 
 
 def relate(similarity: Similarity, relations: Mapping[str, Pairs], draws: Draws | None = None) -> list[Related]:
-    """Returns the cosines of the pairs of each relation; relations without a pair are left out."""
+    """Returns the cosines of the pairs in each relation, without relations that have no pair.
+
+    Args:
+      similarity: cosines of the models' task vectors.
+      relations: which pairs of models are in each relation, by its name.
+      draws: from ``member_draws``, for intervals; None: no intervals.
+    """
     found = []
     for relation, pairs in relations.items():
         chosen = np.triu(pairs, 1)
@@ -120,9 +148,14 @@ def relate(similarity: Similarity, relations: Mapping[str, Pairs], draws: Draws 
 def cosine_difference(
     similarity: Similarity, first: Pairs, second: Pairs, draws: Draws, *, comparisons: int = 1
 ) -> Interval:
-    """Returns the mean cosine of the pairs of one relation minus that of another, from the same draws of members.
+    """Returns the mean cosine in one relation minus the mean cosine in another, with its interval.
 
-    The interval holds for all of so many ``comparisons`` together, with 95 % confidence (Bonferroni).
+    Args:
+      similarity: cosines of the models' task vectors.
+      first: pairs in the first relation.
+      second: pairs in the second relation.
+      draws: from ``member_draws``; both means use the same draws.
+      comparisons: number of comparisons for which the intervals hold together with 95 % confidence (Bonferroni).
     """
     observed = similarity[np.triu(first, 1)].mean() - similarity[np.triu(second, 1)].mean()
     drawn = _mean_cosines(similarity, first, draws) - _mean_cosines(similarity, second, draws)
@@ -136,27 +169,26 @@ def same(labels: Sequence[object]) -> Pairs:
 
 
 def flat(found: ClusterScores) -> dict[str, float]:
-    """Returns all scores by name."""
+    """Returns all scores by name, with the F1 score of each label as ``F1 LABEL``."""
     values = dataclasses.asdict(found)
     by_label = values.pop("f1")
     return values | {f"F1 {label}": value for label, value in sorted(by_label.items())}
 
 
 def score_table(found: Sequence[Clustered], title: str = "Clustering", caption: str = "") -> Table:
-    """Returns the table of accuracies, with their intervals where there are any."""
+    """Returns a report table of the clusterings' scores, with intervals if there are any."""
     with_intervals = any(own.intervals for own in found)
     columns = ["by", "method", "one-to-one accuracy", "majority accuracy", "adjusted Rand", "F1 of each label"]
     rows: list[tuple[Cell, ...]] = []
     for own in found:
-        told = [f"{label} {value:.2f}{_ends(own, label)}" for label, value in sorted(own.scores.f1.items())]
         numbers = (own.scores.one_to_one_accuracy, own.scores.majority_accuracy, own.scores.adjusted_rand)
-        row: list[Cell] = [own.level, own.method, *numbers, ", ".join(told)]
+        row: list[Cell] = [own.level, own.method, *numbers, _f1_cell(own.scores.f1)]
         if with_intervals:
             interval = own.intervals["one_to_one_accuracy"]
-            row[3:3] = [interval.low, interval.high]
+            row[3:3] = [interval_cell(interval.low, interval.high)]
         rows.append(tuple(row))
     if with_intervals:
-        columns[3:3] = ["95 % low", "95 % high"]
+        columns[3:3] = [INTERVAL]
         caption += f" Intervals: {INTERVALS}"
     return Table(
         title,
@@ -174,7 +206,7 @@ INTERVALS = (
 
 
 def cosine_table(found: Sequence[Related], title: str = "Cosine similarity of task vectors") -> Table:
-    """Returns the table of mean cosines, with their intervals where there are any."""
+    """Returns a report table of the mean cosines, with intervals if there are any."""
     with_intervals = any(np.isfinite(own.mean.low) for own in found)
     columns = ["pairs of models", "pairs", "mean", "smallest", "largest"]
     rows: list[tuple[Cell, ...]] = []
@@ -187,15 +219,15 @@ def cosine_table(found: Sequence[Related], title: str = "Cosine similarity of ta
             float(own.cosines.max()),
         ]
         if with_intervals:
-            row[3:3] = [own.mean.low, own.mean.high]
+            row[3:3] = [interval_cell(own.mean.low, own.mean.high)]
         rows.append(tuple(row))
     if with_intervals:
-        columns[3:3] = ["95 % low", "95 % high"]
+        columns[3:3] = [INTERVAL]
     return Table(title, tuple(columns), tuple(rows), "Bootstrap over the members of each dataset." * with_intervals)
 
 
 def score_rows(study: str, names: Sequence[str], found: Sequence[Clustered]) -> list[dict]:
-    """Returns a row for each score."""
+    """Returns one row of results for each score of each clustering."""
     return [
         row(study, f"by {own.level}", names, f"{metric}, {own.method}", own.intervals.get(metric, _alone(value)))
         for own in found
@@ -204,12 +236,12 @@ def score_rows(study: str, names: Sequence[str], found: Sequence[Clustered]) -> 
 
 
 def cosine_rows(study: str, names: Sequence[str], found: Sequence[Related]) -> list[dict]:
-    """Returns a row for each relation."""
+    """Returns one row of results for each relation's mean cosine."""
     return [row(study, own.relation, names, "mean cosine", own.mean) for own in found]
 
 
 def row(study: str, group: str, names: Sequence[str], metric: str, interval: Interval) -> dict:
-    """Returns a row on the members as a whole; a value that has no interval has no ends."""
+    """Returns a row of results about all members together; a value without an interval has no ``low`` and ``high``."""
     return result_row(
         group,
         "",
@@ -224,13 +256,53 @@ def row(study: str, group: str, names: Sequence[str], metric: str, interval: Int
 
 
 def told(interval: Interval, decimals: int = 3) -> str:
-    """Returns the value and its interval as a text."""
+    """Returns the value and its interval as text, for example "0.213 (0.180 to 0.240)"."""
     ends = f" ({interval.low:.{decimals}f} to {interval.high:.{decimals}f})" if np.isfinite(interval.low) else ""
     return f"{interval.value:.{decimals}f}{ends}"
 
 
+def nearest_to_own_group(similarity: Similarity, labels: Sequence[str]) -> tuple[int, int]:
+    """Returns how many models lie nearest to the others of their group, by mean cosine, and of how many that is asked.
+
+    A model that is alone in its group is not asked.
+    """
+    names = np.asarray(labels, dtype=str)
+    groups = {label: np.flatnonzero(names == label) for label in np.unique(names)}
+    right = asked = 0
+    for model, label in enumerate(names):
+        others = {name: group[group != model] for name, group in groups.items()}
+        if not len(others[label]) or len(groups) < 2:
+            continue
+        means = {name: similarity[model, group].mean() for name, group in others.items() if len(group)}
+        right += max(means, key=means.__getitem__) == label
+        asked += 1
+    return right, asked
+
+
+def nearest_told(similarity: Similarity, labels: Sequence[str]) -> str:
+    """Says how many models lie nearest to their own group, and how near: the mean cosines within and across groups."""
+    right, asked = nearest_to_own_group(similarity, labels)
+    if not asked:
+        return "no two groups of models are there to compare"
+    within = np.triu(same(labels), 1)
+    across = np.triu(~same(labels), 1)
+    who = f"every one of {asked} is nearest its" if right == asked else f"{right} of {asked} are nearest their"
+    return f"{who} own group (cosine {similarity[within].mean():.2f} within, {similarity[across].mean():.2f} across)"
+
+
+def percent_told(values: Sequence[float]) -> str:
+    """Returns shares as one text of percents: "100 %", or "88 to 100 %" where they differ."""
+    low, high = f"{100 * min(values):.0f}", f"{100 * max(values):.0f}"
+    return f"{low} %" if low == high else f"{low} to {high} %"
+
+
+def accuracies(found: Sequence[Clustered]) -> list[float]:
+    """Returns the one-to-one accuracy of each method."""
+    return [own.scores.one_to_one_accuracy for own in found]
+
+
 def accuracy_told(found: Sequence[Clustered]) -> str:
-    """Returns the one-to-one accuracy of each method at one level."""
+    """Returns the one-to-one accuracy of each clustering as text."""
     return ", ".join(f"{100 * own.scores.one_to_one_accuracy:.0f} % ({own.method})" for own in found)
 
 
@@ -241,7 +313,7 @@ def _drawn_again(
 
     if draws is None:
         return []
-    with threadpool_limits(1):  # on matrices this small threads wait for each other
+    with threadpool_limits(1):  # on such small matrices threads only wait for each other
         return [_again(similarity, labels, method, drawn) for drawn in draws[:CLUSTERED_RESAMPLES]]
 
 
@@ -255,7 +327,7 @@ def _again(
 
 
 def _mean_cosines(similarity: Similarity, pairs: Pairs, draws: Draws) -> Float[np.ndarray, " resamples"]:
-    """The mean over the pairs of each draw; NaN where a draw has none."""
+    """Returns the mean cosine over the pairs of each draw; NaN for a draw without pairs."""
     chosen = np.triu(pairs, 1).astype(np.float64)
     weights = draws.astype(np.float64)
     with np.errstate(invalid="ignore"):
@@ -276,6 +348,8 @@ def _alone(value: float) -> Interval:
     return Interval(float(value), -np.inf, np.inf)
 
 
-def _ends(found: Clustered, label: str) -> str:
-    interval = found.intervals.get(f"F1 {label}")
-    return f" ({interval.low:.2f} to {interval.high:.2f})" if interval else ""
+def _f1_cell(f1: Mapping[str, float]) -> str:
+    """The F1 of each label; told once where many labels have the same."""
+    if len(f1) > 3 and len(set(f1.values())) == 1:
+        return f"{next(iter(f1.values())):.2f} for each of {len(f1)}"
+    return ", ".join(f"{label} {value:.2f}" for label, value in sorted(f1.items()))

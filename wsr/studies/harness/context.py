@@ -1,4 +1,4 @@
-"""What every study is given: a population that learned, targets, and where finished points are kept."""
+"""``Context``, the input of every study: a population, targets, a protocol and the cache of finished points."""
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
@@ -21,32 +21,40 @@ from wsr.types import Params
 
 @dataclass(frozen=True, eq=False)
 class Context:
-    """The material of a study."""
+    """The input of a study."""
 
     region: Region
-    """Members that learned their dataset; the others are flagged and left out beforehand."""
+    """The members that learned their dataset."""
     datasets: Mapping[str, Dataset]
+    """Datasets of the members and targets, by name."""
     targets: Sequence[str]
-    """Datasets that points are scored on."""
+    """Names of the datasets on which points are scored."""
     results: Results
-    """Where finished points are kept."""
+    """Cache of finished points."""
     protocol: Protocol = field(default_factory=Protocol)
     seed: int = 0
     command: str = ""
-    """What reproduces the study."""
+    """Command line that reproduces the study."""
 
     def generator(self, *names: str | int) -> np.random.Generator:
-        """The random stream of one purpose."""
+        """Returns the random stream of one purpose, which ``names`` and the seed identify."""
         return seeds.generator(self.seed, *names)
 
     def random_member(self, number: int, norm: float, origin: Callable[[], Params], origin_name: str) -> Member:
-        """The point at distance ``norm`` from ``origin`` in a random direction, as an extra member of the basis."""
+        """Returns the point at distance ``norm`` from an origin in a random direction, as an extra member.
+
+        Args:
+          number: number of the direction; equal numbers give equal directions.
+          norm: Euclidean distance from the origin.
+          origin: returns the parameters of the origin.
+          origin_name: identifies the origin in the member's hash.
+        """
 
         def load() -> Params:
             direction = random_direction(seeds.stream(self.seed, "random direction", number), self.region.base, norm)
             return jax.tree.map(np.add, origin(), direction)
 
-        # Drawing it again gives the same weights, so what it is drawn from identifies it.
+        # Equal inputs give equal weights, so hash the inputs.
         members = [self.region.base_sha256, *(member.content_sha256 for member in self.region.members)]
         identity = f"{members} {origin_name} {self.seed} {number} {norm!r}"
         return Member(
@@ -58,9 +66,11 @@ class Context:
         )
 
     def kept(self, compute: Callable[[], float], *identity: object) -> float:
-        """Returns what ``compute`` gives, from the finished points where an earlier run computed it.
+        """Returns ``compute()``, or the cached value if an earlier run computed it.
 
-        ``identity`` is everything that determines the value, in a form whose ``repr`` is the same in every process.
+        Args:
+          compute: computes the value.
+          identity: everything that determines the value, as objects whose ``repr`` is the same in every process.
         """
         key = hashlib.sha256(repr(identity).encode()).hexdigest()
         if key not in self.results:
@@ -70,7 +80,7 @@ class Context:
 
 @dataclass(frozen=True, eq=False)
 class Request:
-    """Points of one group on one target."""
+    """Points of one group, to be scored on one target."""
 
     group: str
     region: Region
@@ -79,7 +89,7 @@ class Request:
 
 
 def score_all(context: Context, what: str, requests: Sequence[Request]) -> list[Evaluation]:
-    """Evaluates the requests in order, with one progress for them all."""
+    """Returns the evaluation of each request, in order, with one progress display for all of them."""
     with progress(what, sum(len(request.coefficients) for request in requests), "points") as counter:
         return [
             evaluate(

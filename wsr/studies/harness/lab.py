@@ -1,4 +1,4 @@
-"""Where a study runs: the material that its preset names, made when it is asked for and kept for the next study."""
+"""``Lab`` makes the material that a study's preset names when it is needed, and keeps it for the next study."""
 
 import copy
 import dataclasses
@@ -23,14 +23,14 @@ from wsr.types import Head
 
 
 class Lab:
-    """The material of one study.
+    """Makes the material of one study: checkpoint, datasets, members and finished points.
 
     Args:
       preset: the population and the protocol.
-      folder: of this study's results.
-      shelf: shared by studies: a store for each recipe, and finished points; members are trained once for all studies.
-      command: what reproduces the study.
-      run: where members are trained.
+      folder: receives this study's results.
+      shelf: holds what studies share, a store for each recipe and finished points, so that each member is trained once.
+      command: command line that reproduces the study.
+      run: trains the members in this process, as a share of the sweep, or on Ray.
     """
 
     def __init__(self, preset: Preset, folder: Path, shelf: Path, *, command: str, run: Run = HERE):
@@ -39,11 +39,11 @@ class Lab:
 
     @cached_property
     def checkpoint(self) -> Checkpoint:
-        """What all members start from."""
+        """The checkpoint from which all members start."""
         return load(self.preset.base, pooling=self.preset.pooling)
 
     def with_preset(self, **changes: str | int | float) -> "Lab":
-        """Returns the same lab with another base, other sizes or another recipe."""
+        """Returns the same lab with changed fields of its preset, for example another base, sizes or recipe."""
         other = copy.copy(self)
         other.preset = dataclasses.replace(self.preset, **changes)  # type: ignore[arg-type]
         other.__dict__.pop("checkpoint", None)
@@ -59,17 +59,31 @@ class Lab:
         shared_streams: bool = False,
         **recipe: float,
     ) -> list[Job]:
-        """Returns a job for each dataset (None: the preset's) and seed; ``recipe`` changes values of the preset's."""
-        if size == self.preset.finetune_texts:  # everybody's members: to be trained once for all studies
+        """Returns a job for each dataset and seed.
+
+        Args:
+          seeds: number of seeds of each dataset.
+          datasets: their names; None: the preset's.
+          size: number of fine-tuning examples; None: all.
+          shared_streams: see ``wsr.Job``.
+          recipe: fields of ``wsr.Recipe`` that differ from the preset's recipe.
+        """
+        if size == self.preset.finetune_texts:  # the members of other studies: train them once for all studies
             size = None
         changed = dataclasses.replace(self.preset.recipe, **recipe)  # type: ignore[arg-type]
         names = self.preset.datasets if datasets is None else datasets
         return [Job(self.dataset(name), seed, changed, size, shared_streams) for name in names for seed in range(seeds)]
 
     def population(self, jobs: Sequence[Job], *, unlearned: bool = False) -> Region:
-        """Returns the members of ``jobs`` that learned their dataset; trains those that no study has trained before.
+        """Returns the region of the members that learned their dataset, and trains those that no study has trained yet.
 
-        With ``unlearned`` also the others, for a study that asks what training does.
+        Args:
+          jobs: the members.
+          unlearned: whether to include members that did not learn, for studies of training itself.
+
+        Raises:
+          WsrError: no member learned its dataset.
+          Unfinished: other processes still have members to train.
         """
         region, records = self.trained(jobs)
         if not unlearned:
@@ -77,24 +91,29 @@ class Lab:
         return Region.from_store(self._store(jobs), self.checkpoint.model, names=[record.name for record in records])
 
     def trained(self, jobs: Sequence[Job]) -> tuple[Region, list[MemberRecord]]:
-        """Returns the region of the members that learned, and the records of all.
+        """Returns the region of the members that learned their dataset, and the records of all members.
 
         Raises:
-          WsrError: where nobody learned.
-          Unfinished: where other processes have members left to train.
+          WsrError: no member learned its dataset.
+          Unfinished: other processes still have members to train.
         """
         model, store = self.checkpoint.model, self._store(jobs)
         records = train_members(model, store, jobs, run=self.run)
         return learned_region(store, records, model=model), records
 
     def heads(self, jobs: Sequence[Job]) -> dict[str, Head]:
-        """Returns the heads of the members that ``trained`` has stored, by name."""
+        """Returns the heads of trained members, by the member's name."""
         store = self._store(jobs)
         names = [member_name(job) for job in jobs]
         return {name: store.head(name) for name in names if name in store}
 
     def context(self, region: Region, targets: Sequence[str] | None = None) -> Context:
-        """Returns what the studies of ``wsr.studies`` are given; targets (None: the preset's) need no member."""
+        """Returns the input of a study.
+
+        Args:
+          region: the population.
+          targets: datasets on which points are scored, which need no members; None: the preset's.
+        """
         wanted = self.preset.targets if targets is None else targets
         names = dict.fromkeys([*region.datasets, *wanted])
         return Context(
@@ -109,14 +128,14 @@ class Lab:
 
     @cached_property
     def results(self) -> Results:
-        """Finished points; shared by studies, since a point is named by all that determines it."""
+        """The cache of finished points. Studies share it, since a point's key names everything that determines it."""
         return Results.on_disk(self.shelf / "points")
 
     def _dataset(self, name: str) -> Dataset:
         return load_dataset(name, self.checkpoint.processor, max_length=self.preset.max_length, sizes=self.preset.sizes)
 
     def _store(self, jobs: Sequence[Job]) -> Store:
-        """One store for each recipe: members of one name in one store are made in one way."""
+        """Returns the store of the jobs' recipe; each recipe has one, since names do not tell recipes apart."""
         (recipe,) = {job.recipe for job in jobs}
         preset = self.preset
         made_by = (tuple(recipe.settings.values()), preset.base, preset.pooling, preset.max_length, preset.sizes)

@@ -1,4 +1,4 @@
-"""The plan of a run, beside its results: a run is gone on with by the same plan only."""
+"""Keeps the plan of a run beside its results, so that only the same plan resumes the run."""
 
 import dataclasses
 import json
@@ -12,10 +12,14 @@ from wsr.runtime.atomic import write_atomically
 
 
 def same_plan_or_refuse(folder: Path, plan: Any) -> None:
-    """Writes ``plan``, a dataclass or a mapping of them, into the folder of a run, or compares it with the one there.
+    """Writes a plan into the folder of a run or, if the folder has one, compares the two.
+
+    Args:
+      folder: the folder of the run; created if it does not exist.
+      plan: a dataclass or a mapping of dataclasses.
 
     Raises:
-      WsrError: naming the values that differ.
+      WsrError: the plans differ; the message names the values that do. Or the plan in the folder is not JSON.
     """
     file = folder / "plan.json"
     wanted = json.loads(json.dumps(plan, default=dataclasses.asdict))
@@ -31,7 +35,7 @@ def same_plan_or_refuse(folder: Path, plan: Any) -> None:
     if differing:
         raise WsrError(
             f"{folder} holds a run of another plan (differing: {', '.join(differing)}); "
-            "choose another folder with --out, or remove that one"
+            "choose another folder with --out, or remove this one"
         )
 
 

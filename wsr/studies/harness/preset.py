@@ -53,7 +53,7 @@ class Preset:
 
     @property
     def sizes(self) -> dict[str, int]:
-        """Texts of each split; splits that are used whole are not named."""
+        """Number of texts in each split, without the splits that are used whole."""
         named = {
             "finetune": self.finetune_texts,
             "probe": self.probe_texts,
@@ -82,7 +82,7 @@ class Preset:
 
 
 PRESETS: Mapping[str, Preset] = {
-    # A tiny encoder on made-up text: whether a study runs, in seconds.
+    # A tiny encoder on made-up text: shows in seconds whether a study runs.
     "smoke": Preset(
         base="tiny",
         pooling="mean",
@@ -101,7 +101,7 @@ PRESETS: Mapping[str, Preset] = {
         dropout=False,
         patience=0,
     ),
-    # A real encoder on the packaged corpora: two CPU cores, or one GPU.
+    # A real encoder on the packaged corpora: needs two CPU cores or one GPU.
     "packaged": Preset(
         base="minilm",
         pooling="mean",
@@ -129,7 +129,7 @@ PRESETS: Mapping[str, Preset] = {
         dropout=False,
         patience=0,
     ),
-    # The paper's own setting; needs the hub or tfds, and an accelerator.
+    # The paper's setting: needs the hub or tfds, and an accelerator.
     "paper": Preset(
         base="roberta-base",
         pooling="cls",

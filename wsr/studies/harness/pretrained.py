@@ -1,4 +1,4 @@
-"""Encoders pretrained here, as folders that ``wsr.models.load`` opens."""
+"""Pretrains small encoders for studies, as model folders that ``wsr.load`` opens."""
 
 import dataclasses
 import shutil
@@ -21,14 +21,14 @@ from wsr.training.pretrain import Pretraining, pretrain
 
 @dataclass(frozen=True)
 class Corpus:
-    """The texts of an encoder, and its vocabulary."""
+    """The texts on which an encoder is pretrained, and its tokenizer."""
 
     tokenizer_of: str
-    """A checkpoint whose tokenizer it shares."""
+    """Checkpoint whose tokenizer the encoder uses."""
     datasets: tuple[str, ...]
-    """Their fine-tuning splits are read, without labels; no text of another split."""
+    """Datasets whose fine-tuning splits are read, without labels; other splits are not."""
     most_texts: int = 100_000
-    """Of each dataset."""
+    """Largest number of texts from each dataset."""
 
 
 PLANS: Mapping[str, tuple[Corpus, Pretraining]] = {
@@ -36,7 +36,7 @@ PLANS: Mapping[str, tuple[Corpus, Pretraining]] = {
         Corpus("tiny", ("made_up_a1", "made_up_b1"), 200),
         Pretraining(layers=2, hidden=16, heads=2, max_length=64, steps=30, batch_size=16, learning_rate=1e-2),
     ),
-    # A few minutes on two CPU cores. A BERT in form, not in strength: it has read a few megabytes.
+    # Takes a few minutes on two CPU cores. It is far weaker than BERT: it reads a few megabytes.
     "packaged": (
         Corpus("minilm", tuple(name for name in PACKAGED if name != "newsgroups")),
         Pretraining(layers=4, hidden=128, heads=4, max_length=64, steps=2000, batch_size=64, learning_rate=1e-3),
@@ -45,12 +45,18 @@ PLANS: Mapping[str, tuple[Corpus, Pretraining]] = {
 
 
 def pretrained(folder: Path, corpus: Corpus, plan: Pretraining, *, seed: int) -> Path:
-    """Returns ``folder`` with a checkpoint pretrained there; one that is there is not made again.
+    """Pretrains a checkpoint into ``folder``, unless it is there, and returns the folder.
 
-    One that was interrupted goes on from where its state was last kept, beside the folder.
+    Rerun it after an interruption: it resumes from the state that it last wrote beside the folder.
+
+    Args:
+      folder: the model folder to write.
+      corpus: the texts and the tokenizer.
+      plan: the encoder's sizes, and how it is pretrained.
+      seed: determines the parameters, the order of texts and the masks.
 
     Raises:
-      WsrError: where the folder holds a checkpoint of another plan.
+      WsrError: the folder holds a checkpoint of another plan.
     """
     about = {"corpus": dataclasses.asdict(corpus), "pretraining": dataclasses.asdict(plan), "seed": seed}
     if folder.exists():
@@ -58,7 +64,7 @@ def pretrained(folder: Path, corpus: Corpus, plan: Pretraining, *, seed: int) ->
         return folder
     tokenizer = load(corpus.tokenizer_of).processor
     texts = _texts(corpus, tokenizer, plan.max_length)
-    # Named by the plan: what another plan left unfinished is not gone on with.
+    # The name depends on the plan, so that a run does not resume from another plan's state.
     unfinished = folder.parent / f".{folder.name}-{zlib.crc32(repr(about).encode()):08x}.npz"
     checkpoint, losses = pretrain(texts, tokenizer, plan, seed=seed, keep=unfinished)
     tenth = max(1, len(losses) // 10)
@@ -72,7 +78,7 @@ def pretrained(folder: Path, corpus: Corpus, plan: Pretraining, *, seed: int) ->
     try:
         export(checkpoint, work / "model")
         same_plan_or_refuse(work / "model", about)
-        (work / "model").rename(folder)  # whole or not at all
+        (work / "model").rename(folder)  # completely or not at all
     finally:
         shutil.rmtree(work, ignore_errors=True)
     unfinished.unlink(missing_ok=True)
@@ -80,7 +86,7 @@ def pretrained(folder: Path, corpus: Corpus, plan: Pretraining, *, seed: int) ->
 
 
 def said_of(corpus: Corpus, plan: Pretraining) -> str:
-    """Returns a sentence that says what these encoders are, for a report."""
+    """Returns a paragraph for reports that describes these encoders."""
     return (
         f"The checkpoints are small BERTs ({plan.layers} layers, hidden size {plan.hidden}) pretrained from random "
         f"parameters with masked language modelling, {plan.steps} steps of {plan.batch_size} texts from the "

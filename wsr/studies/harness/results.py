@@ -1,14 +1,14 @@
-"""Results kept with the code: rows, documents and figures of finished runs, and the blocks of pages made from them.
+"""Keeps the results of finished runs with the code, and renders blocks of Markdown pages from them.
 
-A page is Markdown. ``<!-- KIND: STUDY OPTIONS -->`` opens a block and ``<!-- end -->`` closes it:
+``<!-- KIND: STUDY OPTIONS -->`` opens a block of a page and ``<!-- end -->`` closes it. The kinds are:
 
-    table     the rows that have every value named (``metric="P_B, ties as half"``): one line for each value of ``by``
-              (``by=group,dataset``), one column for each value of ``across`` (``across=dataset``). ``interval=yes``
-              adds 95 % intervals to those columns, ``folded=yes`` folds a short table too. ``measure`` and ``method``
-              name the two halves of a metric such as "adjusted_rand, average linkage".
-    findings  what the study's report says
-    figures   its figures; those numbered (``figures: STUDY 0 2``), or all
-    verdict   the verdict of each of its sections
+- ``table``: a table of the study's rows that have every value named (``metric="P_B, ties as half"``), with one line for
+  each value of ``by`` (``by=group,dataset``) and one column for each value of ``across`` (``across=dataset``).
+  ``interval=yes`` adds 95 % intervals to those columns; ``folded=yes`` folds a short table too. ``measure`` and
+  ``method`` name the two halves of a metric such as "adjusted_rand, average linkage".
+- ``findings``: the findings of the study's report.
+- ``figures``: all of its figures, or those numbered (``figures: STUDY 0 2``).
+- ``verdict``: the verdict of each of its sections.
 """
 
 import gzip
@@ -27,7 +27,7 @@ from wsr.report.document import Document
 from wsr.runtime.atomic import write_atomically
 from wsr.store.results import read_rows
 
-_LONGEST_UNFOLDED = 30  # lines of a table
+_LONGEST_UNFOLDED = 30  # lines; longer tables are folded
 _KIND = "table|findings|figures|verdict"
 _BLOCK = re.compile(rf"(<!-- ({_KIND}): (.*?) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 _PLAIN = {
@@ -36,7 +36,7 @@ _PLAIN = {
     "adjusted_rand": "adjusted Rand index",
     "generalised_loss": "generalised loss",
 }
-"""What a table calls a metric."""
+"""Names of metrics in tables."""
 
 
 @dataclass(frozen=True)
@@ -50,23 +50,28 @@ class Kept:
 
 
 def collect(run: Path, folder: Path, *, commit: str) -> list[Path]:
-    """Copies what a finished run found into ``folder`` and returns the files: rows (compressed), document, figures.
+    """Copies the results of a finished run into a folder and returns the files: rows (compressed), document, figures.
+
+    Args:
+      run: the folder of the run.
+      folder: receives the files.
+      commit: commit of the code that made the run.
 
     Raises:
-      WsrError: where the run is not finished.
+      WsrError: the run is not finished.
     """
     from wsr.report.figures import save
 
     for needed in ("plan.json", "results.jsonl", "document.json"):
         if not (run / needed).is_file():
-            raise WsrError(f"{run} holds no finished run: there is no {needed}; run its command to the end first")
+            raise WsrError(f"{run} holds no finished run, since it has no {needed}; run its command to the end first")
     name = run.name
     document = Document.from_json((run / "document.json").read_text(encoding="utf-8"))
     about = {"command": document.facts.get("command", ""), "commit": commit}
     about["plan"] = json.loads((run / "plan.json").read_text(encoding="utf-8"))
     lines = [json.dumps(about), *(json.dumps(row) for row in read_rows(run / "results.jsonl"))]
     rows = folder / f"{name}.jsonl.gz"
-    # Without the time of writing: equal rows are equal files.
+    # Without the time of writing, so that equal rows make equal files.
     write_atomically(rows, gzip.compress("".join(f"{line}\n" for line in lines).encode(), mtime=0))
     copy = folder / f"{name}.json"
     write_atomically(copy, document.to_json().encode())
@@ -80,10 +85,10 @@ def collect(run: Path, folder: Path, *, commit: str) -> list[Path]:
 
 
 def load_kept(folder: Path) -> dict[str, Kept]:
-    """Reads all studies that ``collect`` left in ``folder``, by name.
+    """Returns all studies that ``collect`` wrote into a folder, by name.
 
     Raises:
-      WsrError: naming the file that is damaged, or that lacks its companion.
+      WsrError: a file is damaged or lacks its companion; the message names it.
     """
     kept = {}
     for file in sorted(folder.glob("*.jsonl.gz")):
@@ -98,13 +103,18 @@ def load_kept(folder: Path) -> dict[str, Kept]:
 
 
 def rendered(page: str, kept: Mapping[str, Kept], *, results: str = "results") -> str:
-    """Returns the page with every block made anew; ``results`` is the folder of the studies as seen from the page.
+    """Returns a page with every block rendered anew.
+
+    Args:
+      page: the Markdown text.
+      kept: the studies, by name.
+      results: path of the studies' folder as seen from the page.
 
     Raises:
-      WsrError: where a block selects no row, or is not closed.
+      WsrError: a block selects no row or figure, or is not closed.
     """
     if len(re.findall(rf"<!-- (?:{_KIND}): ", page)) != len(_BLOCK.findall(page)):
-        raise WsrError("page: a block is not closed by <!-- end -->")
+        raise WsrError("page: a block is not closed; add <!-- end -->")
     place = PurePosixPath(results)
 
     def block(found: re.Match) -> str:
@@ -118,17 +128,17 @@ def rendered(page: str, kept: Mapping[str, Kept], *, results: str = "results") -
 
 
 def chosen_rows(kept: Kept, values: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Returns the rows that have every value named."""
+    """Returns the study's rows that have each of the named values."""
     return [row for row in kept.rows if all(_told(_field(row, key)) == value for key, value in values.items())]
 
 
 def verdicts(kept: Kept) -> list[str]:
-    """Returns what a study says of its claim, each verdict once, in the order of its sections."""
+    """Returns the distinct verdicts of a study's sections, in order."""
     return list(dict.fromkeys(section.verdict for section in kept.document.sections))
 
 
 def figure_files(name: str, document: Document) -> list[tuple[str, str]]:
-    """Returns the file of each figure, below the folder of the studies, and its title."""
+    """Returns the path of each figure, relative to the folder of the studies, and its title."""
     titles = [figure.title for section in document.sections for figure in section.figures]
     return [(f"figures/{name}.{number}.svg", title) for number, title in enumerate(titles)]
 
@@ -163,7 +173,7 @@ def _table(name: str, kept: Kept, options: Sequence[str], results: PurePosixPath
 
 
 def _long(groups: Mapping[tuple[str, ...], list[dict]], metric: str) -> tuple[list[str], list[list[str]]]:
-    """A line's value, interval and p, or where several rows share a line their mean and range."""
+    """Returns the header and, for each line, its value, interval and p, or the mean and range of several rows."""
     if all(len(rows) == 1 for rows in groups.values()):
         single = [rows[0] for rows in groups.values()]
         columns = [key for key in ("low", "p_holm") if any(key in row for row in single)]
@@ -176,7 +186,7 @@ def _long(groups: Mapping[tuple[str, ...], list[dict]], metric: str) -> tuple[li
 def _wide(
     groups: Mapping[tuple[str, ...], list[dict]], across: str, interval: bool
 ) -> tuple[list[str], list[list[str]]]:
-    """A column for each value of ``across``: a value with its interval, or the mean of several rows."""
+    """Returns the header and the cells, a column for each value of ``across``: a value, or the mean of several rows."""
     columns = list(dict.fromkeys(_plain(_field(row, across)) for rows in groups.values() for row in rows))
     body = []
     for rows in groups.values():
@@ -201,7 +211,7 @@ def _findings(name: str, kept: Kept, options: Sequence[str], results: PurePosixP
     for section in kept.document.sections:
         lines += [f"- **{section.title}: {section.verdict}.** {section.measured}."]
         lines += [f"  - {sentence}" for sentence in section.text]
-    return "".join(f"{line}\n" for line in dict.fromkeys(lines))  # what several sections say is said once
+    return "".join(f"{line}\n" for line in dict.fromkeys(lines))  # without repetitions
 
 
 def _figures(name: str, kept: Kept, options: Sequence[str], results: PurePosixPath) -> str:
@@ -219,7 +229,7 @@ def _figures(name: str, kept: Kept, options: Sequence[str], results: PurePosixPa
 
 
 def _verdict(name: str, kept: Kept, options: Sequence[str], results: PurePosixPath) -> str:
-    """One line where the sections agree, else one line each."""
+    """Returns one line if the sections agree, else one line for each."""
     if len(verdicts(kept)) == 1:
         return f"**Verdict: {verdicts(kept)[0]}.**\n"
     return "".join(f"- **{section.title}: {section.verdict}.**\n" for section in kept.document.sections)
@@ -234,12 +244,12 @@ _KINDS: Mapping[str, Callable[[str, Kept, Sequence[str], PurePosixPath], str]] =
 
 
 def _folded(summary: str, table: str) -> str:
-    """A table behind a line to click on; mkdocs reads Markdown inside HTML only where told to."""
+    """Returns a table folded behind a line to click on; mkdocs needs the attribute to read Markdown inside HTML."""
     return f'<details markdown="1"><summary>{summary}</summary>\n\n{table}\n</details>\n'
 
 
 def _field(row: Mapping[str, Any], key: str) -> Any:
-    """A row's value; ``measure`` and ``method`` are the halves of a metric "measure, method"."""
+    """Returns a row's value; ``measure`` and ``method`` are the halves of a metric "measure, method"."""
     if key not in ("measure", "method") or key in row:
         return row.get(key)
     measure, comma, method = row["metric"].partition(", ")
@@ -247,7 +257,7 @@ def _field(row: Mapping[str, Any], key: str) -> Any:
 
 
 def _plain(value: object) -> str:
-    """What a table calls a value."""
+    """Returns a value as tables show it."""
     text = _told(value)
     for name, plain in _PLAIN.items():
         text = text.replace(name, plain)
@@ -271,7 +281,7 @@ def _end(row: Mapping[str, Any], key: str) -> str:
 
 
 def _spread(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Mean, and smallest to largest."""
+    """Returns the mean, and the range from the smallest to the largest value."""
     values = [row["value"] for row in rows if row["value"] is not None]
     if not values:
         return ["–", "–"]

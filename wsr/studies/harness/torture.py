@@ -1,4 +1,4 @@
-"""The table of faults: what must hold of each, and what was counted when it was tried at length."""
+"""The table of faults: what must hold after each fault, and the counts of ``make torture``."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -9,21 +9,24 @@ from wsr.errors import WsrError
 from wsr.store.results import read_rows
 
 TORTURE = "<!-- torture -->"
-"""What opens the table on a page; ``<!-- end -->`` closes it."""
+"""Opens the table on a page; ``<!-- end -->`` closes it."""
 
 _BLOCK = re.compile(rf"({TORTURE}\n)(.*?)(<!-- end -->)", re.DOTALL)
 _ROW = re.compile(r"^\| (?P<fault>[^|]+?) \| (?P<must_hold>[^|]+?) \|", re.MULTILINE)
 
 
 def rendered_torture(page: str, rows: Sequence[Mapping[str, Any]]) -> str:
-    """Returns the page with what was counted in its table: a line for each fault, in the order of the page.
+    """Returns a page with the counts in its table of faults.
 
-    The first two cells of a line, the fault and what must hold, are the page's own; ``rows`` are of
-    ``make torture``: ``{"fault": NAME, KEY: COUNT, ...}``, several of one fault added up. Faults that the page
-    lacks come at its end.
+    The first two cells of a line, the fault and what must hold, stay as the page has them. Faults that the page lacks
+    are added at the end.
+
+    Args:
+      page: the Markdown text.
+      rows: counts from ``make torture``, ``{"fault": NAME, KEY: COUNT, ...}``; several rows of a fault are added up.
 
     Raises:
-      WsrError: where the page has not one block, or rows of a fault count in different ways.
+      WsrError: the page does not have exactly one table of faults, or rows of one fault have different keys.
     """
     blocks = _BLOCK.findall(page)
     if len(blocks) != 1:
@@ -40,11 +43,15 @@ def rendered_torture(page: str, rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def read_torture(file: Path) -> list[dict[str, Any]]:
-    """Returns what ``make torture`` counted, nothing where it was not run; raises WsrError for what is no such file."""
+    """Returns the rows that ``make torture`` wrote, or none if there is no file.
+
+    Raises:
+      WsrError: the file does not hold such rows.
+    """
     rows = read_rows(file) if file.is_file() else []
     for number, row in enumerate(rows, start=1):
         if not isinstance(row.get("fault"), str):
-            raise WsrError(f"{file}: line {number}: expected the name of a fault")
+            raise WsrError(f"{file}: line {number}: expected the name of a fault under 'fault'")
     return rows
 
 

@@ -1,4 +1,4 @@
-"""From what intervals say of each part of a claim to what a study says of the whole."""
+"""Combines what intervals say about each part of a claim into a verdict on the whole."""
 
 from collections.abc import Iterable
 from typing import Protocol, runtime_checkable
@@ -16,7 +16,16 @@ class Bounded(Protocol):
 
 
 def verdict(parts: Iterable[bool | None]) -> str:
-    """Returns one of ``wsr.report.document.VERDICTS`` for parts that hold, fail, or are left open (None)."""
+    """Returns the verdict on a claim, one of ``wsr.report.document.VERDICTS``.
+
+    Args:
+      parts: whether each part of the claim holds; None: not settled.
+
+    Example:
+      >>> from wsr.studies.harness.verdict import verdict
+      >>> verdict([True, True]), verdict([True, None]), verdict([False, None])
+      ('holds', 'partly', 'not settled')
+    """
     found = list(parts)
     if not found:
         return "not tested"
@@ -28,13 +37,25 @@ def verdict(parts: Iterable[bool | None]) -> str:
 
 
 def above(interval: Bounded, bound: float = 0.0, *, p: float = 0.0) -> bool | None:
-    """Whether a value lies above ``bound``; None where its interval, or a corrected ``p``, leaves that open."""
+    """Returns whether a value lies above a bound; None if its interval or p-value does not settle that.
+
+    Args:
+      interval: the confidence interval of the value.
+      bound: the bound.
+      p: p-value, corrected for multiple comparisons; from 0.05 the result is None.
+    """
     if p >= 0.05:
         return None
     return True if interval.low > bound else False if interval.high <= bound else None
 
 
 def below(interval: Bounded, bound: float = 0.0, *, p: float = 0.0) -> bool | None:
-    """Whether a value lies at ``bound`` or below; None where its interval, or a corrected ``p``, leaves that open."""
+    """Returns whether a value lies at a bound or below it; None if its interval or p-value does not settle that.
+
+    Args:
+      interval: the confidence interval of the value.
+      bound: the bound.
+      p: p-value, corrected for multiple comparisons; from 0.05 the result is None.
+    """
     found = above(interval, bound, p=p)
     return None if found is None else not found

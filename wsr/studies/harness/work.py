@@ -1,4 +1,4 @@
-"""What studies would train and evaluate, and the workload that makes: for a look before a long run."""
+"""Counts what studies would train and evaluate, and estimates what that takes, before a long run."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,25 +15,25 @@ from wsr.studies.harness.preset import Preset
 
 @dataclass(frozen=True)
 class Work:
-    """Counts of one study."""
+    """Counts of one study's work."""
 
     members: int
-    """Models to fine-tune, if no other study has trained them."""
+    """Number of models to fine-tune, if no other study has trained any of them."""
     points: int
-    """Points to evaluate exactly."""
+    """Number of points to evaluate exactly."""
     few_shot_runs: int = 0
-    """Short trainings from one start."""
+    """Number of short trainings from one start."""
     epochs: float | None = None
-    """Of its own members, where they are not the preset's."""
+    """Epochs of the ``own_members``; None: the preset's."""
     own_members: int = 0
-    """Of the members, those that are trained otherwise than the preset's: no other study has them."""
+    """Number of members with another recipe than the preset's, which no other study trains."""
     own_texts: float | None = None
-    """Fine-tuning texts of an own member, where they are not the preset's."""
+    """Number of fine-tuning texts of each of the ``own_members``; None: the preset's."""
     datasets: tuple[str, ...] = ()
-    """Of the members; none: the preset's."""
+    """Datasets of the members; empty: the preset's."""
 
     def told(self, preset: Preset) -> str:
-        """Returns lines that a person reads: counts, and what they take on this machine."""
+        """Returns a text with the counts and what the work takes on this machine."""
         return "\n".join(planned([self], preset, find_hardware(HERE)))
 
 
@@ -47,16 +47,16 @@ def planned(
     within_hours: float = 24.0,
     price: float | None = None,
 ) -> list[str]:
-    """Returns lines: what some studies of one preset take together on a machine, and everything that is assumed.
+    """Returns lines that say what studies of one preset take together on a machine, with everything assumed.
 
     Args:
       works: the counts of each study.
-      preset: sizes, recipe, targets.
+      preset: sizes, recipe and targets.
       hardware: the machine.
-      base: another checkpoint than the preset's, see ``find_encoder``.
-      length: tokens of a text; None: the preset's longest.
-      within_hours: when all of it is to be done.
-      price: of a chip for an hour.
+      base: the checkpoint, see ``find_encoder``; None: the preset's.
+      length: mean length of a text, in tokens; None: the preset's maximum, an upper bound.
+      within_hours: time in which all of the work must be done, in hours.
+      price: price of one chip for an hour, in any currency; None: no cost.
     """
     lines = counted(works, preset)
     try:
@@ -83,7 +83,7 @@ def planned(
 
 
 def counted(works: Sequence[Work], preset: Preset) -> list[str]:
-    """Returns the counts of some studies together as lines."""
+    """Returns the counts of several studies together, as lines of text."""
     members = _shared(works) + sum(work.own_members for work in works)
     datasets = tuple(dict.fromkeys(name for work in works for name in work.datasets or preset.datasets))
     return [
@@ -95,18 +95,17 @@ def counted(works: Sequence[Work], preset: Preset) -> list[str]:
 
 
 def workload(works: Sequence[Work], preset: Preset, *, length: float | None = None) -> Workload:
-    """Returns what some studies of one preset take together, at most.
+    """Returns an upper bound of the work of several studies of one preset, without few-shot runs.
 
-    Members that are trained as the preset says are trained once for all studies: the largest number of them counts.
-    Few-shot runs are not in it.
+    Members with the preset's recipe are trained once for all studies, so the largest number of them counts.
 
     Args:
       works: the counts of each study.
-      preset: sizes, recipe, targets; splits that are used whole have the sizes that are published.
-      length: tokens of a text; None: the preset's longest.
+      preset: sizes, recipe and targets. A split that is used whole has its published size.
+      length: mean length of a text, in tokens; None: the preset's maximum.
 
     Raises:
-      WsrError: where sizes are not known.
+      WsrError: the size of a split is not known.
     """
     trained = checked = 0.0
     most = max(works, key=lambda work: work.members - work.own_members)
@@ -146,5 +145,7 @@ def _sizes(name: str, preset: Preset) -> dict[str, int]:
         try:
             sizes = split_sizes(name) | sizes
         except WsrError as error:
-            raise WsrError(f"splits are used whole and {error}, or give --finetune_texts, --probe_texts ...") from None
+            raise WsrError(
+                f"some splits are used whole, and {error}, or give --finetune_texts, --probe_texts ..."
+            ) from None
     return sizes

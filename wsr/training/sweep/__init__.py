@@ -1,1 +1,1 @@
-"""A sweep: a list of units of work on one store, and three ways to run it: in this process, a static share, Ray."""
+"""Sweeps: units of work on one store, and three ways to run them (in this process, as a share, on Ray)."""

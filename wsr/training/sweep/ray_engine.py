@@ -1,7 +1,7 @@
-"""A sweep on Ray: each unit is a task, placed where a device is free and started again when its machine goes away.
+"""Runs a sweep on Ray: each unit is a task, placed on a free device and restarted if its machine goes away.
 
-Workers open the store themselves, so it must have the same path everywhere, or a URL; the base is read there. The list
-of units, with the datasets of its jobs, is put into Ray's object store once.
+Workers open the store and read the base themselves, so the store needs the same path on every machine, or a URL. The
+list of units, with the datasets of their jobs, goes into Ray's object store once.
 """
 
 import os
@@ -21,17 +21,19 @@ from wsr.store import Store
 from wsr.training.sweep.run import Answer, Run
 from wsr.training.sweep.units import Unit, members_there, unfinished
 
-_RETRIES = 10  # of a unit whose worker dies: machines that are lent come and go, a unit that kills them must end
+_RETRIES = (
+    10  # restarts of a unit whose worker dies: spot machines come and go, but a unit that kills its worker must end
+)
 _LOOKED_AT_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
 class OnRay(Run):
-    """All units, on the workers of the cluster at ``RAY_ADDRESS``, or on this machine where there is none."""
+    """Runs all units on the workers of the cluster at ``RAY_ADDRESS``; if that is not set, on this machine."""
 
     takes: Mapping[str, float] | None = None
-    """What a unit occupies, by Ray's names: ``{"GPU": 1}``, ``{"CPU": 4}``, ``{"TPU": 4}``. None: one device of the
-    kind that the cluster has, else one CPU."""
+    """Resources that a unit occupies, by Ray's names, for example ``{"GPU": 1}``, ``{"CPU": 4}`` or ``{"TPU": 4}``.
+    None: one GPU or TPU if the cluster has any, else one CPU."""
 
     def ask(self, question: Callable[[Model, Store], Answer], model: Model, store: Store) -> Answer:
         """See ``Run``."""
@@ -40,7 +42,7 @@ class OnRay(Run):
         return _result(ray, task.remote(question, store.where))
 
     def make(self, units: Sequence[Unit], model: Model, store: Store) -> None:
-        """See ``Run``. A unit that cannot be made does not stop the others."""
+        """See ``Run``. A unit that fails does not stop the others."""
         ray = _started()
         todo = unfinished(units, store)
         task = ray.remote(**self._options(ray))(_make)
@@ -65,7 +67,7 @@ class OnRay(Run):
     def _options(self, ray: ModuleType) -> dict[str, Any]:
         there = ray.cluster_resources()
         takes = dict(self.takes or next(({kind: 1} for kind in ("GPU", "TPU") if there.get(kind)), {"CPU": 1}))
-        # A worker that stays keeps its compiled programs; Ray would end one after each task on a GPU.
+        # max_calls=0 keeps a worker with its compiled programs; by default Ray ends it after each task on a GPU.
         return {
             "num_cpus": takes.pop("CPU", 0),
             "num_gpus": takes.pop("GPU", 0),
@@ -90,7 +92,7 @@ def _started() -> ModuleType:
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise WsrError(f"no Ray cluster at RAY_ADDRESS={address!r}: {' '.join(str(error).split())[:300]}") from error
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, terminated)  # Ray sets its own, whose status says nothing
+        signal.signal(signal.SIGTERM, terminated)  # Ray's handler hides the exit status
     return ray
 
 
@@ -118,7 +120,7 @@ def _make(units: Sequence[Unit], number: int, where: str) -> None:
 
 @lru_cache(maxsize=2)
 def _opened(where: str) -> tuple[Model, Store]:
-    """The base is read once by each worker."""
+    """Returns the model and the store, which each worker opens once."""
     use_persistent_cache()
     store = Store.open(where)
     return store.model, store

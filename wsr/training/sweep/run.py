@@ -1,4 +1,4 @@
-"""Where a sweep runs: what the three ways have in common, and the first of them."""
+"""``Run``, the interface of the ways to run a sweep, and ``Here``, which runs it in this process."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -13,29 +13,29 @@ Answer = TypeVar("Answer")
 
 
 class Run(ABC):
-    """A way to run a sweep."""
+    """The interface of the ways to run a sweep: ``Here``, ``Share`` and ``OnRay``."""
 
     def ask(self, question: Callable[[Model, Store], Answer], model: Model, store: Store) -> Answer:
-        """Returns what is found where units are made: how many members a device there trains together."""
+        """Returns ``question(model, store)``, evaluated where the units run: for example, what fits that device."""
         return question(model, store)
 
     @abstractmethod
     def make(self, units: Sequence[Unit], model: Model, store: Store) -> None:
-        """Makes the units that are not in the store, and returns when all are.
+        """Trains the units that the store lacks, and returns when the store has all of them.
 
         Raises:
-          Unfinished: where some are left to other processes.
-          WsrError: where one cannot be made.
+          Unfinished: other processes still have units to train.
+          WsrError: a unit failed.
         """
 
 
 class Unfinished(Exception):
-    """This process did its part of a sweep and cannot go on before others have done theirs. No failure: one line."""
+    """This process trained its part of a sweep and must wait for others. This is not a failure: print its one line."""
 
 
 @dataclass(frozen=True)
 class Here(Run):
-    """All units, in this process, one after another."""
+    """Runs all units in this process, one after another."""
 
     def make(self, units: Sequence[Unit], model: Model, store: Store) -> None:
         """See ``Run``."""
@@ -43,4 +43,4 @@ class Here(Run):
 
 
 HERE: Run = Here()
-"""The way that is taken where none is named."""
+"""The default."""

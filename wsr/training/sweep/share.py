@@ -1,5 +1,7 @@
-"""A static share of a sweep: every n-th unit, for schedulers that number their tasks. Nothing is passed between shares
-but the store."""
+"""Runs a static share of a sweep, every n-th unit, for schedulers that number their tasks.
+
+Shares communicate only through the store.
+"""
 
 import os
 import re
@@ -18,15 +20,21 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Share(Run):
-    """The units ``index``, ``index + count``, ... of a sweep."""
+    """Runs the units ``index``, ``index + count``, ``index + 2 * count``, ... of a sweep, in this process.
+
+    Example:
+      >>> from wsr.training.sweep.share import parse_share
+      >>> parse_share("1/3").own(["a", "b", "c", "d", "e"])
+      ['b', 'e']
+    """
 
     index: int
     count: int
 
     def __post_init__(self) -> None:
-        """Raises: ``WsrError`` where there is no such share."""
+        """Raises ``WsrError`` unless ``0 <= index < count``."""
         if not 0 <= self.index < self.count:
-            raise WsrError(f"share {self} does not exist: shares are counted from 0, as in 0/8 to 7/8")
+            raise WsrError(f"share {self} does not exist: shares count from 0, for example from 0/8 to 7/8")
 
     def __str__(self) -> str:
         return f"{self.index}/{self.count}"
@@ -45,29 +53,32 @@ class Share(Run):
         if left:
             others = ", ".join(f"{index}/{self.count}" for index in left)
             raise Unfinished(
-                f"{there}; unfinished: {others}, each to be run as --share={left[0]}/{self.count}; when all are there "
-                "the same command goes on"
+                f"{there}; unfinished shares: {others}; run each of them with --share, for example "
+                f"--share={left[0]}/{self.count}, and then rerun this command"
             )
         print(there, flush=True)
 
 
 def parse_share(text: str) -> Share:
-    """Returns the share that is written ``I/N``."""
+    """Returns the share that a text ``I/N`` names; raises ``WsrError`` for other texts."""
     found = re.fullmatch(r"(\d+)/(\d+)", text.strip(), re.ASCII)
     if not found:
-        raise WsrError(f"share {text!r}: expected I/N, a share from 0 and how many there are, as in 0/8")
+        raise WsrError(
+            f"share {text!r}: expected I/N, the share's number from 0 and the number of shares, for example 0/8"
+        )
     return Share(int(found[1]), int(found[2]))
 
 
 def share_of_environment(environment: Mapping[str, str] = os.environ) -> Share:
-    """Returns this process's share as a scheduler tells it; the first of these that is there speaks.
+    """Returns this process's share from the first of these environment variables that is set.
 
-    ``WSR_SHARE=I/N`` anywhere; ``SLURM_ARRAY_TASK_ID`` and its fellows in an array of Slurm; ``JOB_COMPLETION_INDEX``
-    in an indexed job of Kubernetes, which does not tell how many there are: ``WSR_SHARES`` does;
-    ``SKYPILOT_NODE_RANK`` of ``SKYPILOT_NUM_NODES``.
+    - ``WSR_SHARE``, as ``I/N``, under any scheduler;
+    - ``SLURM_ARRAY_TASK_ID``, with ``SLURM_ARRAY_TASK_MIN`` and ``SLURM_ARRAY_TASK_COUNT``, in a Slurm array;
+    - ``JOB_COMPLETION_INDEX``, with ``WSR_SHARES`` (set it to the number of shares), in an indexed job of Kubernetes;
+    - ``SKYPILOT_NODE_RANK``, with ``SKYPILOT_NUM_NODES``, under SkyPilot.
 
     Raises:
-      WsrError: where nothing or half of it is there.
+      WsrError: none of them is set, or one is incomplete or not a number.
     """
     if "WSR_SHARE" in environment:
         return parse_share(environment["WSR_SHARE"])
@@ -77,7 +88,9 @@ def share_of_environment(environment: Mapping[str, str] = os.environ) -> Share:
         return _counted(environment, "JOB_COMPLETION_INDEX", "WSR_SHARES")
     if "SKYPILOT_NODE_RANK" in environment:
         return _counted(environment, "SKYPILOT_NODE_RANK", "SKYPILOT_NUM_NODES")
-    raise WsrError("--run=share: which share is this? give --share=I/N or WSR_SHARE=I/N; no scheduler that tells it")
+    raise WsrError(
+        "--run=share: this process's share is unknown, since no scheduler names it; give --share=I/N or WSR_SHARE=I/N"
+    )
 
 
 def _of_slurm(environment: Mapping[str, str]) -> Share:
@@ -86,8 +99,8 @@ def _of_slurm(environment: Mapping[str, str]) -> Share:
     index, rest = divmod(task - first, max(step, 1))
     if rest or not 0 <= index < count:
         raise WsrError(
-            f"Slurm task {task} is none of {count} counted from {first} in steps of {step}: an array of single numbers "
-            "does not tell shares; submit a range, as in --array=0-7, or give --share=I/N"
+            f"Slurm task {task} is not one of {count} tasks from {first} in steps of {step}: shares need an array that "
+            "is a range; submit a range, for example --array=0-7, or give --share=I/N"
         )
     return Share(index, count)
 
@@ -101,5 +114,5 @@ def _number(environment: Mapping[str, str], name: str) -> int:
     if value is None:
         raise WsrError(f"--run=share: the environment lacks {name}; set it, or give --share=I/N")
     if not re.fullmatch(r"\d+", value, re.ASCII):
-        raise WsrError(f"--run=share: {name}={value!r} of the environment is not a number; give --share=I/N")
+        raise WsrError(f"--run=share: {name}={value!r} in the environment is not a number; give --share=I/N")
     return int(value)
