@@ -223,7 +223,7 @@ def test_nested_json_is_refused_in_one_line(model: Path, tmp_path: Path, capsys:
         (model / name).write_text(content)
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "document.json").write_text(deep)
-    assert "is damaged or of another version" in refused(capsys, "report", str(tmp_path / "run"))
+    assert "is damaged or was written by another version of wsr" in refused(capsys, "report", str(tmp_path / "run"))
     (tmp_path / "data.jsonl").write_text(deep)
     with pytest.raises(WsrError, match=r"data\.jsonl, line 1: not JSON: nested too deeply"):
         read_file(tmp_path / "data.jsonl")

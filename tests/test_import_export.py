@@ -45,7 +45,7 @@ def test_a_bad_folder_does_not_keep_out_the_good_ones(folders, capsys):
     out, error = capsys.readouterr()
     assert re.search(r"refused broken: .*model.safetensors: not readable as safetensors", out)
     assert re.search(r"refused independent: .*not fine-tuned from this base: cosine with the base -?0\.0", out)
-    assert error == "wsr: error: 2 of 4 models were refused, for the reasons above\n"
+    assert error == "wsr: error: 2 of 4 models were refused; the reasons are above\n"
     store = Store.open(folders / "store")
     assert store.names() == ["bert-made_up_a1-s0", "mine"]
     record = store.record("bert-made_up_a1-s0")
@@ -107,7 +107,7 @@ def test_names_datasets_and_families_can_be_given(folders, capsys):
     assert Store.open(folders / "store").record("d").dataset == "all"
     capsys.readouterr()
     assert bring(folders, *both, flags=("--names=c",)) == 1
-    assert "--names: 1 for 2 models; expected one for each" in capsys.readouterr().err
+    assert "--names: expected one per model, found 1 for 2 models" in capsys.readouterr().err
     assert bring(folders, "mine", flags=("--names=../../x",)) == 1
     assert "is not a safe file name" in capsys.readouterr().err
     assert bring(folders, "mine", flags=("--names=centroid",)) == 1

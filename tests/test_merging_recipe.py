@@ -247,5 +247,5 @@ def test_the_command_merges_files_without_jax(files):
         np.testing.assert_allclose(found["norm.weight"], expected["ties/norm.weight"], atol=1e-5)
     again = run(f"--to={files / 'out'}")
     assert again.returncode == 1
-    assert "already there" in again.stderr
+    assert "exists already" in again.stderr
     assert "--recipe says it all; leave out --method" in run(f"--to={files / 'new'}", "--method=ties").stderr

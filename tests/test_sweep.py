@@ -191,7 +191,7 @@ def test_what_is_no_share_is_refused(text):
     [
         (["--share=0/2"], "--share goes with --run=share, found --run=here"),
         (["--run=share", "--unit_takes=GPU=1"], "--unit_takes goes with --run=ray"),
-        (["--run=ray", "--unit_takes=GPU"], "expected NAME=COUNT as in GPU=1"),
+        (["--run=ray", "--unit_takes=GPU"], "expected NAME=COUNT, for example GPU=1"),
         (["--run=share", "--share=2/2"], "does not exist"),
     ],
 )
