@@ -44,7 +44,7 @@ benchmarks/results/cpu/similarity.json."""
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a workload takes with an encoder on a machine."""
+    """The operations, bytes, hours and machines that a workload takes."""
 
     workload: Workload
     encoder: Encoder

@@ -1,4 +1,4 @@
-"""Trains a population into a store, and scores each member on its own test split."""
+"""Trains a population into a store, and scores each member on the test split of its dataset."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial

@@ -96,6 +96,16 @@ def loss_of_outputs(
     classes: Int[Array, ""],
     regression: bool,
 ) -> Float[Array, ""]:
+    """Returns the mean loss of a batch: cross-entropy in nats, or the squared error for regression.
+
+    Args:
+      features: of each text.
+      head: ``kernel [hidden, classes]`` and ``bias [classes]``, possibly padded to more classes.
+      labels: of each text.
+      valid: False for padding, which does not count.
+      classes: number of classes without padding.
+      regression: whether the labels are values.
+    """
     outputs = logits(features, head)
     if regression:
         each = jnp.square(outputs[:, 0] - labels)
@@ -131,6 +141,7 @@ def initial_state(
 
 
 def hyperparameters(jobs: Sequence[Job], steps: int) -> dict[str, np.ndarray]:
+    """Returns the arguments of the program in which members differ, each with the members as its first axis."""
     schedule = np.stack([job.learning_rates(steps) for job in jobs])
     encoder = np.array([job.recipe.learning_rate for job in jobs])
     head = np.array([job.recipe.head_learning_rate or job.recipe.learning_rate for job in jobs])

@@ -1,8 +1,9 @@
-"""The table of claims and the figure of each, made from ``claims.toml`` and the rows kept beside it.
+"""Renders tables and figures of claims into pages, from ``claims.toml`` and the rows kept beside it.
 
-The file lists claims in groups (``[[paper]]``, ``[[beyond]]``). ``here`` and ``shows`` are sentences; ``{name}`` stands
-for the mean of the rows that ``values.name`` selects, ``{name.interval}`` for the 95 % interval of its only row.
-On a page ``<!-- claims: GROUP -->`` opens a table, ``<!-- pictures: GROUP -->`` the figures; ``<!-- end -->`` closes.
+The file lists claims in groups (``[[paper]]``, ``[[beyond]]``). In the sentences ``here`` and ``shows``, ``{name}``
+stands for the mean of the rows that ``values.name`` selects, and ``{name.interval}`` for the 95 % interval of its only
+row. On a page ``<!-- claims: GROUP -->`` opens a table and ``<!-- pictures: GROUP -->`` the figures; ``<!-- end -->``
+closes either.
 """
 
 import re
@@ -18,7 +19,7 @@ from wsr.errors import WsrError
 from wsr.studies.harness.results import Kept, chosen_rows, figure_files, markdown_table, verdicts
 
 CLAIMS = "<!-- claims: "
-"""What opens a block of claims on a page."""
+"""Opens a block of claims on a page."""
 
 _BLOCK = re.compile(r"(<!-- (claims|pictures): (\w+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 _NO_BREAK = "\u00a0"
@@ -33,28 +34,29 @@ _FORMATS = {
 
 @dataclass(frozen=True)
 class Claim:
-    """A line of the table, and the figure below it."""
+    """A claim: a line of the table, and the figure that shows it."""
 
     study: str
     claim: str
-    """What is claimed, in one plain sentence."""
+    """The claim, in one plain sentence."""
     here: str
-    """What this project measured, in a few words."""
+    """The measurement of this project, in a few words."""
     shows: str
-    """What the figure shows, in one or two sentences."""
+    """Describes the figure in one or two sentences."""
     paper: str = ""
-    """The paper's figure."""
+    """The value in the paper."""
     figure: int = 0
-    """Which of the study's figures."""
+    """Number of the figure among the study's figures."""
     page: str = ""
-    """The study's page, where it is not ``STUDY.md`` beside its rows."""
+    """The study's page; empty: ``STUDY.md`` beside its rows."""
     values: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    """Name to the rows it stands for, and under ``as`` one of percent, points, nats and number."""
+    """For each name in the sentences, the values that select its rows, and under ``as`` its format: percent, points,
+    nats or number."""
 
 
 @dataclass(frozen=True)
 class _Value:
-    """What a name in a sentence stands for."""
+    """The rows that a name in a sentence stands for, with their format."""
 
     rows: Sequence[Mapping[str, Any]]
     form: str
@@ -70,10 +72,10 @@ class _Value:
 
 
 def load_claims(file: Path) -> dict[str, list[Claim]]:
-    """Reads the claims by group.
+    """Returns the claims in a file, by group.
 
     Raises:
-      WsrError: where the file is absent or no such file.
+      WsrError: the file is absent or does not hold claims.
     """
     try:
         groups = tomllib.loads(file.read_text(encoding="utf-8"))
@@ -83,10 +85,16 @@ def load_claims(file: Path) -> dict[str, list[Claim]]:
 
 
 def rendered_claims(page: str, claims: Mapping[str, Sequence[Claim]], kept: Mapping[str, Kept], results: str) -> str:
-    """Returns the page with every block of claims made anew; ``results`` is the folder of the studies from the page.
+    """Returns a page with every block of claims rendered anew.
+
+    Args:
+      page: the Markdown text.
+      claims: the claims, by group.
+      kept: the studies, by name.
+      results: path of the studies' folder as seen from the page.
 
     Raises:
-      WsrError: where a group, a study or the rows of a value do not exist, or a block is not closed.
+      WsrError: a group, a study or the rows of a value do not exist, or a block is not closed.
     """
     if len(re.findall(r"<!-- (?:claims|pictures): ", page)) != len(_BLOCK.findall(page)):
         raise WsrError("page: a block of claims is not closed by <!-- end -->")
@@ -107,7 +115,7 @@ def rendered_claims(page: str, claims: Mapping[str, Sequence[Claim]], kept: Mapp
 
 
 def _table(claims: Sequence[tuple[int, Claim]], kept: Mapping[str, Kept], results: PurePosixPath) -> str:
-    """A line a claim; the paper's column only where the paper says anything."""
+    """Returns a table with a line for each claim, and a column of the paper's values if there are any."""
     paper = any(claim.paper for _, claim in claims)
     header = ["claim", *(["the paper"] if paper else []), "here", "verdict"]
     body = []
@@ -120,7 +128,7 @@ def _table(claims: Sequence[tuple[int, Claim]], kept: Mapping[str, Kept], result
 
 
 def _pictures(claims: Sequence[tuple[int, Claim]], kept: Mapping[str, Kept], results: PurePosixPath) -> str:
-    """A paragraph a claim: the claim, what the figure shows, and the figure below it."""
+    """Returns a paragraph for each claim: the claim, a description of its figure, and the figure."""
     made = []
     for number, claim in claims:
         file, title = figure_files(claim.study, kept[claim.study].document)[claim.figure]
@@ -131,7 +139,7 @@ def _pictures(claims: Sequence[tuple[int, Claim]], kept: Mapping[str, Kept], res
 
 
 def _verdict(claim: Claim, kept: Mapping[str, Kept]) -> str:
-    """What the study says; several verdicts in the order of its sections."""
+    """Returns the study's verdict, or its several verdicts in the order of its sections."""
     return ", then ".join(verdicts(kept[claim.study]))
 
 

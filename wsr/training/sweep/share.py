@@ -100,7 +100,7 @@ def _of_slurm(environment: Mapping[str, str]) -> Share:
     if rest or not 0 <= index < count:
         raise WsrError(
             f"Slurm task {task} is not one of {count} tasks from {first} in steps of {step}: shares need an array that "
-            "is a range; submit one, for example --array=0-7, or give --share=I/N"
+            "is a range; submit a range, for example --array=0-7, or give --share=I/N"
         )
     return Share(index, count)
 
