@@ -61,10 +61,11 @@ tutorials: .venv/.installed-docs  ## execute the tutorials (about 3 minutes on t
 			--to notebook --execute --inplace build/tutorials/$$tutorial.ipynb || exit 1; \
 	done
 
-lint: .venv/.installed-dev  ## ruff (format and check) and mypy
+lint: .venv/.installed-dev  ## ruff (format and check), mypy, and the documentation built without a warning
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 format: .venv/.installed-dev  ## rewrite the code as ruff wants it
 	@$(BIN)/ruff format .
@@ -98,7 +99,7 @@ clean:  ## remove the environment and the caches, not the runs
 .venv/.installed-dev: pyproject.toml | .venv/bin/python
 	@echo "installing wsr and what its tests need into .venv"
 	@$(BIN)/pip install -q --disable-pip-version-check $(PIP_FLAGS) -e '.[dev$(if $(EXTRAS),$(comma)$(EXTRAS))]'
-	@touch $@ .venv/.installed
+	@touch $@ .venv/.installed .venv/.installed-docs
 
 .venv/.installed-docs: pyproject.toml | .venv/bin/python
 	@echo "installing wsr and what its documentation needs into .venv"

@@ -71,6 +71,16 @@ def dataset(tiny):
     return made_up(tiny, "made_up_a1")
 
 
+@pytest.fixture(scope="module")
+def few_resamples():
+    """Takes intervals of clusterings from 20 resamples, not 200: they are most of what a small experiment computes."""
+    from wsr.studies.harness import clustered
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(clustered, "CLUSTERED_RESAMPLES", 20)
+        yield
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_teardown() -> None:
     """Forgets compiled programs where they have come to take much memory; who needs one again reads it from the disk.

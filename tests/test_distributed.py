@@ -92,8 +92,8 @@ def test_several_devices_and_processes_give_the_rows_of_one(one, tmp_path, proce
 
     if processes > 1:
         assert {own["others"] for own in found} == {
-            "process 1 of 2 was asked for other points than process 0; give all of them the same command, store and "
-            "data"
+            "process 1 of 2 was asked for other points than process 0; give all processes the same command, "
+            "store and data"
         }
         assert all(
             "process 1 on " in own["unshared"] and "a file system that they share" in own["unshared"] for own in found

@@ -43,6 +43,7 @@ def test_there_are_experiments():
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.usefixtures("few_resamples")
 def test_an_experiment_finds_something_and_takes_what_it_said(name, shelf, tmp_path):
     module = importlib.import_module(f"experiments.{name}")
     preset, settings = PRESETS["smoke"], module.SETTINGS["smoke"]

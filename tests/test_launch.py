@@ -63,7 +63,8 @@ def test_two_processes_train_what_one_does(tmp_path: Path) -> None:
     found = {}
     for processes in (1, 2):
         folder = tmp_path / str(processes)
-        flags = ["--preset=smoke", f"--out={folder / 'run'}", f"--shelf={folder / 'shelf'}"]
+        flags = ["--preset=smoke", "--datasets=made_up_a1,made_up_b1"]
+        flags += [f"--out={folder / 'run'}", f"--shelf={folder / 'shelf'}"]
         done = subprocess.run(
             [LOCAL, "same_dataset_clusters", f"--processes={processes}", *flags],
             capture_output=True,

@@ -23,7 +23,7 @@ def test_names_do_not_run_together():
 
 
 def test_another_process_with_another_hash_seed_draws_the_same():
-    code = "from wsr import seeds; print(seeds.generator(3, 'x', 'head').integers(2**60))"
+    code = "from wsr.runtime import seeds; print(seeds.generator(3, 'x', 'head').integers(2**60))"
     drawn = {
         subprocess.run(
             [sys.executable, "-c", code],

@@ -9,7 +9,7 @@ from wsr.training.sweep.share import Share
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory):
+def alone(few_resamples, tmp_path_factory):
     """What one process finds, and where its members are."""
     folder = tmp_path_factory.mktemp("alone")
     return rows_of_an_experiment(folder, HERE), folder / "shelf"

@@ -105,7 +105,7 @@ def _how_many(model, store):
     return model.name, len(store.names())
 
 
-def test_an_experiment_on_ray_finds_what_one_process_finds(ray, tmp_path):
+def test_an_experiment_on_ray_finds_what_one_process_finds(ray, few_resamples, tmp_path):
     rows = rows_of_an_experiment(tmp_path / "here", HERE)
     assert rows_of_an_experiment(tmp_path / "ray", OnRay()) == rows
     assert on_shelf(tmp_path / "ray" / "shelf") == on_shelf(tmp_path / "here" / "shelf")

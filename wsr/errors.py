@@ -24,6 +24,7 @@ def nearest_names(name: object, known: Iterable[str], *, most: int = 3) -> str:
       The names, joined by commas; the first ``most`` names if none is similar.
 
     Example:
+      >>> from wsr.errors import nearest_names
       >>> nearest_names("vader_movy", ["reuters_r8", "vader_movie"])
       'vader_movie'
     """

@@ -43,8 +43,8 @@ def losses(
     Example:
       >>> import numpy as np
       >>> from wsr.geometry.linear_head import losses
-      >>> losses(np.zeros((1, 2), np.float32), np.array([1])).round(4).tolist()
-      [0.6931]
+      >>> round(float(losses(np.zeros((1, 2), np.float32), np.array([1]))[0]), 4)
+      0.6931
     """
     if outputs.shape[-1] == 1:
         return jnp.square(outputs[..., 0] - jnp.asarray(labels).astype(jnp.float32))

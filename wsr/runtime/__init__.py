@@ -1,4 +1,4 @@
-"""What a program needs from the machine: devices, processes, memory, files, caches. No statistics and no models.
+"""Everything that depends on the machine: devices, processes, memory, files and caches. No statistics, no models.
 
 cores.py, devices.py, hosts.py, placement.py   processors, accelerators, processes; memory and placement of arrays
 compilation.py, seeds.py                       the cache of compiled programs; named random streams

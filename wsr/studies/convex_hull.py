@@ -104,7 +104,7 @@ def groups(context: Context, sizes: Sizes) -> tuple[list[dict], Section]:
         tables=(table,),
         command=context.command,
         headline=f"A random mixture of models beats {_beaten(outcomes)}.",
-        paper_short="88 to 97 % against members, 100 % outsiders",
+        paper_short="88 to 97 % of members, 100 % of outsiders",
         measured_short=_short(outcomes),
     )
     return rows, section
@@ -307,7 +307,7 @@ def _beaten(outcomes: Sequence[Outcome]) -> str:
 
 def _short(outcomes: Sequence[Outcome]) -> str:
     inside, outside = (_mean_probability(outcomes, "interior", worse) for worse in ("member", "exterior"))
-    told = {"against members": inside, "outsiders": outside}
+    told = {"of members": inside, "of outsiders": outside}
     return ", ".join(f"{100 * p:.0f} % {who}" for who, p in told.items() if p is not None)
 
 

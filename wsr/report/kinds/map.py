@@ -58,8 +58,10 @@ def _mark(canvas: Canvas, axes: Any, mark: Mapping[str, Any]) -> None:
 
 def _keys(owners: list[tuple[str, str]], group_place: Mapping[str, int], family_place: Mapping[str, int]) -> list[Key]:
     keys = []
+    # A heading that only repeats the one group below it says nothing.
+    said = any(family != group for family, group in owners)
     for family in family_place:
-        if family:
+        if family and said:
             keys.append(Key(shorten(family, LABEL_LETTERS)))
         for place, group in [(group_place[group], group) for own, group in owners if own == family]:
             name = shorten(group, LABEL_LETTERS)
