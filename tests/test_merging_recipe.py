@@ -170,7 +170,10 @@ LINEAR = "merge_method: linear\nmodels: [{model: a.safetensors}, {model: b.safet
         (LINEAR + "dtype: int8", "dtype: int8: expected one of float32"),
         (LINEAR.replace("weight: 1", "weight: [0, 1]"), "gradients over layers are not supported; use filters"),
         (LINEAR.replace("weight: 1", "weight: {value: [0, 1]}"), "gradients over layers are not supported"),
-        (LINEAR.replace("weight: 1", "wait: 1"), "wait: not a parameter of linear; it has int8_mask, normalize, weight"),
+        (
+            LINEAR.replace("weight: 1", "wait: 1"),
+            "wait: not a parameter of linear; it has int8_mask, normalize, weight",
+        ),
         (LINEAR.replace("weight: 1", "normalize: 1, weight: 1"), "normalize = 1; expected bool"),
         (LINEAR.replace("weight: 1", "weight: some"), "weight = 'some'; expected float"),
         (LINEAR.replace("{weight: 1}", "{}"), r"linear needs weight of a.safetensors \(embeddings.weight\)"),
