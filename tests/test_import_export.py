@@ -188,9 +188,9 @@ def test_points_by_what_a_person_calls_them(store):
     assert named_point(store, "a=0.5,c=-2,b=0", []) == {"a": 0.5, "c": -2.0}
     for text, said in (
         ("centriod", "nearest: centroid"),
-        ("a=x", "the coefficient of a is no number: 'x'"),
+        ("a=x", "the coefficient of a is not a number: 'x'"),
         ("a=nan", "expected a finite number"),
-        ("a=1,a=2", "a is in it twice"),
+        ("a=1,a=2", "a is listed twice"),
         ("d=1", "no member is called 'd'"),
     ):
         with pytest.raises(WsrError, match=re.escape(said)):
@@ -294,4 +294,4 @@ def test_the_vocabulary_of_a_member_with_more_tokens_is_the_bases_again(folders,
     path.unlink()
     save_file({**tensors, name: np.concatenate([tensors[name], np.ones((3, 16), np.float32)])}, path)
     edit_config(folders / "mine", vocab_size=111)
-    assert bring(folders, "mine", flags=("--names=c",)) == 0  # the same member as before: its rows are cut
+    assert bring(folders, "mine", flags=("--names=c",)) == 0  # the same member as before: its rows are removed

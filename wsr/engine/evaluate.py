@@ -104,8 +104,7 @@ class Evaluation:
         return pandas.DataFrame(scores | dict(zip(self.region.names, self.coefficients.T, strict=True)))
 
     def rows(self, group: str, **more: Any) -> list[Row]:
-        """Returns one row per point and metric in the form of ``results.jsonl``, which stores coefficients and no
-        weights.
+        """Returns one row per point and metric as in ``results.jsonl``, which stores coefficients and no weights.
 
         Args:
           group: name of the group of points.

@@ -70,8 +70,7 @@ class LanguageModelEvaluation:
         return pandas.DataFrame(values | dict(zip(self.region.names, self.coefficients.T, strict=True)))
 
     def rows(self, group: str, **more: Any) -> list[Row]:
-        """Returns one row per point and metric in the form of ``Evaluation.rows``; ``n`` is the number of predicted
-        tokens.
+        """Returns one row per point and metric as ``Evaluation.rows`` does; ``n`` counts predicted tokens.
 
         Args:
           group: name of the group of points.

@@ -110,8 +110,7 @@ def learn_coefficients(
 def validation_loss(
     region: Region, dataset: Dataset, protocol: Protocol = Protocol(), settings: Settings = Settings()
 ) -> Callable[[Float[Array, " members"]], tuple[float, Gradient]]:
-    """Returns a function from a point to its mean validation loss under its optimal probe, and to the gradient of that
-    loss.
+    """Returns a function that computes a point's mean validation loss under its optimal probe, and its gradient.
 
     The function is ``judge(point) -> (loss, gradient)``; calling ``gradient()`` gives the derivative in the point's
     coefficients, the change of the optimal probe included. It encodes the texts a second time, so that memory holds the

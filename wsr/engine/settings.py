@@ -34,7 +34,7 @@ class Settings:
     """Devices by points and texts, see ``wsr.runtime.devices``; None: all accelerators or one CPU, and all devices of
     all processes that work together (``wsr.runtime.hosts``)."""
     rows: int = 16
-    """Packed rows per forward pass; raised on accelerators that few points leave idle."""
+    """Packed rows per forward pass; an accelerator with few points to evaluate gets more."""
     row_length: int = 64
     """Tokens in a row; raised if a text is longer."""
     precision: Precision = "float32"

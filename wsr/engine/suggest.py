@@ -88,8 +88,7 @@ class Suggestion:
     """Names of the starts that the first round dropped as clearly worse."""
 
     def to_frame(self) -> "pandas.DataFrame":
-        """Returns a table with one row per start, the best first: loss, score, how much worse than the best, with its
-        interval."""
+        """Returns a table with one row per start, the best first."""
         import pandas
 
         names = ("start", "probe_loss", "metric", "worse", "low", "high", "named")
@@ -108,8 +107,7 @@ class Suggestion:
 
 
 def starts(region: Region) -> list[Start]:
-    """Returns the starts of a region: the base, each member, and the centroids of all members, each dataset and each
-    family.
+    """Returns the base, the members, and the centroids of all members, of each dataset and of each family.
 
     Args:
       region: the population.

@@ -39,11 +39,11 @@ def named_point(store: Store, text: str, members: list[str]) -> dict[str, float]
         if name not in names:
             raise WsrError(f"point {text!r}: no member is called {name!r}; nearest: {nearest_names(name, names)}")
         if name in coefficients:
-            raise WsrError(f"point {text!r}: {name} is in it twice")
+            raise WsrError(f"point {text!r}: {name} is listed twice")
         try:
             coefficients[name] = float(number)
         except ValueError:
-            raise WsrError(f"point {text!r}: the coefficient of {name} is no number: {number!r}") from None
+            raise WsrError(f"point {text!r}: the coefficient of {name} is not a number: {number!r}") from None
         if not np.isfinite(coefficients[name]):
             raise WsrError(f"point {text!r}: the coefficient of {name} is {number}; expected a finite number")
     return {name: own for name, own in coefficients.items() if own}

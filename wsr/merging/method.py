@@ -117,7 +117,7 @@ class Given:
 
 @dataclass(frozen=True)
 class Method:
-    """A merge method; its fields are its options, which are checked when it is made.
+    """A merge method; its fields are its options, which are checked at construction.
 
     Example:
       >>> import wsr

@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RegMean(OfData):
-    """RegMean: ``W = (sum_k G_k)^-1 sum_k G_k W_k`` for every dense kernel ``[inputs, outputs]``; other leaves are
-    averaged.
+    """RegMean: ``W = (sum_k G_k)^-1 sum_k G_k W_k`` for dense kernels ``[inputs, outputs]``; averages other leaves.
 
     ``G_k = X_k^T X_k`` of the layer's inputs in member ``k`` on texts of its own fine-tuning split, a mean over tokens,
     with off-diagonal entries multiplied by ``shrink``. Apart from that shrinkage ``W`` minimises ``sum_k |X_k W - X_k

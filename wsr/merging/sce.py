@@ -36,8 +36,7 @@ class Sce(OfWeights):
     )
 
     def prepared(self, ingredients: Ingredients) -> Callable[[Leaf, np.ndarray], None]:
-        """Returns the merge of one leaf: up to five passes (two for a variance's rank, one count, one for the weights,
-        one to merge)."""
+        """Returns the merge of one leaf, which reads the leaf up to five times."""
 
         def fill(leaf: Leaf, out: np.ndarray) -> None:
             bound = self._bound(leaf)

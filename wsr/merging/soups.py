@@ -144,8 +144,7 @@ def greedy_soup(region: "Region", dataset: "Dataset", protocol: "Protocol", sett
 
 
 def on_validation(dataset: "Dataset") -> "Dataset":
-    """Returns the dataset with its validation split in place of the test split, for choices that must not see the test
-    split.
+    """Returns the dataset with its validation split in place of the test split.
 
     Args:
       dataset: the dataset.

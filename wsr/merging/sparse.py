@@ -83,8 +83,7 @@ class _Sparse(OfWeights):
 
 @dataclass(frozen=True)
 class Ties(_Sparse):
-    """TIES: trims each task vector to its largest entries, elects a sign per entry, averages the entries with that
-    sign.
+    """TIES: trims task vectors to their largest entries, elects a sign per entry, averages the entries with that sign.
 
     Source: Yadav et al., TIES-merging, 2023, which trims over the whole task vector; mergekit trims leaf by leaf
     (``scope``).
@@ -308,8 +307,7 @@ class Breadcrumbs(_Sparse):
     )
 
     def keeping(self, ingredients: Ingredients) -> Callable[[Leaf], Keep]:
-        """Finds two cuts for each leaf and member, in two passes; removes fewer large entries if the density requires
-        it."""
+        """Finds two cuts for each leaf and member, in two passes; keeps large entries if the density requires it."""
         densities = self.densities(ingredients)
 
         def open_leaf(leaf: Leaf) -> Keep:

@@ -55,10 +55,10 @@ class _OnSphere(OfWeights):
 
 @dataclass(frozen=True)
 class Slerp(_OnSphere):
-    """Spherical linear interpolation of two models: ``(sin((1 - t) a) v_1 + sin(t a) v_2) / sin(a)``, ``a`` their
-    angle.
+    """Spherical linear interpolation of two models: ``(sin((1 - t) a) v_1 + sin(t a) v_2) / sin(a)``.
 
-    The vectors keep their lengths. Parallel vectors are interpolated along a straight line.
+    ``a`` is the angle between the vectors, which keep their lengths. Parallel vectors are interpolated along a straight
+    line.
 
     Source: Shoemake, Animating rotation with quaternion curves, 1985.
 

@@ -28,7 +28,7 @@ class Checked:
     flags: tuple[Flag, ...]
     """Reasons to leave the model out of an average; empty for most models."""
     standings: tuple[Standing, ...]
-    """Where the model lies with respect to each region, the nearest region first."""
+    """Where the model lies with respect to each region, by falling cosine with the region's centroid."""
     nearest: Mapping[str, float]
     """Cosine with each of the ``NEAREST`` most similar members, by name."""
 

@@ -145,8 +145,7 @@ class Region:
         return self.to_frame()._repr_html_()
 
     def to_frame(self) -> "pandas.DataFrame":
-        """Returns a table with one row per member: name, dataset, family, and the first digits of the hash of its
-        weights."""
+        """Returns a table with one row per member: name, dataset, family, and the start of its content hash."""
         import pandas
 
         return pandas.DataFrame(

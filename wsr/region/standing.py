@@ -113,11 +113,11 @@ class Standing:
     radius: float
     """Mean distance of the members from their centroid."""
     usual_distance: float | None
-    """Mean distance of a member to the hull of the others (in a family: of the other datasets)."""
+    """Geometric mean distance of a member to the hull of the others (in a family: of the other datasets)."""
     furthest: float | None
     """Distance to the hull beyond which a candidate is outside."""
     usual_cosine: float | None
-    """Mean cosine of a member with the centroid of the others (in a family: of the other datasets)."""
+    """Cosine of a member's mean angle to the centroid of the others (in a family: of the other datasets)."""
     least: float | None
     """Cosine below which a candidate is outside."""
     verdict: Verdict
