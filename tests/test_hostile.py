@@ -265,7 +265,10 @@ def test_a_parquet_file_that_unpacks_without_end_is_refused(tmp_path: Path, bomb
     file = tmp_path / "data.parquet"
     bomb(file)
     assert file.stat().st_size < 500_000
-    with _bounded_memory(), pytest.raises(WsrError, match=r"data\.parquet: refused: its \d+ bytes would unpack to more than"):
+    with (
+        _bounded_memory(),
+        pytest.raises(WsrError, match=r"data\.parquet: refused: its \d+ bytes would unpack to more than"),
+    ):
         read_file(file)
 
 

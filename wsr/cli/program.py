@@ -43,9 +43,7 @@ def call(page: Page, run: Callable[[Values, Sequence[str]], int | None], words: 
     except Preempted:
         return complain(program, TOLD, status=STATUS)
     except KeyboardInterrupt:
-        return complain(
-            program, "interrupted; finished work is kept: rerun the same command and it resumes", status=130
-        )
+        return complain(program, "interrupted; finished work is kept: run the same command again to resume", status=130)
     except BrokenPipeError:
         return 0
     except Exception as error:
