@@ -10,7 +10,7 @@ from transformers import AutoConfig
 
 from wsr.cli import main
 from wsr.data import load_dataset
-from wsr.engine.early import Group, early_answer
+from wsr.engine.early import Group, compare
 from wsr.engine.evaluate import evaluate
 from wsr.engine.learned_coefficients import validation_loss
 from wsr.models import load
@@ -84,7 +84,7 @@ def test_an_early_answer_reads_images_as_texts(vit, data, members):
     region = from_params(vit.model, vit.params, {f"seed {m.job.seed}": m.params for m in members})
     near = Group(region, np.array([[1.0, 0.0], [0.0, 1.0], [0.5, 0.5]]))
     base = Group(region, np.array([[0.0, 0.0], [0.05, 0.0], [0.0, 0.05]]))
-    answer = early_answer(near, base, data[0], confidence=0.5, generator=np.random.default_rng(0))
+    answer = compare(near, base, data[0], confidence=0.5, generator=np.random.default_rng(0))
     assert answer.looks[-1].probability > 0.5  # members are better than their base
     assert answer.texts_read == 6 * (answer.looks[-1].size.texts + 40)
 
