@@ -125,7 +125,7 @@ def _write(name: str, lab: Lab, found: Found) -> None:
     from wsr.store.results import write_rows
 
     sections = tuple(section for _, section in found)
-    summary = tuple(f"{section.title}: {section.verdict}. {section.measured}." for section in sections)
+    summary = tuple(f"{section.headline or section.title} {section.verdict.capitalize()}." for section in sections)
     facts = {"Base": f"{lab.preset.base}, {lab.preset.pooling} pooling", "command": lab.command}
     document = Document(name.replace("_", " "), summary, facts, sections)
     write_rows(lab.folder / "results.jsonl", [row for rows, _ in found for row in rows])

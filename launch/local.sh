@@ -43,7 +43,7 @@ if [ "$processes" -gt 1 ]; then
   done
   trap - TERM INT
   if [ "$failed" != 0 ]; then
-    echo "launch: what was finished is kept; the same command goes on from there" >&2
+    echo "launch: finished work is kept; rerun the same command to resume" >&2
     exit "$failed"
   fi
 fi

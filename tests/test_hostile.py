@@ -144,7 +144,7 @@ def test_an_index_stays_in_its_folder(model: Path, canary: Path, tmp_path: Path,
     (model / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": shard}}))
     told = refused(capsys, "import", str(model), f"--store={tmp_path / 'store'}", "--base=tiny")
     assert "expected names of safetensors files in the same folder" in told
-    with pytest.raises(WsrError, match="expected plain file names of the same folder"):
+    with pytest.raises(WsrError, match="expected names of safetensors files in the same folder"):
         open_tensors(model)
 
 

@@ -158,7 +158,7 @@ def _of_index(index: Path) -> dict[str, Tensor]:
         raise WsrError(f"{index}: expected weight_map, a table from tensor to file name ({error})") from error
     outside = [name for name in names if not name.endswith(".safetensors") or set(name) & set("/\\")]
     if outside:
-        raise WsrError(f"{index}: expected plain file names of the same folder, found {', '.join(outside)}")
+        raise WsrError(f"{index}: expected names of safetensors files in the same folder, found {', '.join(outside)}")
     files = {name: _of_file(index.parent / name) for name in names}
     absent = [f"{tensor} in {name}" for tensor, name in where.items() if tensor not in files[name]]
     if absent:

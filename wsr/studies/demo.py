@@ -133,10 +133,10 @@ def demo(out: str | Path = "runs/demo", *, preset: str = "packaged") -> "DemoRun
 
 
 def run_demo(plan: DemoPlan, folder: Path, *, command: str) -> DemoRun:
-    """Runs the demo in ``folder``, or goes on with the one that was interrupted there.
+    """Runs the demo in ``folder``; after an interruption it resumes from what is on disk.
 
     Raises:
-      WsrError: where the folder holds the run of another plan.
+      WsrError: the folder holds the run of another plan.
     """
     from wsr.report.page import write_page
 
