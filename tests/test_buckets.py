@@ -404,4 +404,4 @@ def test_verbs_take_a_url(machine: Machine, tmp_path: Path, capsys: pytest.Captu
     assert "damaged: member made_up_a1-full-n160-s1: " in told.out
     assert "1 of 2 members are whole" in told.err
     assert main(["verify", url, "--repair"]) == 1
-    assert "remove there what is damaged" in capsys.readouterr().err
+    assert "delete the damaged parts there" in capsys.readouterr().err

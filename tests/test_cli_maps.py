@@ -255,7 +255,7 @@ def test_check_of_a_store_says_who_should_be_left_out_and_why(works, store, tiny
     noise = moved(tiny, lambda leaf, draw: leaf + 0.03 * draw.normal(size=leaf.shape))
     planted = {
         "copy": (opened.load(names[0])[0], "made_up_a1", "the same model as"),
-        "idle": (opened.base(), "made_up_a1", "it is the base"),
+        "idle": (opened.base(), "made_up_a1", "its weights equal the base"),
         "loud": (longer(store, names[1], 6), "made_up_a1", "times as long as is usual"),
         "noise": (noise, "made_up_b1", "cosine with the nearest"),
     }
