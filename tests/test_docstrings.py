@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 import wsr
+from wsr.data import table
+from wsr.models import registry
 
 ROOT = Path(wsr.__file__).parent
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
@@ -49,6 +51,10 @@ def test_a_public_name_has_an_example(name):
 @pytest.mark.parametrize("name", WITH_EXAMPLES)
 def test_examples_print_what_they_say(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    # What an example registers is gone after it: other tests of this process count what is registered.
+    monkeypatch.setattr(registry, "_checkpoints", dict(registry._checkpoints))
+    monkeypatch.setattr(registry, "_architectures", dict(registry._architectures))
+    monkeypatch.setattr(table, "_TABLE", dict(table._TABLE))
     module = importlib.import_module(name)
     # The import hook of the tests wraps functions: the docstrings are read from the source, with their lines.
     tests = examples_of(module)
