@@ -177,7 +177,7 @@ def test_a_page_made_twice_is_the_same(kept):
     ("text", "told"),
     [
         (page("table: hull metric=nonsense"), "table of hull: no row has metric=nonsense, group, dataset"),
-        ("<!-- table: hull -->\n", "not closed by <!-- end -->"),
+        ("<!-- table: hull -->\n", "a block is not closed; add <!-- end -->"),
         (page("figures: hull 1"), "figures of hull: expected numbers below 1, got 1"),
     ],
 )
@@ -188,7 +188,7 @@ def test_a_page_that_cannot_be_made_is_an_error(kept, text, told):
 
 def test_damage_and_unfinished_runs_are_named(kept, tmp_path):
     (tmp_path / "runs" / "hull" / "results.jsonl").unlink()
-    with pytest.raises(WsrError, match=r"no finished run: there is no results\.jsonl"):
+    with pytest.raises(WsrError, match=r"no finished run, since it has no results\.jsonl"):
         collect(tmp_path / "runs" / "hull", kept, commit="x")
     file = kept / "hull.jsonl.gz"
     file.write_bytes(file.read_bytes()[:-9])
