@@ -248,4 +248,7 @@ def test_the_command_merges_files_without_jax(files):
     again = run(f"--to={files / 'out'}")
     assert again.returncode == 1
     assert "exists already" in again.stderr
-    assert "--recipe says it all; leave out --method" in run(f"--to={files / 'new'}", "--method=ties").stderr
+    assert (
+        "--recipe names method and options itself; leave out --method"
+        in run(f"--to={files / 'new'}", "--method=ties").stderr
+    )

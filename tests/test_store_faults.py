@@ -136,7 +136,7 @@ def test_missing_metadata_is_named_and_others_load(store: Store) -> None:
 
 def test_renamed_member_is_caught(store: Store) -> None:
     (store.path / "members" / "a").rename(store.path / "members" / "c")
-    with pytest.raises(WsrError, match="members/c: name"):
+    with pytest.raises(WsrError, match="members/c: expected the name"):
         store.load("c")
 
 
