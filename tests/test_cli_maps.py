@@ -256,7 +256,7 @@ def test_check_of_a_store_says_who_should_be_left_out_and_why(works, store, tiny
     planted = {
         "copy": (opened.load(names[0])[0], "made_up_a1", "the same model as"),
         "idle": (opened.base(), "made_up_a1", "its weights equal the base"),
-        "loud": (longer(store, names[1], 6), "made_up_a1", "times as long as is usual"),
+        "loud": (longer(store, names[1], 6), "made_up_a1", "times as long as usual"),
         "noise": (noise, "made_up_b1", "cosine with the nearest"),
     }
     members = [(record(n, n.split("-")[0], n[:9]), opened.load(n)[0]) for n in names]
