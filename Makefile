@@ -57,8 +57,9 @@ tutorials: .venv/.installed-docs  ## execute the tutorials (about 3 minutes on t
 	@for tutorial in $(basename $(notdir $(wildcard docs/tutorials/*.py))); do \
 		echo "docs/tutorials/$$tutorial.py" && \
 		$(BIN)/jupytext --quiet --to ipynb --output build/tutorials/$$tutorial.ipynb docs/tutorials/$$tutorial.py && \
-		PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/jupyter nbconvert --log-level=ERROR --KernelManager.transport=ipc \
-			--to notebook --execute --inplace build/tutorials/$$tutorial.ipynb || exit 1; \
+		(cd build/tutorials && PATH="$(CURDIR)/$(BIN):$$PATH" jupyter nbconvert --log-level=ERROR \
+			--KernelManager.transport=ipc --ExecutePreprocessor.startup_timeout=300 \
+			--to notebook --execute --inplace $$tutorial.ipynb) || exit 1; \
 	done
 
 lint: .venv/.installed-dev  ## ruff (format and check), mypy, and the documentation built without a warning
