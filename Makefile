@@ -21,7 +21,7 @@ help:  ## list the targets
 demo: .venv/.installed  ## fine-tune, map, evaluate and merge a real population (about 8 minutes on two cores)
 	@$(BIN)/wsr demo $(DEMO_FLAGS)
 
-test: .venv/.installed-dev lint  ## lint, then the tests (at most 15 minutes on two cores)
+test: .venv/.installed-dev lint  ## lint, then the tests (about 15 minutes on two cores)
 	@XLA_FLAGS="$(QUICK_TO_COMPILE) $$XLA_FLAGS" $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # Needs node and a Chromium (on Debian: apt-get install nodejs npm chromium), named by CHROMIUM where it is elsewhere.

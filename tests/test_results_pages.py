@@ -169,7 +169,7 @@ def _values(study):
 
 
 def _near(told, values):
-    """Those of ``told`` that are a value rounded to as many digits."""
+    """Returns the numbers in ``told`` that equal a value when it is rounded to as many digits."""
     digits = {one: len(one.partition(".")[2]) for one in told}
     return {one for one in told if any(abs(float(one) - value) <= 0.5001 * 10 ** -digits[one] for value in values)}
 
