@@ -22,7 +22,7 @@ demo: .venv/.installed  ## fine-tune, map, evaluate and merge a real population 
 	@$(BIN)/wsr demo $(DEMO_FLAGS)
 
 test: .venv/.installed-dev lint  ## lint, then the tests (about 15 minutes on two cores)
-	@XLA_FLAGS="$(QUICK_TO_COMPILE) $$XLA_FLAGS" $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	@XLA_FLAGS="$(strip $(QUICK_TO_COMPILE) $(XLA_FLAGS))" $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # Needs node and a Chromium (on Debian: apt-get install nodejs npm chromium), named by CHROMIUM where it is elsewhere.
 check-report: .venv/.installed-dev tests/browser/node_modules  ## the report in a browser: two widths, light and dark, keyboard, paper, axe
