@@ -12,7 +12,7 @@ EXTRAS ?= $(if $(shell command -v nvidia-smi),cuda)
 # `make torture` and pytest by hand compile as users do.
 QUICK_TO_COMPILE := --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false
 
-.PHONY: help demo test check-report torture bench bench-gpu bench-choices results-tables docs tutorials wheel lint format torch clean
+.PHONY: help demo test outside check-report torture bench bench-gpu bench-choices results-tables docs tutorials wheel lint format torch clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -31,6 +31,17 @@ check-report: .venv/.installed-dev tests/browser/node_modules  ## the report in 
 
 tests/browser/node_modules: tests/browser/package-lock.json
 	@npm ci --prefix tests/browser --no-audit --no-fund
+	@touch $@
+
+# The programs that these tests compare with are not what the project needs, so they stay in an environment of their own,
+# which sees the packages of .venv.
+outside: torch .venv/outside/.installed  ## compare with PEFT and sentence-transformers, in an environment of their own
+	@.venv/outside/bin/python -m pytest -n 2 tests/outside
+
+.venv/outside/.installed: Makefile | .venv/.installed-dev
+	@$(PYTHON) -m venv .venv/outside
+	@$(BIN)/python -c 'import site; print(site.getsitepackages()[0])' > "$$(.venv/outside/bin/python -c 'import site; print(site.getsitepackages()[0])')/wsr.pth"
+	@.venv/outside/bin/pip install -q --disable-pip-version-check $(PIP_FLAGS) --no-deps peft==0.21.2 sentence-transformers==6.2.0 accelerate==1.15.0
 	@touch $@
 
 torture: .venv/.installed-dev  ## faults as often as docs/reliability.md promises (TORTURE: pytest's choice of tests)
