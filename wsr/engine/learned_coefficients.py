@@ -22,7 +22,7 @@ from wsr.engine.region_features import as_precision
 from wsr.engine.settings import Precision, Settings
 from wsr.errors import WsrError
 from wsr.geometry.points import combine, task_vector
-from wsr.models.features import refuse_other_split, split_features
+from wsr.models.features import refuse_unfit, split_features
 from wsr.models.model import Model
 from wsr.region.region import Region
 from wsr.runtime.devices import fitting
@@ -131,7 +131,7 @@ def validation_loss(
         )
     model = region.model
     probe, validation = dataset.splits["probe"], dataset.splits["validation"]
-    refuse_other_split(model, probe, validation)
+    refuse_unfit(model, probe, validation)
     texts: AnySplit = joined([probe, validation])
     row_length = row_length_for(settings.row_length, texts)
     batches = evaluation_batches(texts, rows=settings.rows, row_length=row_length, packed=model.packed)

@@ -11,7 +11,7 @@ from wsr.data.dataset import AnySplit, joined
 from wsr.data.packing import Batches, evaluation_batches, row_length_for, rows_a_step
 from wsr.engine.settings import Precision, Settings
 from wsr.geometry.points import combine_one_by_one
-from wsr.models.features import encoding_bytes, point_features, refuse_other_split
+from wsr.models.features import encoding_bytes, point_features, refuse_unfit
 from wsr.region.region import Region
 from wsr.runtime.devices import DeviceLayout, chunk_for_device, lay_out, mesh_for, rows_for_device
 from wsr.runtime.placement import placed
@@ -119,7 +119,7 @@ def _planned(
     mesh = settings.mesh or mesh_for(len(coefficients))
     device, axis = mesh.local_devices[0], mesh.shape["points"]
     most = settings.chunk or chunk_for_device(-(-len(coefficients) // axis), device=device)
-    refuse_other_split(region.model, *splits.values())
+    refuse_unfit(region.model, *splits.values())
     texts: AnySplit = joined(list(splits.values()))
     length = row_length_for(settings.row_length, texts)
     fitting = rows_for_device(settings.rows, most, length, device=device)

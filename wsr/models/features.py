@@ -37,17 +37,23 @@ def split_features(model: Model, params: Params, batches: Batches, texts: int) -
 
 def all_features(model: Model, params: Params, split: AnySplit) -> Float[np.ndarray, "texts hidden"]:
     """Returns one model's features of every text of a split, packed into batches of a size that suits a CPU."""
-    refuse_other_split(model, split)
+    refuse_unfit(model, split)
     batches = evaluation_batches(split, rows=16, row_length=row_length_for(64, split), packed=model.packed)
     return split_features(model, params, batches, len(split))
 
 
-def refuse_other_split(model: Model, *splits: AnySplit) -> None:
-    """Raises ``WsrError`` if a split holds texts and the model reads images, or the reverse."""
+def refuse_unfit(model: Model, *splits: AnySplit) -> None:
+    """Raises ``WsrError`` if a split holds texts and the model reads images, the reverse, or too long a text."""
     for split in splits:
         found = "images" if isinstance(split, ImageSplit) else "text"
         if found != model.reads:
             raise WsrError(f"{model.name} reads {model.reads}, but the dataset holds {found}")
+        longest = int(split.lengths.max(initial=0)) if found == "text" else 0
+        if longest > model.max_length:
+            raise WsrError(
+                f"a text has {longest} tokens, but {model.name} reads at most {model.max_length}; load the texts with "
+                f"max_length={model.max_length} or less (on the command line --max_length={model.max_length})"
+            )
 
 
 def point_features(
