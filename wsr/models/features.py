@@ -13,6 +13,7 @@ from wsr.data.images import ImageSplit
 from wsr.data.packing import Batches, evaluation_batches, in_text_order, row_length_for
 from wsr.errors import WsrError
 from wsr.models.model import Model
+from wsr.models.precision import Precision, rounded
 from wsr.runtime.devices import mesh_for
 from wsr.runtime.placement import placed
 from wsr.types import Params
@@ -84,7 +85,7 @@ def point_features(
 
 
 def encoding_bytes(
-    model: Model, base: Params, batches: Batches, mesh: Mesh, chunk: int, *, precision: str = "float32"
+    model: Model, base: Params, batches: Batches, mesh: Mesh, chunk: int, *, precision: Precision = "float32"
 ) -> int:
     """Returns the bytes that encoding one batch at ``chunk`` points takes on each device, without their parameters.
 
@@ -97,7 +98,7 @@ def encoding_bytes(
       batches: the packed split.
       mesh: the devices.
       chunk: points encoded together.
-      precision: dtype of the computation, ``float32`` or ``bfloat16``.
+      precision: precision of the encoder.
     """
 
     def shaped(shape: tuple[int, ...], dtype: np.dtype, axis: str) -> jax.ShapeDtypeStruct:
@@ -106,15 +107,13 @@ def encoding_bytes(
     inputs, _ = _inputs(batches, mesh.shape["texts"])
     step = {name: shaped((mesh.shape["texts"], *a.shape[1:]), a.dtype, "texts") for name, a in inputs.items()}
     together = chunk * mesh.shape["points"]
-    points = jax.tree.map(lambda leaf: shaped((together, *leaf.shape), jnp.dtype(precision), "points"), base)
+    computing = partial(rounded, precision=precision, platform=mesh.devices.flat[0].platform)
+    leaves = jax.eval_shape(computing, base)
+    points = jax.tree.map(lambda leaf: shaped((together, *leaf.shape), leaf.dtype, "points"), leaves)
     memory = _encoder(model, mesh).lower(points, step).compile().memory_analysis()
     # Backends without a memory analysis count as needing nothing.
-    beside = (
-        0
-        if precision == "float32"
-        else chunk * sum(leaf.size * jnp.dtype(precision).itemsize for leaf in jax.tree.leaves(base))
-    )
-    return beside + (memory.temp_size_in_bytes + memory.output_size_in_bytes if memory else 0)
+    copied = 0 if precision == "float32" else sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(leaves))
+    return chunk * copied + (memory.temp_size_in_bytes + memory.output_size_in_bytes if memory else 0)
 
 
 def _inputs(batches: Batches, along_texts: int) -> tuple[dict[str, np.ndarray], int]:
