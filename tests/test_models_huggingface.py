@@ -255,7 +255,7 @@ def test_config_attributes_that_change_the_computation_are_refused_by_name(folde
         position_embedding_type="relative_key",
         is_decoder=True,
         add_cross_attention=True,
-        rope_theta=10.0,
+        is_causal=True,
     )
     with pytest.raises(WsrError) as caught:
         models.load(str(folder))
@@ -263,7 +263,7 @@ def test_config_attributes_that_change_the_computation_are_refused_by_name(folde
         "add_cross_attention = True",
         "is_decoder = True",
         "position_embedding_type = 'relative_key'",
-        "rope_theta = 10.0",
+        "is_causal = True",
     ):
         assert part in str(caught.value)
 
