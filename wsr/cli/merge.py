@@ -59,6 +59,11 @@ PAGE = Page(
                     "Hugging Face folders, or members of --store.",
                     value="FILE",
                 ),
+                Flag(
+                    "force",
+                    "Merge the files of --recipe although they differ in config, vocabulary, classes or base.",
+                    False,
+                ),
             ),
         ),
         Group(
@@ -97,6 +102,8 @@ def run(values: Values, positional: Sequence[str]) -> None:
 
     if Path(values.to).exists():
         raise WsrError(f"--to={values.to} exists already; name a new folder")
+    if values.force and (values.store or not values.recipe):
+        raise WsrError("--force is for --recipe without --store: it merges files that do not fit together")
     if values.recipe:
         _by_recipe(values)
         return
@@ -114,11 +121,13 @@ def _by_recipe(values: Values) -> None:
     from wsr.errors import WsrError
     from wsr.merging.files import merge_files, merge_members
     from wsr.merging.recipe import read_recipe
+    from wsr.runtime.printable import printable
 
     given = [flag for flag in ("method", "groups", "on", *options()) if values[flag].present]
     if given:
         raise WsrError(f"--recipe names method and options itself; leave out --{', --'.join(given)}")
     recipe = read_recipe(Path(values.recipe))
+    notes: list[str] = []
     if values.store:
         from wsr.region.learned import learned_region
         from wsr.store import Store
@@ -129,7 +138,9 @@ def _by_recipe(values: Values) -> None:
         members = dict.fromkeys(recipe.members)
         _export(values, store, store.checkpoint(), merged, recipe.merge_method, members)
     else:
-        merge_files(recipe, Path(values.to))
+        notes = merge_files(recipe, Path(values.to), force=values.force)
+    for note in notes:
+        print(printable(note))
     print(f"{recipe.merge_method} merge of {len(recipe.members)}: {', '.join(recipe.members)}\nwritten to {values.to}")
 
 

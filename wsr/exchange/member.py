@@ -15,18 +15,20 @@ import numpy as np
 from jax import numpy as jnp
 
 from wsr.errors import WsrError
+from wsr.exchange.door import open_model
 from wsr.exchange.kinship import LEAST_COSINE, Kinship, kinship, rounding
 from wsr.geometry.low_rank import LowRank, add
 from wsr.geometry.trees import flatten, nest
 from wsr.models.counterpart import Counterpart
 from wsr.models.huggingface.config import counterpart_of, read_config, read_json
-from wsr.models.huggingface.files import read_tensors, refuse_links
+from wsr.models.huggingface.files import read_tensors
 from wsr.models.huggingface.folder import TOKENIZER_FILES, read_tokenizer
 from wsr.models.huggingface.peft import CONFIG as ADAPTER
 from wsr.models.huggingface.peft import read_adapter
 from wsr.models.huggingface.weights import from_huggingface, is_dropped
 from wsr.models.model import Checkpoint, Model
 from wsr.models.registry import build
+from wsr.runtime.model_folder import refuse_links
 from wsr.store.record import to_plain_json
 from wsr.types import Params
 
@@ -73,6 +75,7 @@ def read_member(folder: Path, base: Checkpoint) -> Incoming:
     refuse_links(folder)
     if (folder / ADAPTER).exists():
         return _read_adapter(folder, base)
+    open_model(folder)  # refuses what no verb reads, from the headers alone
     counterpart = counterpart_of(base.model)
     theirs = _architecture(folder, counterpart)
     rows = base.model.config.get("vocab_size")

@@ -16,12 +16,13 @@ from wsr.data.image_processor import read_image_processor
 from wsr.errors import WsrError
 from wsr.geometry.trees import flatten
 from wsr.models.huggingface.config import read_config, read_json, to_config
-from wsr.models.huggingface.files import read_tensors, refuse_links
+from wsr.models.huggingface.files import read_tensors
 from wsr.models.huggingface.heads import ClassifierHead
 from wsr.models.huggingface.shards import SHARD_BYTES, write_tensors
 from wsr.models.huggingface.weights import from_huggingface, their_tensors
 from wsr.models.model import Checkpoint, Model
 from wsr.models.registry import architectures, build
+from wsr.runtime.model_folder import refuse_links
 from wsr.types import AnyArray
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json")
