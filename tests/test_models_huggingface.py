@@ -255,14 +255,12 @@ def test_config_attributes_that_change_the_computation_are_refused_by_name(folde
         position_embedding_type="relative_key",
         is_decoder=True,
         add_cross_attention=True,
-        chunk_size_feed_forward=4,
         rope_theta=10.0,
     )
     with pytest.raises(WsrError) as caught:
         models.load(str(folder))
     for part in (
         "add_cross_attention = True",
-        "chunk_size_feed_forward = 4",
         "is_decoder = True",
         "position_embedding_type = 'relative_key'",
         "rope_theta = 10.0",

@@ -73,18 +73,9 @@ def run(values: Values, positional: Sequence[str]) -> None:
 
 def _population(store: "Store", point: str) -> list[str]:
     """The members that the centroid averages; empty for any other point."""
-    from wsr.errors import WsrError
-    from wsr.region.learned import learned
+    from wsr.region.learned import names_of_region
 
-    if point != "centroid":
-        return []
-    names = [record.name for record in store.records() if learned(record)]
-    if not names:
-        raise WsrError(f"{store.path} has no centroid: no member did better than chance")
-    left_out = sorted(set(store.names()) - set(names))
-    if left_out:
-        print(f"left out, not better than chance: {', '.join(left_out)}", flush=True)
-    return names
+    return names_of_region(store) if point == "centroid" else []
 
 
 def _head(store: "Store", model: "Model", point: str) -> "ClassifierHead":

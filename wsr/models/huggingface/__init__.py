@@ -2,10 +2,12 @@
 
 config.py    converts configs and refuses unsupported attributes by name
 weights.py   maps tensor names and shapes in both directions
+pooling.py   reads and writes the pooling in the file of sentence-transformers
 files.py     reads safetensors, one file or sharded
 """
 
-from wsr.models.huggingface.folder import POOLING_FILE, export, import_folder
+from wsr.models.huggingface.folder import export, import_folder
 from wsr.models.huggingface.peft import Adapter, read_adapter
+from wsr.models.huggingface.pooling import POOLING_FILE
 
 __all__ = ["POOLING_FILE", "Adapter", "export", "import_folder", "read_adapter"]

@@ -1,6 +1,5 @@
 """Imports Hugging Face model folders strictly, and exports folders that ``transformers.AutoModel`` loads."""
 
-import json
 import logging
 import secrets
 import shutil
@@ -18,6 +17,7 @@ from wsr.geometry.trees import flatten
 from wsr.models.huggingface.config import read_config, read_json, to_config
 from wsr.models.huggingface.files import read_tensors
 from wsr.models.huggingface.heads import ClassifierHead
+from wsr.models.huggingface.pooling import POOLING_FILE, folder_pooling, write_pooling
 from wsr.models.huggingface.shards import SHARD_BYTES, write_tensors
 from wsr.models.huggingface.weights import from_huggingface, their_tensors
 from wsr.models.model import Checkpoint, Model
@@ -26,14 +26,7 @@ from wsr.runtime.model_folder import refuse_links
 from wsr.types import AnyArray
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json")
-# Where sentence-transformers keeps the pooling.
-POOLING_FILE = Path("1_Pooling") / "config.json"
 CARD = "README.md"
-_POOLING_FLAGS = {
-    "pooling_mode_cls_token": "cls",
-    "pooling_mode_mean_tokens": "mean",
-    "pooling_mode_lasttoken": "last",
-}
 
 _log = logging.getLogger(__name__)
 
@@ -55,7 +48,7 @@ def import_folder(folder: Path, *, pooling: str | None = None) -> Checkpoint:
     assert counterpart is not None
     tensors = read_tensors(folder)
     present = {attribute: tensor in tensors for attribute, tensor in counterpart.present.items()}
-    pooling = pooling or _folder_pooling(folder) or counterpart.pooling
+    pooling = pooling or folder_pooling(folder) or counterpart.pooling
     model = build(name, {**config, **present, "pooling": pooling})
     processor = read_processor(folder, model)
     params, dropped = from_huggingface(model, tensors)
@@ -136,7 +129,7 @@ def write_folder(
         (unfinished / POOLING_FILE).parent.mkdir(parents=True)
         config.save_pretrained(unfinished)
         tokenizer.save_pretrained(unfinished)
-        _write_pooling(model, unfinished)
+        write_pooling(model, unfinished)
         if card is not None:
             (unfinished / CARD).write_text(card, encoding="utf-8")
         write_tensors(unfinished, forms | {name: own.shape for name, own in extra.items()}, tensor, shard_bytes)
@@ -149,29 +142,12 @@ def write_folder(
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def _write_pooling(model: Model, folder: Path) -> None:
-    pooling = model.config["pooling"]
-    flags = {flag: mode == pooling for flag, mode in _POOLING_FLAGS.items()}
-    content = {"word_embedding_dimension": model.hidden, **flags}
-    (folder / POOLING_FILE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-
-
 def _marks(model: Model, tokenizer: Any) -> dict[str, int]:
     """Returns the ids of the first and last token, with which a language model begins and ends a text."""
     if model.token_losses is None:
         return {}
     found = {name: getattr(tokenizer, name, None) for name in ("bos_token_id", "eos_token_id")}
     return {name: number for name, number in found.items() if number is not None}
-
-
-def _folder_pooling(folder: Path) -> str | None:
-    path = folder / POOLING_FILE
-    if not path.exists():
-        return None
-    modes = [mode for mode, on in read_json(path).items() if mode.startswith("pooling_mode_") and on is True]
-    if len(modes) != 1 or modes[0] not in _POOLING_FLAGS:
-        raise WsrError(f"{path}: poolings {modes} are not supported; pass pooling='mean', 'cls' or 'last'")
-    return _POOLING_FLAGS[modes[0]]
 
 
 def read_processor(folder: Path, model: Model) -> Any:
