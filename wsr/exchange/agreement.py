@@ -5,7 +5,7 @@ one base. Tensors are read in pieces, and JAX is loaded only if two configs diff
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,12 @@ from wsr.runtime.tensor_files import FLOATS, Tensor
 
 _SAMPLE = 2**20  # entries of each matrix that are compared
 # Attributes that say nothing about the computation, in the config of any architecture.
-_ABOUT_FILE = frozenset(("_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version"))
+_ABOUT_FILE = frozenset(
+    (
+        *("_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version", "finetuning_task"),
+        *("bos_token_id", "cls_token_id", "eos_token_id", "mask_token_id", "sep_token_id", "task_specific_params"),
+    )
+)
 # Labels are compared by themselves; another number of tokens or classes shows in the shapes.
 _COMPARED = frozenset(("id2label", "label2id", "num_labels", "vocab_size"))
 _TRAINING_ONLY = re.compile(r"dropout|pdrop|dropped|initializer|drop_path")
@@ -47,7 +52,8 @@ def config_differences(ours: Brought, theirs: Brought) -> list[str]:
     elif unlike:
         # An attribute that is absent has the default of transformers, and some have two names.
         mine, other = _with_defaults(mine, other)
-        unlike = _unlike(mine, other, skipped | _harmless(str(mine.get("model_type"))))
+        matters = _matters(str(mine.get("model_type")))
+        unlike = [name for name in _unlike(mine, other, skipped) if matters(name)]
     return [f"config {name} is {other.get(name)!r} in {theirs} and {mine.get(name)!r} in {ours}" for name in unlike]
 
 
@@ -171,12 +177,13 @@ def _with_defaults(*configs: Mapping[str, Any]) -> list[Mapping[str, Any]]:
         return [*configs]
 
 
-def _harmless(model_type: str) -> frozenset[str]:
-    from wsr.models.huggingface.config import HARMLESS
-    from wsr.models.registry import architectures
+def _matters(model_type: str) -> Callable[[str], bool]:
+    """Returns whether an attribute may change what models of an architecture compute: any may of an unknown one."""
+    from wsr.models.huggingface.config import ATTRIBUTES_READ, HARMLESS
 
-    known = [own.counterpart for own in architectures().values() if own.counterpart]
-    return HARMLESS.union(*(own.harmless for own in known if own.model_type == model_type))
+    read = read_json(ATTRIBUTES_READ)["read"].get(model_type)
+    known = {name for names in read.values() for name in names} if read else None
+    return lambda name: name not in HARMLESS and (known is None or name in known)
 
 
 def _vocabulary(folder: Path) -> dict[int, str] | None:

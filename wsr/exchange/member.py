@@ -16,8 +16,8 @@ import numpy as np
 from wsr.errors import WsrError
 from wsr.exchange.door import open_model
 from wsr.exchange.head import (
-    ABOUT_HEAD,
     adapter_head,
+    complete_language_model,
     head_differences,
     head_of,
     tell_of_pooler,
@@ -27,12 +27,12 @@ from wsr.exchange.kinship import LEAST_COSINE, Kinship, kinship, rounding
 from wsr.geometry.low_rank import LowRank, add
 from wsr.geometry.trees import flatten, nest
 from wsr.models.counterpart import Counterpart
-from wsr.models.huggingface.config import counterpart_of, read_config, read_json
+from wsr.models.huggingface.config import counterpart_of, other_attributes, read_config, read_json
 from wsr.models.huggingface.files import read_tensors
 from wsr.models.huggingface.folder import TOKENIZER_FILES, read_tokenizer
 from wsr.models.huggingface.peft import CONFIG as ADAPTER
 from wsr.models.huggingface.peft import read_adapter
-from wsr.models.huggingface.weights import from_huggingface, is_dropped
+from wsr.models.huggingface.weights import from_huggingface, is_constant, prefix_of
 from wsr.models.model import Checkpoint, Model
 from wsr.models.registry import build
 from wsr.runtime.model_folder import refuse_links
@@ -90,6 +90,7 @@ def read_member(folder: Path, base: Checkpoint) -> Incoming:
     if their_rows != rows:
         model = build(base.model.name, {**base.model.config, "vocab_size": their_rows})
     tensors = read_tensors(folder)
+    problems += complete_language_model(tensors, base, theirs, notes)
     try:
         params, dropped = from_huggingface(model, tensors)
         problems += head_differences({name: tensors[name] for name in dropped}, theirs)
@@ -100,8 +101,8 @@ def read_member(folder: Path, base: Checkpoint) -> Incoming:
     if model is not base.model:
         params = _fit_vocabulary(params, base.params)
     _refuse_broken(folder, params)
-    head = head_of(tensors, dropped, params, rows, their_rows, notes)
-    prefixed = any(name.startswith(counterpart.prefix) for name in tensors if not is_dropped(counterpart, name))
+    learned = tuple(name for name in dropped if not is_constant(counterpart, name))
+    head = head_of(tensors, learned, params, rows, their_rows, theirs, notes)
     tell_of_pooler(counterpart, dropped, notes)
     tell_of_tied_decoder(theirs, dropped, notes)
     found = kinship(params, base.params)
@@ -110,8 +111,8 @@ def read_member(folder: Path, base: Checkpoint) -> Incoming:
     about = {
         "format": "safetensors",
         "dtype": ", ".join(dtypes),
-        "prefix": counterpart.prefix if prefixed else "",
-        "config": {name: theirs[name] for name in ABOUT_HEAD if theirs.get(name) is not None},
+        "prefix": prefix_of(counterpart, tensors),
+        "config": other_attributes(folder),
     }
     return Incoming(folder, params, head, about, found, tuple(notes))
 
@@ -164,7 +165,8 @@ def _config_differences(folder: Path, model: Model) -> list[str]:
     return [
         f"config {name} is {value!r} there and {ours[name]!r} in the base"
         for name, value in theirs.items()
-        if name != "vocab_size" and not _TRAINING_ONLY.search(name) and value != ours[name]
+        # The tensors decide whether a language-modelling head is tied.
+        if name not in ("vocab_size", "tie_word_embeddings") and not _TRAINING_ONLY.search(name) and value != ours[name]
     ]
 
 

@@ -202,9 +202,9 @@ COUNTERPART = Counterpart(
     prefix="vit.",
     taken=tuple(name for name in ViTConfig.__dataclass_fields__ if name != "pooling"),
     modules=modules,
-    dropped=r"pooler\.dense\.(weight|bias)|embeddings\.mask_token|(classifier|decoder)\..+",
-    # These concern the pooler and the decoder of masked images.
-    harmless=frozenset(("encoder_stride", "pooler_act", "pooler_output_size")),
+    dropped=r"embeddings\.mask_token|(pooler\.dense|classifier|decoder)\..+",
+    # These concern the pooler.
+    harmless=frozenset(("pooler_act", "pooler_output_size")),
     # Tensor names in the modules of transformers 5, whose files keep the names of version 4.
     aliases=(
         (r"^layers\.", "encoder.layer."),

@@ -1,6 +1,7 @@
 """Reads and writes Hugging Face model folders, as an architecture's ``Counterpart`` describes them.
 
 config.py    converts configs and refuses unsupported attributes by name
+read_attributes.py   lists the config attributes that the code of transformers reads; its table is attributes_read.json
 weights.py   maps tensor names and shapes in both directions
 pooling.py   reads and writes the pooling in the file of sentence-transformers
 files.py     reads safetensors, one file or sharded

@@ -19,7 +19,7 @@ from wsr.models.huggingface.files import read_tensors
 from wsr.models.huggingface.heads import ClassifierHead
 from wsr.models.huggingface.pooling import POOLING_FILE, folder_pooling, write_pooling
 from wsr.models.huggingface.shards import SHARD_BYTES, write_tensors
-from wsr.models.huggingface.weights import from_huggingface, their_tensors
+from wsr.models.huggingface.weights import from_huggingface, head_settings, their_tensors
 from wsr.models.model import Checkpoint, Model
 from wsr.models.registry import architectures, build
 from wsr.runtime.model_folder import refuse_links
@@ -47,7 +47,7 @@ def import_folder(folder: Path, *, pooling: str | None = None) -> Checkpoint:
     counterpart = architectures()[name].counterpart
     assert counterpart is not None
     tensors = read_tensors(folder)
-    present = {attribute: tensor in tensors for attribute, tensor in counterpart.present.items()}
+    present = head_settings(counterpart, config, tensors)
     pooling = pooling or folder_pooling(folder) or counterpart.pooling
     model = build(name, {**config, **present, "pooling": pooling})
     processor = read_processor(folder, model)
