@@ -187,7 +187,10 @@ def _export(
 
     from wsr.cli.command import command_of
     from wsr.exchange.model_card import model_card
-    from wsr.models import export
+    from wsr.geometry.trees import flatten
+    from wsr.models.huggingface.folder import write_folder
+    from wsr.models.huggingface.sentence_modules import kept_files
+    from wsr.runtime.printable import printable
 
     card = model_card(
         store,
@@ -196,7 +199,13 @@ def _export(
         method=f"{method} merge of {len(members)} models fine-tuned from one checkpoint",
         command=command_of("merge", values),
     )
-    export(base.with_params(merged), Path(values.to), card=card)
+    files = store.companions([name for name in members if name in store])
+    leaf = flatten(merged).__getitem__
+    write_folder(base.model, leaf, base.processor, Path(values.to), card=card, companions=files)
+    for lost in kept_files(files, base.model)[1]:
+        print(printable(f"not a SentenceTransformer: {lost}"))
+    for name in store.replaced():
+        print(printable(f"{name} in {store.base_name} has changed since: the store's own copy is used"))
 
 
 def _chosen_members(values: Values, region: "Region") -> "Region":

@@ -90,6 +90,7 @@ def read_member(folder: Path, base: Checkpoint) -> Incoming:
     if their_rows != rows:
         model = build(base.model.name, {**base.model.config, "vocab_size": their_rows})
     tensors = read_tensors(folder)
+    in_file = tuple(tensors)
     problems += complete_language_model(tensors, base, theirs, notes)
     try:
         params, dropped = from_huggingface(model, tensors)
@@ -104,7 +105,7 @@ def read_member(folder: Path, base: Checkpoint) -> Incoming:
     learned = tuple(name for name in dropped if not is_constant(counterpart, name))
     head = head_of(tensors, learned, params, rows, their_rows, theirs, notes)
     tell_of_pooler(counterpart, dropped, notes)
-    tell_of_tied_decoder(theirs, dropped, notes)
+    tell_of_tied_decoder(theirs, in_file, notes)
     found = kinship(params, base.params)
     dtypes = sorted({str(tensor.dtype) for name, tensor in tensors.items() if name not in dropped})
     notes += [_of_precision(dtype, base.params, found) for dtype in dtypes if dtype in HALF]

@@ -1,6 +1,7 @@
 """What of a model folder may be read and passed on: no links out of it, no code, no pickles, no state of a training."""
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ _CODE_BEGINS = (b"#!", b"\x7fELF", b"MZ\x90\x00", b"\x80\x02", b"\x80\x03", b"\x
 """First bytes of scripts, programs, pickles and zip files, which PyTorch's pickles are."""
 _TRAINING = ("trainer_state.json", "training_args.json", "all_results.json", "train_results.json", "eval_results.json")
 _LEFT = (INDEX, *_TRAINING)
+_OF_USE = re.compile(r"generation_config\.json|.*\.jinja|chat_template\.json|modules\.json|.*sentence_.*\.json")
 
 
 def refuse_links(folder: Path) -> None:
@@ -91,6 +93,19 @@ def companions(folder: Path) -> list[Path]:
         places.append("1_Pooling")
     files = [file for place in dict.fromkeys(places) for file in (folder / place).glob("*") if file.is_file()]
     return sorted(file.relative_to(folder) for file in files if _is_companion(file))
+
+
+def settings_of_use(folder: Path) -> dict[str, Path]:
+    """Returns the companions that say how a model is used, by relative path; not its config and its tokenizer.
+
+    These are chat templates, generation settings and the modules of a SentenceTransformer: fine-tuning may change them,
+    whereas members of a population share the vocabulary of their base.
+
+    Args:
+      folder: a Hugging Face folder.
+    """
+    found = companions(folder)
+    return {str(file): folder / file for file in found if len(file.parts) > 1 or _OF_USE.fullmatch(file.name)}
 
 
 def with_dtype(config: Mapping[str, Any], dtype: str) -> dict[str, Any]:
