@@ -11,7 +11,7 @@ magnitudes.py     which entries are kept by their magnitude
 order_statistics.py   the k-th smallest of numbers that are read in pieces
 soups.py          greedy soup and learned coefficients, chosen on a dataset
 fisher.py, regmean.py, adamerging.py, own_texts.py   methods that use the members' own texts
-recipe.py, yaml_file.py, files.py, tensor_files.py   YAML recipes over safetensors files
+recipe.py, yaml_file.py, files.py   YAML recipes over safetensors files
 
 JAX is imported only by methods that need it, when they run, so that a merge of files starts at once.
 """
