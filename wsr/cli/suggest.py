@@ -36,6 +36,7 @@ PAGE = Page(
                     0.95,
                     accepts="number, at least 0.5 and below 1",
                 ),
+                *dataset_flags.OVERLAP_FLAGS,
                 Flag("seed", "Seed of the texts drawn.", 0),
             ),
         ),
@@ -60,6 +61,7 @@ def run(values: Values, positional: Sequence[str]) -> None:
     """Scores all starts; prints them and the commands that use the best."""
     from wsr.engine.suggest import suggest
     from wsr.errors import WsrError
+    from wsr.region.exposure import unexposed
     from wsr.region.learned import learned_region
     from wsr.runtime.compilation import use_persistent_cache
     from wsr.store import Store
@@ -74,9 +76,9 @@ def run(values: Values, positional: Sequence[str]) -> None:
             f"{values.store} has no members yet, so its base is the only start; add members by wsr train or wsr import"
         )
     dataset = dataset_flags.load(values, values.data, store.checkpoint().processor)
-    others = region.without_dataset(dataset.name)
-    if len(others) < len(region):
-        print(f"left out, trained on {dataset.name} or its texts: {len(region) - len(others)} members", flush=True)
+    _, others = unexposed(
+        region, dataset, tuple(dataset.splits), leave_out=values.leave_out, allow_overlap=values.allow_overlap
+    )
     found = suggest(
         others,
         dataset,
