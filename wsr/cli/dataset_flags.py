@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from wsr.data.dataset import Dataset
+    from wsr.data.delimited import Dialect
     from wsr.data.examples import Columns
     from wsr.data.texts import Texts
     from wsr.store import MemberRecord
@@ -42,13 +43,13 @@ GROUP = Group(
             "delimiter",
             "Character between the cells of CSV and TSV files; tab for a tab.",
             value="CHARACTER",
-            otherwise="found in the first lines of .csv; tab in .tsv",
+            otherwise="as the first line shows",
         ),
         Flag(
             "quoting",
             "Whether double quotes enclose cells of CSV and TSV files.",
-            value="yes or no",
-            otherwise="yes in .csv; in .tsv, where the cells allow only one of the two",
+            allowed=("yes", "no"),
+            otherwise="as the cells show",
         ),
     ),
 )
@@ -94,6 +95,7 @@ def load(
         classes=1 if values.regression else None,
         label_names=tuple(values.label_names) or None,
         drop_empty=values.drop_empty or None,
+        dialect=_dialect(values),
         at_most=True,
     )
     for note in dataset.notes:
@@ -153,3 +155,12 @@ def _columns(values: Values) -> "Columns | None":
     if values.pair_column == "":
         given["text_pair"] = ()  # no second text, although there is a column text_pair
     return Columns(**given) if given else None
+
+
+def _dialect(values: Values) -> "Dialect | None":
+    from wsr.data.delimited import Dialect
+
+    if values.delimiter is None and values.quoting is None:
+        return None
+    delimiter = "\t" if values.delimiter in ("tab", "\\t") else values.delimiter
+    return Dialect(delimiter, None if values.quoting is None else values.quoting == "yes")

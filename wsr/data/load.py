@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 
 from wsr.data.dataset import AnySplit, Dataset, hash_splits
+from wsr.data.delimited import Dialect
 from wsr.data.examples import Columns, Examples, read_examples
-from wsr.data.files import SUFFIXES, Documents, find_files
+from wsr.data.files import SUFFIXES, Documents, Files, find_files
 from wsr.data.hub import Hub
 from wsr.data.image_processor import ImageProcessor
 from wsr.data.image_sources import ImageFolder, holds_images
 from wsr.data.images import ImageExamples, read_images
-from wsr.data.records import Records
+from wsr.data.records import Records, Source
 from wsr.data.splits import Place, choose_splits
 from wsr.data.table import BUILT_IN, DatasetSpec, find, registered
 from wsr.data.tfds import Tfds
@@ -41,6 +42,7 @@ def load_dataset(
     label_names: tuple[str, ...] | None = None,
     metric: str | None = None,
     drop_empty: bool | None = None,
+    dialect: Dialect | None = None,
     at_most: bool = False,
 ) -> Dataset:
     """Returns a dataset, tokenised or as normalised images, in four disjoint splits.
@@ -67,6 +69,7 @@ def load_dataset(
       metric: a name in ``wsr.data.metrics.METRICS``.
       drop_empty: leaves out rows without text or label and counts them in ``Dataset.notes``; otherwise they raise an
         error.
+      dialect: how the cells of CSV and TSV files are separated; by default this is found in each file.
       at_most: takes all texts of a split that has fewer than ``sizes`` wants, and says so in ``Dataset.notes``;
         otherwise too few texts raise an error.
 
@@ -95,7 +98,7 @@ def load_dataset(
     if classes == 1 and metric is None:
         given["metric"] = "pearson"
     spec = replace(spec, **given)
-    records = spec.source.read()
+    records = _source(spec, dialect).read()
     named, built_in = str(name_or_path) in registered(), str(name_or_path) in BUILT_IN
     of_images = isinstance(tokenizer, ImageProcessor)
     cut = partial(choose_splits, spec.name, sizes=sizes, seed=seed, by_name=built_in, at_most=at_most)
@@ -129,6 +132,14 @@ def load_dataset(
         max_length=None if of_images else max_length,
         built_in=built_in,
     )
+
+
+def _source(spec: DatasetSpec, dialect: Dialect | None) -> Source:
+    if dialect is None:
+        return spec.source
+    if not isinstance(spec.source, Files):
+        raise WsrError(f"{spec.name}: a delimiter and quoting are for CSV and TSV files")
+    return replace(spec.source, dialect=dialect)
 
 
 def _tokenised(
