@@ -83,20 +83,23 @@ def _by_cells(
         plain: Rows | None = read(False)
     except WsrError:
         plain = None
+    characters = [f"{path}: double quotes are read as characters (--quoting=yes: they enclose cells)"]
     try:
         quoted = read(True)
     except WsrError as error:
         if plain is None:
             raise
-        if usual != "\t":
-            raise WsrError(
-                f"{error}; write a quote inside a cell twice, or read quotes as characters with --quoting=no"
-            ) from None
-        return *plain, [f"{path}: double quotes are read as characters (--quoting=yes: they enclose cells)"]
+        if usual == "\t":
+            return *plain, characters
+        raise WsrError(
+            f"{error}; write a quote inside a cell twice, or read quotes as characters with --quoting=no"
+        ) from None
     if plain is None or plain == quoted:
         return *quoted, []
     enclosed = any(len(cell) > 1 and cell[0] == cell[-1] == '"' for row in [plain[0], *plain[1]] for cell in row)
     if len(plain[1]) != len(quoted[1]) and not enclosed:
+        if usual == "\t":
+            return *plain, characters
         line = next(line for line, other in zip(plain[2], [*quoted[2], 0], strict=False) if line != other) - 1
         raise WsrError(
             f"{path}, line {line}: a double quote opens a cell that ends on a later line, but every line would be a "
