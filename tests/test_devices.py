@@ -123,7 +123,7 @@ def test_training_takes_what_its_compiled_program_says(tiny, dataset):
 
 
 def test_training_fewer_together_where_memory_is_short(tiny, dataset, monkeypatch):
-    monkeypatch.setattr(memory, "chunk_for_device", lambda wanted: wanted)
+    monkeypatch.setattr(memory, "members_for_devices", lambda wanted, devices: wanted)
     jobs = [Job(dataset, seed, Recipe(batch_size=16, epochs=1.0, warmup=0.006)) for seed in range(8)]
     each = member_bytes(tiny.model, tiny.params, jobs[0])
     chosen = [

@@ -22,6 +22,10 @@ _SHARE_OF_HOST = 0.7  # of available memory: other programs need some too
 _SHARE_OF_DEVICE = 0.9  # fragmentation takes some
 
 
+MOST_BYTES = 2**60
+"""More bytes than any device has."""
+
+
 @dataclass(frozen=True)
 class DeviceLayout:
     """How points and members are laid out over devices, and the memory this takes."""
@@ -98,7 +102,9 @@ def lay_out(
         mixed = chunk * (rounds + 1 if rounds > 1 else 1)
         models = 1 + copies * (members(chunk * axis) if resident else 1) + mixed
         # The first device gathers the features of all devices.
-        return models * params_bytes + chunk * axis * point_bytes + encoding_bytes(chunk)
+        held = models * params_bytes + chunk * axis * point_bytes
+        # A program whose models alone do not fit need not be compiled.
+        return held if held > budget else held + encoding_bytes(chunk)
 
     for resident in (True, False):
         for size in sizes:
@@ -181,9 +187,33 @@ def mesh_for(points: int, *, devices: Sequence[Any] | None = None) -> Mesh:
     return mesh_of(along_points, len(devices) // along_points, devices=devices)
 
 
+def member_mesh(members: int, *, devices: Sequence[Any] | None = None) -> Mesh:
+    """Returns a mesh with one axis, ``members``, of as many devices as a group of members can be cut over evenly.
+
+    Args:
+      members: number of members trained together.
+      devices: the devices; None takes all accelerators of this process, or its CPU.
+    """
+    devices = list(devices or _own_devices())
+    used = devices[: largest_divisor(members, at_most=len(devices))]
+    return jax.make_mesh((len(used),), ("members",), (AxisType.Auto,), devices=used)
+
+
+def members_for_devices(wanted: int, *, devices: Sequence[Any] | None = None) -> int:
+    """Returns the number of members to train together: one on each device before two on one.
+
+    Args:
+      wanted: number of members in all.
+      devices: the devices; None takes all accelerators of this process, or its CPU.
+    """
+    devices = list(devices or _own_devices())
+    used = max(1, min(wanted, len(devices)))
+    return used * chunk_for_device(-(-wanted // used), device=devices[0])
+
+
 def largest_divisor(number: int, *, at_most: int) -> int:
     """Returns the largest divisor of a number that is at most ``at_most``, or 1."""
-    return max(n for n in range(1, number + 1) if number % n == 0 and n <= max(at_most, 1))
+    return max(n for n in range(1, max(number, 1) + 1) if number % n == 0 and n <= max(at_most, 1))
 
 
 def mesh_of(points: int, texts: int = 1, *, devices: Sequence[Any] | None = None) -> Mesh:
@@ -225,8 +255,9 @@ def _host_available_bytes() -> int:
 
 
 def _too_little(together: int, what: str, needed: int, budget: int) -> WsrError:
+    size = _gib(needed) if needed < MOST_BYTES else "more memory than the device has"
     return WsrError(
-        f"{together} {what} at a time need {_gib(needed)} on a device, but the budget is {_gib(budget)}; give "
+        f"{together} {what} at a time need {size} on a device, but the budget is {_gib(budget)}; give "
         f"--memory_budget_gib=MORE{' or a smaller --chunk' if together > 1 else ' or use a device with more memory'}"
     )
 
