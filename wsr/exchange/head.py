@@ -169,10 +169,11 @@ def tell_of_pooler(counterpart: Counterpart, dropped: tuple[str, ...], notes: li
         notes.append("no pooler in the file")
 
 
-def tell_of_tied_decoder(config: Mapping[str, Any], dropped: tuple[str, ...], notes: list[str]) -> None:
-    """Adds a note if the decoder of a language model is not in its file."""
+def tell_of_tied_decoder(config: Mapping[str, Any], names: tuple[str, ...], notes: list[str]) -> None:
+    """Adds a note if the decoder of a language model is tied to the token embedding and not among its tensors."""
     language_model = any(_LANGUAGE_MODEL.fullmatch(kind) for kind in _classes(config))
-    if language_model and not any(name.endswith(("decoder.weight", "lm_head.weight")) for name in dropped):
+    in_file = any(name.endswith(("decoder.weight", "lm_head.weight")) for name in names)
+    if language_model and not in_file and config.get("tie_word_embeddings") is not False:
         notes.append("its decoder is tied to the token embedding and not in the file")
 
 

@@ -14,6 +14,7 @@ import ml_dtypes  # noqa: F401  # NumPy knows "bfloat16" by its name from here o
 import numpy as np
 
 from wsr.errors import WsrError
+from wsr.exchange.door import open_model
 from wsr.exchange.head import (
     about_adapter,
     complete_language_model,
@@ -28,13 +29,14 @@ from wsr.geometry.low_rank import LowRank, add
 from wsr.geometry.trees import flatten, nest
 from wsr.models.counterpart import Counterpart
 from wsr.models.huggingface.config import counterpart_of, other_attributes, read_config, read_json
-from wsr.models.huggingface.files import read_tensors, refuse_links
+from wsr.models.huggingface.files import read_tensors
 from wsr.models.huggingface.folder import TOKENIZER_FILES, read_tokenizer
 from wsr.models.huggingface.peft import CONFIG as ADAPTER
 from wsr.models.huggingface.peft import read_adapter
 from wsr.models.huggingface.weights import from_huggingface, is_constant, prefix_of
 from wsr.models.model import Checkpoint, Model
 from wsr.models.registry import build
+from wsr.runtime.model_folder import refuse_links
 from wsr.store.record import to_plain_json
 from wsr.types import Params
 
@@ -77,6 +79,7 @@ def read_member(folder: Path, base: Checkpoint) -> Incoming:
     refuse_links(folder)
     if (folder / ADAPTER).exists():
         return _read_adapter(folder, base)
+    open_model(folder)  # refuses what no verb reads, from the headers alone
     counterpart = counterpart_of(base.model)
     theirs = _architecture(folder, counterpart)
     rows = base.model.config.get("vocab_size")
@@ -88,6 +91,7 @@ def read_member(folder: Path, base: Checkpoint) -> Incoming:
     if their_rows != rows:
         model = build(base.model.name, {**base.model.config, "vocab_size": their_rows})
     tensors = read_tensors(folder)
+    in_file = tuple(tensors)
     problems += complete_language_model(tensors, base, theirs, notes)
     try:
         params, dropped = from_huggingface(model, tensors)
@@ -102,7 +106,7 @@ def read_member(folder: Path, base: Checkpoint) -> Incoming:
     learned = tuple(name for name in dropped if not is_constant(counterpart, name))
     head = head_of(tensors, learned, params, rows, their_rows, theirs, notes)
     tell_of_pooler(counterpart, dropped, notes)
-    tell_of_tied_decoder(theirs, dropped, notes)
+    tell_of_tied_decoder(theirs, in_file, notes)
     found = kinship(params, base.params)
     dtypes = sorted({str(tensor.dtype) for name, tensor in tensors.items() if name not in dropped})
     notes += [_of_precision(dtype, base.params, found) for dtype in dtypes if dtype in HALF]

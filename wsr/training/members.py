@@ -7,7 +7,7 @@ import jax
 import jaxlib
 import numpy as np
 
-from wsr.data.dataset import Dataset
+from wsr.data.dataset import Dataset, differences
 from wsr.data.metrics import score
 from wsr.errors import WsrError
 from wsr.models.model import Model
@@ -103,6 +103,18 @@ def training_units(jobs: Sequence[Job], chunk: int, dtype: DTypeOnDisk = "float3
     ]
 
 
+def chance_of(dataset: Dataset) -> float:
+    """Returns the score of a constant prediction on the test split: that of the most frequent class, 0 for regression.
+
+    Args:
+      dataset: the dataset; its ``metric`` is the score.
+    """
+    if dataset.regression:
+        return 0.0
+    labels = dataset.splits["test"].labels
+    return score(dataset.metric, labels, np.full(len(labels), np.bincount(labels).argmax()))
+
+
 def _record(model: Model, member: Finetuned) -> MemberRecord:
     job = member.job
     recipe = job.recipe.settings
@@ -119,6 +131,7 @@ def _record(model: Model, member: Finetuned) -> MemberRecord:
         device_kind=jax.devices()[0].device_kind,
         threads=usable_cores(),
         group_size=member.group_size,
+        data=job.dataset.about(job.split),
     )
 
 
@@ -170,29 +183,22 @@ def _metrics(model: Model, member: Finetuned) -> dict[str, float]:
     own = float("nan") if failed else score_member(model, member.params, member.head, dataset, "test")
     return {
         "test_score": own,
-        "chance": _chance(dataset),
+        "chance": chance_of(dataset),
         "test_texts": float(len(labels)),
         "steps": float(len(member.losses)),
         "last_training_loss": float(member.losses[-1]),
     }
 
 
-def _chance(dataset: Dataset) -> float:
-    """Returns the score of a constant prediction on the test split."""
-    if dataset.regression:
-        return 0.0
-    labels = dataset.splits["test"].labels
-    return score(dataset.metric, labels, np.full(len(labels), np.bincount(labels).argmax()))
-
-
 def _refuse_other_recipe(record: MemberRecord, job: Job) -> None:
-    wanted: Mapping[str, object] = job.recipe.settings | {"data_sha256": job.dataset.content_hash}
+    in_words = differences(record.data, job.dataset.about(job.split))
+    data = {} if in_words else {"data_sha256": job.dataset.content_hash}
+    wanted: Mapping[str, object] = job.recipe.settings | data
     differing = [
         f"{name} is {record.hyperparameters.get(name)!r} in the store and {value!r} here"
         for name, value in wanted.items()
         if record.hyperparameters.get(name) != value
     ]
-    if differing:
-        raise WsrError(
-            f"member {record.name!r} of the store was trained differently: {'; '.join(differing)}; use another store"
-        )
+    if differing or in_words:
+        told = "; ".join([*differing, *in_words])
+        raise WsrError(f"member {record.name!r} of the store was trained differently: {told}; use another store")

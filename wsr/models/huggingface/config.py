@@ -15,7 +15,7 @@ from wsr.errors import WsrError
 from wsr.models.counterpart import Counterpart
 from wsr.models.model import Model
 from wsr.models.registry import architectures
-from wsr.runtime import strict_json
+from wsr.runtime.model_folder import read_json
 
 HARMLESS = frozenset(
     (
@@ -98,19 +98,6 @@ def to_config(model: Model, **more: Any) -> Any:
     for name, value in more.items():
         setattr(config, name, value)
     return config
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Returns the JSON object in the file ``path``; raises ``WsrError`` if there is none."""
-    try:
-        content = strict_json.parse(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise WsrError(f"{path}: no such file; expected a Hugging Face model folder") from error
-    except (OSError, ValueError) as error:
-        raise WsrError(f"{path}: not readable as JSON: {_one_line(error)}") from error
-    if not isinstance(content, dict):
-        raise WsrError(f"{path}: expected a JSON object, found {type(content).__name__}")
-    return content
 
 
 def _parsed(path: Path, raw: Mapping[str, Any]) -> tuple[str, Counterpart, dict[str, Any]]:
