@@ -91,7 +91,10 @@ def complete_language_model(
                 tensors[head] = _of_rows(np.asarray(flatten(base.params)[ours[head]]).T, theirs.get("vocab_size"))
                 notes.append(f"no {head} in the file: taken from the base")
         elif head not in ours and base.model.token_losses and has_own_head(counterpart, tensors):
-            return [f"{head} differs from the token embedding, to which the base's is tied"]
+            return [
+                f"{head} differs from the token embedding, and the base ties the two: import the model into a new "
+                "store, whose base then gets a head of its own"
+            ]
     return []
 
 
