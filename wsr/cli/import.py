@@ -127,6 +127,8 @@ def _open(values: Values) -> "tuple[Store | None, Checkpoint]":
 
     from wsr.errors import WsrError
     from wsr.models import load
+    from wsr.models.huggingface.sentence_modules import lost_modules
+    from wsr.runtime.printable import printable
     from wsr.store import Store
 
     there = Store.is_at(values.store)
@@ -138,6 +140,9 @@ def _open(values: Values) -> "tuple[Store | None, Checkpoint]":
         store = Store.open(values.store)
         return store, store.checkpoint()
     base = load(values.base, pooling=values.pooling)
+    with base.companions() as files:
+        for reason in lost_modules(files, base.model):
+            print(printable(f"exports will not be the SentenceTransformer of {values.base}: {reason}"))
     return _create(values, base) if there else None, base
 
 
