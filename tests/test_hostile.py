@@ -21,6 +21,7 @@ import pytest
 
 from wsr.cli import main
 from wsr.data.files import read_file
+from wsr.data.load import spec_of
 from wsr.errors import WsrError
 from wsr.merging.yaml_file import read_yaml
 from wsr.models import export
@@ -28,6 +29,7 @@ from wsr.models.huggingface.files import read_file as read_safetensors
 from wsr.models.load import load
 from wsr.runtime.tensor_files import open_tensors
 from wsr.store import Store
+from wsr.store.record import check_name
 from wsr.store.results import Results
 
 pytestmark = pytest.mark.fault
@@ -181,13 +183,23 @@ def test_a_member_has_a_name_of_its_own_folder(
 def test_a_name_that_no_member_can_have_is_refused_before_it_is_trained(
     tmp_path: Path, canary: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = tmp_path / "=cmd|' <b>"
+    folder = tmp_path / ("x" * 201)
     folder.mkdir()
     rows = "".join(f"{'good' if n % 2 else 'bad'} number {n},{n % 2}\n" for n in range(400))
     (folder / "train.csv").write_text(f"text,label\n{rows}")
     monkeypatch.setattr("wsr.training.members.finetune", None)
     words = ["train", f"--store={tmp_path / 'store'}", "--base=tiny", f"--datasets={folder}", "--seeds=1"]
     assert "not a safe file name" in refused(capsys, *words)
+
+
+@pytest.mark.parametrize(
+    ("name", "spoken"), [("=cmd|' <b>", "cmd_b"), ("my data (1)", "my_data_1"), ("..x", "x"), ("$(touch x)", "touch_x")]
+)
+def test_a_dataset_takes_a_safe_name_from_its_folder(tmp_path: Path, name: str, spoken: str) -> None:
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "train.csv").write_text("text,label\na,0\n")
+    assert spec_of(str(tmp_path / name)).name == spoken
+    check_name(spoken)
 
 
 @pytest.mark.parametrize("length", [2**60, 10**9, 0])

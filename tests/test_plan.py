@@ -133,7 +133,7 @@ def test_splits_of_published_datasets_are_as_large_as_those_that_are_cut(brought
         texts = [f"{role} {number}" for number in range(sizes[role])]
         return Examples(texts, None, np.zeros(len(texts), np.int32))
 
-    wanted, _ = choose_splits("any", {role: examples(role) for role in ("train", *brought)})
+    wanted, _ = choose_splits("any", {role: examples(role) for role in ("train", *brought)}, by_name=True)
     rows = tuple(sizes[role] if role == "train" or role in brought else 0 for role in sizes)
     monkeypatch.setitem(ROWS, "any", rows)
     assert split_sizes("any") == {split: len(places) for split, places in wanted.items()}

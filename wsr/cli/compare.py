@@ -50,6 +50,7 @@ PAGE = Page(
                     0.95,
                     accepts="number between 0 and 1",
                 ),
+                *dataset_flags.OVERLAP_FLAGS,
                 Flag("seed", "Seed of the points drawn and of the order in which models and texts are read.", 0),
             ),
         ),
@@ -63,7 +64,6 @@ PAGE = Page(
         dataset_flags.GROUP,
         device_flags.GROUP,
     ),
-    ("Members fine-tuned on the scored dataset, or on one that shares texts with it, are in neither group.",),
 )
 
 
@@ -74,6 +74,7 @@ def run(values: Values, positional: Sequence[str]) -> None:
     from wsr.engine.early import compare
     from wsr.errors import WsrError
     from wsr.geometry.sampling import convex_hull, corners
+    from wsr.region.exposure import unexposed
     from wsr.region.learned import learned_region
     from wsr.runtime import seeds
     from wsr.runtime.compilation import use_persistent_cache
@@ -94,7 +95,7 @@ def run(values: Values, positional: Sequence[str]) -> None:
             one_of(flag, name, sorted(set(present)))
     sizes = {split: size for split, size in (("probe", values.probe_size), ("test", values.test_size)) if size}
     dataset = dataset_flags.load(values, values.on, store.checkpoint().processor, sizes=sizes)
-    others = region.without_dataset(dataset.name)
+    _, others = unexposed(region, dataset, leave_out=values.leave_out, allow_overlap=values.allow_overlap)
     inside = others.where(
         lambda member: (
             (not values.datasets or member.dataset in values.datasets)

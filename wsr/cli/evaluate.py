@@ -22,8 +22,8 @@ class Target(NamedTuple):
     dataset: Any
     splits: "Mapping[str, AnySplit]"
     """What is read."""
-    planned: "Region"
-    """What reads it."""
+    reader: "Callable[[Region], Region]"
+    """The region that reads it, given the region that is scored."""
     evaluate: Callable[..., Any]
     by_text: "Callable[[Any], np.ndarray]"
     """Of what it found: values [points, texts] whose mean over texts is the loss."""
@@ -58,11 +58,7 @@ PAGE = Page(
                 ),
                 Flag("interior", "Number of points drawn from the convex hull.", 4, at_least=0),
                 Flag("merged", "Folders written by wsr merge whose models are scored too.", (), value="FOLDER,..."),
-                Flag(
-                    "leave_out",
-                    "Leave members fine-tuned on the scored dataset out of the hull and the centroid.",
-                    True,
-                ),
+                *dataset_flags.OVERLAP_FLAGS,
                 Flag("seed", "Seed of the points drawn from the hull.", 0),
             ),
         ),
@@ -135,11 +131,13 @@ def _evaluate(values: Values, reports: bool) -> None:
 
     import numpy as np
 
+    from wsr.data.names import spoken_names
     from wsr.engine.evaluate import Protocol
     from wsr.engine.region_features import plan_features
     from wsr.engine.surrogate import evaluate_hull
     from wsr.exchange.scores import keep_scores
     from wsr.geometry.sampling import centroid, convex_hull, corners
+    from wsr.region.exposure import unexposed
     from wsr.region.learned import learned_region
     from wsr.runtime import seeds
     from wsr.runtime.compilation import use_persistent_cache
@@ -151,17 +149,19 @@ def _evaluate(values: Values, reports: bool) -> None:
 
     use_persistent_cache()
     store = Store.open(values.store)
-    region = learned_region(store)
+    population = learned_region(store)
     base = store.checkpoint()
     tokenizer = base.processor
     protocol = Protocol(probe=values.probe, inverse_l2=values.inverse_l2)
     settings = device_flags.settings_of(values, results=store.results())
-    merged = [_merged(base, region, folder) for folder in values.merged]
+    merged = [_merged(base, population, folder) for folder in values.merged]
     rows: list[dict] = []
-    for name in values.on:
-        target = TARGETS[values.loss](values, name, tokenizer, region, protocol)
-        dataset = target.dataset
-        others = region.without_dataset(dataset.name) if values.leave_out else region
+    records = store.records()
+    for given, name in zip(values.on, spoken_names(values.on), strict=True):
+        target = TARGETS[values.loss](values, given, tokenizer, protocol)
+        dataset = replace(target.dataset, name=name)
+        dataset = replace(dataset, name=dataset_flags.spoken_apart(dataset, given, records))
+        region, others = unexposed(population, dataset, leave_out=values.leave_out, allow_overlap=values.allow_overlap)
         columns = [region.names.index(name) for name in others.names]
         draw = seeds.generator(values.seed, "hull", dataset.name)
         groups = {
@@ -183,7 +183,7 @@ def _evaluate(values: Values, reports: bool) -> None:
         total = sum(len(own) for _, _, groups in requests for own in groups.values())
         share = deal(total)
         plan = plan_features(
-            target.planned,
+            target.reader(region),
             np.tile(centroid(len(region)), (-(-total // share.groups), 1)),
             target.splits,
             settings=replace(settings, mesh=share.mesh),
@@ -222,7 +222,7 @@ def _widened(rows: "np.ndarray", columns: Sequence[int], members: int) -> "np.nd
     return wide
 
 
-def _generalised(values: Values, name: str, tokenizer: Any, region: "Region", protocol: "Protocol") -> Target:
+def _generalised(values: Values, name: str, tokenizer: Any, protocol: "Protocol") -> Target:
     from functools import partial
 
     from wsr.engine.evaluate import evaluate
@@ -231,17 +231,16 @@ def _generalised(values: Values, name: str, tokenizer: Any, region: "Region", pr
     dataset = dataset_flags.load(values, name, tokenizer, sizes=sizes)
     splits = {split: dataset.splits[split] for split in ("probe", "test")}
     metrics = ("generalised_loss", dataset.metric)
-    return Target(dataset, splits, region, partial(evaluate, protocol=protocol), lambda found: found.losses, metrics)
+    scored = partial(evaluate, protocol=protocol)
+    return Target(dataset, splits, lambda region: region, scored, lambda found: found.losses, metrics)
 
 
-def _language_model(values: Values, name: str, tokenizer: Any, region: "Region", protocol: "Protocol") -> Target:
+def _language_model(values: Values, name: str, tokenizer: Any, protocol: "Protocol") -> Target:
     from wsr.engine.language_model import METRICS, evaluate_language_model, with_losses
 
     texts = dataset_flags.load_texts(values, name, tokenizer, size=values.test_size or None)
-    for note in texts.notes:
-        print(note)
-    splits, planned = {"texts": texts.windows}, with_losses(region)
-    return Target(texts, splits, planned, evaluate_language_model, lambda found: found.by_text, METRICS)
+    splits = {"texts": texts.windows}
+    return Target(texts, splits, with_losses, evaluate_language_model, lambda found: found.by_text, METRICS)
 
 
 TARGETS = {"generalised": _generalised, "language_model": _language_model}

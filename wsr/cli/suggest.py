@@ -40,6 +40,7 @@ PAGE = Page(
                     0.95,
                     accepts="number, at least 0.5 and below 1",
                 ),
+                *dataset_flags.OVERLAP_FLAGS,
                 Flag("seed", "Seed of the texts drawn.", 0),
                 Flag(
                     "check_recipe",
@@ -69,6 +70,7 @@ def run(values: Values, positional: Sequence[str]) -> None:
     """Scores all starts; prints them and the commands that use the best."""
     from wsr.engine.suggest import suggest
     from wsr.errors import WsrError
+    from wsr.region.exposure import unexposed
     from wsr.region.learned import learned_region
     from wsr.runtime.compilation import use_persistent_cache
     from wsr.store import Store
@@ -90,9 +92,9 @@ def run(values: Values, positional: Sequence[str]) -> None:
         name, point, params = "base", "", checkpoint.params
     else:
         region = learned_region(store, records)
-        others = region.without_dataset(dataset.name)
-        if len(others) < len(region):
-            print(f"left out, trained on {dataset.name} or its texts: {len(region) - len(others)} members", flush=True)
+        _, others = unexposed(
+            region, dataset, tuple(dataset.splits), leave_out=values.leave_out, allow_overlap=values.allow_overlap
+        )
         found = suggest(
             others,
             dataset,
@@ -165,11 +167,7 @@ def _commands(values: Values, store: "Store", point: str, name: str, recipe: "Re
     commands = []
     if point:
         commands.append(["wsr", "export", point, f"--store={values.store}", f"--to={folder}"])
-    flags_of_data = [
-        values[name].serialize()
-        for name in ("text_column", "pair_column", "label_column", "family", "regression", "max_length")
-        if values[name].present
-    ]
+    flags_of_data = [values[flag.name].serialize() for flag in dataset_flags.GROUP.flags if values[flag.name].present]
     commands.append(
         [
             *("wsr", "train", f"--store=runs/from-{slug}", f"--base={folder if point else store.base_name}"),

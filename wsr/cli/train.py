@@ -1,11 +1,16 @@
 """``wsr train``: members of a population, fine-tuned into a store."""
 
 from collections.abc import Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from wsr.cli import dataset_flags, run_flags
 from wsr.cli.device_flags import memory_flags
 from wsr.cli.flags import Flag, Group, Page, Values
 from wsr.training.recipe import MODES, Recipe
+
+if TYPE_CHECKING:
+    from wsr.store import MemberRecord, Store
 
 PAGE = Page(
     "wsr train",
@@ -115,7 +120,10 @@ PAGE = Page(
 
 def run(values: Values, positional: Sequence[str]) -> None:
     """Trains the missing members and lists the population; a share ends with a line about the other shares."""
+    from dataclasses import replace
+
     from wsr.cli import ls
+    from wsr.data.names import spoken_names
     from wsr.models import load
     from wsr.runtime.compilation import use_persistent_cache
     from wsr.store import Store
@@ -127,7 +135,11 @@ def run(values: Values, positional: Sequence[str]) -> None:
     run = run_flags.run_of(values)
     use_persistent_cache()
     checkpoint = load(values.base, pooling=values.pooling)
-    datasets = [dataset_flags.load(values, name, checkpoint.processor) for name in values.datasets]
+    spoken = spoken_names(values.datasets)
+    datasets = [
+        dataset_flags.load(values, given, checkpoint.processor, spoken=name)
+        for given, name in zip(values.datasets, spoken, strict=True)
+    ]
     recipe = Recipe(
         mode=values.mode,
         learning_rate=values.learning_rate,
@@ -144,10 +156,16 @@ def run(values: Values, positional: Sequence[str]) -> None:
         lora_targets=values.lora_targets,
     )
     seeds = range(values.first_seed, values.first_seed + values.seeds)
-    jobs = [Job(dataset, seed, recipe, values.size) for dataset in datasets for seed in seeds]
-    for job in jobs[:1]:
-        partition(checkpoint.params, job)  # a recipe that does not fit the model leaves no store behind
+    for dataset in datasets[:1]:
+        # A recipe that does not fit the model leaves no store behind.
+        partition(checkpoint.params, Job(dataset, values.first_seed, recipe, values.size))
     store = Store.create_for(values.store, checkpoint)
+    records = _readable(store)
+    datasets = [
+        replace(dataset, name=dataset_flags.spoken_apart(dataset, given, records))
+        for dataset, given in zip(datasets, values.datasets, strict=True)
+    ]
+    jobs = [Job(dataset, seed, recipe, values.size) for dataset in datasets for seed in seeds]
     try:
         train_members(
             checkpoint.model,
@@ -162,3 +180,14 @@ def run(values: Values, positional: Sequence[str]) -> None:
         print(unfinished)
         return
     ls.show(store)
+
+
+def _readable(store: "Store") -> "list[MemberRecord]":
+    """The records of the members that are not damaged; ``wsr ls`` tells of the others."""
+    from wsr.errors import WsrError
+
+    found = []
+    for name in store.names():
+        with suppress(WsrError):
+            found.append(store.record(name))
+    return found

@@ -3,12 +3,14 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 from jaxtyping import Float32, Int32, Int64, Integer
 
+from wsr.data.identity import Hashes, joined_hashes
 from wsr.data.images import ImageSplit
+from wsr.data.text_sketch import TextSketch
 from wsr.errors import WsrError
 
 SPLITS = ("finetune", "probe", "validation", "test")
@@ -38,6 +40,8 @@ class Split:
     """Text t holds the tokens ``offsets[t]`` to ``offsets[t + 1]``."""
     labels: Int32[np.ndarray, " texts"] | Float32[np.ndarray, " texts"]
     """Number of the class of each text, or a real number for regression."""
+    text_hashes: Hashes | None = None
+    """Hash of each text, see ``wsr.data.identity``; None where no text was read."""
 
     def __post_init__(self) -> None:
         if len(self.offsets) != len(self.labels) + 1:
@@ -73,7 +77,8 @@ class Split:
         lengths = self.lengths[indices]
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         source = np.repeat(self.offsets[:-1][indices] - offsets[:-1], lengths) + np.arange(offsets[-1])
-        return Split(self.token_ids[source], self.token_types[source], offsets, self.labels[indices])
+        hashes = None if self.text_hashes is None else self.text_hashes[indices]
+        return Split(self.token_ids[source], self.token_types[source], offsets, self.labels[indices], hashes)
 
     def followed_by(self, others: Sequence["Split"]) -> "Split":
         """Returns a split of these texts, followed by those of ``others``."""
@@ -85,6 +90,7 @@ class Split:
             np.concatenate([split.token_types for split in splits]),
             np.concatenate([np.zeros(1, np.int64), *offsets]),
             np.concatenate([split.labels for split in splits]),
+            joined_hashes([split.text_hashes for split in splits]),
         )
 
 
@@ -122,7 +128,13 @@ class Dataset:
     content_hash: str
     """sha256 of the tokens or pixels and the labels of all splits."""
     notes: tuple[str, ...] = ()
-    """Which rows were left out or kept together while reading, with counts."""
+    """What was assumed, left out, cut, repeated or contradictory while reading, with counts, one line each."""
+    text_hashes: Hashes | None = None
+    """Hash of every text of the source, those that ``sizes`` leaves out included; see ``wsr.data.identity``."""
+    max_length: int | None = None
+    """Number of tokens at which texts were cut; None for images."""
+    built_in: bool = False
+    """Whether the dataset was found in the package's own table, by its name."""
 
     def __repr__(self) -> str:
         kind = "regression" if self.regression else f"{self.classes} classes"
@@ -148,10 +160,49 @@ class Dataset:
             raise WsrError(f"{self.name} is a dataset of images; expected a dataset of texts")
         return split
 
+    def scored_hashes(self, splits: Sequence[str] = ("probe", "test")) -> Hashes | None:
+        """Returns the hashes of the texts on which points are scored.
+
+        Args:
+          splits: the splits that are used.
+        """
+        return joined_hashes([self.splits[name].text_hashes for name in splits])
+
+    def about(self, trained_on: AnySplit) -> dict[str, Any]:
+        """Returns what a member's record says about its data, as JSON values.
+
+        Args:
+          trained_on: the examples that the member is fine-tuned on.
+        """
+        hashes = trained_on.text_hashes
+        return {
+            "built_in": self.built_in,
+            "label_names": list(self.label_names),
+            "max_length": self.max_length,
+            "texts": None if hashes is None else TextSketch.of(hashes).to_json(),
+        }
+
     def with_split(self, name: str, split: AnySplit) -> "Dataset":
         """Returns a copy of the dataset with the split ``name`` replaced, and a new content hash."""
         splits = {**self.splits, name: split}
         return replace(self, splits=splits, content_hash=hash_splits(splits))
+
+
+def differences(stored: Mapping[str, Any], own: Mapping[str, Any]) -> list[str]:
+    """Returns in words how the data of a stored member differ from other data, both as ``Dataset.about`` tells them."""
+    found = [
+        f"{name} is {stored[name]!r} in the store and {own[name]!r} here"
+        for name in ("max_length", "label_names")
+        if name in stored and stored[name] != own[name]
+    ]
+    there, here = stored.get("texts"), own.get("texts")
+    if there and here and there["sha256"] != here["sha256"]:
+        shared = TextSketch.from_json(there).share_of(TextSketch.from_json(here).smallest).share
+        found.append(
+            f"it was fine-tuned on {there['texts']:,} different texts in the store and on {here['texts']:,} here, of "
+            f"which about {100 * shared:.0f} % are the same"
+        )
+    return found
 
 
 def hash_splits(splits: Mapping[str, AnySplit]) -> str:

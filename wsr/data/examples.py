@@ -1,17 +1,19 @@
 """Checks raw cells and turns them into texts and labels; errors name the file, row and column."""
 
 import math
-import numbers
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float32, Int32
 
+from wsr.data.classes import is_empty, listed, number_in, read_classes, shown
+from wsr.data.identity import Hashes, text_hashes
 from wsr.data.records import Records
 from wsr.errors import WsrError
 
+Labels = Int32[np.ndarray, " texts"] | Float32[np.ndarray, " texts"]
 SEPARATOR = " <SEP> "
 """Joins columns that make one text, as in the paper's released code."""
 
@@ -44,11 +46,16 @@ class Examples:
 
     texts: Sequence[str]
     pairs: Sequence[str] | None
-    labels: Int32[np.ndarray, " texts"] | Float32[np.ndarray, " texts"]
+    labels: Labels
     notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.texts)
+
+    @cached_property
+    def hashes(self) -> Hashes:
+        """A 64-bit hash of each text or pair of texts."""
+        return text_hashes(self.texts, self.pairs)
 
 
 def read_examples(
@@ -65,9 +72,9 @@ def read_examples(
       records: raw cells, by role.
       columns: the columns of text and label.
       label_names: names of the classes in the order of their numbers. If empty, the source may declare them; otherwise
-        the labels of ``train``, sorted by number or name, are the classes.
+        the labels of ``train``, sorted by number or name, are the classes, and numbers do not stand for names.
       classes: number of classes; 1 reads labels as real numbers; None takes as many as there are.
-      drop_empty: leaves out rows without text, instead of raising.
+      drop_empty: leaves out rows without text or label, instead of raising.
 
     Returns:
       The examples by role, and the names of the classes (empty for regression).
@@ -75,25 +82,24 @@ def read_examples(
     Raises:
       WsrError: naming the file, row and column of a bad cell.
     """
-    labels, names = read_labels(records, columns, label_names=label_names, classes=classes)
+    if drop_empty:
+        records = {role: _with_labels(table, columns.label) for role, table in records.items()}
+    labels, names, notes = read_labels(records, columns, label_names=label_names, classes=classes)
     out = {role: _examples(table, columns, labels[role], drop_empty) for role, table in records.items()}
+    out["train"] = replace(out["train"], notes=out["train"].notes + notes)
     refuse_one_label(records["train"], columns, out["train"].labels, names)
     return out, names
 
 
 def read_labels(
     records: Mapping[str, Records], columns: Columns, *, label_names: tuple[str, ...] = (), classes: int | None = None
-) -> tuple[dict[str, Int32[np.ndarray, " texts"] | Float32[np.ndarray, " texts"]], tuple[str, ...]]:
-    """Returns the labels of each role and the names of the classes; see ``read_examples``."""
+) -> tuple[dict[str, Labels], tuple[str, ...], tuple[str, ...]]:
+    """Returns the labels of each role, the names of the classes, and notes; see ``read_examples``."""
     for table in records.values():
         _check_columns(table, (*columns.of_texts, columns.label))
-    train = records["train"]
-    names = () if classes == 1 else _class_names(train, columns.label, label_names, classes)
-    labels = {
-        role: _numbers(table, columns.label) if classes == 1 else _classes(table, columns.label, names)
-        for role, table in records.items()
-    }
-    return labels, names
+    if classes == 1:
+        return {role: _numbers(table, columns.label) for role, table in records.items()}, (), ()
+    return read_classes(records, columns.label, label_names, classes)
 
 
 def refuse_one_label(train: Records, columns: Columns, labels: np.ndarray, names: tuple[str, ...]) -> None:
@@ -127,7 +133,7 @@ def read_unlabelled(records: Mapping[str, Records], columns: Columns) -> dict[st
 def _examples(
     table: Records,
     columns: Columns,
-    labels: Int32[np.ndarray, " texts"] | Float32[np.ndarray, " texts"],
+    labels: Labels,
     drop_empty: bool,
 ) -> Examples:
     kept, empty = _kept(table, columns, drop_empty)
@@ -140,12 +146,25 @@ def _examples(
     return Examples(texts, pairs, labels, notes)
 
 
+def _with_labels(table: Records, column: str) -> Records:
+    """Returns the records that have a label; a note counts the others."""
+    if column not in table.columns:
+        return table
+    kept = [at for at, cell in enumerate(table.columns[column]) if not is_empty(cell)]
+    if len(kept) == len(table):
+        return table
+    columns = {name: [cells[at] for at in kept] for name, cells in table.columns.items()}
+    note = f"{table.origin}: {len(table) - len(kept)} rows without label left out"
+    return replace(table, columns=columns, rows=[table.rows[at] for at in kept], notes=(*table.notes, note))
+
+
 def _check_columns(table: Records, wanted: Sequence[str]) -> None:
     missing = [column for column in wanted if column not in table.columns]
     if missing:
         raise WsrError(
             f"{table.origin}: no column {', '.join(map(repr, missing))}; "
-            f"found {_listed(tuple(table.columns))}; say which columns hold text and label"
+            f"found {listed(tuple(table.columns))}; name the columns with --text_column, --pair_column and "
+            f"--label_column (columns=Columns(...) in Python)"
         )
     if not len(table):
         raise WsrError(f"{table.origin}: no examples")
@@ -171,12 +190,15 @@ def _kept(table: Records, columns: Columns, drop_empty: bool) -> tuple[list[int]
         for part in parts:
             for record, cell in enumerate(table.columns[part]):
                 if cell is not None and not isinstance(cell, str):
-                    raise WsrError(f"{table.where(record, part)}: expected text, found {_shown(cell)}")
+                    raise WsrError(f"{table.where(record, part)}: expected text, found {shown(cell)}")
                 if cell and not _is_unicode(cell):
                     raise WsrError(f"{table.where(record, part)}: the text is not valid Unicode (a lone surrogate)")
                 some[record] |= bool(cell and cell.strip())
         if not drop_empty and not some.all():
-            raise WsrError(f"{table.where(int(some.argmin()), parts[0])}: the text is empty")
+            raise WsrError(
+                f"{table.where(int(some.argmin()), parts[0])}: the text is empty; fill it, or leave out such rows with "
+                f"--drop_empty"
+            )
         filled &= some
     kept = np.flatnonzero(filled).tolist()
     if not kept:
@@ -194,94 +216,11 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
-def _class_names(train: Records, column: str, label_names: tuple[str, ...], classes: int | None) -> tuple[str, ...]:
-    names = label_names or train.label_names.get(column) or ()
-    if not names:
-        names = _found_names(train, column)
-        if classes and all(_whole(name) is not None for name in names):
-            return tuple(map(str, range(classes)))
-    if classes and len(names) != classes:
-        raise WsrError(
-            f"{train.origin}, column {column!r}: expected {classes} classes, found {len(names)}: {_listed(names)}"
-        )
-    return names
-
-
-def _found_names(table: Records, column: str) -> tuple[str, ...]:
-    _check_present(table, column)
-    whole = [_whole(cell) for cell in table.columns[column]]
-    numeric = sum(value is not None for value in whole)
-    if numeric == len(whole):
-        return tuple(map(str, sorted({value for value in whole if value is not None})))
-    for record, (cell, value) in enumerate(zip(table.columns[column], whole, strict=True)):
-        if value is None and (numeric > 0 or not isinstance(cell, str)):
-            others = f", as {numeric} other labels are" if numeric else " or a name"
-            raise WsrError(
-                f"{table.where(record, column)}: label {_shown(cell)} is not a whole number{others}; "
-                f"give label_names if labels are names, or classes=1 if they are real numbers"
-            )
-    return tuple(sorted({cell.strip() for cell in table.columns[column]}))
-
-
-def _check_present(table: Records, column: str) -> None:
-    for record, cell in enumerate(table.columns[column]):
-        if cell is None or (isinstance(cell, str) and not cell.strip()):
-            raise WsrError(f"{table.where(record, column)}: the label is empty")
-
-
-def _classes(table: Records, column: str, names: tuple[str, ...]) -> Int32[np.ndarray, " texts"]:
-    by_name = {name: number for number, name in enumerate(names)}
-    # Class names that are numbers ("1" to "5") are matched as names; otherwise numbers count classes from 0.
-    numbered = not all(_whole(name) is not None for name in names)
-    _check_present(table, column)
-    labels = np.empty(len(table), np.int32)
-    for record, cell in enumerate(table.columns[column]):
-        whole = _whole(cell)
-        found = by_name.get(str(cell).strip() if whole is None else str(whole))
-        if found is None and numbered and whole is not None and 0 <= whole < len(names):
-            found = whole
-        if found is None:
-            what = f"label {_shown(cell)} is none of" if whole is None else f"label {whole} is out of range:"
-            if whole == -1:
-                what = "label -1 marks a hidden label (leave this split out of the source's splits); it is none of"
-            raise WsrError(f"{table.where(record, column)}: {what} the {len(names)} classes {_listed(names)}")
-        labels[record] = found
-    return labels
-
-
 def _numbers(table: Records, column: str) -> Float32[np.ndarray, " texts"]:
     labels = np.empty(len(table), np.float32)
     for record, cell in enumerate(table.columns[column]):
-        number = _number(cell)
+        number = number_in(cell)
         if number is None or not math.isfinite(number) or abs(number) > float(np.finfo(np.float32).max):
-            raise WsrError(f"{table.where(record, column)}: label {_shown(cell)} is not a finite number")
+            raise WsrError(f"{table.where(record, column)}: label {shown(cell)} is not a finite number")
         labels[record] = number
     return labels
-
-
-def _number(cell: Any) -> float | None:
-    # float() would read "1_0" as 10.
-    if isinstance(cell, numbers.Real) or (isinstance(cell, str) and "_" not in cell):
-        try:
-            return float(cell)
-        except (ValueError, OverflowError):
-            return None
-    return None
-
-
-def _whole(cell: Any) -> int | None:
-    """Returns the whole number in a cell, or None: 3, 3.0, "3", "3.0" and True hold one; 0.5 and "three" do not."""
-    number = _number(cell)
-    if number is None or not math.isfinite(number) or number != int(number) or abs(number) >= 2**53:
-        return None
-    return int(number)
-
-
-def _shown(cell: Any) -> str:
-    shown = repr(cell)
-    return shown if len(shown) <= 60 else shown[:57] + "..."
-
-
-def _listed(names: tuple[str, ...], most: int = 12) -> str:
-    shown = ", ".join(map(_shown, names[:most]))
-    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

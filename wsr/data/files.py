@@ -1,14 +1,13 @@
 """Reads CSV, TSV, JSONL, Parquet and text files."""
 
-import csv
-import io
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from wsr.data.decompressed import Allowance
+from wsr.data.delimited import Dialect, read_delimited, refuse_repeated
 from wsr.data.records import ROLES, Records
 from wsr.errors import WsrError
 from wsr.runtime import strict_json
@@ -19,18 +18,31 @@ CELL_BYTES = 64
 """Memory of a short Python string beside its characters."""
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet", ".txt")
 
+_OTHER_CONTENT = {
+    b"\x1f\x8b": "gzip compression; unpack it",
+    b"BZh": "bzip2 compression; unpack it",
+    b"\xfd7zXZ": "xz compression; unpack it",
+    b"(\xb5/\xfd": "zstd compression; unpack it",
+    b"PK\x03\x04": "a zip file, such as an Excel workbook; unpack it or save it as CSV",
+    b"\xff\xfe": "UTF-16; convert it",
+    b"\xfe\xff": "UTF-16; convert it",
+}
+"""What the first bytes of a file say."""
+
 
 @dataclass(frozen=True)
 class Files:
     """A dataset in one file per role.
 
-    The first row of a CSV or TSV file names the columns; double quotes may enclose cells. A ``.txt`` file has one
-    column, ``text``, with one row per non-empty line.
+    The first row of a CSV or TSV file names the columns; see ``wsr.data.delimited`` for its cells. A ``.txt`` file has
+    one column, ``text``, with one row per non-empty line.
     """
 
     train: str | Path
     validation: str | Path | None = None
     test: str | Path | None = None
+    dialect: Dialect = Dialect()  # noqa: RUF009 frozen, so one default serves all
+    """How the cells of CSV and TSV files are separated."""
 
     def read(self) -> Mapping[str, Records]:
         """Returns the records of each file, by role.
@@ -39,7 +51,7 @@ class Files:
           WsrError: naming the file and the line.
         """
         paths = {role: getattr(self, role) for role in ROLES}
-        return {role: read_file(Path(path)) for role, path in paths.items() if path is not None}
+        return {role: read_file(Path(path), self.dialect) for role, path in paths.items() if path is not None}
 
 
 @dataclass(frozen=True)
@@ -61,9 +73,9 @@ class Documents:
 
 def find_files(path: Path) -> Files | None:
     """Returns the data file ``path``, or train.*, validation.* and test.* of a folder; None if there are none."""
-    if path.suffix in SUFFIXES and not path.is_dir():
+    if path.suffix.lower() in SUFFIXES and not path.is_dir():
         return Files(path)
-    found = {}
+    found: dict[str, Any] = {}
     for role in ROLES:
         candidates = [path / f"{role}{suffix}" for suffix in SUFFIXES if (path / f"{role}{suffix}").is_file()]
         if len(candidates) > 1:
@@ -75,19 +87,19 @@ def find_files(path: Path) -> Files | None:
     return Files(**found) if "train" in found else None
 
 
-def read_file(path: Path) -> Records:
+def read_file(path: Path, dialect: Dialect = Dialect()) -> Records:  # noqa: B008 frozen
     """Returns the records of one file; its suffix says how it is read."""
-    readers = {
-        ".csv": _read_csv,
-        ".tsv": _read_csv,
+    readers: dict[str, Callable[[Path], Records]] = {
+        ".csv": partial(_read_csv, dialect=dialect),
+        ".tsv": partial(_read_csv, dialect=dialect),
         ".jsonl": _read_jsonl,
         ".parquet": _read_parquet,
         ".txt": _read_lines,
     }
-    if path.suffix not in readers:
+    if path.suffix.lower() not in readers:
         raise WsrError(f"{path}: expected a file ending in {', '.join(SUFFIXES)}")
     try:
-        return readers[path.suffix](path)
+        return readers[path.suffix.lower()](path)
     except OSError as error:
         raise WsrError(f"{path}: cannot be read: {error.strerror or error}") from None
 
@@ -99,6 +111,9 @@ def read_text(path: Path) -> str:
       WsrError: naming the line of the first byte that is not UTF-8.
     """
     content = path.read_bytes()
+    for start, what in _OTHER_CONTENT.items():
+        if content.startswith(start):
+            raise WsrError(f"{path}: expected UTF-8 text, found {what}")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -108,40 +123,8 @@ def read_text(path: Path) -> str:
         ) from None
 
 
-def _read_csv(path: Path) -> Records:
-    delimiter = "\t" if path.suffix == ".tsv" else ","
-    header: list[str] | None = None
-    cells: list[list[str]] = []
-    rows: list[int] = []
-    start = 1
-    csv.field_size_limit(2**31 - 1)
-    # newline="": the reader must see the line ends inside quotes as they are.
-    reader = csv.reader(io.StringIO(read_text(path), newline=""), delimiter=delimiter, strict=True)
-    try:
-        for record in reader:
-            if header is None:
-                header = _header(path, record)
-            elif record:
-                if len(record) != len(header):
-                    raise WsrError(
-                        f"{path}, line {start}: expected {len(header)} cells ({', '.join(header)}), found {len(record)}"
-                    )
-                cells.append(record)
-                rows.append(start)
-            start = reader.line_num + 1
-    except csv.Error as error:
-        raise WsrError(f"{path}, line {start}: {error}") from None
-    if header is None:
-        raise WsrError(f"{path}: the file is empty; its first line must name the columns")
-    columns = zip(*cells, strict=True) if cells else [()] * len(header)
-    return Records(str(path), dict(zip(header, columns, strict=True)), rows)
-
-
-def _header(path: Path, names: list[str]) -> list[str]:
-    repeated = sorted(name for name, count in Counter(names).items() if count > 1)
-    if repeated:
-        raise WsrError(f"{path}, line 1: column {repeated[0]!r} occurs more than once")
-    return names
+def _read_csv(path: Path, dialect: Dialect) -> Records:
+    return read_delimited(path, read_text(path), dialect)
 
 
 def _read_jsonl(path: Path) -> Records:
@@ -165,7 +148,7 @@ def _read_jsonl(path: Path) -> Records:
 
 def _read_lines(path: Path) -> Records:
     lines = [(number, line) for number, line in enumerate(read_text(path).split("\n"), start=1) if line.strip()]
-    return Records(str(path), {"text": [line for _, line in lines]}, [number for number, _ in lines])
+    return Records(str(path), {"text": [line.removesuffix("\r") for _, line in lines]}, [number for number, _ in lines])
 
 
 def _read_parquet(path: Path) -> Records:
@@ -176,6 +159,7 @@ def _read_parquet(path: Path) -> Records:
     try:
         schema = pyarrow.parquet.read_schema(path)
         # Repeated texts stay one text each until their total length is known to fit.
+        refuse_repeated(str(path), schema.names)
         texts = [field.name for field in schema if _is_text(field.type)]
         with pyarrow.parquet.ParquetFile(path, read_dictionary=texts) as file:
             groups = [file.metadata.row_group(number) for number in range(file.num_row_groups)]
@@ -189,7 +173,21 @@ def _read_parquet(path: Path) -> Records:
         told = " ".join(str(error).split()) or type(error).__name__
         raise WsrError(f"{path}: not a readable Parquet file: {told}") from None
     count = len(next(iter(columns.values()))) if columns else 0
-    return Records(str(path), columns, range(1, count + 1), unit="row")
+    return Records(str(path), columns, range(1, count + 1), unit="row", label_names=_declared_names(schema))
+
+
+def _declared_names(schema: Any) -> dict[str, tuple[str, ...]]:
+    """Returns the names of the classes that ``Dataset.to_parquet`` of ``datasets`` keeps in a file, by column."""
+    try:
+        about = strict_json.parse((schema.metadata or {})[b"huggingface"].decode())
+        features = about["info"]["features"]
+        return {
+            column: tuple(map(str, feature["names"]))
+            for column, feature in features.items()
+            if isinstance(feature, dict) and feature.get("_type") == "ClassLabel" and feature.get("names")
+        }
+    except (KeyError, ValueError, TypeError, AttributeError):
+        return {}
 
 
 def _is_text(kind: Any) -> bool:

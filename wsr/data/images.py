@@ -3,7 +3,8 @@
 import hashlib
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 from jaxtyping import Float32, Int32, Int64, Integer, UInt8
 
 from wsr.data.examples import Columns, read_labels, refuse_one_label
+from wsr.data.identity import Hashes, joined_hashes
 from wsr.data.image_processor import ImageProcessor
 from wsr.data.records import Records
 from wsr.errors import WsrError
@@ -24,6 +26,8 @@ class ImageSplit:
 
     pixel_values: Float32[np.ndarray, "images height width channels"]
     labels: Labels
+    text_hashes: Hashes | None = None
+    """Hash of each image before resizing, in the place of a text's."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -44,13 +48,16 @@ class ImageSplit:
 
     def take(self, indices: Integer[np.ndarray, " taken"]) -> "ImageSplit":
         """Returns a split of the images ``indices``, in that order."""
-        return ImageSplit(self.pixel_values[indices], self.labels[indices])
+        hashes = None if self.text_hashes is None else self.text_hashes[indices]
+        return ImageSplit(self.pixel_values[indices], self.labels[indices], hashes)
 
     def followed_by(self, others: Sequence["ImageSplit"]) -> "ImageSplit":
         """Returns a split of these images, followed by those of ``others``."""
         splits = (self, *others)
         return ImageSplit(
-            np.concatenate([split.pixel_values for split in splits]), np.concatenate([split.labels for split in splits])
+            np.concatenate([split.pixel_values for split in splits]),
+            np.concatenate([split.labels for split in splits]),
+            joined_hashes([split.text_hashes for split in splits]),
         )
 
     def inputs(self, index: Int32[np.ndarray, "steps batch"]) -> dict[str, np.ndarray]:
@@ -73,9 +80,15 @@ class ImageExamples:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @cached_property
+    def hashes(self) -> Hashes:
+        """A 64-bit hash of each image."""
+        return np.array([int(key[:16], 16) for key in self.keys], np.uint64)
+
     def split(self, numbers: Sequence[int], processor: ImageProcessor) -> ImageSplit:
         """Returns a split of the images ``numbers``, normalised."""
-        return ImageSplit(processor.normalise(self.pixels[list(numbers)]), self.labels[list(numbers)])
+        taken = list(numbers)
+        return ImageSplit(processor.normalise(self.pixels[taken]), self.labels[taken], self.hashes[taken])
 
 
 def read_images(
@@ -99,9 +112,11 @@ def read_images(
     Raises:
       WsrError: naming the file, or the row and column.
     """
-    labels, names = read_labels(records, columns, label_names=label_names, classes=classes)
+    labels, names, notes = read_labels(records, columns, label_names=label_names, classes=classes)
     refuse_one_label(records["train"], columns, labels["train"], names)
-    return {role: _examples(table, columns, labels[role], processor) for role, table in records.items()}, names
+    out = {role: _examples(table, columns, labels[role], processor) for role, table in records.items()}
+    out["train"] = replace(out["train"], notes=out["train"].notes + notes)
+    return out, names
 
 
 def _examples(table: Records, columns: Columns, labels: Labels, processor: ImageProcessor) -> ImageExamples:

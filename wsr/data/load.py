@@ -1,26 +1,32 @@
 """Loads a dataset by name, from a file, a folder or a hub, into four splits."""
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from wsr.data.dataset import AnySplit, Dataset, hash_splits
+from wsr.data.delimited import Dialect
 from wsr.data.examples import Columns, Examples, read_examples
-from wsr.data.files import SUFFIXES, Documents, find_files
+from wsr.data.files import SUFFIXES, Documents, Files, find_files
 from wsr.data.hub import Hub
 from wsr.data.image_processor import ImageProcessor
 from wsr.data.image_sources import ImageFolder, holds_images
 from wsr.data.images import ImageExamples, read_images
-from wsr.data.records import Records
+from wsr.data.records import Records, Source
 from wsr.data.splits import Place, choose_splits
-from wsr.data.table import DatasetSpec, find, registered
+from wsr.data.table import BUILT_IN, DatasetSpec, find, registered
 from wsr.data.tfds import Tfds
 from wsr.data.tokenise import hash_tokenizer, tokenise
 from wsr.errors import WsrError
 from wsr.types import Reads
+
+PAIR = "text_pair"
+"""Column of the second text of a pair, unless another is named."""
 
 
 def load_dataset(
@@ -35,6 +41,9 @@ def load_dataset(
     classes: int | None = None,
     label_names: tuple[str, ...] | None = None,
     metric: str | None = None,
+    drop_empty: bool | None = None,
+    dialect: Dialect | None = None,
+    at_most: bool = False,
 ) -> Dataset:
     """Returns a dataset, tokenised or as normalised images, in four disjoint splits.
 
@@ -51,12 +60,18 @@ def load_dataset(
       max_length: longest text in tokens, special tokens included; longer texts are truncated.
       sizes: number of texts or images of each split, by the name of the split; other splits keep all.
       seed: draws the subsample of ``finetune``; the other splits are the same for every seed.
-      columns: the columns of text and label. By default ``text`` (or ``image``), ``label`` and, if it exists,
-        ``text_pair``. This and the arguments below override those of a registered dataset.
+      columns: the columns of text and label. By default ``text`` (or ``image``), ``label`` and, next to a column
+        ``text``, ``text_pair`` if it exists; ``text_pair=()`` leaves it out. This and the arguments below override
+        those of a registered dataset.
       family: the task family, such as ``nli``.
       classes: number of classes; 1 is regression.
       label_names: names of the classes, in the order of their numbers.
       metric: a name in ``wsr.data.metrics.METRICS``.
+      drop_empty: leaves out rows without text or label and counts them in ``Dataset.notes``; otherwise they raise an
+        error.
+      dialect: how the cells of CSV and TSV files are separated; by default this is found in each file.
+      at_most: takes all texts of a split that has fewer than ``sizes`` wants, and says so in ``Dataset.notes``;
+        otherwise too few texts raise an error.
 
     Raises:
       WsrError: naming the file, row and column of bad data; or if the model reads images and the dataset holds texts,
@@ -77,31 +92,31 @@ def load_dataset(
         "classes": classes,
         "label_names": label_names,
         "metric": metric,
+        "drop_empty": drop_empty,
     }
     given = {field: value for field, value in overrides.items() if value is not None}
     if classes == 1 and metric is None:
         given["metric"] = "pearson"
     spec = replace(spec, **given)
-    records = spec.source.read()
-    if columns is None and str(name_or_path) not in registered():
-        of_images = isinstance(tokenizer, ImageProcessor)
-        spec = replace(spec, columns=Columns("image") if of_images else pair_if_there(records))
+    records = _source(spec, dialect).read()
+    named, built_in = str(name_or_path) in registered(), str(name_or_path) in BUILT_IN
+    of_images = isinstance(tokenizer, ImageProcessor)
+    cut = partial(choose_splits, spec.name, sizes=sizes, seed=seed, by_name=built_in, at_most=at_most)
+    spec = replace(spec, columns=Columns("image") if of_images and not (named or columns) else spec.columns)
     roles: Mapping[str, Examples] | Mapping[str, ImageExamples]
     splits: Mapping[str, AnySplit]
     if isinstance(tokenizer, ImageProcessor):
         roles, names = read_images(records, spec.columns, tokenizer, label_names=spec.label_names, classes=spec.classes)
-        chosen, notes = choose_splits(spec.name, roles, sizes, seed)
+        chosen, notes = cut(roles)
         splits = {split: roles[role].split(numbers, tokenizer) for split, (role, numbers) in _by_role(chosen)}
     else:
+        chosen_columns, assumed = columns_of(spec, records, columns, registered=named)
         roles, names = read_examples(
-            records, spec.columns, label_names=spec.label_names, classes=spec.classes, drop_empty=spec.drop_empty
+            records, chosen_columns, label_names=spec.label_names, classes=spec.classes, drop_empty=spec.drop_empty
         )
-        chosen, notes = choose_splits(spec.name, roles, sizes, seed)
-        tokenizer_hash = hash_tokenizer(tokenizer)
-        splits = {
-            split: tokenise(*_taken(roles[role], numbers), tokenizer, max_length, tokenizer_hash)
-            for split, (role, numbers) in _by_role(chosen)
-        }
+        chosen, notes = cut(roles)
+        splits, of_tokens = _tokenised(spec.name, roles, chosen, tokenizer, max_length)
+        notes = (*assumed, *notes, *of_tokens)
     return Dataset(
         name=spec.name,
         family=spec.family,
@@ -110,8 +125,50 @@ def load_dataset(
         metric=spec.metric,
         splits=splits,
         content_hash=hash_splits(splits),
-        notes=tuple(note for examples in roles.values() for note in examples.notes) + notes,
+        notes=tuple(note for examples in roles.values() for note in examples.notes)
+        + notes
+        + _unseen(spec.name, splits, names),
+        text_hashes=np.unique(np.concatenate([examples.hashes for examples in roles.values()])),
+        max_length=None if of_images else max_length,
+        built_in=built_in,
     )
+
+
+def _source(spec: DatasetSpec, dialect: Dialect | None) -> Source:
+    if dialect is None:
+        return spec.source
+    if not isinstance(spec.source, Files):
+        raise WsrError(f"{spec.name}: a delimiter and quoting are for CSV and TSV files")
+    return replace(spec.source, dialect=dialect)
+
+
+def _tokenised(
+    name: str, roles: Mapping[str, Examples], chosen: Mapping[str, list[Place]], tokenizer: Any, max_length: int
+) -> tuple[dict[str, AnySplit], tuple[str, ...]]:
+    """Returns the tokens of each split, and a note on texts that were cut."""
+    tokenizer_hash, cut = hash_tokenizer(tokenizer), 0
+    splits: dict[str, AnySplit] = {}
+    for split, (role, numbers) in _by_role(chosen):
+        tokens, longer = tokenise(*_taken(roles[role], numbers), tokenizer, max_length, tokenizer_hash)
+        splits[split] = replace(tokens, text_hashes=roles[role].hashes[numbers])
+        cut += longer
+    total = sum(map(len, splits.values()))
+    return splits, (f"{name}: {cut:,} of {total:,} texts cut at {max_length} tokens",) * bool(cut)
+
+
+def _unseen(name: str, splits: Mapping[str, AnySplit], names: tuple[str, ...]) -> tuple[str, ...]:
+    """Returns a note for each split of training texts that lacks classes of the test split."""
+    notes = []
+    for split in ("finetune", "probe") if names else ():
+        counts = np.bincount(splits["test"].labels, minlength=len(names))
+        counts[np.unique(splits[split].labels)] = 0
+        lacking = [f"{names[number]!r} {counts[number]}" for number in np.flatnonzero(counts)]
+        if lacking:
+            shown = ", ".join(lacking[:8]) + (f" and {len(lacking) - 8} more" if len(lacking) > 8 else "")
+            notes.append(
+                f"{name}: {counts.sum()} of {len(splits['test'])} test texts have a class that {split} lacks: {shown}"
+            )
+    return tuple(notes)
 
 
 def spec_of(name: str) -> DatasetSpec:
@@ -130,7 +187,8 @@ def spec_of(name: str) -> DatasetSpec:
         return DatasetSpec(catalogue.replace("/", "_"), "general", Tfds(catalogue), reads=None)
     path = Path(name)
     if path.exists():
-        return _local(path)
+        found = _local(path)
+        return replace(found, name=safe_name(found.name) or "data")
     if path.suffix in SUFFIXES:
         raise WsrError(f"{path}: no such file")
     # On the hub a name is owner/name; anything deeper, or from the root, is a path.
@@ -160,6 +218,11 @@ def _local(path: Path) -> DatasetSpec:
     return DatasetSpec(path.name, "general", Hub(str(path)), reads=None)
 
 
+def safe_name(name: str) -> str:
+    """Returns a name as stores and file systems accept it, without spaces and brackets; it may be empty."""
+    return re.sub(r"[^\w.+=@-]+", "_", name).strip("_.-+=@")
+
+
 def refuse_other_kind(spec: DatasetSpec, tokenizer: Any) -> None:
     """Raises WsrError if the dataset holds texts and the model reads images, or the reverse."""
     wanted: Reads = "images" if isinstance(tokenizer, ImageProcessor) else "text"
@@ -169,9 +232,25 @@ def refuse_other_kind(spec: DatasetSpec, tokenizer: Any) -> None:
         )
 
 
-def pair_if_there(records: Mapping[str, Records]) -> Columns:
-    """Returns the default columns, with ``text_pair`` if the records have it."""
-    return Columns(text_pair="text_pair" if "text_pair" in records["train"].columns else None)
+def columns_of(
+    spec: DatasetSpec, records: Mapping[str, Records], columns: Columns | None, *, registered: bool
+) -> tuple[Columns, tuple[str, ...]]:
+    """Returns the columns to read, and a note if a second text of pairs is left out.
+
+    Args:
+      spec: the dataset.
+      records: its raw cells, by role.
+      columns: the columns that were asked for.
+      registered: whether the dataset was found by its name, so that its columns are known.
+    """
+    chosen = columns or (spec.columns if registered else Columns())
+    if chosen.text_pair == ():
+        return replace(chosen, text_pair=None), ()
+    if (registered and columns is None) or chosen.text_pair is not None or PAIR not in records["train"].columns:
+        return chosen, ()
+    if chosen.text == Columns().text:
+        return replace(chosen, text_pair=PAIR), ()
+    return chosen, (f"{spec.name}: column {PAIR!r} is not read; --pair_column={PAIR} reads it as the second text",)
 
 
 def _by_role(chosen: Mapping[str, list[Place]]) -> Iterator[tuple[str, tuple[str, list[int]]]]:

@@ -1,16 +1,21 @@
 """Cuts a dataset into four disjoint splits.
 
-The split of a text or image depends on the dataset alone, never on a size or a seed. So no member of the dataset,
-whatever its size and seed, has seen a text of the probe split.
+A text of your own data lies in the split that its own hash says, whatever the dataset is called and whatever else it
+holds. So no text that a member was fine-tuned on is in the probe or test split of a renamed, cut or grown copy.
+
+The package's own datasets (those of ``wsr.data.table``) are cut by their name and the position of the text instead:
+their texts never change, and the committed results of the studies rest on these splits.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Int64, Integer
 
 from wsr.data.dataset import SPLITS
 from wsr.data.examples import Examples
+from wsr.data.identity import Hashes, positions
 from wsr.data.images import ImageExamples
 from wsr.errors import WsrError
 from wsr.runtime.seeds import generator
@@ -20,15 +25,24 @@ PARTS = {"finetune": 0.60, "probe": 0.15, "validation": 0.10, "test": 0.15}
 
 Place = tuple[str, int]
 """The role and index of an example."""
+Role = Examples | ImageExamples
+_SUBSAMPLE = 1_000  # first of the purposes of ``positions`` that draw subsamples
 
 
 def choose_splits(
-    name: str, roles: Mapping[str, Examples | ImageExamples], sizes: Mapping[str, int] | None = None, seed: int = 0
+    name: str,
+    roles: Mapping[str, Role],
+    sizes: Mapping[str, int] | None = None,
+    seed: int = 0,
+    *,
+    by_name: bool = False,
+    at_most: bool = False,
 ) -> tuple[dict[str, list[Place]], tuple[str, ...]]:
-    """Returns the examples of each split, and notes on texts that occur more than once.
+    """Returns the examples of each split, and notes on texts that were left out or occur more than once.
 
     Equal images, and texts that differ only in white space and capitals, stay together in one split. If the source's
-    test or validation split holds one of them, its copies in ``train`` are left out.
+    test or validation split holds one of them, its copies in ``train`` are left out. Each class with as many texts as
+    there are splits to cut has at least one in every split, for which single texts change their split.
 
     Args:
       name: name of the dataset.
@@ -36,6 +50,8 @@ def choose_splits(
       sizes: number of texts or images of a split, by its name. Subsamples are nested: a smaller one is part of a
         larger one.
       seed: draws the subsample of ``finetune`` only, so members of all seeds are probed and tested on the same texts.
+      by_name: cuts by the name of the dataset and the position of a text, not by its hash.
+      at_most: takes all texts of a split that has fewer than ``sizes`` wants, and notes it.
 
     Raises:
       WsrError: if a split does not exist or has fewer texts than ``sizes`` wants, or there are too few different texts.
@@ -43,21 +59,31 @@ def choose_splits(
     unknown = sorted(set(sizes or {}) - set(SPLITS))
     if unknown:
         raise WsrError(f"{name}: no split is called {unknown[0]!r}; choose one of {', '.join(SPLITS)}")
-    pools, notes = _pools(name, roles)
+    pools, notes = _pools(name, roles, by_name)
     chosen = {}
     for split in SPLITS:
         pool = pools[split]
         asked = (sizes or {}).get(split, len(pool))
+        if at_most and asked > len(pool):
+            notes += (f"{name}: {split} has {len(pool):,} texts, fewer than the {asked:,} asked for; all are used",)
+            asked = len(pool)
         if not 1 <= asked <= len(pool):
             available = ", ".join(f"{other} {len(pools[other]):,}" for other in SPLITS)
             raise WsrError(f"{name}: asked for {asked:,} texts in split {split!r}; available: {available}")
-        order = generator(seed if split == "finetune" else 0, name, "subsample", split).permutation(len(pool))
-        chosen[split] = [pool[at] for at in order[:asked]] if asked < len(pool) else pool
+        chosen[split] = pool
+        if asked < len(pool):
+            if by_name:
+                order = generator(seed if split == "finetune" else 0, name, "subsample", split).permutation(len(pool))
+            else:
+                purpose = _SUBSAMPLE * (1 + SPLITS.index(split)) + (seed if split == "finetune" else 0)
+                hashes = np.array([roles[role].hashes[at] for role, at in pool])
+                order = np.argsort(positions(hashes, purpose), kind="stable")
+            chosen[split] = [pool[at] for at in order[:asked]]
     return chosen, notes
 
 
 def dealt(texts: int, wanted: Sequence[str]) -> dict[str, int]:
-    """Returns the number of different texts that each split gets.
+    """Returns the number of different texts that each split of one of the package's own datasets gets.
 
     Args:
       texts: number of different texts in ``train``.
@@ -69,32 +95,83 @@ def dealt(texts: int, wanted: Sequence[str]) -> dict[str, int]:
     return dict(zip(wanted, counts.tolist(), strict=True))
 
 
-def _pools(name: str, roles: Mapping[str, Examples | ImageExamples]) -> tuple[dict[str, list[Place]], tuple[str, ...]]:
-    taken: set[tuple[str, str]] = set()
+def _pools(name: str, roles: Mapping[str, Role], by_name: bool) -> tuple[dict[str, list[Place]], tuple[str, ...]]:
+    taken: set[int] = set()
     pools: dict[str, list[Place]] = {}
     notes = []
     things = "images" if isinstance(roles["train"], ImageExamples) else "texts"
     for role in ("test", "validation"):
         if role in roles:
-            keys = _keys(roles[role])
-            pools[role] = _unless_taken(role, keys, taken)
-            notes += _left_out(name, f"{things} of {role}", len(keys) - len(pools[role]))
-            taken.update(keys)
-    keys = _keys(roles["train"])
-    train = _unless_taken("train", keys, taken)
-    notes += _left_out(name, f"{things} of train", len(keys) - len(train))
-    groups: dict[tuple[str, str], list[int]] = {}
-    for _, at in train:
-        groups.setdefault(keys[at], []).append(at)
-    if len(groups) < len(train):
-        notes.append(f"{name}: {len(train) - len(groups)} repeated {things} kept in the split of their first copy")
+            hashes = roles[role].hashes.tolist()
+            pools[role] = [(role, at) for at, key in enumerate(hashes) if key not in taken]
+            notes += _left_out(name, f"{things} of {role}", len(hashes) - len(pools[role]))
+            notes += _contradictory(name, things, role, roles[role])
+            taken.update(hashes)
+    hashes = roles["train"].hashes.tolist()
+    groups: dict[int, list[int]] = {}
+    for at, key in enumerate(hashes):
+        if key not in taken:
+            groups.setdefault(key, []).append(at)
+    train = sum(map(len, groups.values()))
+    notes += _left_out(name, f"{things} of train", len(hashes) - train)
+    if len(groups) < train:
+        notes.append(f"{name}: {train - len(groups)} repeated {things} kept in the split of their first copy")
+    notes += _contradictory(name, things, "train", roles["train"])
     wanted = [split for split in SPLITS if split not in pools]
     if len(groups) < len(wanted):
-        raise WsrError(f"{name}: {len(groups)} different texts are too few for the splits {', '.join(wanted)}")
+        raise WsrError(
+            f"{name}: {len(groups)} different {things} are too few for the splits {', '.join(wanted)}; give at least "
+            f"{len(wanted)}, better a few hundred"
+        )
     members = list(groups.values())
-    for split, part in zip(wanted, _cut(len(groups), wanted, name), strict=True):
+    if by_name:
+        parts = _cut(len(groups), wanted, name)
+    else:
+        first = np.array([group[0] for group in members])
+        distinct = np.array(list(groups), np.uint64)
+        where = _split_by_hash(distinct, wanted)
+        # Real numbers are no classes.
+        labels = roles["train"].labels[first] if roles["train"].labels.dtype.kind == "i" else np.zeros(len(first), int)
+        _spread_classes(where, labels, distinct, len(wanted))
+        parts = [np.flatnonzero(where == number) for number in range(len(wanted))]
+    for split, part in zip(wanted, parts, strict=True):
         pools[split] = [("train", at) for group in part for at in members[group]]
     return pools, tuple(notes)
+
+
+def _split_by_hash(hashes: Hashes, wanted: Sequence[str]) -> Int64[np.ndarray, " texts"]:
+    """Returns the index in ``wanted`` of each text's split.
+
+    A text keeps its split whichever others are wanted: only those of a split that is not wanted are drawn again.
+    """
+    ends = np.cumsum([PARTS[split] for split in SPLITS])[:-1]
+    index = np.array([wanted.index(split) if split in wanted else -1 for split in SPLITS])
+    where = np.full(len(hashes), -1)
+    purpose = 0
+    while (open_ := where < 0).any():
+        drawn = np.searchsorted(ends, positions(hashes[open_], purpose), side="right")
+        where[open_] = index[drawn]
+        purpose += 1
+    return where
+
+
+def _spread_classes(
+    where: Int64[np.ndarray, " texts"],
+    labels: Integer[np.ndarray, " texts"],
+    hashes: Hashes,
+    splits: int,
+) -> None:
+    """Moves single texts so that no split is empty, nor lacks a class that has enough texts for all splits."""
+    order = np.argsort(labels, kind="stable")
+    classes = np.split(order, np.flatnonzero(np.diff(labels[order])) + 1)
+    for texts in (*classes, order):
+        if len(texts) < splits:
+            continue
+        for split in range(splits):
+            counts = np.bincount(where[texts], minlength=splits)
+            if not counts[split]:
+                donors = texts[where[texts] == counts.argmax()]
+                where[donors[hashes[donors].argmin()]] = split
 
 
 def _cut(groups: int, wanted: Sequence[str], name: str) -> list[Int64[np.ndarray, " groups"]]:
@@ -103,20 +180,10 @@ def _cut(groups: int, wanted: Sequence[str], name: str) -> list[Int64[np.ndarray
     return np.split(generator(0, name, "splits").permutation(groups), ends[:-1])
 
 
-def _keys(examples: Examples | ImageExamples) -> list[tuple[str, str]]:
-    if isinstance(examples, ImageExamples):
-        return [(key, "") for key in examples.keys]
-    pairs = examples.pairs if examples.pairs is not None else [""] * len(examples)
-    return [(_plain(text), _plain(pair)) for text, pair in zip(examples.texts, pairs, strict=True)]
-
-
-def _plain(text: str) -> str:
-    # Capitals too: for an uncased model "YAY" and "yay" are the same text.
-    return " ".join(text.casefold().split())
-
-
-def _unless_taken(role: str, keys: list[tuple[str, str]], taken: set[tuple[str, str]]) -> list[Place]:
-    return [(role, at) for at, key in enumerate(keys) if key not in taken]
+def _contradictory(name: str, things: str, role: str, examples: Role) -> list[str]:
+    pairs = set(zip(examples.hashes.tolist(), examples.labels.tolist(), strict=True))
+    count = sum(labels > 1 for labels in Counter(key for key, _ in pairs).values())
+    return [f"{name}: {count} {things} of {role} occur with two or more different labels"] if count else []
 
 
 def _left_out(name: str, what: str, count: int) -> list[str]:

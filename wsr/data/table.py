@@ -73,7 +73,7 @@ def register(spec: DatasetSpec) -> None:
       >>> from wsr.data.made_up import MadeUp
       >>> wsr.data.register(wsr.data.DatasetSpec("short_texts", "made_up", MadeUp("made_up", "short_texts", texts=80)))
       >>> len(wsr.load_dataset("short_texts", wsr.load("tiny").processor).splits["finetune"])
-      48
+      52
     """
     if _TABLE.get(spec.name, spec) != spec:
         raise WsrError(f"another dataset called {spec.name!r} is already registered; choose another name")
@@ -252,6 +252,8 @@ PACKAGED = tuple(spec.name for spec in _packaged())
 PAPER = tuple(spec.name for spec in _paper())
 """Names of the 36 datasets of the paper."""
 _TABLE = {spec.name: spec for spec in (*_packaged(), *_paper(), *_made_up(), *_images())}
+BUILT_IN = frozenset(_TABLE)
+"""Names of the package's own datasets, whose splits are cut by name; see ``wsr.data.splits``."""
 
 _SHARED_TEXTS = (
     ("newsgroups", "newsgroups_comp", "20_newsgroups"),

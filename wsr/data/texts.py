@@ -1,7 +1,8 @@
 """Texts without labels, for the loss of a language model."""
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ from jaxtyping import Float, Int64
 
 from wsr.data.dataset import Split
 from wsr.data.examples import Columns, Examples, read_unlabelled
-from wsr.data.load import pair_if_there, refuse_other_kind, spec_of
+from wsr.data.identity import Hashes
+from wsr.data.load import columns_of, refuse_other_kind, spec_of
 from wsr.data.splits import Place, choose_splits
-from wsr.data.table import registered
+from wsr.data.table import BUILT_IN, registered
 from wsr.data.tokenise import hash_tokenizer, tokenise
 from wsr.errors import WsrError
 from wsr.runtime.seeds import generator
@@ -33,9 +35,21 @@ class Texts:
     """sha256 of the tokens and windows."""
     notes: tuple[str, ...] = ()
     """Which texts were left out while reading, with counts."""
+    text_hashes: Hashes | None = None
+    """Hash of every text of the source; see ``wsr.data.identity``."""
+    hashes_of_scored: Hashes | None = None
+    """Hash of every text of which the loss is measured."""
+    max_length: int | None = None
+    """Tokens per window."""
+    built_in: bool = False
+    """Whether the texts were found in the package's own table, by their name."""
 
     def __len__(self) -> int:
         return len(self.first_window)
+
+    def scored_hashes(self, splits: Sequence[str] = ()) -> Hashes | None:
+        """Returns the hashes of the texts on which points are scored; texts without labels have no splits."""
+        return self.hashes_of_scored
 
     @property
     def predicted(self) -> Int64[np.ndarray, " texts"]:
@@ -86,14 +100,15 @@ def load_texts(
     spec = spec_of(str(name_or_path))
     refuse_other_kind(spec, tokenizer)
     records = spec.source.read()
-    if columns is None:
-        columns = spec.columns if str(name_or_path) in registered() else pair_if_there(records)
+    built_in = str(name_or_path) in BUILT_IN
+    columns, notes = columns_of(spec, records, columns, registered=str(name_or_path) in registered())
     roles = read_unlabelled(records, columns)
+    notes += tuple(note for examples in roles.values() for note in examples.notes)
     if set(roles) == {"train"} and set(records["train"].columns) == set(columns.of_texts):
-        places, notes = [("train", number) for number in range(len(roles["train"]))], roles["train"].notes
+        places = [("train", number) for number in range(len(roles["train"]))]
     else:
-        chosen, notes = choose_splits(spec.name, roles)
-        places = chosen["test"]
+        chosen, of_splits = choose_splits(spec.name, roles, by_name=built_in)
+        places, notes = chosen["test"], notes + of_splits
     if size is not None and size < len(places):
         order = generator(0, spec.name, "subsample", "test").permutation(len(places))
         places = [places[at] for at in order[:size]]
@@ -103,15 +118,27 @@ def load_texts(
         raise WsrError(f"{spec.name}: no text has two tokens, so there is no token to predict")
     if len(long_enough) < len(whole):
         notes = (*notes, f"{spec.name}: left out {len(whole) - len(long_enough)} texts with fewer than two tokens")
-    windows, first_window = _cut(whole.take(long_enough), max_length)
-    return Texts(spec.name, windows, first_window, _hash(windows, first_window), notes)
+    kept = whole.take(long_enough)
+    windows, first_window = _cut(kept, max_length)
+    return Texts(
+        spec.name,
+        windows,
+        first_window,
+        _hash(windows, first_window),
+        notes,
+        np.unique(np.concatenate([examples.hashes for examples in roles.values()])),
+        kept.text_hashes,
+        max_length,
+        built_in,
+    )
 
 
 def _tokenised(places: list[Place], roles: dict[str, Examples], tokenizer: Any) -> Split:
     examples, numbers = roles[places[0][0]], [number for _, number in places]  # all of one role
     pairs = None if examples.pairs is None else [examples.pairs[number] for number in numbers]
     texts = [examples.texts[number] for number in numbers]
-    return tokenise(texts, pairs, examples.labels[numbers], tokenizer, _WHOLE, hash_tokenizer(tokenizer))
+    whole, _ = tokenise(texts, pairs, examples.labels[numbers], tokenizer, _WHOLE, hash_tokenizer(tokenizer))
+    return replace(whole, text_hashes=examples.hashes[numbers])
 
 
 def _cut(whole: Split, max_length: int) -> tuple[Split, Int64[np.ndarray, " texts"]]:

@@ -24,8 +24,8 @@ def tokenise(
     tokenizer: Any,
     max_length: int,
     tokenizer_hash: str,
-) -> Split:
-    """Returns the tokens of texts or pairs of texts.
+) -> tuple[Split, int]:
+    """Returns the tokens of texts or pairs of texts, and the number of texts that were cut.
 
     Args:
       texts: the texts, or the first text of each pair.
@@ -42,11 +42,11 @@ def tokenise(
     if max_length <= special:
         raise WsrError(f"max_length={max_length} leaves no room for text besides {special} special tokens")
     path = cache_folder() / "tokens" / f"{_content_hash(texts, pairs, tokenizer_hash, max_length)}.npz"
-    split = _cached(path, labels)
-    if split is None:
-        split = _tokenise(texts, pairs, labels, tokenizer, max_length)
-        _keep(path, split)
-    return split
+    found = _cached(path, labels)
+    if found is None:
+        found = _tokenise(texts, pairs, labels, tokenizer, max_length)
+        _keep(path, *found)
+    return found
 
 
 def hash_tokenizer(tokenizer: Any) -> str:
@@ -58,7 +58,9 @@ def hash_tokenizer(tokenizer: Any) -> str:
     return hashlib.sha256(json.dumps(settings).encode()).hexdigest()
 
 
-def _tokenise(texts: Sequence[str], pairs: Sequence[str] | None, labels: Any, tokenizer: Any, max_length: int) -> Split:
+def _tokenise(
+    texts: Sequence[str], pairs: Sequence[str] | None, labels: Any, tokenizer: Any, max_length: int
+) -> tuple[Split, int]:
     encoded = tokenizer(
         list(texts),
         None if pairs is None else list(pairs),
@@ -72,34 +74,37 @@ def _tokenise(texts: Sequence[str], pairs: Sequence[str] | None, labels: Any, to
     offsets = np.concatenate([[0], np.cumsum([len(ids) for ids in token_ids])]).astype(np.int64)
     flat = np.concatenate(token_ids).astype(np.int32)
     types = encoded.get("token_type_ids")
-    return Split(
+    full = np.flatnonzero(np.diff(offsets) == max_length).tolist()
+    cut = sum(bool(encoded.encodings[text].overflowing) for text in full)
+    split = Split(
         flat,
         np.zeros_like(flat) if types is None else np.concatenate(types).astype(np.int32),
         offsets,
         labels,
     )
+    return split, cut
 
 
 def _content_hash(texts: Sequence[str], pairs: Sequence[str] | None, tokenizer_hash: str, max_length: int) -> str:
-    digest = hashlib.sha256(f"{tokenizer_hash} {max_length} {pairs is not None}".encode())
+    digest = hashlib.sha256(f"cut counted {tokenizer_hash} {max_length} {pairs is not None}".encode())
     for text in (*texts, *(pairs or ())):
         content = text.encode()
         digest.update(len(content).to_bytes(8, "little") + content)
     return digest.hexdigest()
 
 
-def _cached(path: Path, labels: Any) -> Split | None:
+def _cached(path: Path, labels: Any) -> tuple[Split, int] | None:
     if not path.exists():
         return None
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            return Split(arrays["token_ids"], arrays["token_types"], arrays["offsets"], labels)
+            return Split(arrays["token_ids"], arrays["token_types"], arrays["offsets"], labels), int(arrays["cut"])
     except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile) as error:
         print(f"{path}: damaged ({error}); tokenising again", flush=True)
         return None
 
 
-def _keep(path: Path, split: Split) -> None:
+def _keep(path: Path, split: Split, cut: int) -> None:
     content = io.BytesIO()
-    np.savez(content, token_ids=split.token_ids, token_types=split.token_types, offsets=split.offsets)
+    np.savez(content, token_ids=split.token_ids, token_types=split.token_types, offsets=split.offsets, cut=cut)
     write_atomically(path, content.getvalue())

@@ -1,7 +1,7 @@
 """Region and Member: a population of models fine-tuned from one base, its centroid, its radius, its similarities."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float, Float64
 
 from wsr.data.table import overlapping
+from wsr.data.text_sketch import TextSketch
 from wsr.errors import WsrError
 from wsr.geometry import gram as grams
 from wsr.geometry import points, sampling
@@ -49,6 +50,14 @@ class Member:
     """Returns the parameters of the encoder."""
     open_task_vector: Callable[[], OpenLeaf] | None = None
     """Opens the task vector on disk to read it in pieces; None if the parameters are in memory."""
+    data: Mapping[str, Any] = field(default_factory=dict)
+    """What its record says about its training texts; empty if they are unknown."""
+
+    @property
+    def texts(self) -> TextSketch | None:
+        """The sketch of its training texts; None if they are unknown."""
+        sketch = self.data.get("texts")
+        return TextSketch.from_json(sketch) if sketch else None
 
     def __repr__(self) -> str:
         return f"Member {self.name}: dataset {self.dataset}, family {self.family}\n  content {self.content_sha256[:12]}"
@@ -129,6 +138,7 @@ class Region:
                     record.content_sha256,
                     cache(read) if size_gib <= keep_gib else read,
                     partial(store.open_task_vector, name),
+                    record.data,
                 )
             )
         return cls(model or store.model, store.base(), members, base_sha256=store.base_sha256, store=store)
@@ -202,6 +212,8 @@ class Region:
 
     def without_dataset(self, dataset: str) -> "Region":
         """Returns the region of the members that were not trained on a dataset, nor on one that shares texts with it.
+
+        It goes by names alone; ``wsr.region.exposure`` goes by the texts.
 
         Args:
           dataset: name of the dataset.

@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,9 @@ class MemberRecord:
     config_sha256: str = ""
     content_sha256: str = ""
     """sha256 over the hashes of all leaves on disk."""
+    data: Mapping[str, Any] = field(default_factory=dict)
+    """What it was trained on, see ``wsr.data.Dataset.about``: the sketch of its texts, the names of its classes and the
+    length at which its texts were cut. Empty for imported members and in records of earlier versions."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ class Quarantined:
 
 def record_to_json(record: MemberRecord) -> dict[str, Any]:
     """Returns a record as plain JSON values: mappings become dicts, tuples lists, NumPy scalars numbers."""
-    content = {field.name: getattr(record, field.name) for field in fields(record)}
+    content = {one.name: getattr(record, one.name) for one in fields(record)}
     return to_plain_json(content, f"record of member {record.name!r}")
 
 
@@ -79,10 +82,10 @@ def record_from_json(content: Any, where: str) -> MemberRecord:
       where: where it came from, for error messages.
 
     Raises:
-      WsrError: if the content does not have exactly the fields of a record.
+      WsrError: if the content does not have exactly the fields of a record; ``data`` may be missing.
     """
-    known = {field.name for field in fields(MemberRecord)}
-    if not isinstance(content, dict) or set(content) != known:
+    known = {one.name for one in fields(MemberRecord)}
+    if not isinstance(content, dict) or set(content) | {"data"} != known:
         found = sorted(content) if isinstance(content, dict) else content
         raise WsrError(f"{where}: not the record of a member: expected the fields {sorted(known)}, found {found}")
     return MemberRecord(**content)

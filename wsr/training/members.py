@@ -7,7 +7,7 @@ import jax
 import jaxlib
 import numpy as np
 
-from wsr.data.dataset import Dataset
+from wsr.data.dataset import Dataset, differences
 from wsr.data.metrics import score
 from wsr.errors import WsrError
 from wsr.models.model import Model
@@ -131,6 +131,7 @@ def _record(model: Model, member: Finetuned) -> MemberRecord:
         device_kind=jax.devices()[0].device_kind,
         threads=usable_cores(),
         group_size=member.group_size,
+        data=job.dataset.about(job.split),
     )
 
 
@@ -190,13 +191,14 @@ def _metrics(model: Model, member: Finetuned) -> dict[str, float]:
 
 
 def _refuse_other_recipe(record: MemberRecord, job: Job) -> None:
-    wanted: Mapping[str, object] = job.recipe.settings | {"data_sha256": job.dataset.content_hash}
+    in_words = differences(record.data, job.dataset.about(job.split))
+    data = {} if in_words else {"data_sha256": job.dataset.content_hash}
+    wanted: Mapping[str, object] = job.recipe.settings | data
     differing = [
         f"{name} is {record.hyperparameters.get(name)!r} in the store and {value!r} here"
         for name, value in wanted.items()
         if record.hyperparameters.get(name) != value
     ]
-    if differing:
-        raise WsrError(
-            f"member {record.name!r} of the store was trained differently: {'; '.join(differing)}; use another store"
-        )
+    if differing or in_words:
+        told = "; ".join([*differing, *in_words])
+        raise WsrError(f"member {record.name!r} of the store was trained differently: {told}; use another store")

@@ -1,0 +1,98 @@
+"""Members that were fine-tuned on texts of the scored dataset, whatever it is called, are found by content."""
+
+import numpy as np
+import pytest
+
+from wsr.data import load_dataset
+from wsr.errors import WsrError
+from wsr.region.exposure import exposure, unexposed
+from wsr.region.region import Member, Region
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("WSR_CACHE", str(tmp_path / "cache"))
+
+
+def write(path, start, count):
+    rows = [f"text number {number},{number % 2}" for number in range(start, start + count)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("text,label\n" + "\n".join(rows) + "\n")
+    return path
+
+
+@pytest.fixture
+def load(tmp_path, tiny):
+    return lambda name, start, count: load_dataset(write(tmp_path / name, start, count), tiny.processor, max_length=48)
+
+
+def region_of(tiny, *datasets):
+    def member(number, dataset):
+        about = dataset.about(dataset.splits["finetune"]) if dataset.max_length else {}
+        return Member(f"m{number}", dataset.name, "general", f"{number}", lambda: tiny.params, data=about)
+
+    return Region(tiny.model, tiny.params, [member(*own) for own in enumerate(datasets)], base_sha256="base")
+
+
+def test_a_renamed_copy_and_a_part_are_the_same_data_and_do_not_leak(tiny, load):
+    region = region_of(tiny, load("mine.csv", 0, 300), load("other.csv", 5000, 300))
+    for name, start, count in (("copy.csv", 0, 300), ("part.csv", 0, 60), ("grown.csv", 0, 400)):
+        seen = exposure(region, load(name, start, count))
+        assert (seen.same_data, seen.leaks, seen.unknown) == (("m0",), {}, ())
+
+
+def test_a_members_training_texts_in_anothers_test_split_leak(tiny, tmp_path, load, capsys):
+    region = region_of(tiny, load("mine.csv", 0, 300), load("other.csv", 5000, 300))
+    write(tmp_path / "leaky" / "train.csv", 9000, 200)
+    write(tmp_path / "leaky" / "test.csv", 0, 100)
+    leaky = load_dataset(tmp_path / "leaky", tiny.processor, max_length=48)
+    seen = exposure(region, leaky)
+    truth = np.isin(leaky.scored_hashes(), region.members[0].texts.smallest).mean()
+    assert list(seen.leaks) == ["m0"]
+    assert seen.leaks["m0"].share == pytest.approx(truth)
+    fair, others = unexposed(region, leaky)
+    assert fair.names == others.names == ("m1",)
+    assert "left out, fine-tuned on texts that are scored on leaky: m0 (" in capsys.readouterr().out
+    assert unexposed(region, leaky, allow_overlap=True)[0].names == ("m0", "m1")
+    with pytest.raises(WsrError, match="--allow_overlap"):
+        unexposed(region.where(lambda member: member.name == "m0"), leaky)
+
+
+def test_equal_names_of_other_texts_are_other_datasets(tiny, load):
+    region = region_of(tiny, load("shop/reviews.csv", 0, 200), load("vader_movie.csv", 1000, 200))
+    assert exposure(region, load("hotel/reviews.csv", 3000, 200)).same_data == ()
+    assert exposure(region, load("sst2.csv", 4000, 200)).same_data == ()
+
+
+def test_members_without_a_record_of_their_texts_are_judged_by_name(tiny, load, capsys):
+    region = region_of(tiny, load("mine.csv", 0, 200))
+    named = Member("named", "reviews", "general", "x", lambda: tiny.params)
+    region = region.joined([named])
+    fair, others = unexposed(region, load("reviews.csv", 3000, 200))
+    assert (fair.names, others.names) == (("m0", "named"), ("m0",))
+    assert "not known by content, only by name, for 1 members" in capsys.readouterr().out
+
+
+def test_registered_datasets_that_share_texts_by_name_stay_apart(tiny):
+    made_up = load_dataset("made_up_a1", tiny.processor, max_length=48)
+    region = region_of(tiny, made_up, load_dataset("made_up_b1", tiny.processor, max_length=48))
+    seen = exposure(region, made_up)
+    assert (seen.same_data, seen.leaks) == (("m0",), {})
+
+
+def test_another_length_and_a_store_of_one_dataset_are_told(tiny, load, tmp_path, capsys):
+    mine = load("mine.csv", 0, 200)
+    region = region_of(tiny, mine)
+    short = load_dataset(tmp_path / "mine.csv", tiny.processor, max_length=5)
+    with pytest.raises(WsrError, match="--noleave_out"):
+        unexposed(region, short)
+    assert "1 members were fine-tuned on texts cut at 48 tokens, but are scored here at 5" in capsys.readouterr().out
+    fair, others = unexposed(region, short, leave_out=False)
+    assert fair.names == others.names == ("m0",)
+
+
+def test_many_training_texts_are_compared_by_a_sample_whose_error_is_told(tiny, load):
+    region = region_of(tiny, load("many.csv", 0, 3000))
+    seen = exposure(region, load("few.csv", 50_000, 60))
+    assert list(seen.sampled) == ["m0"]
+    assert any("measured on a sample" in line for line in seen.lines(48))

@@ -1,0 +1,160 @@
+"""Which members of a region were fine-tuned on texts of a dataset, whatever the dataset is called."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from wsr.data.dataset import Dataset
+from wsr.data.table import overlapping
+from wsr.data.text_sketch import Share
+from wsr.data.texts import Texts
+from wsr.errors import WsrError
+from wsr.region.region import Region
+
+LEAK = 0.01
+"""A member with a larger share of the scored texts among its training texts is not scored."""
+SAME_DATA = 0.10
+"""A member was fine-tuned on a dataset if a larger share of its training texts are in it, or of its texts in those."""
+SHOWN = 8
+Target: TypeAlias = Dataset | Texts
+"""What points are scored on."""
+
+
+@dataclass(frozen=True)
+class Exposure:
+    """Which members of a region saw texts of a dataset."""
+
+    target: str
+    """Name of the dataset."""
+    same_data: tuple[str, ...]
+    """Members fine-tuned on the dataset, or on one that shares texts with it."""
+    leaks: dict[str, Share]
+    """Share of the scored texts that each leaking member was fine-tuned on."""
+    unknown: tuple[str, ...]
+    """Members without a sketch of their training texts, judged by the name of their dataset."""
+    sampled: dict[str, Share]
+    """Share of the scored texts, for members of which the sketch is a sample and that do not leak."""
+    other_lengths: dict[int, int]
+    """Number of members whose texts were cut at another length, by that length."""
+
+    def lines(self, max_length: int | None, *, allow_overlap: bool = False) -> list[str]:
+        """Returns what a user should know, one line each."""
+        told = []
+        if self.leaks:
+            shares = sorted(self.leaks.items(), key=lambda one: -one[1].share)
+            listed = [f"{name} ({100 * share.share:.0f} %)" for name, share in shares]
+            how = "scored all the same (--allow_overlap)" if allow_overlap else "left out"
+            told.append(f"{how}, fine-tuned on texts that are scored on {self.target}: {_listed(listed)}")
+        unsure = [share.at_most for share in self.sampled.values()]
+        if unsure and max(unsure) > LEAK:
+            told.append(
+                f"overlap with {self.target} is measured on a sample: of {len(unsure)} members fine-tuned on many "
+                f"texts, up to {100 * max(unsure):.0f} % of the scored texts may be among them (95 % bound)"
+            )
+        if self.unknown:
+            told.append(
+                f"overlap with {self.target} is not known by content, only by name, for {len(self.unknown)} members "
+                f"without a record of their training texts: {_listed(self.unknown)}"
+            )
+        for length, count in sorted(self.other_lengths.items()):
+            told.append(
+                f"{count} members were fine-tuned on texts cut at {length} tokens, but are scored here at {max_length}"
+            )
+        return told
+
+
+def exposure(region: Region, target: Target, splits: Sequence[str] = ("probe", "test")) -> Exposure:
+    """Returns which members saw texts of a dataset.
+
+    Texts are compared by the hash of their content, without regard to capitals and white space. Members whose training
+    texts are unknown are judged by the name of their dataset.
+
+    Args:
+      region: the members.
+      target: the dataset.
+      splits: the splits on which points are scored.
+    """
+    scored, all_texts = target.scored_hashes(splits), target.text_hashes
+    same: list[str] = []
+    unknown: list[str] = []
+    leaks: dict[str, Share] = {}
+    sampled: dict[str, Share] = {}
+    lengths: dict[int, int] = {}
+    for member in region.members:
+        length = member.data.get("max_length")
+        if length and target.max_length and length != target.max_length:
+            lengths[length] = lengths.get(length, 0) + 1
+        sketch = member.texts
+        if sketch is None or scored is None or all_texts is None:
+            unknown.append(member.name)
+            if member.dataset in (overlapping(target.name) if target.built_in else {target.name}):
+                same.append(member.name)
+            continue
+        share = sketch.share_of(scored)
+        if share.share > LEAK:
+            leaks[member.name] = share
+        of_table = target.built_in and bool(member.data.get("built_in"))
+        if not share.exact and share.share <= LEAK and not (of_table and member.dataset == target.name):
+            sampled[member.name] = share
+        if (
+            max(sketch.share_in(all_texts).share, sketch.share_of(all_texts).share) > SAME_DATA
+            or member.name in leaks
+            # Such datasets may spell the same texts in another way.
+            or (of_table and member.dataset in overlapping(target.name))
+        ):
+            same.append(member.name)
+    return Exposure(target.name, tuple(same), leaks, tuple(unknown), sampled, lengths)
+
+
+def unexposed(
+    region: Region,
+    target: Target,
+    splits: Sequence[str] = ("probe", "test"),
+    *,
+    leave_out: bool = True,
+    allow_overlap: bool = False,
+) -> tuple[Region, Region]:
+    """Returns the members that may be scored on a dataset and those that never saw it, and prints what was left out.
+
+    Args:
+      region: the members.
+      target: the dataset.
+      splits: the splits on which points are scored.
+      leave_out: leaves members fine-tuned on the dataset out of the second region.
+      allow_overlap: keeps members that were fine-tuned on the scored texts themselves.
+
+    Returns:
+      The region without the members that were fine-tuned on scored texts, and the same without all members that were
+      fine-tuned on the dataset.
+
+    Raises:
+      WsrError: if no member is left; the message names the flag to go on with.
+    """
+    seen = exposure(region, target, splits)
+    for line in seen.lines(target.max_length, allow_overlap=allow_overlap):
+        print(line, flush=True)
+    fair = region if allow_overlap else _without(region, seen.leaks)
+    if len(region) and not len(fair):
+        raise WsrError(
+            f"{target.name}: all {len(region)} members were fine-tuned on more than {100 * LEAK:.0f} % of the scored "
+            "texts, so their scores would be memory; score them on other texts, or all the same with --allow_overlap"
+        )
+    kept = [name for name in seen.same_data if name not in seen.leaks] if not allow_overlap else seen.same_data
+    others = _without(fair, kept) if leave_out else fair
+    if len(fair) and not len(others):
+        raise WsrError(
+            f"{target.name}: all {len(fair)} members were fine-tuned on it or on a dataset that shares texts with it; "
+            "no member is left; keep them with --noleave_out, or choose another dataset"
+        )
+    if len(others) < len(fair):
+        print(f"left out, fine-tuned on {target.name} or its texts: {_listed(kept)}", flush=True)
+    return fair, others
+
+
+def _without(region: Region, names: Sequence[str] | dict[str, Share]) -> Region:
+    return region.where(lambda member: member.name not in names) if names else region
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
