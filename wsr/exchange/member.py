@@ -17,10 +17,11 @@ import numpy as np
 from wsr.errors import WsrError
 from wsr.exchange.door import open_model
 from wsr.exchange.head import (
-    adapter_head,
+    about_adapter,
     complete_language_model,
     head_differences,
     head_of,
+    head_of_base,
     tell_of_pooler,
     tell_of_tied_decoder,
 )
@@ -137,16 +138,14 @@ def require_base(incoming: Incoming, hint: str = "") -> None:
 
 
 def _read_adapter(folder: Path, base: Checkpoint) -> Incoming:
-    adapter = read_adapter(folder, base.model, base.params)
+    adapter = read_adapter(folder, base.model, base.params, head_of_base(base))
     notes = ["a LoRA adapter, merged into the base: its tensors do not show which base it was trained from"]
     if adapter.base_name:
         notes.append(f"its config names {adapter.base_name!r}")
-    if adapter.head:
-        notes.append(f"stored separately as its head: {', '.join(sorted(adapter.head))}")
+    about = about_adapter(adapter, base, notes)
     params = add(base.params, adapter.task_vector)
     _refuse_broken(folder, params)
-    head, config = adapter_head(adapter)
-    about = {"format": "LoRA adapter", "prefix": counterpart_of(base.model).prefix, "config": config}
+    head = {name: np.asarray(tensor, np.float32) for name, tensor in adapter.head.items()}
     return Incoming(folder, params, head, about, kinship(params, base.params), tuple(notes), adapter.task_vector)
 
 
