@@ -43,7 +43,8 @@ def merge(place, *, method="linear", models=("m0", "m1"), weights=(1.0, 1.0), ba
     listed = [{"model": m, "parameters": {"weight": w}} for m, w in zip(models, weights, strict=True)]
     recipe = {"merge_method": method, "models": listed} | ({"base_model": base} if base else {})
     (place / "recipe.yaml").write_text(json.dumps(recipe | ({"dtype": dtype} if dtype else {})))
-    notes = merge_files(read_recipe(place / "recipe.yaml"), place / "out", force=force)
+    how = {"force": True} if force else {}
+    notes = merge_files(read_recipe(place / "recipe.yaml"), place / "out", **how)
     return load_file(place / "out" / "model.safetensors"), notes
 
 

@@ -128,6 +128,8 @@ def _open(values: Values, models: Sequence[str]) -> "tuple[Store | None, Checkpo
     from wsr.errors import WsrError
     from wsr.exchange.untied import any_untied, untied
     from wsr.models import load
+    from wsr.models.huggingface.sentence_modules import lost_modules
+    from wsr.runtime.printable import printable
     from wsr.store import Store
 
     there = Store.is_at(values.store)
@@ -139,6 +141,9 @@ def _open(values: Values, models: Sequence[str]) -> "tuple[Store | None, Checkpo
         store = Store.open(values.store)
         return store, store.checkpoint()
     base = load(values.base, pooling=values.pooling)
+    with base.companions() as files:
+        for reason in lost_modules(files, base.model):
+            print(printable(f"exports will not be the SentenceTransformer of {values.base}: {reason}"))
     if not there:
         return None, untied(base) if any_untied(base, models) else base
     # The base may have been untied when the store was made.

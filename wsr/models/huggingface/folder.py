@@ -113,7 +113,7 @@ def write_folder(
     Raises:
       WsrError: ``folder`` is not empty or cannot be written, or the architecture has no Hugging Face counterpart.
     """
-    copied, _ = kept_files(companions or {}, model)
+    copied = kept_files(companions or {}, model)
     attributes = _marks(model, processor) | _passed_on(copied) | (dict(head.config) if head else {})
     config = to_config(model, **attributes)
     table = {_full_name(model, head, theirs): (ours, layout) for theirs, ours, layout in their_tensors(model)}
