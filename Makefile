@@ -11,8 +11,9 @@ EXTRAS ?= $(if $(shell command -v nvidia-smi),cuda)
 # Most of the time of the tests is spent on compiling small programs, so XLA is told not to optimise them.
 # `make torture` and pytest by hand compile as users do.
 QUICK_TO_COMPILE := --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false
+PYTEST := -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help demo test outside check-report torture bench bench-gpu bench-choices results-tables docs tutorials wheel lint format torch clean
+.PHONY: help demo test test-long outside check-report torture bench bench-gpu bench-choices results-tables docs tutorials wheel lint format torch clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -21,8 +22,11 @@ help:  ## list the targets
 demo: .venv/.installed  ## fine-tune, map, evaluate and merge a real population (about 8 minutes on two cores)
 	@$(BIN)/wsr demo $(DEMO_FLAGS)
 
-test: .venv/.installed-dev lint  ## lint, then the tests (about 15 minutes on two cores)
-	@XLA_FLAGS="$(strip $(QUICK_TO_COMPILE) $(XLA_FLAGS))" $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+test: .venv/.installed-dev lint  ## lint, then the tests (about 10 minutes on two cores)
+	@XLA_FLAGS="$(strip $(QUICK_TO_COMPILE) $(XLA_FLAGS))" $(BIN)/python -m pytest $(PYTEST) -m "not long"
+
+test-long: .venv/.installed-dev  ## the tests that take long: Ray, whole experiments, the commands of the README
+	@XLA_FLAGS="$(strip $(QUICK_TO_COMPILE) $(XLA_FLAGS))" $(BIN)/python -m pytest $(PYTEST) -m long
 
 # Needs node and a Chromium (on Debian: apt-get install nodejs npm chromium), named by CHROMIUM where it is elsewhere.
 check-report: .venv/.installed-dev tests/browser/node_modules  ## the report in a browser: two widths, light and dark, keyboard, paper, axe

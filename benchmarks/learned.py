@@ -21,7 +21,7 @@ from wsr.merging.soups import greedy_soup, on_validation
 from wsr.region.learned import learned_region
 from wsr.region.region import Region
 from wsr.runtime.compilation import use_persistent_cache
-from wsr.statistics.compare import paired_difference
+from wsr.statistics.difference import paired_difference
 from wsr.store import Store
 from wsr.store.results import Results
 

@@ -8,6 +8,7 @@ from benchmarks.checkpoints import SMALL, measure
 from wsr.store import Store
 
 
+@pytest.mark.long
 def test_four_models_in_and_their_centroid_out(tmp_path):
     result = measure(4, SMALL, folder=tmp_path)
     peaks = {name: value for name, value in result.figures.items() if "peak" in name}

@@ -5,15 +5,10 @@ import pytest
 from scipy import stats
 
 from wsr.errors import WsrError
-from wsr.statistics.compare import (
-    barrier,
-    barrier_interval,
-    holm,
-    mean_difference,
-    mean_interval,
-    paired_difference,
-    probability_better,
-)
+from wsr.statistics.barrier import barrier, barrier_interval
+from wsr.statistics.better import probability_better
+from wsr.statistics.difference import holm, mean_difference, paired_difference
+from wsr.statistics.interval import mean_interval
 
 
 def generator(seed=0):

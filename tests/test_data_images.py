@@ -16,7 +16,7 @@ from wsr.data.packing import evaluation_batches, in_text_order, rows_a_step, tra
 from wsr.data.records import Records
 from wsr.errors import WsrError
 from wsr.models import load
-from wsr.models.features import refuse_other_split
+from wsr.models.features import refuse_unfit
 from wsr.models.huggingface.config import read_json
 from wsr.training import Job, Recipe
 from wsr.training.batches import group_batches
@@ -187,7 +187,7 @@ def test_texts_for_a_model_of_images_and_the_reverse_are_refused(tiny, dataset, 
     with pytest.raises(WsrError, match="pets is a dataset of images, but the model reads text"):
         load_dataset(_write_folder(tmp_path / "pets"), tiny.processor)
     with pytest.raises(WsrError, match="tiny_vit reads images, but the dataset holds text"):
-        refuse_other_split(vit.model, dataset.splits["test"])
+        refuse_unfit(vit.model, dataset.splits["test"])
 
 
 def test_digits_are_scikit_learns():

@@ -18,7 +18,7 @@ from wsr.engine.settings import Settings
 from wsr.errors import WsrError
 from wsr.geometry import sampling
 from wsr.region.region import from_params
-from wsr.statistics.compare import probability_better
+from wsr.statistics.better import probability_better
 from wsr.store.results import Results
 
 

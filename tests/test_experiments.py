@@ -14,6 +14,7 @@ from wsr.studies.harness.preset import PRESETS
 
 FOLDER = Path(__file__).parent.parent / "experiments"
 EXPERIMENTS = sorted(path.stem for path in FOLDER.glob("*.py") if "    launch(main, " in path.read_text())
+LONG = ("merging", "two_bases")
 
 
 class CountingLab(Lab):
@@ -42,7 +43,9 @@ def test_there_are_experiments():
     assert "same_dataset_clusters" in EXPERIMENTS
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.long) if name in LONG else name for name in EXPERIMENTS]
+)
 @pytest.mark.usefixtures("few_resamples")
 def test_an_experiment_finds_something_and_takes_what_it_said(name, shelf, tmp_path):
     module = importlib.import_module(f"experiments.{name}")

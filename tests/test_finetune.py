@@ -9,6 +9,7 @@ import optax
 import pytest
 from worlds import made_up
 
+from wsr.data.dataset import Split
 from wsr.data.packing import training_batches
 from wsr.errors import WsrError
 from wsr.geometry.trees import flatten
@@ -177,6 +178,52 @@ def test_early_stopping_keeps_the_best_and_stops(tiny, dataset):
         return float(optax.softmax_cross_entropy_with_integer_labels(logits, split.labels).mean())
 
     assert validation_loss(member) <= validation_loss(whole) + 1e-6
+
+
+PATIENT = dataclasses.replace(RECIPE, epochs=10, learning_rate=2e-2, patience=2, check_every=4)
+
+
+@pytest.mark.parametrize(
+    ("own", "other"),
+    [
+        (dataclasses.replace(PATIENT, patience=None), PATIENT),
+        (dataclasses.replace(PATIENT, check_every=40), PATIENT),
+        (PATIENT, dataclasses.replace(PATIENT, epochs=20, patience=1)),
+    ],
+    ids=["without patience", "checked more rarely", "shorter"],
+)
+def test_early_stopping_of_a_neighbour_changes_nothing(tiny, dataset, own, other):
+    alone, _ = train(tiny, Job(dataset, 0, own), Job(dataset, 1, own), chunk=2)
+    beside, _ = train(tiny, Job(dataset, 0, own), Job(dataset, 1, other), chunk=2)
+    assert len(beside.losses) == len(alone.losses)
+    # Batches of a longer neighbour have other shapes, so other rounding.
+    same_weights(beside, alone, atol=1e-5)
+
+
+def test_a_short_training_is_checked_too(tiny, dataset):
+    """40 steps and a check every 50 steps: without more checks, patience would have no effect."""
+    patient = dataclasses.replace(PATIENT, learning_rate=5e-2, patience=1, check_every=50)
+    (member,) = train(tiny, Job(dataset, 0, patient))
+    assert len(member.losses) < 40
+    assert len(member.losses) % 4 == 0
+
+
+def test_a_head_learning_rate_of_zero_leaves_the_head(tiny, dataset):
+    job = Job(dataset, 0, dataclasses.replace(RECIPE, head_learning_rate=0.0))
+    (member,) = train(tiny, job)
+    np.testing.assert_array_equal(member.head["kernel"], initial_head(job, tiny.model.hidden)["kernel"])
+    assert any(
+        np.any(a != b) for a, b in zip(jax.tree.leaves(member.params), jax.tree.leaves(tiny.params), strict=True)
+    )
+
+
+def test_longer_texts_than_the_model_reads_are_refused(tiny):
+    long = made_up(tiny, "made_up_a1")
+    tokens = np.ones(65, np.int32)
+    too_long = Split(tokens, 0 * tokens, np.array([0, 65]), np.zeros(1, np.int32))
+    data = dataclasses.replace(long, splits={**long.splits, "finetune": too_long})
+    with pytest.raises(WsrError, match=r"a text has 65 tokens, but tiny reads at most 64; .*--max_length=64"):
+        train(tiny, Job(data, 0, RECIPE))
 
 
 def test_regression_fits_numbers(tiny, dataset):

@@ -23,11 +23,11 @@ from wsr.cli import main
 from wsr.data.files import read_file
 from wsr.data.load import spec_of
 from wsr.errors import WsrError
-from wsr.merging.tensor_files import open_tensors
 from wsr.merging.yaml_file import read_yaml
 from wsr.models import export
 from wsr.models.huggingface.files import read_file as read_safetensors
 from wsr.models.load import load
+from wsr.runtime.tensor_files import open_tensors
 from wsr.store import Store
 from wsr.store.record import check_name
 from wsr.store.results import Results

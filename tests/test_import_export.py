@@ -45,7 +45,7 @@ def test_a_bad_folder_does_not_keep_out_the_good_ones(folders, capsys):
     out, error = capsys.readouterr()
     assert re.search(r"refused broken: .*model.safetensors: not readable as safetensors", out)
     assert re.search(r"refused independent: .*not fine-tuned from this base: cosine with the base -?0\.0", out)
-    assert error == "wsr: error: 2 of 4 models were refused; the reasons are above\n"
+    assert error == "wsr: error: 2 of 4 models were refused, for the reasons above: broken, independent\n"
     store = Store.open(folders / "store")
     assert store.names() == ["bert-made_up_a1-s0", "mine"]
     record = store.record("bert-made_up_a1-s0")

@@ -78,6 +78,7 @@ def test_rounding_is_the_distance_to_the_rounded_base(tiny):
 
 
 @pytest.mark.real
+@pytest.mark.long
 def test_fine_tuned_models_lie_close_and_independent_ones_do_not():
     """Where ``LEAST_COSINE`` lies: far from both, even where fine-tuning went so wrong that nothing is left."""
     from wsr.data.load import load_dataset

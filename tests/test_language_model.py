@@ -41,7 +41,7 @@ def _pair(torch, name, tied, seed=0):
     torch.manual_seed(seed)
     theirs = AutoModelForCausalLM.from_config(their_config(name, tie_word_embeddings=tied)).eval()
     _, config = our_config(theirs.config)
-    untied = {} if name == "gpt2" else {"language_model_head": not tied}
+    untied = {} if name == "gpt2" and tied else {"language_model_head": not tied}
     ours = models.build(name, {**config, **untied, "pooling": "last"})
     params, _ = from_huggingface(ours, {key: value.numpy() for key, value in theirs.state_dict().items()})
     return theirs, ours, params

@@ -31,6 +31,7 @@ def test_shellcheck_has_nothing_to_say(script: str) -> None:
 # On this machine.
 
 
+@pytest.mark.long
 def test_an_experiment_runs_and_its_output_is_kept(tmp_path):
     done = subprocess.run(
         [LOCAL, "demo", "--preset=smoke", f"--out={tmp_path / 'run'}"], capture_output=True, text=True, timeout=300
@@ -57,6 +58,7 @@ def test_experiments_tell_their_flags():
     assert "98 % accuracy" in done.stdout  # absl takes a percent sign for a place to fill in
 
 
+@pytest.mark.long
 def test_two_processes_train_what_one_does(tmp_path: Path) -> None:
     if not (ROOT / "wsr" / "cli" / "run_flags.py").is_file():
         pytest.skip("experiments have no --run=share yet")

@@ -255,17 +255,15 @@ def test_config_attributes_that_change_the_computation_are_refused_by_name(folde
         position_embedding_type="relative_key",
         is_decoder=True,
         add_cross_attention=True,
-        chunk_size_feed_forward=4,
-        rope_theta=10.0,
+        is_causal=True,
     )
     with pytest.raises(WsrError) as caught:
         models.load(str(folder))
     for part in (
         "add_cross_attention = True",
-        "chunk_size_feed_forward = 4",
         "is_decoder = True",
         "position_embedding_type = 'relative_key'",
-        "rope_theta = 10.0",
+        "is_causal = True",
     ):
         assert part in str(caught.value)
 
@@ -344,9 +342,35 @@ def test_a_folder_without_a_tokenizer_is_refused(folder):
         models.load(str(folder))
 
 
-def test_a_pooling_that_is_not_offered_is_refused_unless_another_is_chosen(folder):
-    (folder / huggingface.POOLING_FILE).write_text(json.dumps({"pooling_mode_max_tokens": True}))
-    with pytest.raises(WsrError, match="pooling_mode_max_tokens"):
+@pytest.mark.parametrize(
+    ("content", "pooling"),
+    [
+        ({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}, "cls"),
+        ({"pooling_mode_lasttoken": True}, "last"),
+        # sentence-transformers 5.4 and later
+        ({"pooling_mode": "mean", "embedding_dimension": 16}, "mean"),
+        ({"pooling_mode": "cls"}, "cls"),
+        ({"pooling_mode": "lasttoken"}, "last"),
+        ({"pooling_mode": ["mean"]}, "mean"),
+    ],
+)
+def test_the_pooling_of_old_and_new_versions_of_sentence_transformers(folder, content, pooling):
+    (folder / huggingface.POOLING_FILE).write_text(json.dumps(content))
+    assert models.load(str(folder)).model.config["pooling"] == pooling
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ({"pooling_mode_max_tokens": True}, "the pooling pooling_mode_max_tokens is not supported"),
+        ({"pooling_mode": "weightedmean"}, "the pooling weightedmean is not supported"),
+        ({"pooling_mode": ["mean", "cls"]}, "the pooling mean and cls is not supported"),
+        ({"embedding_dimension": 16}, "it names no pooling"),
+    ],
+)
+def test_a_pooling_that_is_not_offered_is_refused_unless_another_is_chosen(folder, content, told):
+    (folder / huggingface.POOLING_FILE).write_text(json.dumps(content))
+    with pytest.raises(WsrError, match=f"{told}; choose mean, cls or last with --pooling, or in Python"):
         models.load(str(folder))
     assert models.load(str(folder), pooling="mean").model.config["pooling"] == "mean"
 

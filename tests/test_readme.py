@@ -46,6 +46,7 @@ def test_the_two_commands_are_named_and_exist():
     assert re.search(r"^test:.*\blint\b", makefile, re.MULTILINE)
 
 
+@pytest.mark.long
 def test_the_commands_run_in_order(folder):
     for command in [*COMMANDS, *GOING_ON]:
         words = shlex.split(command)

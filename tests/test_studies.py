@@ -79,6 +79,7 @@ def test_run_again_trains_and_evaluates_nothing(demo):
     assert values(folder) == before
 
 
+@pytest.mark.long
 def test_killed_and_run_again_it_ends_with_the_same_numbers(demo, tmp_path):
     folder = tmp_path / "killed"
     for wanted in ("store/members/*", "points/*.npz"):

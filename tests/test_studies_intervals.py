@@ -7,8 +7,8 @@ from worlds import made_up
 
 from wsr.engine.lattice import lattice
 from wsr.errors import WsrError
+from wsr.statistics.better import probability_better
 from wsr.statistics.bootstrap import bootstrap_mean
-from wsr.statistics.compare import probability_better
 from wsr.studies.convex_hull import mann_whitney
 from wsr.studies.landscape import Plane, _height
 from wsr.studies.lines import _middle, _rise

@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from wsr.report.document import VERDICTS
-from wsr.statistics.compare import Interval
+from wsr.statistics.interval import Interval
 from wsr.studies.harness.verdict import above, below, verdict
 
 SURELY, SURELY_NOT, OPEN = Interval(0.2, 0.1, 0.3), Interval(-0.2, -0.3, -0.1), Interval(0.2, -0.1, 0.5)

@@ -15,6 +15,7 @@ def alone(few_resamples, tmp_path_factory):
     return rows_of_an_experiment(folder, HERE), folder / "shelf"
 
 
+@pytest.mark.long
 def test_an_experiment_in_shares_finds_what_one_process_finds(alone, tmp_path):
     rows, shelf = alone
     with pytest.raises(Unfinished, match="share 0/2 is done"):
@@ -25,6 +26,7 @@ def test_an_experiment_in_shares_finds_what_one_process_finds(alone, tmp_path):
 
 
 @pytest.mark.fault
+@pytest.mark.long
 def test_a_launcher_that_is_told_to_end_goes_on_when_it_is_started_again(alone, tmp_path, trials):
     rows, shelf = alone
     words = ["-m", f"experiments.{EXPERIMENT}", "--preset=smoke"]

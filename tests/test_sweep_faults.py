@@ -197,7 +197,7 @@ def test_a_sweep_that_is_ended_loses_nothing_and_does_one_group_again(tiny, clea
         ends[order["store"]] += 1
         assert len(begun(Path(order["log"]))) <= units + ends[order["store"]] - 1, "more than a group was done again"
 
-    count = trials(10, torture=100) if how == "kill -9" else trials(2, torture=30)
+    count = trials(3, torture=100) if how == "kill -9" else trials(1, torture=30)
     found = disturbed(forks, kind, SIGNALS[how], count, random.Random(how), check=check)
     again = 0
     for path in present:
@@ -242,7 +242,7 @@ def test_an_evaluation_that_is_ended_loses_no_row(clean, forks, tmp_path, trials
         assert all(np.array_equal(found[name], expected[name]) for name in found)
         present[order["points"]] = set(found)
 
-    count = trials(10, torture=100) if how == "kill -9" else trials(2, torture=30)
+    count = trials(3, torture=100) if how == "kill -9" else trials(1, torture=30)
     found = disturbed(forks, kind, SIGNALS[how], count, random.Random(how), check=check)
     for folder in present:
         np.testing.assert_array_equal(evaluate_points(clean.path, Path(folder)), losses)

@@ -81,6 +81,7 @@ def test_a_run_on_ray_with_a_killed_worker_makes_every_unit(tiny, ray, tmp_path,
     )
 
 
+@pytest.mark.long
 def test_ray_trains_the_same_bits_and_names_what_failed(tiny, ray, tmp_path):
     clean = store_of(tiny, tmp_path / "clean")
     train_members(tiny.model, clean, jobs_of(tiny)[:2], chunk=2)
@@ -105,6 +106,7 @@ def _how_many(model, store):
     return model.name, len(store.names())
 
 
+@pytest.mark.long
 def test_an_experiment_on_ray_finds_what_one_process_finds(ray, few_resamples, tmp_path):
     rows = rows_of_an_experiment(tmp_path / "here", HERE)
     assert rows_of_an_experiment(tmp_path / "ray", OnRay()) == rows
@@ -112,6 +114,7 @@ def test_an_experiment_on_ray_finds_what_one_process_finds(ray, few_resamples, t
 
 
 @pytest.mark.fault
+@pytest.mark.long
 def test_a_driver_of_ray_that_is_told_to_end_loses_nothing(tmp_path, trials, ray):
     """Its workers end with it; what they were at is made again."""
     store = tmp_path / "store"

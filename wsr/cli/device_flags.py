@@ -35,7 +35,7 @@ GROUP = Group(
         *memory_flags("points"),
         Flag(
             "precision",
-            "Floating-point format in which the encoder computes; bfloat16 is for accelerators.",
+            "Precision of the encoder's matrix products; bfloat16 is faster on chips that have it.",
             "float32",
             allowed=("float32", "bfloat16"),
         ),

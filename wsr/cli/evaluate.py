@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from wsr.engine.evaluate import Protocol
     from wsr.models import Checkpoint
     from wsr.region.region import Region
-    from wsr.statistics.compare import Interval
+    from wsr.statistics.interval import Interval
 
 
 class Target(NamedTuple):
@@ -143,7 +143,7 @@ def _evaluate(values: Values, reports: bool) -> None:
     from wsr.runtime.compilation import use_persistent_cache
     from wsr.runtime.hosts import deal
     from wsr.runtime.progress import progress
-    from wsr.statistics.compare import mean_interval
+    from wsr.statistics.interval import mean_interval
     from wsr.store import Store
     from wsr.store.results import write_rows
 

@@ -43,8 +43,9 @@ def run(values: Values, positional: Sequence[str]) -> None:
     from wsr.exchange.model_card import model_card
     from wsr.exchange.named_point import named_point, open_point
     from wsr.models.huggingface.folder import write_folder
-    from wsr.models.load import load_tokenizer
+    from wsr.models.huggingface.sentence_modules import kept_files
     from wsr.runtime.compilation import use_persistent_cache
+    from wsr.runtime.printable import printable
     from wsr.store import Store
 
     if not positional:
@@ -58,7 +59,7 @@ def run(values: Values, positional: Sequence[str]) -> None:
     model = store.model
     coefficients = named_point(store, point, _population(store, point))
     head = _head(store, model, point) if values.head else None
-    tokenizer = load_tokenizer(store.base_name, model.config["vocab_size"])
+    files = store.companions(list(coefficients))
     card = model_card(
         store,
         coefficients,
@@ -67,24 +68,20 @@ def run(values: Values, positional: Sequence[str]) -> None:
         command=command_of("export", values, positional),
         classifier=head is not None,
     )
-    write_folder(model, open_point(store, coefficients), tokenizer, folder, head=head, card=card)
+    leaf = open_point(store, coefficients)
+    write_folder(model, leaf, store.processor(), folder, head=head, card=card, companions=files)
+    for lost in kept_files(files, model)[1]:
+        print(printable(f"not a SentenceTransformer: {lost}"))
+    for name in store.replaced():
+        print(printable(f"{name} in {store.base_name} has changed since: the store's own copy is used"))
     print(f"{point}{' with its head' if head else ''}: {len(coefficients)} members, written to {folder}")
 
 
 def _population(store: "Store", point: str) -> list[str]:
     """The members that the centroid averages; empty for any other point."""
-    from wsr.errors import WsrError
-    from wsr.region.learned import learned
+    from wsr.region.learned import names_of_region
 
-    if point != "centroid":
-        return []
-    names = [record.name for record in store.records() if learned(record)]
-    if not names:
-        raise WsrError(f"{store.path} has no centroid: no member did better than chance")
-    left_out = sorted(set(store.names()) - set(names))
-    if left_out:
-        print(f"left out, not better than chance: {', '.join(left_out)}", flush=True)
-    return names
+    return names_of_region(store) if point == "centroid" else []
 
 
 def _head(store: "Store", model: "Model", point: str) -> "ClassifierHead":

@@ -88,7 +88,7 @@ def run(values: Values, positional: Sequence[str]) -> None:
     datasets = _one_for_each("--dataset", datasets, positional) or [dataset_of(name) for name in names]
     store, base = _open(values)
     beside = [*map(Path, values.stores), *stores_beside(Path(values.store))]
-    refused: list[str] = []
+    refused: dict[str, str] = {}
     with progress("importing", len(positional), "models") as counter:
         for where, name, dataset in zip(positional, names, datasets, strict=True):
             try:
@@ -96,19 +96,22 @@ def run(values: Values, positional: Sequence[str]) -> None:
                 # The first model that fits makes the store: one with a wrong base would have to be deleted.
                 store = store or _create(values, base)
                 new, more = admit(store, incoming, name=name, dataset=dataset, family=values.family, source=where)
-            except (WsrError, OSError) as error:
-                refused.append(f"{name}: {error}")
-                print(printable(f"refused {refused[-1]}"), flush=True)
+            except Exception as error:  # A damaged folder may raise anything in the libraries that read it.
+                told = str(error) if isinstance(error, WsrError) else f"{type(error).__name__}: {error}"
+                refused[name] = " ".join(told.split())
+                print(printable(f"refused {name}: {refused[name]}"), flush=True)
             else:
                 print(printable(f"{'imported' if new else 'already in the store:'} {name} (dataset {dataset})"))
                 for note in (str(incoming.kinship), *incoming.notes, *more):
                     print(printable(f"  {note}"), flush=True)
                 del incoming  # frees its memory before the next model is read
             counter.advance(1, printable(name))
+    if refused and len(positional) == 1:
+        raise WsrError(f"{names[0]}: {refused[names[0]]}")
     if refused:
-        one = len(positional) == 1
-        told = refused[0] if one else f"{len(refused)} of {len(positional)} models were refused; the reasons are above"
-        raise WsrError(told)
+        raise WsrError(
+            f"{len(refused)} of {len(positional)} models were refused, for the reasons above: {', '.join(refused)}"
+        )
 
 
 def _one_for_each(flag: str, given: Sequence[str], models: Sequence[str]) -> list[str]:

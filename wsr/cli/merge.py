@@ -59,6 +59,11 @@ PAGE = Page(
                     "Hugging Face folders, or members of --store.",
                     value="FILE",
                 ),
+                Flag(
+                    "force",
+                    "Merge the files of --recipe although they differ in config, vocabulary, classes or base.",
+                    False,
+                ),
             ),
         ),
         Group(
@@ -97,6 +102,8 @@ def run(values: Values, positional: Sequence[str]) -> None:
 
     if Path(values.to).exists():
         raise WsrError(f"--to={values.to} exists already; name a new folder")
+    if values.force and (values.store or not values.recipe):
+        raise WsrError("--force is for --recipe without --store: it merges files that do not fit together")
     if values.recipe:
         _by_recipe(values)
         return
@@ -114,11 +121,13 @@ def _by_recipe(values: Values) -> None:
     from wsr.errors import WsrError
     from wsr.merging.files import merge_files, merge_members
     from wsr.merging.recipe import read_recipe
+    from wsr.runtime.printable import printable
 
     given = [flag for flag in ("method", "groups", "on", *options()) if values[flag].present]
     if given:
         raise WsrError(f"--recipe names method and options itself; leave out --{', --'.join(given)}")
     recipe = read_recipe(Path(values.recipe))
+    notes: list[str] = []
     if values.store:
         from wsr.region.learned import learned_region
         from wsr.store import Store
@@ -129,7 +138,9 @@ def _by_recipe(values: Values) -> None:
         members = dict.fromkeys(recipe.members)
         _export(values, store, store.checkpoint(), merged, recipe.merge_method, members)
     else:
-        merge_files(recipe, Path(values.to))
+        notes = merge_files(recipe, Path(values.to), force=values.force)
+    for note in notes:
+        print(printable(note))
     print(f"{recipe.merge_method} merge of {len(recipe.members)}: {', '.join(recipe.members)}\nwritten to {values.to}")
 
 
@@ -176,7 +187,10 @@ def _export(
 
     from wsr.cli.command import command_of
     from wsr.exchange.model_card import model_card
-    from wsr.models import export
+    from wsr.geometry.trees import flatten
+    from wsr.models.huggingface.folder import write_folder
+    from wsr.models.huggingface.sentence_modules import kept_files
+    from wsr.runtime.printable import printable
 
     card = model_card(
         store,
@@ -185,7 +199,13 @@ def _export(
         method=f"{method} merge of {len(members)} models fine-tuned from one checkpoint",
         command=command_of("merge", values),
     )
-    export(base.with_params(merged), Path(values.to), card=card)
+    files = store.companions([name for name in members if name in store])
+    leaf = flatten(merged).__getitem__
+    write_folder(base.model, leaf, base.processor, Path(values.to), card=card, companions=files)
+    for lost in kept_files(files, base.model)[1]:
+        print(printable(f"not a SentenceTransformer: {lost}"))
+    for name in store.replaced():
+        print(printable(f"{name} in {store.base_name} has changed since: the store's own copy is used"))
 
 
 def _chosen_members(values: Values, region: "Region") -> "Region":

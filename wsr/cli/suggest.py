@@ -7,9 +7,13 @@ from wsr.cli import dataset_flags, device_flags
 from wsr.cli.flags import Flag, Group, Page, Values
 
 if TYPE_CHECKING:
+    from wsr.data.dataset import Dataset
     from wsr.engine.suggest import Start, Suggestion
+    from wsr.models.model import Model
     from wsr.region.region import Region
-    from wsr.store import Store
+    from wsr.store import MemberRecord, Store
+    from wsr.training.recipe import Recipe
+    from wsr.types import Params
 
 FEW_TEXTS = 100
 
@@ -38,6 +42,11 @@ PAGE = Page(
                 ),
                 *dataset_flags.OVERLAP_FLAGS,
                 Flag("seed", "Seed of the texts drawn.", 0),
+                Flag(
+                    "check_recipe",
+                    "Train one member from the best start, and give the printed recipe more epochs until it learns.",
+                    True,
+                ),
             ),
         ),
         dataset_flags.GROUP,
@@ -70,25 +79,56 @@ def run(values: Values, positional: Sequence[str]) -> None:
         raise WsrError(f"--confidence={values.confidence:g}: expected at least 0.5 and less than 1")
     use_persistent_cache()
     store = Store.open(values.store)
-    region = learned_region(store)
-    if not len(region):
+    records = store.records()
+    if not records:
         raise WsrError(
             f"{values.store} has no members yet, so its base is the only start; add members by wsr train or wsr import"
         )
-    dataset = dataset_flags.load(values, values.data, store.checkpoint().processor)
-    _, others = unexposed(
-        region, dataset, tuple(dataset.splits), leave_out=values.leave_out, allow_overlap=values.allow_overlap
+    checkpoint = store.checkpoint()
+    dataset = dataset_flags.load(values, values.data, checkpoint.processor)
+    recipe = _recipe_of(records)
+    if all(record.mode == "head" for record in records):
+        print("only heads were trained, so every member has the base's weights: the base is the only start")
+        name, point, params = "base", "", checkpoint.params
+    else:
+        region = learned_region(store, records)
+        _, others = unexposed(
+            region, dataset, tuple(dataset.splits), leave_out=values.leave_out, allow_overlap=values.allow_overlap
+        )
+        found = suggest(
+            others,
+            dataset,
+            texts=values.texts,
+            confidence=values.confidence,
+            settings=device_flags.settings_of(values, results=store.results()),
+            seed=values.seed,
+        )
+        _show(found, dataset.metric)
+        start = found.best.start
+        name, params = start.name, others.params(start.coefficients)
+        point = _point(others, start) if start.coefficients.any() else ""
+    if values.check_recipe:
+        recipe = _checked(checkpoint.model, params, dataset, recipe)
+    print("\n" + "\n".join(_commands(values, store, point, name, recipe)))
+
+
+def _checked(model: "Model", params: "Params", dataset: "Dataset", recipe: "Recipe") -> "Recipe":
+    """Returns the recipe with enough epochs to learn the data, and says what a member trained with it scored."""
+    from wsr.engine.recipe_check import check_recipe
+
+    found = check_recipe(model, params, dataset, recipe)
+    print(
+        f"\na member trained from it with the recipe below: {dataset.metric} {found.score:.3f} on {found.texts} test "
+        f"texts, {found.chance:.3f} by chance"
     )
-    found = suggest(
-        others,
-        dataset,
-        texts=values.texts,
-        confidence=values.confidence,
-        settings=device_flags.settings_of(values, results=store.results()),
-        seed=values.seed,
-    )
-    _show(found, dataset.metric)
-    print("\n" + "\n".join(_commands(values, store, others, found.best.start)))
+    if found.recipe.epochs != recipe.epochs:
+        print(
+            f"with the {recipe.epochs:g} epochs of most members it did no better than chance: {found.recipe.epochs:g} "
+            "epochs instead"
+        )
+    if not found.learned:
+        print("this recipe does not learn these texts: raise --learning_rate, or label more texts")
+    return found.recipe
 
 
 def _show(found: "Suggestion", metric: str) -> None:
@@ -117,29 +157,24 @@ def _show(found: "Suggestion", metric: str) -> None:
         )
 
 
-def _commands(values: Values, store: "Store", region: "Region", start: "Start") -> list[str]:
+def _commands(values: Values, store: "Store", point: str, name: str, recipe: "Recipe") -> list[str]:
     """The command that exports the start, unless it is the base itself, and the one that fine-tunes from it."""
     import shlex
     from pathlib import Path
 
-    slug = start.name.replace(" ", "-")
+    slug = name.replace(" ", "-")
     folder = values.to or str(Path("runs") / f"start-{slug}")
     commands = []
-    if start.coefficients.any():
-        commands.append(["wsr", "export", _point(region, start), f"--store={values.store}", f"--to={folder}"])
-    base = folder if start.coefficients.any() else store.base_name
-    flags_of_data = [
-        values[name].serialize()
-        for name in ("text_column", "pair_column", "label_column", "family", "regression", "max_length")
-        if values[name].present
-    ]
+    if point:
+        commands.append(["wsr", "export", point, f"--store={values.store}", f"--to={folder}"])
+    flags_of_data = [values[flag.name].serialize() for flag in dataset_flags.GROUP.flags if values[flag.name].present]
     commands.append(
         [
-            *("wsr", "train", f"--store=runs/from-{slug}", f"--base={base}"),
+            *("wsr", "train", f"--store=runs/from-{slug}", f"--base={folder if point else store.base_name}"),
             *(f"--pooling={store.model_config['pooling']}",) * ("pooling" in store.model_config),
             f"--datasets={values.data}",
             *flags_of_data,
-            *_recipe(store, region),
+            *_flags_of(recipe),
         ]
     )
     return [shlex.join(words) for words in commands]
@@ -150,14 +185,33 @@ def _point(region: "Region", start: "Start") -> str:
     return names[0][0] if len(names) == 1 else ",".join(f"{name}={own!r}" for name, own in names)
 
 
-def _recipe(store: "Store", region: "Region") -> list[str]:
-    """The flags of the recipe that most members were trained with, as far as the store knows it."""
+def _recipe_of(records: "Sequence[MemberRecord]") -> "Recipe":
+    """The recipe with which most members were trained, as far as the store knows it."""
     from collections import Counter
+    from dataclasses import fields
 
-    found = []
-    records = [store.record(name).hyperparameters for name in region.names]
-    for name in ("learning_rate", "batch_size", "epochs"):
-        known = Counter(own[name] for own in records if name in own)
-        if known:
-            found.append(f"--{name}={known.most_common(1)[0][0]}")
-    return found
+    from wsr.training.recipe import Recipe
+
+    names = [field.name for field in fields(Recipe)]
+    known = Counter(
+        tuple((name, record.hyperparameters[name]) for name in names if name in record.hyperparameters)
+        for record in records
+    )
+    del known[()]  # imported members
+    return Recipe(**dict(known.most_common(1)[0][0])) if known else Recipe()
+
+
+def _flags_of(recipe: "Recipe") -> list[str]:
+    """The flags of ``wsr train`` for a recipe: the rate, the batch and the epochs, and what is not the default."""
+    from wsr.cli.train import PAGE as TRAIN
+    from wsr.training.recipe import Recipe
+
+    recipes = next(group for group in TRAIN.groups if group.heading == "Recipe")
+    words = []
+    for flag in recipes.flags:
+        value = getattr(recipe, flag.name)
+        if flag.name in ("learning_rate", "batch_size", "epochs") or value != getattr(Recipe(), flag.name):
+            words.append(
+                f"--{'' if value else 'no'}{flag.name}" if isinstance(value, bool) else f"--{flag.name}={value}"
+            )
+    return words

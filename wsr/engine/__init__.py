@@ -9,5 +9,6 @@ lattice.py, surrogate.py  a whole convex hull from a few forward passes, with a 
 early.py                  which of two groups is better, stopped as soon as the answer is certain enough
 language_model.py         the language-model loss of a decoder
 suggest.py                the best starting point for new data
+recipe_check.py           whether a recipe trains long enough to learn new data
 learned_coefficients.py, probe_gradient.py   the best point of a region, found by gradients
 """

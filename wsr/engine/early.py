@@ -1,7 +1,7 @@
 """Comparison of two groups of models that stops as soon as the answer is certain enough.
 
 P_B is the probability that a model of group a has a lower mean loss than a model of group b
-(``wsr.statistics.compare``). Models and texts are evaluated in rounds of growing size until the confidence interval of
+(``wsr.statistics.better``). Models and texts are evaluated in rounds of growing size until the confidence interval of
 P_B excludes one half.
 """
 
@@ -21,7 +21,7 @@ from wsr.engine.region_features import region_features
 from wsr.engine.settings import Settings
 from wsr.errors import WsrError
 from wsr.region.region import Region
-from wsr.statistics.compare import probability_interval
+from wsr.statistics.better import probability_interval
 from wsr.store.results import Results
 
 MAX_ROUNDS = 5

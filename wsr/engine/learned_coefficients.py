@@ -18,12 +18,12 @@ from wsr.data.dataset import AnySplit, Dataset, joined
 from wsr.data.packing import evaluation_batches, row_length_for
 from wsr.engine.evaluate import Protocol
 from wsr.engine.probe_gradient import probed_loss_and_gradient
-from wsr.engine.region_features import as_precision
-from wsr.engine.settings import Precision, Settings
+from wsr.engine.settings import Settings
 from wsr.errors import WsrError
 from wsr.geometry.points import combine, task_vector
-from wsr.models.features import refuse_other_split, split_features
+from wsr.models.features import refuse_unfit, split_features
 from wsr.models.model import Model
+from wsr.models.precision import computing_in
 from wsr.region.region import Region
 from wsr.runtime.devices import fitting
 from wsr.types import Params
@@ -131,7 +131,7 @@ def validation_loss(
         )
     model = region.model
     probe, validation = dataset.splits["probe"], dataset.splits["validation"]
-    refuse_other_split(model, probe, validation)
+    refuse_unfit(model, probe, validation)
     texts: AnySplit = joined([probe, validation])
     row_length = row_length_for(settings.row_length, texts)
     batches = evaluation_batches(texts, rows=settings.rows, row_length=row_length, packed=model.packed)
@@ -144,10 +144,11 @@ def validation_loss(
         memory_budget_gib=settings.memory_budget_gib,
     )
     base, members = jax.device_put(region.base), jax.device_put(region.stacked())
+    computing = computing_in(model, settings.precision, jax.default_backend())
 
     def judge(point: Float[Array, " members"]) -> tuple[float, Gradient]:
         params = _combine(base, members, point)
-        features = split_features(model, as_precision(params, settings.precision), batches, len(texts))
+        features = split_features(computing, params, batches, len(texts))
         features = features.astype(jnp.float32)
         loss, slopes = probed_loss_and_gradient(
             features, probe.labels, validation.labels, classes=dataset.classes, inverse_l2=protocol.inverse_l2
@@ -158,7 +159,7 @@ def validation_loss(
             for step, index in enumerate(batches.index):
                 inputs = {name: array[step] for name, array in batches.inputs.items()}
                 own = jnp.where(index[:, None] >= 0, slopes[index], 0.0)
-                total = _pull_back(model, settings.precision)(params, inputs, own, total)
+                total = _pull_back(computing)(params, inputs, own, total)
             return np.asarray(_along_members(base, members, total), np.float64)
 
         return loss, gradient
@@ -167,13 +168,13 @@ def validation_loss(
 
 
 @lru_cache(maxsize=8)
-def _pull_back(model: Model, precision: Precision) -> Callable[[Params, dict[str, np.ndarray], Array, Params], Params]:
+def _pull_back(model: Model) -> Callable[[Params, dict[str, np.ndarray], Array, Params], Params]:
     """Returns a compiled program that adds a batch's gradient in the parameters to ``total``."""
 
     def pull_back(
         params: Params, batch: dict[str, Array], slopes: Float[Array, "batch hidden"], total: Params
     ) -> Params:
-        features, back = jax.vjp(lambda own: model.encode(as_precision(own, precision), batch), params)
+        features, back = jax.vjp(lambda own: model.encode(own, batch), params)
         return jax.tree.map(jnp.add, total, back(slopes.astype(features.dtype))[0])
 
     return jax.jit(pull_back, donate_argnums=3)

@@ -9,9 +9,10 @@ from jaxtyping import Array, Float, Int
 
 from wsr.data.dataset import AnySplit, joined
 from wsr.data.packing import Batches, evaluation_batches, row_length_for, rows_a_step
-from wsr.engine.settings import Precision, Settings
+from wsr.engine.settings import Settings
 from wsr.geometry.points import combine_one_by_one
-from wsr.models.features import encoding_bytes, point_features, refuse_other_split
+from wsr.models.features import encoding_bytes, point_features, refuse_unfit
+from wsr.models.precision import rounded
 from wsr.region.region import Region
 from wsr.runtime.devices import DeviceLayout, chunk_for_device, lay_out, mesh_for, rows_for_device
 from wsr.runtime.placement import placed
@@ -53,6 +54,7 @@ def region_features(
     passes = _passes(len(coefficients), layout.together * layout.rounds)
     base = placed(region.base, layout.sharding())
     load = _loader(region, coefficients, passes, layout)
+    platform = layout.mesh.local_devices[0].platform
     for number, part in enumerate(passes):
         # The last pass is padded with its last point, so that one compiled program serves all passes.
         filled = part + [part[-1]] * (layout.together * layout.rounds - len(part))
@@ -66,7 +68,7 @@ def region_features(
         )
         for first in range(0, len(part), layout.together):
             points = _round(mixed, first // layout.together) if layout.rounds > 1 else mixed
-            points = points if settings.precision == "float32" else as_precision(points, settings.precision)
+            points = points if settings.precision == "float32" else _rounded(points, settings.precision, platform)
             features = point_features(region.model, points, packed, int(ends[-1]), layout.mesh)
             yield (
                 part[first : first + layout.together],
@@ -99,15 +101,7 @@ def plan_features(
     return _planned(region, coefficients, splits, settings)[0]
 
 
-@partial(jax.jit, static_argnames="precision")
-def as_precision(points: Params, precision: Precision) -> Params:
-    """Returns the parameters in the precision of the encoder.
-
-    Args:
-      points: parameters in float32.
-      precision: ``"float32"`` or ``"bfloat16"``.
-    """
-    return jax.tree.map(lambda leaf: leaf.astype(precision), points)
+_rounded = jax.jit(rounded, static_argnames=("precision", "platform"))
 
 
 def _planned(
@@ -119,7 +113,7 @@ def _planned(
     mesh = settings.mesh or mesh_for(len(coefficients))
     device, axis = mesh.local_devices[0], mesh.shape["points"]
     most = settings.chunk or chunk_for_device(-(-len(coefficients) // axis), device=device)
-    refuse_other_split(region.model, *splits.values())
+    refuse_unfit(region.model, *splits.values())
     texts: AnySplit = joined(list(splits.values()))
     length = row_length_for(settings.row_length, texts)
     fitting = rows_for_device(settings.rows, most, length, device=device)

@@ -12,7 +12,8 @@ from jaxtyping import Float, Shaped
 
 from wsr.data.dataset import AnySplit
 from wsr.engine.region_features import region_features
-from wsr.engine.settings import Precision, Settings
+from wsr.engine.settings import Settings
+from wsr.models.precision import Precision, meaning
 from wsr.region.region import Region
 from wsr.runtime.hosts import Deal, agree, deal, exchange
 from wsr.store.results import Results
@@ -84,8 +85,8 @@ def key_of(region: Region, row: Float[np.ndarray, " members"], what: Mapping[str
         "point": point,
         **what,
     }
-    if precision != "float32":
-        whole["precision"] = precision
+    if computed := meaning(precision, jax.default_backend()):
+        whole["precision"] = computed
     return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
 
 

@@ -2,15 +2,14 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 from jax.sharding import Mesh
 
 from wsr.errors import WsrError
+from wsr.models.precision import Precision
 from wsr.runtime.progress import Counter
 from wsr.store.results import Results
-
-Precision = Literal["float32", "bfloat16"]
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,8 @@ class Settings:
     row_length: int = 64
     """Tokens in a row; raised if a text is longer."""
     precision: Precision = "float32"
-    """Precision of the encoder; bfloat16 is faster on accelerators and changes the losses slightly."""
+    """Precision of the encoder's matrix products; bfloat16 is faster where the chip has it, and changes the losses
+    slightly."""
     results: Results | None = None
     """Cache of finished points, which are not evaluated again; None: a cache in memory for one call."""
     counter: Counter | None = None

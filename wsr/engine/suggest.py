@@ -37,6 +37,8 @@ FEWEST_OF_ROUND = 50
 """Fewest texts for that first round."""
 RESAMPLES = 2000
 """Bootstrap resamples."""
+ROUNDING = 1e-4
+"""Two starts whose losses differ by less are the same up to rounding, however often one is ahead."""
 
 Losses = Float[np.ndarray, "starts texts"]
 
@@ -71,7 +73,7 @@ class ScoredStart:
     @property
     def named(self) -> bool:
         """Whether the start is statistically indistinguishable from the best."""
-        return self.low <= 0
+        return self.low <= 0 or self.worse < ROUNDING
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,9 @@
 """Import of models into a store, and export of points out of it.
 
+door.py           opens a folder or a file that a person brings, or refuses it
+agreement.py      whether models that lie in files may be merged entry by entry
 member.py         reads a Hugging Face folder or a LoRA adapter as a member, or refuses it with all reasons
+head.py           the head of an imported model: its tensors, its labels, notes about them
 kinship.py        whether a model was fine-tuned from a checkpoint
 likely_bases.py   which of the available checkpoints a model was fine-tuned from
 importing.py      the import: read, compare with the base, admit

@@ -9,6 +9,7 @@ from pathlib import Path
 from wsr.data.table import find, registered
 from wsr.errors import WsrError
 from wsr.exchange.member import Incoming
+from wsr.runtime.model_folder import settings_of_use
 from wsr.store import MemberRecord, Store
 from wsr.store.record import check_name
 
@@ -112,11 +113,12 @@ def admit(
     there = store.record(name) if name in store else None
     if there is not None:  # the same content from another source is the same member
         record = replace(record, hyperparameters=there.hyperparameters)
+    files = settings_of_use(incoming.folder)
     try:
         if incoming.low_rank is not None:
-            saved = store.save_low_rank(record, incoming.low_rank, incoming.head)
+            saved = store.save_low_rank(record, incoming.low_rank, incoming.head, companions=files)
         else:
-            saved = store.save(record, incoming.params, incoming.head)
+            saved = store.save(record, incoming.params, incoming.head, companions=files)
     except WsrError as error:
         if there is None:
             raise

@@ -1,11 +1,12 @@
 """Whether a model was fine-tuned from a checkpoint: fine-tuning leaves the weights close to where they started."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from wsr.geometry.trees import flatten
-from wsr.types import Params
+if TYPE_CHECKING:
+    from wsr.types import Params
 
 LEAST_COSINE = 0.5
 """Models with a median cosine above this count as fine-tuned from one base.
@@ -46,7 +47,7 @@ class Kinship:
         )
 
 
-def kinship(params: Params, base: Params) -> Kinship:
+def kinship(params: "Params", base: "Params") -> Kinship:
     """Compares a model with a checkpoint, leaf by leaf.
 
     Args:
@@ -60,12 +61,14 @@ def kinship(params: Params, base: Params) -> Kinship:
       >>> kinship(region.base, region.base).same_base
       True
     """
+    from wsr.geometry.trees import flatten
+
     own, origin = flatten(params), flatten(base)
     cosines, moved_matrices, length, moved, unchanged = [], 0.0, 0.0, 0.0, 0
     for path, base_leaf in origin.items():
         theirs, ours = np.asarray(own[path]), np.asarray(base_leaf)
         unchanged += np.array_equal(theirs, ours)
-        inner, their_square, our_square, apart = _products(theirs.reshape(-1), ours.reshape(-1))
+        inner, their_square, our_square, apart = products(theirs.reshape(-1), ours.reshape(-1))
         moved += apart
         if ours.ndim >= 2 and our_square > 0:
             moved_matrices, length = moved_matrices + apart, length + our_square
@@ -80,13 +83,15 @@ def kinship(params: Params, base: Params) -> Kinship:
     )
 
 
-def rounding(base: Params, dtype: np.dtype) -> float:
+def rounding(base: "Params", dtype: np.dtype) -> float:
     """Returns ``||round(base) - base||``, the distance that storing weights in ``dtype`` moves them.
 
     Args:
       base: parameters in float32.
       dtype: the storage type.
     """
+    from wsr.geometry.trees import flatten
+
     total = 0.0
     for leaf in flatten(base).values():
         flat = np.asarray(leaf).reshape(-1)
@@ -96,8 +101,8 @@ def rounding(base: Params, dtype: np.dtype) -> float:
     return float(np.sqrt(total))
 
 
-def _products(theirs: np.ndarray, ours: np.ndarray) -> np.ndarray:
-    """Returns ``<theirs, ours>``, both squares and the square of the difference, in float64."""
+def products(theirs: np.ndarray, ours: np.ndarray) -> np.ndarray:
+    """Returns ``<theirs, ours>``, both squares and the square of the difference of flat arrays, in float64."""
     total = np.zeros(4)
     for start in range(0, theirs.size, _PIECE):
         a, b = (leaf[start : start + _PIECE].astype(np.float64) for leaf in (theirs, ours))

@@ -26,7 +26,7 @@ def likeliest_base(folder: Path, stores: Iterable[Path] = ()) -> str | None:
     for name, open_base in _candidates(folder, stores):
         try:
             kinship = read_member(folder, open_base()).kinship
-        except WsrError:  # other shapes, or not readable: not its base
+        except Exception:  # other shapes, or not readable, for whatever reason: not its base
             continue
         if kinship.same_base:
             found.append((kinship.cosine, -kinship.relative_distance, f"{name} ({kinship})"))

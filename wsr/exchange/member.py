@@ -12,31 +12,36 @@ from typing import Any
 
 import ml_dtypes  # noqa: F401  # NumPy knows "bfloat16" by its name from here on.
 import numpy as np
-from jax import numpy as jnp
 
 from wsr.errors import WsrError
+from wsr.exchange.door import open_model
+from wsr.exchange.head import (
+    adapter_head,
+    complete_language_model,
+    head_differences,
+    head_of,
+    tell_of_pooler,
+    tell_of_tied_decoder,
+)
 from wsr.exchange.kinship import LEAST_COSINE, Kinship, kinship, rounding
 from wsr.geometry.low_rank import LowRank, add
 from wsr.geometry.trees import flatten, nest
 from wsr.models.counterpart import Counterpart
-from wsr.models.huggingface.config import counterpart_of, read_config, read_json
-from wsr.models.huggingface.files import read_tensors, refuse_links
+from wsr.models.huggingface.config import counterpart_of, other_attributes, read_config, read_json
+from wsr.models.huggingface.files import read_tensors
 from wsr.models.huggingface.folder import TOKENIZER_FILES, read_tokenizer
 from wsr.models.huggingface.peft import CONFIG as ADAPTER
 from wsr.models.huggingface.peft import read_adapter
-from wsr.models.huggingface.weights import from_huggingface, is_dropped
+from wsr.models.huggingface.weights import from_huggingface, is_constant, prefix_of
 from wsr.models.model import Checkpoint, Model
 from wsr.models.registry import build
+from wsr.runtime.model_folder import refuse_links
 from wsr.store.record import to_plain_json
 from wsr.types import Params
 
 HALF = ("float16", "bfloat16")
 # Attributes that matter only in training.
 _TRAINING_ONLY = re.compile(r"dropout|pdrop|initializer")
-# Config entries about the head, stored so that an export restores the whole classifier.
-_ABOUT_HEAD = ("architectures", "id2label", "label2id", "problem_type", "classifier_dropout")
-_CLASSES = re.compile(r"(classifier|out_proj|score)\.weight$")
-_LANGUAGE_MODEL = re.compile(r".*(MaskedLM|PreTraining|CausalLM|LMHeadModel)")
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +78,7 @@ def read_member(folder: Path, base: Checkpoint) -> Incoming:
     refuse_links(folder)
     if (folder / ADAPTER).exists():
         return _read_adapter(folder, base)
+    open_model(folder)  # refuses what no verb reads, from the headers alone
     counterpart = counterpart_of(base.model)
     theirs = _architecture(folder, counterpart)
     rows = base.model.config.get("vocab_size")
@@ -84,9 +90,11 @@ def read_member(folder: Path, base: Checkpoint) -> Incoming:
     if their_rows != rows:
         model = build(base.model.name, {**base.model.config, "vocab_size": their_rows})
     tensors = read_tensors(folder)
+    in_file = tuple(tensors)
+    problems += complete_language_model(tensors, base, theirs, notes)
     try:
         params, dropped = from_huggingface(model, tensors)
-        problems += _head_differences({name: tensors[name] for name in dropped}, theirs)
+        problems += head_differences({name: tensors[name] for name in dropped}, theirs)
     except WsrError as error:
         problems.append(str(error))
     if problems:
@@ -94,18 +102,18 @@ def read_member(folder: Path, base: Checkpoint) -> Incoming:
     if model is not base.model:
         params = _fit_vocabulary(params, base.params)
     _refuse_broken(folder, params)
-    head = _head(tensors, dropped, params, rows, their_rows, notes)
-    prefixed = any(name.startswith(counterpart.prefix) for name in tensors if not is_dropped(counterpart, name))
-    _tell_of_pooler(counterpart, dropped, notes)
-    _tell_of_tied_decoder(theirs, dropped, notes)
+    learned = tuple(name for name in dropped if not is_constant(counterpart, name))
+    head = head_of(tensors, learned, params, rows, their_rows, theirs, notes)
+    tell_of_pooler(counterpart, dropped, notes)
+    tell_of_tied_decoder(theirs, in_file, notes)
     found = kinship(params, base.params)
     dtypes = sorted({str(tensor.dtype) for name, tensor in tensors.items() if name not in dropped})
     notes += [_of_precision(dtype, base.params, found) for dtype in dtypes if dtype in HALF]
     about = {
         "format": "safetensors",
         "dtype": ", ".join(dtypes),
-        "prefix": counterpart.prefix if prefixed else "",
-        "config": {name: theirs[name] for name in _ABOUT_HEAD if theirs.get(name) is not None},
+        "prefix": prefix_of(counterpart, tensors),
+        "config": other_attributes(folder),
     }
     return Incoming(folder, params, head, about, found, tuple(notes))
 
@@ -133,13 +141,8 @@ def _read_adapter(folder: Path, base: Checkpoint) -> Incoming:
         notes.append(f"stored separately as its head: {', '.join(sorted(adapter.head))}")
     params = add(base.params, adapter.task_vector)
     _refuse_broken(folder, params)
-    head = {name: np.asarray(tensor, np.float32) for name, tensor in adapter.head.items()}
-    # An adapter's config does not list its labels.
-    classes = next((len(head[name]) for name in head if _CLASSES.search(name)), 0)
-    labels = {str(number): f"LABEL_{number}" for number in range(classes)}
-    config = {"id2label": labels, "label2id": {label: int(number) for number, label in labels.items()}}
-    prefix = counterpart_of(base.model).prefix
-    about = {"format": "LoRA adapter", "prefix": prefix, "config": config if classes else {}}
+    head, config = adapter_head(adapter)
+    about = {"format": "LoRA adapter", "prefix": counterpart_of(base.model).prefix, "config": config}
     return Incoming(folder, params, head, about, kinship(params, base.params), tuple(notes), adapter.task_vector)
 
 
@@ -163,20 +166,8 @@ def _config_differences(folder: Path, model: Model) -> list[str]:
     return [
         f"config {name} is {value!r} there and {ours[name]!r} in the base"
         for name, value in theirs.items()
-        if name != "vocab_size" and not _TRAINING_ONLY.search(name) and value != ours[name]
-    ]
-
-
-def _head_differences(head: Mapping[str, np.ndarray], theirs: Mapping[str, Any]) -> list[str]:
-    """Returns a message if the classifier's number of rows differs from the number of labels in the config."""
-    labels = theirs.get("id2label")
-    if not isinstance(labels, Mapping):
-        return []
-    rows = {name: leaf.shape[0] for name, leaf in head.items() if _CLASSES.search(name) and leaf.ndim == 2}
-    return [
-        f"the head {name} has {count} rows where config id2label names {len(labels)} labels"
-        for name, count in rows.items()
-        if count != len(labels)
+        # The tensors decide whether a language-modelling head is tied.
+        if name not in ("vocab_size", "tie_word_embeddings") and not _TRAINING_ONLY.search(name) and value != ours[name]
     ]
 
 
@@ -246,48 +237,6 @@ def _refuse_broken(folder: Path, params: Params) -> None:
             f"{folder}: a broken run: NaN or infinity in {', '.join(broken[:3])}{more} of its weights; it "
             "belongs to no region"
         )
-
-
-def _head(
-    tensors: Mapping[str, np.ndarray],
-    dropped: tuple[str, ...],
-    params: Params,
-    rows: Any,
-    their_rows: Any,
-    notes: list[str],
-) -> dict[str, np.ndarray]:
-    head = {}
-    tables = [leaf for leaf in flatten(params).values() if leaf.ndim == 2 and leaf.shape[0] == rows]
-    for name in dropped:
-        tensor = tensors[name]
-        # Positions and masks, which are not learned.
-        if not jnp.issubdtype(tensor.dtype, np.floating):
-            continue
-        leaf = np.asarray(tensor, np.float32)
-        if leaf.ndim and leaf.shape[0] == their_rows and their_rows != rows:
-            if their_rows < rows:
-                notes.append(f"{name} does not have a row for every token of the base: left out")
-                continue
-            leaf = leaf[:rows]
-        if any(leaf.shape == table.shape and np.array_equal(leaf, table) for table in tables):
-            notes.append(f"{name} is tied to the token embedding: not stored again")
-            continue
-        head[name] = leaf
-    if head:
-        notes.append(f"stored separately as its head: {', '.join(sorted(head))}")
-    return head
-
-
-def _tell_of_pooler(counterpart: Counterpart, dropped: tuple[str, ...], notes: list[str]) -> None:
-    known = any(is_dropped(counterpart, name) for name in ("pooler.dense.weight", "pooler.weight"))
-    if known and not any("pooler." in name for name in dropped):
-        notes.append("no pooler in the file")
-
-
-def _tell_of_tied_decoder(config: Mapping[str, Any], dropped: tuple[str, ...], notes: list[str]) -> None:
-    language_model = any(_LANGUAGE_MODEL.fullmatch(str(kind)) for kind in config.get("architectures") or ())
-    if language_model and not any(name.endswith(("decoder.weight", "lm_head.weight")) for name in dropped):
-        notes.append("its decoder is tied to the token embedding and not in the file")
 
 
 def _of_precision(dtype: str, base: Params, found: Kinship) -> str:

@@ -7,10 +7,11 @@ averages.py       uniform, weighted (linear), task arithmetic
 spheres.py        SLERP, SLERP of many models, Karcher mean, Model Stock: coefficients from a Gram matrix
 sparse.py         TIES, DARE, DELLA, breadcrumbs: task vectors of which a part is kept
 sce.py            SCE
+magnitudes.py     which entries are kept by their magnitude
 order_statistics.py   the k-th smallest of numbers that are read in pieces
 soups.py          greedy soup and learned coefficients, chosen on a dataset
 fisher.py, regmean.py, adamerging.py, own_texts.py   methods that use the members' own texts
-recipe.py, yaml_file.py, files.py, tensor_files.py   YAML recipes over safetensors files
+recipe.py, yaml_file.py, files.py   YAML recipes over safetensors files
 
 JAX is imported only by methods that need it, when they run, so that a merge of files starts at once.
 """

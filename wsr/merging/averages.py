@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Float
@@ -25,6 +26,8 @@ class Uniform(OfWeights):
       ['embeddings', 'layers']
     """
 
+    wide: ClassVar = True
+
     def prepared(self, ingredients: Ingredients) -> Callable[[Leaf, np.ndarray], None]:
         """Returns a function that mixes every leaf with the same coefficients."""
         return mixing(np.full(len(ingredients.names), 1 / len(ingredients.names)))
@@ -42,6 +45,8 @@ class Weighted(OfWeights):
       >>> sorted(merged)
       ['embeddings', 'layers']
     """
+
+    wide: ClassVar = True
 
     weights: tuple[float, ...] | None = weights()
     normalise: bool = option(True, "Divide by the sum of the weights.")
@@ -67,6 +72,8 @@ class TaskArithmetic(OfWeights):
       >>> sorted(merged)
       ['embeddings', 'layers']
     """
+
+    wide: ClassVar = True
 
     weights: tuple[float, ...] | None = weights()
     scale: float | None = option(

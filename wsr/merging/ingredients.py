@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from jaxtyping import Float32, Float64
+from jaxtyping import Float, Float64
 
 if TYPE_CHECKING:
     from wsr.region.region import Region
@@ -28,9 +28,9 @@ OpenLeaf = Callable[[str], ReadPiece]
 class Block:
     """A piece of a leaf in base and members. The next block overwrites its arrays."""
 
-    base: Float32[np.ndarray, " piece"]
+    base: Float[np.ndarray, " piece"]
     """Origin of the vectors: the base, or zero."""
-    vectors: Float32[np.ndarray, "members piece"]
+    vectors: Float[np.ndarray, "members piece"]
     """One vector per member: task vectors, or weights if the origin is zero."""
     put: Callable[[np.ndarray, np.ndarray], None]
     """``put(out, merged)`` writes the merged piece to its place in the flat leaf."""
@@ -49,6 +49,7 @@ class Ingredients:
       around: origin of the vectors in a block: ``"base"`` gives task vectors, ``"zero"`` weights.
       inputs_first: whether kernels are ``[inputs, outputs]``, as in Flax, or ``[outputs, inputs]``, as in PyTorch.
       piece: entries read of each member at a time.
+      wide: paths of the leaves that are read in float64, by methods that can; all others are read in float32.
     """
 
     names: tuple[str, ...]
@@ -59,6 +60,7 @@ class Ingredients:
     around: Literal["base", "zero"] = "base"
     inputs_first: bool = True
     piece: int = PIECE
+    wide: frozenset[str] = frozenset()
 
     def leaves(self) -> "list[Leaf]":
         """Returns the leaves, the largest first, so that threads finish at about the same time."""
@@ -87,6 +89,11 @@ class Leaf:
         """Number of entries."""
         return _size(self.shape)
 
+    @property
+    def dtype(self) -> np.dtype:
+        """Type in which the leaf is read and merged."""
+        return np.dtype(np.float64 if self.path in self.ingredients.wide else np.float32)
+
     def within(self, **changes: Any) -> "Leaf":
         """Returns the same leaf with some fields of its ingredients changed."""
         return replace(self, ingredients=replace(self.ingredients, **changes))
@@ -95,8 +102,8 @@ class Leaf:
         """Yields the leaf in blocks, from its first entry to its last."""
         own = self.ingredients
         width = max(1, min(own.piece, self.size))
-        base, zero = np.zeros((2, width), np.float32)
-        vectors = np.empty((len(own.members), width), np.float32)
+        base, zero = np.zeros((2, width), self.dtype)
+        vectors = np.empty((len(own.members), width), self.dtype)
         read_base = own.base(self.path) if own.base else None
         readers = [open_leaf(self.path) for open_leaf in own.members]
         for start in range(0, self.size, width):
@@ -134,8 +141,8 @@ class Leaf:
         for first in range(0, nodes, width):
             last = min(first + width, nodes)
             base, vectors = (
-                np.empty((last - first, inputs), np.float32),
-                np.empty((members, last - first, inputs), np.float32),
+                np.empty((last - first, inputs), self.dtype),
+                np.empty((members, last - first, inputs), self.dtype),
             )
             row = 0
             for block in whole_rows.blocks():

@@ -162,6 +162,9 @@ class Method:
 class OfWeights(Method):
     """A method that needs only weights and merges them leaf by leaf."""
 
+    wide: ClassVar[bool] = False
+    """Whether the method can merge leaves in float64; others merge in float32."""
+
     def prepared(self, ingredients: "Ingredients") -> Callable[["Leaf", np.ndarray], None]:
         """Returns ``fill(leaf, out)``, which writes the merged leaf into the flat array ``out``.
 

@@ -13,9 +13,10 @@ from typing import Any
 from wsr.errors import WsrError, nearest_names
 from wsr.merging.method import Method, made
 from wsr.merging.yaml_file import read_yaml
+from wsr.runtime.tensor_files import NAMES
 
 KEYS = ("merge_method", "base_model", "models", "parameters", "dtype", "out_dtype")
-DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "float64": "F64"}
+DTYPES = {name: dtype for dtype, name in NAMES.items()}
 _REQUIRED = object()
 
 
@@ -46,7 +47,7 @@ class MergeRecipe:
     base_model: str | None
     """The base, if the method has one."""
     members: tuple[str, ...]
-    """Names or paths of the models to merge."""
+    """Names or paths of the models to merge; one may be listed several times."""
     dtype: str | None
     """Storage type of the result, in the notation of safetensors; None: that of each tensor in the first model."""
     shared: Mapping[str, Any]
@@ -127,7 +128,7 @@ def read_recipe(path: Path) -> MergeRecipe:
       path: a YAML file.
 
     Raises:
-      WsrError: if the file is not YAML, has a key or method that is not supported, or lists no models or one twice.
+      WsrError: if the file is not YAML, has a key or method that is not supported, or lists no models.
     """
     content = read_yaml(path)
     if not isinstance(content, dict):
@@ -143,46 +144,47 @@ def read_recipe(path: Path) -> MergeRecipe:
     return _with_base(path, name, content, models)
 
 
-def _models(path: Path, listed: Any) -> dict[str, Mapping[str, Any]]:
+def _models(path: Path, listed: Any) -> list[tuple[str, Mapping[str, Any]]]:
     if not isinstance(listed, list) or not listed:
         raise WsrError(f"{path}: expected models, a list of {{model: NAME, parameters: ...}}")
-    models: dict[str, Mapping[str, Any]] = {}
+    models = []
     for entry in listed:
         if not isinstance(entry, dict) or not isinstance(entry.get("model"), str):
             raise WsrError(f"{path}: models: {entry}: expected model, a name or a path, and parameters")
         unknown = set(entry) - {"model", "parameters"}
         if unknown or not isinstance(entry.get("parameters") or {}, dict):
             raise WsrError(f"{path}: models: {entry}: expected model and parameters, nothing else")
-        if entry["model"] in models:
-            raise WsrError(f"{path}: models: {entry['model']} is listed twice")
-        models[entry["model"]] = entry.get("parameters") or {}
+        models.append((entry["model"], entry.get("parameters") or {}))
     return models
 
 
-def _with_base(path: Path, name: str, content: Mapping[str, Any], models: dict[str, Mapping[str, Any]]) -> MergeRecipe:
+def _with_base(
+    path: Path, name: str, content: Mapping[str, Any], models: list[tuple[str, Mapping[str, Any]]]
+) -> MergeRecipe:
     translation, given = _METHODS[name], content.get("base_model")
     shared = content.get("parameters") or {}
     base = given if isinstance(given, str) else None
     if (given is not None and base is None) or (translation.base == "required" and base is None):
         raise WsrError(f"{path}: {name} needs base_model, a name or a path; found {given!r}")
     if base is not None and translation.base == "member":
-        models.setdefault(base, {})
+        if base not in (model for model, _ in models):
+            models.append((base, {}))
         base = None
     elif base is not None:
-        own = models.pop(base, {})
+        own = [entry for entry in models if entry[0] == base] or [(base, {})]
+        models = [entry for entry in models if entry[0] != base]
         if name == "slerp":  # merges two models, one of which mergekit calls the base
-            models, base = {base: own, **models}, None
+            models, base = [*own, *models], None
     known = {*translation.shared, *translation.each, "int8_mask"}
-    used = {key for scope in (shared, *models.values()) for key in scope}
+    used = {key for scope in (shared, *(parameters for _, parameters in models)) for key in scope}
     if used - known:
         strange = ", ".join(sorted(map(str, used - known)))
         raise WsrError(f"{path}: {strange}: not a parameter of {name}; it has {', '.join(sorted(known))}")
     dtype = content.get("out_dtype") or content.get("dtype")
     if dtype is not None and dtype not in DTYPES:
         raise WsrError(f"{path}: dtype: {dtype}: expected one of {', '.join(DTYPES)}")
-    return MergeRecipe(
-        path, name, base, tuple(models), DTYPES[dtype] if dtype else None, shared, tuple(models.values())
-    )
+    members, each = zip(*models, strict=True) if models else ((), ())
+    return MergeRecipe(path, name, base, members, DTYPES[dtype] if dtype else None, shared, each)
 
 
 def _sparse(values: dict[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -75,7 +76,7 @@ def merge_leaves(
     Args:
       ingredients: the base and the members.
       methods: the method of each leaf, by path.
-      write: receives each merged leaf as a flat array.
+      write: receives each merged leaf as a flat array: float32, or float64 for a wide leaf and a method that can.
 
     Raises:
       WsrError: if a method needs texts, or the number of members does not fit it.
@@ -87,11 +88,11 @@ def merge_leaves(
         method.refuse_members(ingredients.names)
         if not isinstance(method, OfWeights):
             raise WsrError(f"{name_of(type(method))} needs texts and cannot merge weights alone")
-        part = ingredients.part(paths)
+        part = replace(ingredients.part(paths), wide=ingredients.wide if method.wide else frozenset())
         fill = method.prepared(part)
 
         def one(leaf: Leaf, fill: Callable[[Leaf, np.ndarray], None] = fill) -> None:
-            values = np.empty(leaf.size, np.float32)
+            values = np.empty(leaf.size, leaf.dtype)
             fill(leaf, values)
             write(leaf, values)
 

@@ -5,7 +5,7 @@ the sum of those entries that have the same sign as ``sum_k w_k keep_k(tau_k)`` 
 positive). With ``normalise``, either sum is divided by the weights that took part.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -15,9 +15,8 @@ from jaxtyping import Float
 from wsr.errors import WsrError
 from wsr.merging.averages import default_scale, members_weights
 from wsr.merging.ingredients import Block, Ingredients, Leaf
+from wsr.merging.magnitudes import Cut, kept_by, magnitudes_at
 from wsr.merging.method import OfWeights, at_least, one_of, option, share, weights
-from wsr.merging.order_statistics import Ranked, order_statistics
-from wsr.merging.run import on_all_cores
 
 Factors = Float[np.ndarray, " members"]
 Keep = Callable[[np.ndarray, int], np.ndarray]
@@ -115,14 +114,14 @@ class Ties(_Sparse):
         """Finds the smallest magnitude that is kept, in two passes."""
         densities = self.densities(ingredients)
 
-        def lowest(leaves: list[Leaf]) -> list[_Cut]:
+        def lowest(leaves: list[Leaf]) -> list[Cut]:
             size = sum(leaf.size for leaf in leaves)
             kept = [max(1, int(density * size)) if density > 0 else 0 for density in densities]
-            found = _magnitudes(leaves, [[size - own] if 0 < own < size else [] for own in kept])
+            found = magnitudes_at(leaves, [[size - own] if 0 < own < size else [] for own in kept])
             return [
-                _Cut(own[0].value, stop=own[0].equal - own[0].before if self.scope == "leaf" else None)
+                Cut(own[0].value, stop=own[0].equal - own[0].before if self.scope == "leaf" else None)
                 if own
-                else _Cut(-1.0 if kept[member] else np.inf)
+                else Cut(-1.0 if kept[member] else np.inf)
                 for member, own in enumerate(found)
             ]
 
@@ -130,7 +129,7 @@ class Ties(_Sparse):
 
         def open_leaf(leaf: Leaf) -> Keep:
             cuts = lowest([leaf]) if whole is None else whole
-            return lambda vectors, node: _through(cuts, vectors)
+            return lambda vectors, node: kept_by(cuts, vectors)
 
         return open_leaf
 
@@ -315,13 +314,13 @@ class Breadcrumbs(_Sparse):
             first = [max(0, leaf.size - own - int(self.gamma * leaf.size)) for own in kept]
             # Both ends are kept: that of rank `first` and that of rank `first + kept - 1`.
             ranks = [[at, at + own - 1] if 0 < own < leaf.size else [] for at, own in zip(first, kept, strict=True)]
-            found = _magnitudes([leaf], ranks)
+            found = magnitudes_at([leaf], ranks)
             low = [
-                _Cut(own[0].value, first=own[0].before) if own else _Cut(-1.0 if kept[member] else np.inf)
+                Cut(own[0].value, first=own[0].before) if own else Cut(-1.0 if kept[member] else np.inf)
                 for member, own in enumerate(found)
             ]
-            high = [_Cut(own[1].value, stop=own[1].before + 1, above=False) if own else _Cut(-1.0) for own in found]
-            return lambda vectors, node: _through(low, vectors) * _through(high, vectors)
+            high = [Cut(own[1].value, stop=own[1].before + 1, above=False) if own else Cut(-1.0) for own in found]
+            return lambda vectors, node: kept_by(low, vectors) * kept_by(high, vectors)
 
         return open_leaf
 
@@ -364,53 +363,6 @@ def elected(
         took_part = given.astype(np.float32) @ agrees.astype(np.float32)
         merged /= np.where(took_part == 0, np.float32(1), took_part)
     return merged
-
-
-class _Cut:
-    """Keeps the magnitudes on one side of a threshold; entries equal to it are counted in order of reading.
-
-    Args:
-      value: the threshold.
-      first: index of the first entry equal to the threshold that is kept.
-      stop: index of the first such entry that is not kept again; None: all from ``first`` on are kept.
-      above: whether larger magnitudes are kept, or smaller ones.
-    """
-
-    def __init__(self, value: float, *, first: int = 0, stop: int | None = None, above: bool = True):
-        self.value, self.first, self.stop, self.above = np.float32(value), first, stop, above
-        self._seen = 0
-
-    def __call__(self, sizes: Float[np.ndarray, " piece"]) -> np.ndarray:
-        if self.above and not self.first and self.stop is None:
-            return sizes >= self.value
-        kept = sizes > self.value if self.above else sizes < self.value
-        equal = np.flatnonzero(sizes == self.value)
-        numbers = self._seen + np.arange(equal.size)
-        self._seen += equal.size
-        kept[equal] = (numbers >= self.first) & (self.stop is None or numbers < self.stop)
-        return kept
-
-
-def _through(cuts: Sequence[_Cut], vectors: np.ndarray) -> np.ndarray:
-    """Returns 1 for entries that a member's cut keeps, 0 for the others."""
-    kept = np.abs(vectors)
-    for cut, row in zip(cuts, kept, strict=True):
-        row[:] = cut(row)
-    return kept
-
-
-def _magnitudes(leaves: list[Leaf], ranks: list[list[int]]) -> list[list[Ranked]]:
-    """Returns the magnitudes at each member's ranks, in its task vector over all leaves together."""
-    ordered = sorted(leaves, key=lambda leaf: leaf.path)
-
-    def of_member(member: int) -> list[Ranked]:
-        own = [Leaf(leaf.path, leaf.shape, leaf.ingredients.alone(member)) for leaf in ordered]
-        pieces = lambda: (block.vectors[0] for leaf in own for block in leaf.blocks())  # noqa: E731
-        return order_statistics(pieces, ranks[member]) if ranks[member] else []
-
-    members = range(len(ranks))
-    # With one leaf, this already runs in one of several threads.
-    return list(map(of_member, members)) if len(leaves) == 1 else on_all_cores(of_member, members)
 
 
 def _norm_factors(leaf: Leaf, keep: Keep, by_nodes: bool) -> Factors:

@@ -27,6 +27,8 @@ SMALLEST_ANGLE = 1e-5
 class _OnSphere(OfWeights):
     """Options and code shared by the methods of this file."""
 
+    wide: ClassVar = True
+
     scope: str = one_of(
         "leaf", "What is one vector: leaf, each leaf of the model; whole, the whole model.", "leaf", "whole"
     )

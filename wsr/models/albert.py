@@ -111,16 +111,8 @@ COUNTERPART = Counterpart(
     prefix="albert.",
     taken=taken(AlbertConfig),
     modules=modules,
-    dropped=r"pooler\.(weight|bias)|embeddings\.(position_ids|token_type_ids)|"
-    r"(predictions|sop_classifier|classifier|qa_outputs)\..+",
-    # Attributes of older files, each with its value in the published models.
-    only={
-        "position_embedding_type": "absolute",
-        "down_scale_factor": 1,
-        "gap_size": 0,
-        "net_structure_type": 0,
-        "num_memory_blocks": 0,
-    },
-    harmless=frozenset(("classifier_dropout_prob", "tie_word_embeddings")),
+    dropped=r"(pooler|predictions|sop_classifier|classifier|qa_outputs)\..+",
+    tied={"embeddings.word_embeddings.weight": ("predictions.decoder.weight",)},
+    only={"position_embedding_type": "absolute"},
 )
 """ALBERT in ``transformers``."""

@@ -128,14 +128,9 @@ COUNTERPART = Counterpart(
     prefix="bert.",
     taken=taken(BertConfig),
     modules=modules,
-    dropped=r"pooler\.dense\.(weight|bias)|embeddings\.(position_ids|token_type_ids)|(cls|lm_head|classifier)\..+",
-    # Attributes of older files that newer config classes no longer have.
-    only={"position_embedding_type": "absolute", "directionality": "bidi"},
-    harmless=frozenset(
-        (
-            *("pooler_fc_size", "pooler_num_attention_heads", "pooler_num_fc_layers", "pooler_size_per_head"),
-            *("pooler_type", "tie_word_embeddings"),
-        )
-    ),
+    dropped=r"(pooler\.dense|cls|lm_head|classifier|qa_outputs)\..+",
+    tied={"embeddings.word_embeddings.weight": ("cls.predictions.decoder.weight", "lm_head.decoder.weight")},
+    # Older versions of transformers had other kinds of positions.
+    only={"position_embedding_type": "absolute"},
 )
 """BERT in ``transformers``."""

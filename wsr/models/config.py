@@ -2,7 +2,7 @@
 
 import types
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import MISSING, asdict, fields
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from wsr.errors import WsrError
@@ -15,14 +15,16 @@ def read(kind: type[Config], config: Mapping[str, Any], what: str) -> Config:
 
     Args:
       kind: the dataclass; its fields may be int, float, bool, str, tuple (a JSON list), Mapping, or a union with None.
-      config: the values by field name.
+      config: the values by field name; a field with a default may be absent.
       what: names the config in errors.
 
     Raises:
       WsrError: keys are missing, unknown or of the wrong type; the message names all of them.
     """
     hints = get_type_hints(kind)
-    names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
+    own = fields(kind)  # type: ignore[arg-type]
+    names = [field.name for field in own]
+    config = {field.name: field.default for field in own if field.default is not MISSING} | dict(config)
     wrong = [f"missing {name}" for name in names if name not in config]
     wrong += [f"unknown {name}" for name in config if name not in names]
     if wrong:

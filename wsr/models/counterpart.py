@@ -56,7 +56,8 @@ KINDS: Mapping[str, tuple[Tensor, ...]] = {
 class Counterpart:
     """Describes an architecture's Hugging Face models.
 
-    Import refuses a config with an attribute that is neither in ``taken`` nor known to be harmless.
+    Import refuses a config with an attribute that the encoder's code in transformers reads and that is neither in
+    ``taken`` nor harmless; other attributes are passed on.
     """
 
     model_type: str
@@ -65,22 +66,30 @@ class Counterpart:
     """Class of the encoder without a head, which ``AutoModel`` returns."""
     prefix: str
     """Prefix of the encoder's tensor names in a model with a head, for example ``"bert."``."""
+    other_prefixes: tuple[str, ...] = ()
+    """Prefixes in models with certain heads, if they differ from ``prefix``."""
     taken: tuple[str, ...]
     """Config attributes that determine the computation; our config keeps their names."""
     modules: Callable[[Mapping[str, Any]], Iterable[Module]]
     """Lists the encoder's modules for one of our configs."""
     dropped: str
-    """Regular expression for tensor names, without the prefix, that belong to a head or hold constants."""
+    """Regular expression for tensor names, without the prefix, that belong to a head."""
+    constants: str = r"embeddings\.(position_ids|token_type_ids)"
+    """Regular expression for tensor names, without the prefix, that hold no learned values: positions, masks."""
     only: Mapping[str, Any] = field(default_factory=dict)
     """Attributes with a single supported value, and that value, if it differs from the config class's default."""
     optional: Mapping[str, Any] = field(default_factory=dict)
     """Attributes in ``taken`` that the config class lacks, with the value that an absent attribute stands for."""
     harmless: frozenset[str] = frozenset()
-    """Attributes of this architecture that do not affect the hidden states."""
+    """Attributes that the encoder's code in transformers reads and that do not affect the hidden states."""
     language_model_class: str | None = None
     """Class with the language-modelling head; a model with ``token_losses`` is exported as this class."""
     present: Mapping[str, str] = field(default_factory=dict)
     """Boolean attributes of our config, each with the tensor whose presence it records: an untied head, for example."""
+    untied: Mapping[str, str] = field(default_factory=dict)
+    """Boolean attributes of our config, each with the tensor that is usually tied: true if a file's differs."""
+    tied: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Tensors of the encoder, each with the tensors of heads that are tied to it: a file may hold only one of them."""
     aliases: tuple[tuple[str, str], ...] = ()
     """Alternative tensor names: a regular expression and its replacement for each."""
     pooling: str = "cls"

@@ -218,8 +218,9 @@ COUNTERPART = Counterpart(
     taken=taken(DebertaV2Config),
     modules=modules,
     # A table of positions is dropped if the config does not use it.
-    dropped=r"pooler\.dense\.(weight|bias)|embeddings\.(position_ids|position_embeddings\.weight)|"
-    r"(cls|lm_predictions|mask_predictions|classifier|qa_outputs)\..+",
+    dropped=r"embeddings\.position_embeddings\.weight|"
+    r"(pooler\.dense|cls|lm_predictions|mask_predictions|classifier|qa_outputs)\..+",
+    tied={"embeddings.word_embeddings.weight": ("cls.predictions.decoder.weight",)},
     only={"relative_attention": True, "conv_groups": 1},
     optional={
         "position_buckets": -1,
@@ -228,12 +229,7 @@ COUNTERPART = Counterpart(
         "conv_kernel_size": 0,
         "conv_act": "tanh",
     },
-    harmless=frozenset(
-        (
-            *("cls_dropout", "legacy", "pooler_dropout", "pooler_hidden_act", "pooler_hidden_size"),
-            # If it is not the hidden size over the heads, the shapes of the weights do not fit and import refuses them.
-            *("attention_head_size", "tie_word_embeddings"),
-        )
-    ),
+    # If it is not the hidden size over the heads, the shapes of the weights do not fit and import refuses them.
+    harmless=frozenset(("attention_head_size",)),
 )
 """DeBERTa-v2 and v3 in ``transformers``."""

@@ -114,11 +114,9 @@ COUNTERPART = Counterpart(
     prefix="distilbert.",
     taken=tuple(name for name in DistilBertConfig.__dataclass_fields__ if name != "pooling"),
     modules=modules,
-    dropped=r"embeddings\.position_ids|"
-    r"(vocab_transform|vocab_layer_norm|vocab_projector|pre_classifier|classifier|qa_outputs)\..+",
-    harmless=frozenset(
-        # How the table of positions is initialised does not matter: it is read from a file.
-        ("sinusoidal_pos_embds", "qa_dropout", "seq_classif_dropout", "tie_weights_", "tie_word_embeddings")
-    ),
+    dropped=r"(vocab_transform|vocab_layer_norm|vocab_projector|pre_classifier|classifier|qa_outputs)\..+",
+    tied={"embeddings.word_embeddings.weight": ("vocab_projector.weight",)},
+    # How the table of positions is initialised does not matter: it is read from a file.
+    harmless=frozenset(("sinusoidal_pos_embds",)),
 )
 """DistilBERT in ``transformers``."""

@@ -83,11 +83,8 @@ COUNTERPART = replace(
     prefix="electra.",
     taken=taken(ElectraConfig),
     modules=modules,
-    dropped=r"embeddings\.(position_ids|token_type_ids)|"
-    r"(discriminator_predictions|generator_predictions|generator_lm_head|sequence_summary|classifier|qa_outputs)\..+",
+    dropped=r"((discriminator|generator)_predictions|generator_lm_head|sequence_summary|classifier|qa_outputs)\..+",
+    tied={"embeddings.word_embeddings.weight": ("generator_lm_head.weight",)},
     only={"position_embedding_type": "absolute"},
-    harmless=frozenset(
-        ("summary_activation", "summary_last_dropout", "summary_type", "summary_use_proj", "tie_word_embeddings")
-    ),
 )
 """ELECTRA in ``transformers``, with BERT's tensor names."""

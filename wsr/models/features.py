@@ -13,6 +13,7 @@ from wsr.data.images import ImageSplit
 from wsr.data.packing import Batches, evaluation_batches, in_text_order, row_length_for
 from wsr.errors import WsrError
 from wsr.models.model import Model
+from wsr.models.precision import Precision, rounded
 from wsr.runtime.devices import mesh_for
 from wsr.runtime.placement import placed
 from wsr.types import Params
@@ -37,17 +38,23 @@ def split_features(model: Model, params: Params, batches: Batches, texts: int) -
 
 def all_features(model: Model, params: Params, split: AnySplit) -> Float[np.ndarray, "texts hidden"]:
     """Returns one model's features of every text of a split, packed into batches of a size that suits a CPU."""
-    refuse_other_split(model, split)
+    refuse_unfit(model, split)
     batches = evaluation_batches(split, rows=16, row_length=row_length_for(64, split), packed=model.packed)
     return split_features(model, params, batches, len(split))
 
 
-def refuse_other_split(model: Model, *splits: AnySplit) -> None:
-    """Raises ``WsrError`` if a split holds texts and the model reads images, or the reverse."""
+def refuse_unfit(model: Model, *splits: AnySplit) -> None:
+    """Raises ``WsrError`` if a split holds texts and the model reads images, the reverse, or too long a text."""
     for split in splits:
         found = "images" if isinstance(split, ImageSplit) else "text"
         if found != model.reads:
             raise WsrError(f"{model.name} reads {model.reads}, but the dataset holds {found}")
+        longest = int(split.lengths.max(initial=0)) if found == "text" else 0
+        if longest > model.max_length:
+            raise WsrError(
+                f"a text has {longest} tokens, but {model.name} reads at most {model.max_length}; load the texts with "
+                f"max_length={model.max_length} or less (on the command line --max_length={model.max_length})"
+            )
 
 
 def point_features(
@@ -78,7 +85,7 @@ def point_features(
 
 
 def encoding_bytes(
-    model: Model, base: Params, batches: Batches, mesh: Mesh, chunk: int, *, precision: str = "float32"
+    model: Model, base: Params, batches: Batches, mesh: Mesh, chunk: int, *, precision: Precision = "float32"
 ) -> int:
     """Returns the bytes that encoding one batch at ``chunk`` points takes on each device, without their parameters.
 
@@ -91,7 +98,7 @@ def encoding_bytes(
       batches: the packed split.
       mesh: the devices.
       chunk: points encoded together.
-      precision: dtype of the computation, ``float32`` or ``bfloat16``.
+      precision: precision of the encoder.
     """
 
     def shaped(shape: tuple[int, ...], dtype: np.dtype, axis: str) -> jax.ShapeDtypeStruct:
@@ -100,15 +107,13 @@ def encoding_bytes(
     inputs, _ = _inputs(batches, mesh.shape["texts"])
     step = {name: shaped((mesh.shape["texts"], *a.shape[1:]), a.dtype, "texts") for name, a in inputs.items()}
     together = chunk * mesh.shape["points"]
-    points = jax.tree.map(lambda leaf: shaped((together, *leaf.shape), jnp.dtype(precision), "points"), base)
+    computing = partial(rounded, precision=precision, platform=mesh.devices.flat[0].platform)
+    leaves = jax.eval_shape(computing, base)
+    points = jax.tree.map(lambda leaf: shaped((together, *leaf.shape), leaf.dtype, "points"), leaves)
     memory = _encoder(model, mesh).lower(points, step).compile().memory_analysis()
     # Backends without a memory analysis count as needing nothing.
-    beside = (
-        0
-        if precision == "float32"
-        else chunk * sum(leaf.size * jnp.dtype(precision).itemsize for leaf in jax.tree.leaves(base))
-    )
-    return beside + (memory.temp_size_in_bytes + memory.output_size_in_bytes if memory else 0)
+    copied = 0 if precision == "float32" else sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(leaves))
+    return chunk * copied + (memory.temp_size_in_bytes + memory.output_size_in_bytes if memory else 0)
 
 
 def _inputs(batches: Batches, along_texts: int) -> tuple[dict[str, np.ndarray], int]:

@@ -1,4 +1,4 @@
-"""GPT-2 in Flax NNX: learned positions, pre-norm layers, a head tied to the token embedding."""
+"""GPT-2 in Flax NNX: learned positions, pre-norm layers, a head that is mostly tied to the token embedding."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -58,6 +58,8 @@ class Gpt2Config:
     scale_attn_weights: bool
     scale_attn_by_inverse_layer_idx: bool
     pooling: str
+    language_model_head: bool = False
+    """Whether the parameters include a language-modelling head; otherwise it is tied to the token embedding."""
 
     @classmethod
     def from_mapping(cls, config: Mapping[str, Any]) -> "Gpt2Config":
@@ -81,7 +83,8 @@ def gpt2(config: Mapping[str, Any]) -> Model:
     return from_nnx(
         lambda rngs: Gpt2(typed, rngs),
         name="gpt2",
-        config=configs.write(typed),
+        # Stores made before there were untied heads lack the attribute.
+        config={name: value for name, value in configs.write(typed).items() if name != "language_model_head" or value},
         hidden=typed.n_embd,
         max_length=typed.n_positions,
         language_model=True,
@@ -99,6 +102,9 @@ class Gpt2(nnx.Module):
         self.dropout = nnx.Dropout(config.embd_pdrop)
         self.layers = nnx.List([Layer(config, number, rngs) for number in range(config.n_layer)])
         self.norm = layer_norm(hidden, rngs, epsilon=config.layer_norm_epsilon)
+        self.head = (
+            dense(hidden, config.vocab_size, rngs, spread=spread, bias=False) if config.language_model_head else None
+        )
 
     def __call__(self, batch: Mapping[str, Array], rngs: nnx.Rngs | None = None) -> Float[Array, "batch hidden"]:
         return pool(self.pooling, self.hidden_states(batch, rngs), batch)
@@ -116,7 +122,8 @@ class Gpt2(nnx.Module):
 
     def token_losses(self, batch: Mapping[str, Array]) -> Float[Array, "rows length"]:
         """Returns at each token the cross-entropy of the next token, in nats; see ``next_token_losses``."""
-        return next_token_losses(self.hidden_states(batch), self.token.embedding[...].T, batch)
+        head = self.token.embedding[...].T if self.head is None else self.head.kernel[...]
+        return next_token_losses(self.hidden_states(batch), head, batch)
 
 
 class Layer(nnx.Module):
@@ -168,6 +175,8 @@ def modules(config: Mapping[str, Any]) -> Iterator[Module]:
         yield f"{theirs}.mlp.c_fc", f"{ours}/feed_forward/up", "conv1d"
         yield f"{theirs}.mlp.c_proj", f"{ours}/feed_forward/down", "conv1d"
     yield "ln_f", "norm", "norm"
+    if config.get("language_model_head"):
+        yield "lm_head", "head", "matrix"
 
 
 COUNTERPART = Counterpart(
@@ -175,17 +184,14 @@ COUNTERPART = Counterpart(
     model_class="GPT2Model",
     language_model_class="GPT2LMHeadModel",
     prefix="transformer.",
-    taken=tuple(name for name in Gpt2Config.__dataclass_fields__ if name != "pooling"),
+    taken=tuple(name for name in Gpt2Config.__dataclass_fields__ if name not in ("pooling", "language_model_head")),
+    untied={"language_model_head": "lm_head.weight"},
     modules=modules,
+    dropped=r"(lm_head|score|classifier|qa_outputs|multiple_choice_head)\..+",
     # Files older than safetensors hold the attention masks.
-    dropped=r"h\.\d+\.attn\.(masked_)?bias|(lm_head|score|classifier|qa_outputs|multiple_choice_head)\..+",
-    harmless=frozenset(
-        (
-            *("n_ctx", "pad_token_id", "reorder_and_upcast_attn", "task_specific_params"),
-            *("summary_activation", "summary_first_dropout", "summary_proj_to_labels", "summary_type"),
-            "summary_use_proj",
-        )
-    ),
+    constants=r"h\.\d+\.attn\.(masked_)?bias",
+    tied={"wte.weight": ("lm_head.weight",)},
+    harmless=frozenset(("reorder_and_upcast_attn",)),
     pooling="last",
 )
 """GPT-2 in ``transformers``."""

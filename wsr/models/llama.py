@@ -277,11 +277,14 @@ COUNTERPART = Counterpart(
     model_class="LlamaModel",
     language_model_class="LlamaForCausalLM",
     prefix="model.",
+    other_prefixes=("transformer.",),  # question answering
     taken=taken(LlamaConfig),
     present={"language_model_head": "lm_head.weight"},
     modules=lambda config: modules(LlamaConfig.from_mapping("llama", config)),
-    dropped=r"(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq|(lm_head|score|qa_outputs|classifier)\..+",
-    harmless=frozenset(("pad_token_id", "pretraining_tp")),
+    dropped=r"(lm_head|score|qa_outputs|classifier)\..+",
+    constants=r"(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq",
+    tied={"embed_tokens.weight": ("lm_head.weight",)},
+    harmless=frozenset(("pad_token_id",)),
     pooling="last",
 )
 """Llama in ``transformers``."""

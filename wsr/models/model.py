@@ -1,11 +1,15 @@
 """``Model`` and ``Checkpoint``: an architecture as pure functions over plain dicts of parameters."""
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from jaxtyping import Array, Float
 
+from wsr.runtime.model_folder import companions
 from wsr.types import Batch, Params, Reads
 
 
@@ -70,6 +74,23 @@ class Checkpoint:
     """The Hugging Face fast tokenizer; for a model of images, a ``wsr.data.image_processor.ImageProcessor``."""
     name: str = ""
     """The name or path given to ``load``."""
+    folder: Path | None = None
+    """The Hugging Face folder it was read from, whose files beside the weights an export copies."""
+
+    @contextmanager
+    def companions(self) -> Iterator[dict[str, Path]]:
+        """Gives its files beside the weights (config, tokenizer, chat templates) by relative path.
+
+        A checkpoint without a folder has the files of its tokenizer or image processor, written for the occasion.
+        """
+        if self.folder is not None and self.folder.is_dir():
+            yield {str(file): self.folder / file for file in companions(self.folder)}
+        elif self.processor is None:
+            yield {}
+        else:
+            with TemporaryDirectory() as place:
+                self.processor.save_pretrained(place)
+                yield {str(file): Path(place) / file for file in companions(Path(place))}
 
     def __repr__(self) -> str:
         size = sum(leaf.size for leaf in _leaves(self.params)) / 1e6

@@ -210,17 +210,9 @@ COUNTERPART = Counterpart(
     taken=tuple(name for name in ModernBertConfig.__dataclass_fields__ if name != "pooling"),
     modules=modules,
     dropped=r"(head|decoder|classifier)\..+",
-    # Names in files older than transformers 5.
+    tied={"embeddings.tok_embeddings.weight": ("decoder.weight",)},
     only={"position_embedding_type": "absolute"},
-    harmless=frozenset(
-        (
-            *("classifier_activation", "classifier_bias", "classifier_pooling", "decoder_bias", "tie_word_embeddings"),
-            *("deterministic_flash_attn", "repad_logits_with_grad", "sparse_pred_ignore_index", "sparse_prediction"),
-            # The predecessors of layer_types, rope_parameters and norm_eps.
-            *("global_attn_every_n_layers", "global_rope_theta", "local_rope_theta", "layer_norm_eps"),
-            "initializer_cutoff_factor",
-        )
-    ),
+    harmless=frozenset(("deterministic_flash_attn",)),
     # The classifier_pooling of the published checkpoints.
     pooling="mean",
 )

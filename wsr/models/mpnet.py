@@ -104,7 +104,7 @@ COUNTERPART = Counterpart(
     prefix="mpnet.",
     taken=taken(MPNetConfig),
     modules=modules,
-    dropped=r"pooler\.dense\.(weight|bias)|embeddings\.position_ids|(lm_head|classifier|qa_outputs)\..+",
-    harmless=frozenset(("tie_word_embeddings",)),
+    dropped=r"(pooler\.dense|lm_head|classifier|qa_outputs)\..+",
+    tied={"embeddings.word_embeddings.weight": ("lm_head.decoder.weight",)},
 )
 """MPNet in ``transformers``."""

@@ -34,7 +34,6 @@ COUNTERPART = replace(
     language_model_class="Qwen2ForCausalLM",
     taken=taken(Qwen2Config),
     modules=lambda config: modules(Qwen2Config.from_mapping("qwen2", config)),
-    # Import refuses sliding windows, since use_sliding_window, sliding_window and layer_types are not in ``taken``.
-    harmless=frozenset(("pad_token_id", "max_window_layers")),
+    # Import refuses sliding windows, since sliding_window and layer_types are not in ``taken``.
 )
 """Qwen2 in ``transformers``."""

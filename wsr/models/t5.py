@@ -197,15 +197,10 @@ COUNTERPART = Counterpart(
     prefix="transformer.",
     taken=tuple(name for name in T5Config.__dataclass_fields__ if name != "pooling"),
     modules=modules,
-    # The encoder's name for the shared token embedding is an alias.
-    dropped=r"decoder\..+|encoder\.embed_tokens\.weight|(lm_head|classification_head|classifier|qa_outputs)\..+",
+    dropped=r"encoder\.embed_tokens\.weight|(decoder|lm_head|classification_head|classifier|qa_outputs)\..+",
+    tied={"shared.weight": ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "lm_head.weight")},
     only={"is_encoder_decoder": False},
-    harmless=frozenset(
-        (
-            *("decoder_start_token_id", "is_encoder_decoder", "num_decoder_layers", "scale_decoder_outputs"),
-            *("tie_word_embeddings", "pad_token_id", "n_positions", "output_past", "task_specific_params"),
-        )
-    ),
+    harmless=frozenset(("decoder_start_token_id", "is_encoder_decoder", "pad_token_id")),
     pooling="mean",
 )
 """T5's encoder in ``transformers``. Load an export with ``T5EncoderModel`` or ``AutoModelForTextEncoding``:

@@ -14,7 +14,7 @@ from wsr.models.adapters import from_nnx
 from wsr.models.counterpart import Counterpart, Module
 from wsr.models.layers.activations import ACTIVATIONS
 from wsr.models.layers.attention import attend
-from wsr.models.layers.dense import dense, layer_norm, table
+from wsr.models.layers.dense import dense, layer_norm, product, table
 from wsr.models.model import Model
 
 POOLINGS = ("cls", "mean")
@@ -141,9 +141,9 @@ class Patches(nnx.Module):
         side, _, channels, hidden = kernel.shape
         images, height, width, _ = pixel_values.shape
         rows, columns = height // side, width // side
-        cut = pixel_values.astype(kernel.dtype).reshape(images, rows, side, columns, side, channels)
+        cut = pixel_values.astype(bias.dtype).reshape(images, rows, side, columns, side, channels)
         flat = cut.transpose(0, 1, 3, 2, 4, 5).reshape(images, rows * columns, -1)
-        return flat @ kernel.reshape(-1, hidden) + bias[None, None]
+        return product(flat, kernel.reshape(-1, hidden)) + bias[None, None]
 
 
 class Block(nnx.Module):
@@ -202,9 +202,9 @@ COUNTERPART = Counterpart(
     prefix="vit.",
     taken=tuple(name for name in ViTConfig.__dataclass_fields__ if name != "pooling"),
     modules=modules,
-    dropped=r"pooler\.dense\.(weight|bias)|embeddings\.mask_token|(classifier|decoder)\..+",
-    # These concern the pooler and the decoder of masked images.
-    harmless=frozenset(("encoder_stride", "pooler_act", "pooler_output_size")),
+    dropped=r"embeddings\.mask_token|(pooler\.dense|classifier|decoder)\..+",
+    # These concern the pooler.
+    harmless=frozenset(("pooler_act", "pooler_output_size")),
     # Tensor names in the modules of transformers 5, whose files keep the names of version 4.
     aliases=(
         (r"^layers\.", "encoder.layer."),

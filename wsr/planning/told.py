@@ -44,11 +44,11 @@ def told(
         *_memory_lines(estimate, recipe, point_texts),
         f"time:                 {_hours(estimate.hours)} on one machine: {_hours(estimate.training_hours)} training, "
         f"{_hours(estimate.encoding_hours)} evaluation, {_hours(estimate.similarity_hours)} similarity",
-        f"machines:             {machines} to be done within {_hours(within_hours)}",
+        f"machines:             {machines} to finish within {_hours(within_hours)}",
     ]
     if price is not None:
         cost = price * hardware.chips * estimate.hours
-        lines.append(f"cost:                 {cost:,.0f} at {price:g} a chip and hour")
+        lines.append(f"cost:                 {cost:,.0f} at {price:g} for a chip and hour")
     return [*lines, "assumed:", *(f"  - {line}" for line in (*notes, *_assumptions(estimate, price)))]
 
 
@@ -57,14 +57,16 @@ def _assumptions(estimate: Estimate, price: float | None) -> list[str]:
     attention = "attention" if encoder.hidden else "no attention (the architecture is not known)"
     return [
         f"float32 products run in {chip.float32_runs_in}; their rate: {chip.source}",
-        f"of that rate {100 * shares.training:.0f} % in training, {100 * shares.evaluation:.0f} % in evaluation; "
+        f"share of that rate that is reached: {100 * shares.training:.0f} % in training, "
+        f"{100 * shares.evaluation:.0f} % in evaluation; "
         f"{shares.how}",
-        f"a token takes 2 operations a parameter in matrix products, and {attention}; the gradient three times that",
-        "work is dealt out evenly to all chips, which do not wait for each other",
-        f"members are read at {READ_BYTES_A_SECOND / 1e9:.0f} GB/s and hashed meanwhile, on one machine; "
-        "the products of thousands of members take longer: docs/scale.md",
-        "not counted: compiling, downloads, tokenising, probes, saving, heads, machines that are waited for",
-        *([] if price is not None else ["no price: none is kept here; --price=UNITS_A_CHIP_HOUR"]),
+        f"each token takes 2 operations for each parameter in a matrix product, plus {attention}; "
+        "a training step takes three times as many",
+        "all chips have equal work and do not wait for each other",
+        f"similarity reads members at {READ_BYTES_A_SECOND / 1e9:.0f} GB/s and hashes them at the same time, on one "
+        "machine; inner products of thousands of members take longer, see docs/scale.md",
+        "not counted: compiling, downloading, tokenising, fitting probes, saving, heads, and waiting for machines",
+        *([] if price is not None else ["no price is known; give the price of a chip for an hour with --price"]),
     ]
 
 
@@ -72,7 +74,8 @@ def _memory_lines(estimate: Estimate, recipe: Recipe, point_texts: int) -> list[
     encoder, chip, work = estimate.encoder, estimate.hardware.chip, estimate.workload
     if encoder.model is None:
         return [
-            f"memory, training:     {_gib(COPIES * estimate.member_bytes)} and activations, which the shapes would tell"
+            f"memory, training:     {_gib(COPIES * estimate.member_bytes)} plus activations, whose size is not known "
+            "without the architecture"
         ]
     lines = []
     if encoder.model.reads != "text":

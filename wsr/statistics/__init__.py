@@ -1,6 +1,10 @@
 """Statistics of losses and similarities; no models.
 
-compare.py           P_B, differences of means, barriers, each with its interval
+better.py            P_B, the probability that one model is better than another, with its interval
+difference.py        differences of means and their p-values, alone and adjusted for many tests
+barrier.py           the loss barrier on a line, with its interval
+interval.py          a value with its interval, and the interval of a mean
+resampling.py        what the bootstraps share: checks, draws, percentiles
 bootstrap.py         intervals of a mean over models and texts of several datasets
 clustering.py        spectral and average-linkage clusters, and how well they agree with labels
 cluster_count.py     number of clusters of a population

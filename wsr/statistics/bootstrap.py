@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 from wsr.errors import WsrError
-from wsr.statistics.compare import Interval
+from wsr.statistics.interval import Interval
 
 Statistic = Callable[[Float[np.ndarray, "points draws"]], Float[np.ndarray, " draws"]]
 """Maps the mean losses of a unit's points, one column per draw of texts, to one number per draw."""

@@ -3,6 +3,8 @@
 This is the only module that imports Orbax. Orbax stores no checksums, so nearly every flipped bit would load silently
 as another number. Therefore the checkpoint's ``custom_metadata`` holds the hash of each leaf and a hash of the
 metadata itself; reading through this module verifies them. Reading a member directly with Orbax verifies no hashes.
+Files that belong to a model beside its weights (config, tokenizer) lie in the folder ``companions``, with their hashes
+in the metadata.
 
 - Format 1: Orbax's default, a compressed database.
 - Format 2: one uncompressed file per leaf. Weights hardly compress, and such files can be read in pieces, by many
@@ -11,6 +13,7 @@ metadata itself; reading through this module verifies them. Reading a member dir
   empty encoder, and so refuses it.
 """
 
+import hashlib
 import json
 import logging
 import os
@@ -19,7 +22,7 @@ import socket
 import sys
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -38,11 +41,19 @@ FORMAT_OF_FACTORS = 3
 READABLE = (1, 2, 3)
 ABANDONED_SECONDS = 24 * 3600.0
 METADATA_FILE = "_CHECKPOINT_METADATA"
+COMPANIONS = "companions"
 PIECE_BYTES = 4 * 2**20
 
 
 def publish(
-    folder: Path, leaves: Leaves, table: Table, about: dict[str, Any], staging: Path, *, version: int | None = None
+    folder: Path,
+    leaves: Leaves,
+    table: Table,
+    about: dict[str, Any],
+    staging: Path,
+    *,
+    version: int | None = None,
+    companions: Mapping[str, Path] | None = None,
 ) -> bool:
     """Writes a checkpoint under a unique name in ``staging``, then renames it to ``folder``.
 
@@ -53,6 +64,7 @@ def publish(
       about: facts to store with the leaves, as JSON.
       staging: the folder of unfinished writes, on the same file system.
       version: the format; None for ``FORMAT``.
+      companions: files to copy into the checkpoint, by their relative paths in it.
 
     Returns:
       Whether the checkpoint was written; False if ``folder`` already exists, which then stays unchanged.
@@ -60,11 +72,16 @@ def publish(
     Raises:
       WsrError: if the checkpoint could not be written.
     """
-    metadata = {"format": version or FORMAT, "about": about, "leaves": table}
     unfinished = _own_name(staging)
     try:
+        hashes = {name: _sha256(path) for name, path in sorted((companions or {}).items())}
+        about = about | ({COMPANIONS: hashes} if hashes else {})
+        metadata = {"format": version or FORMAT, "about": about, "leaves": table}
         staging.mkdir(parents=True, exist_ok=True)
         _save(unfinished, leaves, {**metadata, "sha256": json_sha256(metadata)})
+        for name, path in (companions or {}).items():
+            (unfinished / COMPANIONS / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, unfinished / COMPANIONS / name)
         folder.parent.mkdir(parents=True, exist_ok=True)
         if not buckets.put_folder(unfinished, folder, METADATA_FILE):
             return False
@@ -150,6 +167,26 @@ def open_leaves(folder: Path) -> Callable[[str], Callable[[np.ndarray], None]]:
     return open_leaf
 
 
+def companions(folder: Path) -> dict[str, Path]:
+    """Returns the files beside the weights of a checkpoint, by the names under which ``publish`` took them.
+
+    Raises:
+      WsrError: if one is missing or differs from what was written.
+    """
+    hashes = _read_metadata(folder)["about"].get(COMPANIONS, {})
+    if hashes:
+        buckets.bring(folder, METADATA_FILE)
+    found = {name: folder / COMPANIONS / name for name in hashes}
+    for name, path in found.items():
+        try:
+            digest = _sha256(path)
+        except OSError as error:
+            raise WsrError(f"{path} cannot be read ({_first_line(error)}); {_REMEDY}") from error
+        if digest != hashes[name]:
+            raise WsrError(f"{path} was changed on disk: sha256 expected {hashes[name]}, found {digest}; {_REMEDY}")
+    return found
+
+
 def check(folder: Path) -> None:
     """Reads a whole checkpoint, one piece of a leaf at a time, and verifies all hashes.
 
@@ -168,8 +205,12 @@ def check(folder: Path) -> None:
                 rest -= piece.size
         except WsrError as error:
             problems.append(str(error))
+    try:
+        companions(folder)
+    except WsrError as error:
+        problems.append(str(error))
     if problems:
-        more = f" (and {len(problems) - 1} more leaves)" if len(problems) > 1 else ""
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise WsrError(problems[0] + more)
 
 
@@ -289,6 +330,11 @@ def _pieces(leaf: np.ndarray) -> Callable[[np.ndarray], None]:
 def _own_name(staging: Path) -> Path:
     # Orbax gives all writers of a path the same temporary name, so every writer needs a unique path.
     return staging / f"{socket.gethostname()}~{os.getpid()}~{uuid.uuid4().hex}"
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _is_alive(pid: str) -> bool:

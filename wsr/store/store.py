@@ -50,7 +50,8 @@ class Store:
     The folder of a store holds:
 
         store.json                 a readable copy of facts in base/: architecture, configuration, hashes
-        base/                      the parameters that all members were fine-tuned from
+        base/                      the parameters that all members were fine-tuned from, and in companions/ the
+                                   config and tokenizer of the base
         members/<name>/            one immutable checkpoint per member
         quarantine/<name>.json     members whose training became non-finite
         gram.json                  inner products of task vectors computed so far
@@ -104,6 +105,7 @@ class Store:
         base_name: str,
         base_params: Params,
         tokenizer: Mapping[str, str] | None = None,
+        companions: Mapping[str, Path] | None = None,
     ) -> "Store":
         """Creates a store, or opens an existing one of the same model and base.
 
@@ -114,6 +116,7 @@ class Store:
           base_name: name or folder that ``wsr.load`` loads the base from.
           base_params: parameters of the base, float32.
           tokenizer: its fingerprint, see ``wsr.data.fingerprint.fingerprint``; None does not compare it.
+          companions: files of the base beside its weights, by relative path; the store keeps a copy of them.
 
         Raises:
           WsrError: if ``path`` holds something other than a store, or a store of another base; the message names
@@ -137,7 +140,7 @@ class Store:
         if not (path / "base").exists():
             _refuse_foreign_folder(path)
             _refuse_other_members(path, about["base_sha256"])
-            checkpoint.publish(path / "base", leaves, table, about, path / "writing")
+            checkpoint.publish(path / "base", leaves, table, about, path / "writing", companions=companions)
         store = cls.open(path)
         store._refuse_other_base(about, table)
         checkpoint.sweep(store._staging)
@@ -161,14 +164,16 @@ class Store:
         """
         from wsr.data.fingerprint import fingerprint
 
-        return cls.create(
-            path,
-            model_name=checkpoint.model.name,
-            model_config=checkpoint.model.config,
-            base_name=checkpoint.name,
-            base_params=checkpoint.params,
-            tokenizer=fingerprint(checkpoint.processor),
-        )
+        with checkpoint.companions() as files:
+            return cls.create(
+                path,
+                model_name=checkpoint.model.name,
+                model_config=checkpoint.model.config,
+                base_name=checkpoint.name,
+                base_params=checkpoint.params,
+                tokenizer=fingerprint(checkpoint.processor),
+                companions=files,
+            )
 
     @classmethod
     def open(cls, path: str | Path) -> "Store":
@@ -215,7 +220,13 @@ class Store:
         return self._base
 
     def save(
-        self, record: MemberRecord, params: Params, head: Params, *, dtype: DTypeOnDisk = "float32"
+        self,
+        record: MemberRecord,
+        params: Params,
+        head: Params,
+        *,
+        dtype: DTypeOnDisk = "float32",
+        companions: Mapping[str, Path] | None = None,
     ) -> MemberRecord:
         """Stores a member atomically; storing the same member again changes nothing.
 
@@ -225,6 +236,7 @@ class Store:
           head: its head, float32.
           dtype: ``float32``, or ``bfloat16_task_vector`` to halve the disk space; each entry of the task vector is
             then off by at most 0.4 %. (Weights in bfloat16 would lose the task vector itself.)
+          companions: files to keep with the member, such as its chat template, by relative path.
 
         Returns:
           The stored record, with the fields that the store fills in.
@@ -237,15 +249,23 @@ class Store:
         encoder = float32_leaves(params, f"member {record.name!r}")
         form = {path: {"dtype": "float32", "shape": list(leaf.shape)} for path, leaf in encoder.items()}
         self._refuse_other_form(record.name, table_differences(form, self._base_table))
-        return self._save(record, encoder_part.whole_on_disk(encoder, self.base, dtype), head)
+        return self._save(record, encoder_part.whole_on_disk(encoder, self.base, dtype), head, companions)
 
-    def save_low_rank(self, record: MemberRecord, task_vector: LowRank, head: Params) -> MemberRecord:
+    def save_low_rank(
+        self,
+        record: MemberRecord,
+        task_vector: LowRank,
+        head: Params,
+        *,
+        companions: Mapping[str, Path] | None = None,
+    ) -> MemberRecord:
         """Stores a member as the low-rank factors of its task vector.
 
         Args:
           record: how the member was trained.
           task_vector: the factors of each leaf that changed, float32.
           head: its head, float32.
+          companions: files to keep with the member, such as its chat template, by relative path.
 
         Returns:
           The stored record, with the fields that the store fills in.
@@ -256,7 +276,7 @@ class Store:
         check_name(record.name)
         leaves = float32_leaves(nest(encoder_part.factors_on_disk(task_vector)), f"member {record.name!r}")
         self._refuse_other_form(record.name, self._misfits(task_vector))
-        return self._save(record, leaves, head, version=checkpoint.FORMAT_OF_FACTORS)
+        return self._save(record, leaves, head, companions, version=checkpoint.FORMAT_OF_FACTORS)
 
     def __contains__(self, name: object) -> bool:
         if not isinstance(name, str) or not is_name(name):
@@ -364,18 +384,65 @@ class Store:
         Raises:
           WsrError: if the tokenizer's files are missing, or differ from those that the members were trained with.
         """
-        from wsr.data.fingerprint import fingerprint, other_fingerprint
-        from wsr.models.load import load_processor
         from wsr.models.model import Checkpoint
 
-        processor = load_processor(self.base_name, self.model)
+        folder = self.path / "base" / checkpoint.COMPANIONS
+        return Checkpoint(
+            self.model, self.base(), self.processor(), self.base_name, folder if folder.is_dir() else None
+        )
+
+    def processor(self) -> Any:
+        """Returns the tokenizer or image processor of the base, from the store's own copy.
+
+        A store that was made before stores kept a copy reads the folder of its base.
+
+        Raises:
+          WsrError: if its files are missing, or differ from those that the members were trained with.
+        """
+        from wsr.data.fingerprint import fingerprint, other_fingerprint
+        from wsr.models.huggingface.folder import read_processor
+        from wsr.models.load import load_processor
+
+        own = checkpoint.companions(self.path / "base")
+        if own:
+            processor = read_processor(self.path / "base" / checkpoint.COMPANIONS, self.model)
+        else:
+            processor = load_processor(self.base_name, self.model)
         other = other_fingerprint(fingerprint(processor), self.tokenizer)
         if other:
             raise WsrError(
                 f"{self.path}: the tokenizer of {self.base_name!r} is not the one its members were trained with: "
                 f"another {' and another '.join(other)}; restore the original files"
             )
-        return Checkpoint(self.model, self.base(), processor, self.base_name)
+        return processor
+
+    def replaced(self) -> list[str]:
+        """Returns the files in the folder of the base that have changed since the store copied them.
+
+        The store uses its own copies, so this is only to be told.
+        """
+        here = Path(self.base_name)
+        own = checkpoint.companions(self.path / "base")
+        there = {name: here / name for name in own if (here / name).is_file()}
+        return [name for name, path in there.items() if path.read_bytes() != own[name].read_bytes()]
+
+    def companions(self, names: Sequence[str] = ()) -> dict[str, Path]:
+        """Returns the files that belong to a point beside its weights, by relative path.
+
+        Args:
+          names: the members of the point. A file that all of them have, with equal content, takes the place of the
+            base's.
+
+        Raises:
+          WsrError: if a file differs from what was written.
+        """
+        found = checkpoint.companions(self.path / "base")
+        if names:
+            first, *others = (checkpoint.companions(self._folder(name)) for name in names)
+            for file, path in first.items():
+                if all(file in own and own[file].read_bytes() == path.read_bytes() for own in others):
+                    found[file] = path
+        return found
 
     def results(self) -> Results:
         """Returns the finished points of the store."""
@@ -424,7 +491,15 @@ class Store:
             raise WsrError(f"{self.path} has no member {name!r}; wsr ls lists its {len(self.names())} members")
         return read_member(folder, self.base_sha256)
 
-    def _save(self, record: MemberRecord, encoder: Leaves, head: Params, *, version: int | None = None) -> MemberRecord:
+    def _save(
+        self,
+        record: MemberRecord,
+        encoder: Leaves,
+        head: Params,
+        companions: Mapping[str, Path] | None,
+        *,
+        version: int | None = None,
+    ) -> MemberRecord:
         heads = float32_leaves(head, f"head of member {record.name!r}")
         leaves = encoder | {f"head/{path}": leaf for path, leaf in heads.items()}
         table = table_of(leaves)
@@ -432,7 +507,9 @@ class Store:
         folder = self._folder(record.name)
         checkpoint.sweep(self._staging)
         about = {"record": record_to_json(record)}
-        if folder.exists() or not checkpoint.publish(folder, leaves, table, about, self._staging, version=version):
+        if folder.exists() or not checkpoint.publish(
+            folder, leaves, table, about, self._staging, version=version, companions=companions
+        ):
             self._refuse_other_member(record)
         return self.record(record.name)
 

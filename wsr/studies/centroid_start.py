@@ -20,7 +20,8 @@ from wsr.region.region import Region
 from wsr.report.document import Cell, Figure, Section, Table
 from wsr.report.tables import INTERVAL, interval_cell
 from wsr.runtime.progress import progress
-from wsr.statistics.compare import Difference, Interval, holm, mean_difference, mean_interval
+from wsr.statistics.difference import Difference, holm, mean_difference
+from wsr.statistics.interval import Interval, mean_interval
 from wsr.store.row import result_row
 from wsr.studies.harness.context import Context
 from wsr.studies.harness.verdict import above, verdict

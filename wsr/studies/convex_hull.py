@@ -17,7 +17,8 @@ from wsr.geometry.gram import norms
 from wsr.region.region import Region
 from wsr.report.document import Cell, Figure, Section, Table
 from wsr.report.tables import INTERVAL, interval_cell
-from wsr.statistics.compare import Comparison, holm, probability_better
+from wsr.statistics.better import Comparison, probability_better
+from wsr.statistics.difference import holm
 from wsr.store.row import result_row
 from wsr.studies.harness.context import Context, Request, score_all
 from wsr.studies.harness.verdict import above, verdict

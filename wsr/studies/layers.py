@@ -14,7 +14,7 @@ from wsr.report.document import Figure, Section, Table
 from wsr.report.tables import interval_cell
 from wsr.runtime import seeds
 from wsr.runtime.progress import progress
-from wsr.statistics.compare import Interval
+from wsr.statistics.interval import Interval
 from wsr.studies.harness.clustered import (
     Clustered,
     Related,

@@ -13,8 +13,9 @@ from wsr.geometry import sampling
 from wsr.region.region import Region
 from wsr.report.document import Figure, Section, Table
 from wsr.report.tables import INTERVAL, interval_cell
+from wsr.statistics.barrier import barrier_interval, barriers
 from wsr.statistics.bootstrap import bootstrap_mean
-from wsr.statistics.compare import Interval, barrier_interval, barriers
+from wsr.statistics.interval import Interval
 from wsr.store.row import result_row
 from wsr.studies.harness.context import Context, Request, score_all
 from wsr.studies.harness.verdict import above, below, verdict

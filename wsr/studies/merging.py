@@ -12,7 +12,7 @@ from wsr.region.region import Region
 from wsr.report.document import Figure, Section, Table
 from wsr.report.tables import INTERVAL, interval_cell
 from wsr.runtime.progress import progress
-from wsr.statistics.compare import holm
+from wsr.statistics.difference import holm
 from wsr.store.row import result_row
 from wsr.studies.harness.context import Context
 from wsr.studies.merged_models import Effort, ModelScore, models_of, score_model

@@ -16,7 +16,7 @@ from wsr.geometry import sampling
 from wsr.region.region import Region
 from wsr.report.document import Figure, Section, Table
 from wsr.report.tables import INTERVAL, interval_cell
-from wsr.statistics.compare import Difference, holm, mean_difference
+from wsr.statistics.difference import Difference, holm, mean_difference
 from wsr.store.row import result_row
 from wsr.studies.harness.context import Context, Request, score_all
 from wsr.studies.harness.verdict import above, below, verdict

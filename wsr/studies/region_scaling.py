@@ -15,7 +15,8 @@ from wsr.data.table import overlapping
 from wsr.engine.evaluate import EXACT, Evaluation
 from wsr.report.document import Figure, Section, Table
 from wsr.report.tables import INTERVAL, interval_cell
-from wsr.statistics.compare import Difference, Interval, holm, mean_difference, mean_interval
+from wsr.statistics.difference import Difference, holm, mean_difference
+from wsr.statistics.interval import Interval, mean_interval
 from wsr.store.row import result_row
 from wsr.studies.harness.context import Context, Request, score_all
 from wsr.studies.harness.verdict import below, verdict

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from wsr.region.region import Region
 from wsr.report.document import Figure, Section
 from wsr.runtime import seeds
-from wsr.statistics.compare import Interval
+from wsr.statistics.interval import Interval
 from wsr.studies.harness.clustered import (
     Clustered,
     Related,

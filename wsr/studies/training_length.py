@@ -16,8 +16,10 @@ from wsr.geometry import sampling
 from wsr.geometry.gram import norms
 from wsr.report.document import Cell, Figure, Section, Table
 from wsr.report.tables import INTERVAL, interval_cell
+from wsr.statistics.better import Comparison, probability_better
 from wsr.statistics.bootstrap import bootstrap_mean
-from wsr.statistics.compare import Comparison, Difference, Interval, holm, mean_difference, probability_better
+from wsr.statistics.difference import Difference, holm, mean_difference
+from wsr.statistics.interval import Interval
 from wsr.store.row import result_row
 from wsr.studies.harness.context import Context, Request, score_all
 from wsr.studies.harness.verdict import above, below, verdict

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float32, Int32
 
 from wsr.data.images import ImageSplit
 from wsr.data.packing import Batches, row_length_for, rows_needed, training_batches
-from wsr.models.features import all_features, refuse_other_split
+from wsr.models.features import all_features, refuse_unfit
 from wsr.models.model import Model
 from wsr.runtime import seeds
 from wsr.training.job import Job
@@ -37,7 +37,7 @@ def group_batches(model: Model, start: Params, jobs: Sequence[Job]) -> tuple[Mod
       jobs: the members of the group.
     """
     splits = [job.split for job in jobs]
-    refuse_other_split(model, *splits)
+    refuse_unfit(model, *splits)
     steps = max(job.steps for job in jobs)
     row_length = row_length_for(jobs[0].recipe.row_length, *splits)
 

@@ -16,20 +16,31 @@ from wsr.types import AnyArray
 
 
 class EarlyStopping:
-    """Tracks the validation losses of a group of members, their best weights and who stops."""
+    """Tracks the validation losses of a group of members, their best weights and who stops.
+
+    Each member is checked as its own recipe says, whoever shares its group; one without patience is never checked.
+    """
 
     def __init__(self, model: Model, jobs: Sequence[Job], frozen: Mapping[str, AnyArray]):
-        self.wanted = any(job.recipe.patience is not None for job in jobs)
         self.all_stopped = False
+        self.steps = [job.steps for job in jobs]
+        """Steps that each member takes; fewer once it has stopped."""
         self._model, self._jobs, self._frozen = model, jobs, frozen
+        self._checks = [_checks(job, steps) for job, steps in zip(jobs, self.steps, strict=True)]
+        self._last = max(self.steps)
         self._lowest = np.full(len(jobs), np.inf)
         self._waited = np.zeros(len(jobs), int)
         self._kept: list[Any] = [None] * len(jobs)
 
-    def check(self, state: dict[str, Any]) -> dict[str, Any]:
-        """Computes the validation loss of each running member and returns the state with ``running`` updated."""
+    def next_check(self, step: int) -> int:
+        """Returns the first step after ``step`` at which a member is checked, or the last step of all."""
+        return min((later for checks in self._checks for later in checks if later > step), default=self._last)
+
+    def check(self, state: dict[str, Any], step: int) -> dict[str, Any]:
+        """Returns the state with ``running`` updated, after a check of the running members that are due at ``step``."""
+        going = np.array(state["running"])
         for member, job in enumerate(self._jobs):
-            if not bool(state["running"][member]):
+            if not going[member] or step not in self._checks[member]:
                 continue
             weights = jax.tree.map(lambda leaf, member=member: np.asarray(leaf[member]), state["weights"])
             loss = self._validation_loss(job, weights)
@@ -37,15 +48,15 @@ class EarlyStopping:
                 self._lowest[member], self._waited[member], self._kept[member] = loss, 0, weights
             else:
                 self._waited[member] += 1
-        going = [
-            job.recipe.patience is None or waited < job.recipe.patience
-            for job, waited in zip(self._jobs, self._waited, strict=True)
-        ]
-        self.all_stopped = not bool((np.asarray(state["running"]) & going).any())
+            if self._waited[member] == job.recipe.patience:
+                going[member], self.steps[member] = False, step
+        self.all_stopped = not going.any()
         return state | {"running": state["running"] & jnp.asarray(going)}
 
     def best(self, state: dict[str, Any]) -> dict[str, Any]:
-        """Returns the state with each member's best weights."""
+        """Returns the state with the best weights of each member that was checked, and the last ones of the others."""
+        if not any(self._kept):
+            return state
         last = [jax.tree.map(lambda leaf, m=m: np.asarray(leaf[m]), state["weights"]) for m in range(len(self._jobs))]
         return state | {"weights": stack([kept or own for kept, own in zip(self._kept, last, strict=True)])}
 
@@ -59,3 +70,11 @@ class EarlyStopping:
                 features, weights["head"], jnp.asarray(split.labels), valid, classes, job.dataset.regression
             )
         )
+
+
+def _checks(job: Job, steps: int) -> set[int]:
+    """Returns the steps after which a member is checked: at least ten if it takes as many, and always the last."""
+    if job.recipe.patience is None:
+        return set()
+    every = min(job.recipe.check_every, max(1, steps // 10))
+    return {*range(every, steps, every), steps}

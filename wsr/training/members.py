@@ -103,6 +103,18 @@ def training_units(jobs: Sequence[Job], chunk: int, dtype: DTypeOnDisk = "float3
     ]
 
 
+def chance_of(dataset: Dataset) -> float:
+    """Returns the score of a constant prediction on the test split: that of the most frequent class, 0 for regression.
+
+    Args:
+      dataset: the dataset; its ``metric`` is the score.
+    """
+    if dataset.regression:
+        return 0.0
+    labels = dataset.splits["test"].labels
+    return score(dataset.metric, labels, np.full(len(labels), np.bincount(labels).argmax()))
+
+
 def _record(model: Model, member: Finetuned) -> MemberRecord:
     job = member.job
     recipe = job.recipe.settings
@@ -171,19 +183,11 @@ def _metrics(model: Model, member: Finetuned) -> dict[str, float]:
     own = float("nan") if failed else score_member(model, member.params, member.head, dataset, "test")
     return {
         "test_score": own,
-        "chance": _chance(dataset),
+        "chance": chance_of(dataset),
         "test_texts": float(len(labels)),
         "steps": float(len(member.losses)),
         "last_training_loss": float(member.losses[-1]),
     }
-
-
-def _chance(dataset: Dataset) -> float:
-    """Returns the score of a constant prediction on the test split."""
-    if dataset.regression:
-        return 0.0
-    labels = dataset.splits["test"].labels
-    return score(dataset.metric, labels, np.full(len(labels), np.bincount(labels).argmax()))
 
 
 def _refuse_other_recipe(record: MemberRecord, job: Job) -> None:

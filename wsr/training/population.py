@@ -140,10 +140,9 @@ def _train_group(model: Model, start: Params, jobs: Sequence[Job], counter: Coun
     watch = EarlyStopping(model, jobs, flatten(start)) if mode == "head" else EarlyStopping(encoder, jobs, frozen)
 
     losses = []
-    check_every = min(job.recipe.check_every for job in jobs) if watch.wanted else steps
     first, length = 0, 1
     while first < steps and not watch.all_stopped:
-        last = min(first + length, steps, first - first % check_every + check_every)
+        last = min(first + length, watch.next_check(first))
         started = time.monotonic()
         state, segment = program(state, frozen | shared, plan, per_member, first, last)
         losses.append(np.asarray(segment)[:, first:last])
@@ -151,11 +150,9 @@ def _train_group(model: Model, start: Params, jobs: Sequence[Job], counter: Coun
         if counter:
             done = [max(0, min(last, job.steps) - first) for job in jobs]
             counter.advance(sum(done[: _distinct(jobs)]), note=jobs[0].dataset.name)
-        if watch.wanted and (last % check_every == 0 or last == steps):
-            state = watch.check(state)
+        state = watch.check(state, last)
         first = last
-    trained = watch.best(state) if watch.wanted else state
-    return _unpack(jobs, frozen, start, trained, np.concatenate(losses, axis=1))
+    return _unpack(jobs, frozen, start, watch.best(state), np.concatenate(losses, axis=1), watch.steps)
 
 
 def _steps_that_fit(seconds_a_step: float, length: int) -> int:
@@ -177,6 +174,7 @@ def _unpack(
     start: Params,
     state: Mapping[str, Any],
     losses: np.ndarray,
+    steps: Sequence[int],
 ) -> list[Finetuned]:
     weights, failed = jax.device_get((state["weights"], state["failed_step"]))
     members = []
@@ -193,7 +191,7 @@ def _unpack(
             "bias": weights["head"]["bias"][number][: job.dataset.classes],
         }
         step = int(failed[number])
-        taken = losses[number, : job.steps]
+        taken = losses[number, : steps[number]]
         members.append(Finetuned(job, params, head, taken, step if step >= 0 else None, len(jobs), low_rank))
     return members
 

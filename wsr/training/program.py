@@ -144,7 +144,8 @@ def hyperparameters(jobs: Sequence[Job], steps: int) -> dict[str, np.ndarray]:
     """Returns the arguments of the program in which members differ, each with the members as its first axis."""
     schedule = np.stack([job.learning_rates(steps) for job in jobs])
     encoder = np.array([job.recipe.learning_rate for job in jobs])
-    head = np.array([job.recipe.head_learning_rate or job.recipe.learning_rate for job in jobs])
+    of_heads = [job.recipe.head_learning_rate for job in jobs]
+    head = np.array([rate if own is None else own for rate, own in zip(encoder, of_heads, strict=True)])
     keys = jnp.stack([seeds.stream(job.seed, *job.stream, "dropout") for job in jobs])
     return {
         "encoder_rate": (schedule * encoder[:, None]).astype(np.float32),

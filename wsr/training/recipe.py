@@ -1,10 +1,45 @@
 """How a member is trained: the one home of the defaults. It imports no JAX, so ``wsr train --help`` is quick."""
 
+import math
+import numbers
+import re
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
+from wsr.errors import WsrError, nearest_names
+
 Mode = Literal["full", "bitfit", "lora", "head"]
 MODES: tuple[str, ...] = get_args(Mode)
+
+
+def _at_least_zero(value: float) -> bool:
+    return 0 <= value < math.inf
+
+
+def _above_zero(value: float) -> bool:
+    return 0 < value < math.inf
+
+
+def _whole(value: float) -> bool:
+    return value >= 1 and value.is_integer()
+
+
+_BOUNDS: dict[str, tuple[str, Callable[[float], bool]]] = {
+    "learning_rate": ("a number, at least 0", _at_least_zero),
+    "head_learning_rate": ("a number, at least 0, or None", _at_least_zero),
+    "batch_size": ("a whole number, at least 1", _whole),
+    "epochs": ("a number above 0", _above_zero),
+    "weight_decay": ("a number, at least 0", _at_least_zero),
+    "warmup": ("a fraction from 0 to 1", lambda value: 0 <= value <= 1),
+    "patience": ("a whole number, at least 1, or None", _whole),
+    "check_every": ("a whole number, at least 1", _whole),
+    "min_improvement": ("a number, at least 0", _at_least_zero),
+    "row_length": ("a whole number, at least 1", _whole),
+    "lora_rank": ("a whole number, at least 1", _whole),
+    "lora_alpha": ("a number above 0", _above_zero),
+}
+"""For each field, what is expected and whether a value fits."""
 
 
 @dataclass(frozen=True)
@@ -13,6 +48,9 @@ class Recipe:
 
     The defaults are those of ``wsr train`` and suit a small population on one machine. The paper's own recipe is that
     of the preset "paper" in ``wsr.studies.harness.preset``.
+
+    Raises:
+      WsrError: if a field has an invalid value; the message names the field.
 
     Example:
       >>> import wsr
@@ -40,7 +78,7 @@ class Recipe:
     patience: int | None = None
     """Checks of the validation loss without improvement after which a member stops; None: no early stopping."""
     check_every: int = 50
-    """Steps between two checks."""
+    """Steps between two checks; a training of fewer than ten times as many steps is checked ten times."""
     min_improvement: float = 0.001
     """Decrease of the validation loss that counts as an improvement."""
     row_length: int = 64
@@ -52,6 +90,26 @@ class Recipe:
     lora_targets: str = r".*/(query|value|query_key_value)/kernel"
     """Regular expression for the paths of the matrices that have factors. The default is that of Hu et al. 2021, and
     the joint matrix of queries, keys and values in architectures that have one."""
+
+    def __post_init__(self) -> None:
+        """Checks every field."""
+        if self.mode not in MODES:
+            raise WsrError(
+                f"recipe: mode is one of {', '.join(MODES)}, found {self.mode!r}; "
+                f"nearest: {nearest_names(self.mode, MODES)}"
+            )
+        for name, (expected, fits) in _BOUNDS.items():
+            value = getattr(self, name)
+            if value is None and name in ("head_learning_rate", "patience"):
+                continue
+            if isinstance(value, bool) or not isinstance(value, numbers.Real) or not fits(float(value)):
+                raise WsrError(f"recipe: {name}: expected {expected}, found {value!r}")
+        try:
+            re.compile(self.lora_targets)
+        except re.error as error:
+            raise WsrError(
+                f"recipe: lora_targets = {self.lora_targets!r} is not a valid regular expression: {error}"
+            ) from error
 
     @property
     def lora_scale(self) -> float:

@@ -1,11 +1,14 @@
 """Reads and writes Hugging Face model folders, as an architecture's ``Counterpart`` describes them.
 
 config.py    converts configs and refuses unsupported attributes by name
+read_attributes.py   lists the config attributes that the code of transformers reads; its table is attributes_read.json
 weights.py   maps tensor names and shapes in both directions
+pooling.py   reads and writes the pooling in the file of sentence-transformers
 files.py     reads safetensors, one file or sharded
 """
 
-from wsr.models.huggingface.folder import POOLING_FILE, export, import_folder
+from wsr.models.huggingface.folder import export, import_folder
 from wsr.models.huggingface.peft import Adapter, read_adapter
+from wsr.models.huggingface.pooling import POOLING_FILE
 
 __all__ = ["POOLING_FILE", "Adapter", "export", "import_folder", "read_adapter"]

@@ -1,7 +1,13 @@
-"""Converts Hugging Face configs, and refuses unsupported attributes by name."""
+"""Converts Hugging Face configs, and refuses unsupported attributes by name.
 
+An attribute is unsupported if the code of transformers that computes hidden states reads it and ``wsr`` does not
+understand its value. A table made from that code decides: ``read_attributes.py``.
+"""
+
+import json
 from collections.abc import Mapping
 from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -9,21 +15,22 @@ from wsr.errors import WsrError
 from wsr.models.counterpart import Counterpart
 from wsr.models.model import Model
 from wsr.models.registry import architectures
-from wsr.runtime import strict_json
+from wsr.runtime.model_folder import read_json
 
 HARMLESS = frozenset(
     (
-        # about the file
-        *("_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version", "model_type"),
-        # about a head, which is dropped
-        *("classifier_dropout", "finetuning_task", "id2label", "label2id", "num_labels", "problem_type"),
-        # about the tokenizer, which has its own copy
-        *("bos_token_id", "cls_token_id", "eos_token_id", "mask_token_id", "sep_token_id"),
-        # about how it is run, with the same result
-        *("gradient_checkpointing", "output_attentions", "output_hidden_states", "return_dict", "use_cache"),
+        # how the model is run, with the same result
+        *("_attn_implementation", "chunk_size_feed_forward", "dtype", "gradient_checkpointing"),
+        *("output_attentions", "output_hidden_states", "return_dict", "use_cache"),
     )
 )
-"""Attributes that do not affect the hidden states of any architecture."""
+"""Attributes that the code of transformers reads and that do not affect the hidden states of any architecture."""
+
+ATTRIBUTES_READ = Path(__file__).with_name("attributes_read.json")
+"""Table of the attributes that the code of transformers reads, which ``read_attributes.py`` writes."""
+
+_OF_THE_FILE = ("_name_or_path", "dtype", "model_type", "torch_dtype", "transformers_version")
+"""Attributes about a file, which an export writes for its own."""
 
 
 def counterpart_of(model: Model) -> Counterpart:
@@ -45,20 +52,35 @@ def read_config(folder: Path) -> tuple[str, dict[str, Any]]:
     Raises:
       WsrError: the config is missing or unreadable, the architecture is unknown, or an attribute is unsupported.
     """
-    from transformers import AutoConfig
-
     path = folder / "config.json"
     raw = read_json(path)
-    model_type = str(raw.get("model_type"))
-    name, counterpart = _architecture(path, model_type)
-    try:
-        config = dict(counterpart.optional) | AutoConfig.for_model(**raw).to_dict()
-    except Exception as error:  # The config classes check types with exceptions of their own.
-        raise WsrError(f"{path}: not a valid {model_type} config: {_one_line(error)}") from error
+    _refuse_by_name(path, raw)
+    name, counterpart, config = _parsed(path, raw)
     taken = {attribute: config[attribute] for attribute in counterpart.taken}
     # Attributes that the config class derives from others have the values that it derives from ``taken`` alone.
-    _refuse_unknown(path, counterpart, config, AutoConfig.for_model(model_type, **deepcopy(taken)).to_dict())
+    _refuse_unknown(path, counterpart, config, _defaults(counterpart, taken))
     return name, taken
+
+
+def other_attributes(folder: Path) -> dict[str, Any]:
+    """Returns the attributes that do not determine the hidden states, as JSON: an export of the model passes them on.
+
+    Args:
+      folder: a Hugging Face model folder that ``read_config`` accepts.
+    """
+    path = folder / "config.json"
+    raw = read_json(path)
+    _, counterpart, config = _parsed(path, raw)
+    defaults = _defaults(counterpart, {})
+    kept = {
+        name: raw.get(name, value)
+        for name, value in config.items()
+        if name not in counterpart.taken and name not in _OF_THE_FILE
+        # An attribute with one supported value in the encoder may have others with a head.
+        if name in raw or name in counterpart.only or value != defaults.get(name)
+    }
+    found: dict[str, Any] = json.loads(json.dumps(kept, default=str))
+    return found
 
 
 def to_config(model: Model, **more: Any) -> Any:
@@ -71,22 +93,31 @@ def to_config(model: Model, **more: Any) -> Any:
     config = AutoConfig.for_model(counterpart.model_type, **deepcopy(values))
     language_model = counterpart.language_model_class if model.token_losses else None
     config.architectures = [language_model or counterpart.model_class]
+    if any(model.config.get(attribute) for attribute in counterpart.untied):
+        more = {"tie_word_embeddings": False, **more}
     for name, value in more.items():
         setattr(config, name, value)
     return config
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Returns the JSON object in the file ``path``; raises ``WsrError`` if there is none."""
+def _parsed(path: Path, raw: Mapping[str, Any]) -> tuple[str, Counterpart, dict[str, Any]]:
+    """Returns the architecture and all attributes of a config, as its class in transformers completes them."""
+    from transformers import AutoConfig
+
+    model_type = str(raw.get("model_type"))
+    name, counterpart = _architecture(path, model_type)
     try:
-        content = strict_json.parse(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise WsrError(f"{path}: no such file; expected a Hugging Face model folder") from error
-    except (OSError, ValueError) as error:
-        raise WsrError(f"{path}: not readable as JSON: {_one_line(error)}") from error
-    if not isinstance(content, dict):
-        raise WsrError(f"{path}: expected a JSON object, found {type(content).__name__}")
-    return content
+        return name, counterpart, dict(counterpart.optional) | AutoConfig.for_model(**deepcopy(dict(raw))).to_dict()
+    except Exception as error:  # The config classes check types with exceptions of their own.
+        raise WsrError(f"{path}: not a valid {model_type} config: {_one_line(error)}") from error
+
+
+def _defaults(counterpart: Counterpart, taken: Mapping[str, Any]) -> dict[str, Any]:
+    from transformers import AutoConfig
+
+    # A copy: config classes write into the dicts they are given.
+    found: dict[str, Any] = AutoConfig.for_model(counterpart.model_type, **deepcopy(dict(taken))).to_dict()
+    return found
 
 
 def _architecture(path: Path, model_type: str) -> tuple[str, Counterpart]:
@@ -100,13 +131,31 @@ def _architecture(path: Path, model_type: str) -> tuple[str, Counterpart]:
     return found[model_type]
 
 
+def _refuse_by_name(path: Path, raw: Mapping[str, Any]) -> None:
+    """Refuses what no code of an architecture reads, though it changes the model."""
+    code = raw.get("auto_map")
+    reasons = {
+        "quantization_config": "its weights are quantised; load it with transformers, dequantise it and save it again",
+        "auto_map": "it needs code from its own repository, and wsr runs no such code",
+        "pruned_heads": "some of its attention heads are pruned",
+        "per_layer_config": "its layers have configs of their own",
+    }
+    present = {name for name in reasons if raw.get(name)}
+    if isinstance(code, Mapping) and not any(kind.startswith(("AutoConfig", "AutoModel")) for kind in code):
+        present -= {"auto_map"}  # code for the tokenizer only
+    if present:
+        told = "; ".join(f"{reasons[name]} ({name})" for name in reasons if name in present)
+        raise WsrError(f"{path}: unsupported: {told}")
+
+
 def _refuse_unknown(
     path: Path, counterpart: Counterpart, config: Mapping[str, Any], defaults: Mapping[str, Any]
 ) -> None:
     refused = [
         f"{name} = {value!r}"
         for name, value in sorted(config.items())
-        if name not in counterpart.taken
+        if name in _read_by_encoder(counterpart.model_type, counterpart.model_class) | set(counterpart.only)
+        and name not in counterpart.taken
         and name not in HARMLESS | counterpart.harmless
         # None means "not set".
         and value is not None
@@ -114,6 +163,16 @@ def _refuse_unknown(
     ]
     if refused:
         raise WsrError(f"{path}: unsupported: {', '.join(refused)}; the hidden states would differ from the original's")
+
+
+@cache
+def _read_by_encoder(model_type: str, model_class: str) -> frozenset[str]:
+    table = json.loads(ATTRIBUTES_READ.read_text(encoding="utf-8"))["read"]
+    if model_type not in table:  # an architecture that a user registered
+        from wsr.models.huggingface.read_attributes import read_by
+
+        table[model_type] = read_by(model_type, model_class)
+    return frozenset(table[model_type]["encoder"])
 
 
 def _one_line(error: Exception) -> str:

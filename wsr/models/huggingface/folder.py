@@ -1,10 +1,9 @@
 """Imports Hugging Face model folders strictly, and exports folders that ``transformers.AutoModel`` loads."""
 
-import json
 import logging
 import secrets
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,24 +14,21 @@ from wsr.data.image_processor import FILE as IMAGE_PROCESSOR_FILE
 from wsr.data.image_processor import read_image_processor
 from wsr.errors import WsrError
 from wsr.geometry.trees import flatten
-from wsr.models.huggingface.config import read_config, read_json, to_config
-from wsr.models.huggingface.files import read_tensors, refuse_links
+from wsr.models.huggingface.config import counterpart_of, other_attributes, read_config, read_json, to_config
+from wsr.models.huggingface.files import read_tensors
 from wsr.models.huggingface.heads import ClassifierHead
+from wsr.models.huggingface.pooling import POOLING_FILE, folder_pooling, write_pooling
+from wsr.models.huggingface.sentence_modules import kept_files
 from wsr.models.huggingface.shards import SHARD_BYTES, write_tensors
-from wsr.models.huggingface.weights import from_huggingface, their_tensors
+from wsr.models.huggingface.weights import from_huggingface, head_settings, language_model_heads, their_tensors
 from wsr.models.model import Checkpoint, Model
 from wsr.models.registry import architectures, build
+from wsr.runtime.model_folder import CONFIG, MODULES, refuse_links
 from wsr.types import AnyArray
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json")
-# Where sentence-transformers keeps the pooling.
-POOLING_FILE = Path("1_Pooling") / "config.json"
 CARD = "README.md"
-_POOLING_FLAGS = {
-    "pooling_mode_cls_token": "cls",
-    "pooling_mode_mean_tokens": "mean",
-    "pooling_mode_lasttoken": "last",
-}
+_OF_A_HEAD = ("architectures", "id2label", "label2id", "num_labels", "problem_type", "tie_word_embeddings")
 
 _log = logging.getLogger(__name__)
 
@@ -53,14 +49,14 @@ def import_folder(folder: Path, *, pooling: str | None = None) -> Checkpoint:
     counterpart = architectures()[name].counterpart
     assert counterpart is not None
     tensors = read_tensors(folder)
-    present = {attribute: tensor in tensors for attribute, tensor in counterpart.present.items()}
-    pooling = pooling or _folder_pooling(folder) or counterpart.pooling
+    present = head_settings(counterpart, config, tensors)
+    pooling = pooling or folder_pooling(folder) or counterpart.pooling
     model = build(name, {**config, **present, "pooling": pooling})
     processor = read_processor(folder, model)
     params, dropped = from_huggingface(model, tensors)
     if dropped:
         _log.info("%s: not part of the encoder, dropped: %s", folder, ", ".join(dropped))
-    return Checkpoint(model, params, processor)
+    return Checkpoint(model, params, processor, folder=folder)
 
 
 def export(checkpoint: Checkpoint, folder: str | Path, *, card: str | None = None) -> None:
@@ -69,7 +65,7 @@ def export(checkpoint: Checkpoint, folder: str | Path, *, card: str | None = Non
     The export of a BERT has no pooler: load it with ``AutoModel.from_pretrained(folder, add_pooling_layer=False)``.
 
     Args:
-      checkpoint: the model, its parameters and its tokenizer or image processor.
+      checkpoint: the model, its parameters and its tokenizer or image processor; the files of its folder are copied.
       folder: a new or empty folder.
       card: text of the model card, README.md; None: no card.
 
@@ -85,17 +81,20 @@ def export(checkpoint: Checkpoint, folder: str | Path, *, card: str | None = Non
       'bert'
     """
     leaves = flatten(checkpoint.params)
-    write_folder(checkpoint.model, lambda path: leaves[path], checkpoint.processor, Path(folder), card=card)
+    with checkpoint.companions() as files:
+        leaf, processor = leaves.__getitem__, checkpoint.processor
+        write_folder(checkpoint.model, leaf, processor, Path(folder), card=card, companions=files)
 
 
 def write_folder(
     model: Model,
     leaf: Callable[[str], AnyArray],
-    tokenizer: Any,
+    processor: Any,
     folder: Path,
     *,
     head: ClassifierHead | None = None,
     card: str | None = None,
+    companions: Mapping[str, Path] | None = None,
     shard_bytes: int = SHARD_BYTES,
 ) -> None:
     """Writes a Hugging Face folder, completely or not at all, leaf by leaf: the model need not fit in memory.
@@ -103,17 +102,21 @@ def write_folder(
     Args:
       model: the architecture.
       leaf: returns the float32 leaf at a path; called once for each, in the order of the file.
-      tokenizer: the tokenizer or image processor.
+      processor: the tokenizer or image processor; written unless ``companions`` has its files.
       folder: a new or empty folder.
       head: a classification head; None: the bare encoder.
       card: text of the model card, README.md; None: no card.
+      companions: files to copy, by relative path: tokenizer, chat templates, generation settings, ... Of a
+        ``config.json`` among them, the attributes that do not determine the hidden states are passed on.
       shard_bytes: size from which the weights are split into several files.
 
     Raises:
       WsrError: ``folder`` is not empty or cannot be written, or the architecture has no Hugging Face counterpart.
     """
-    config = to_config(model, **_marks(model, tokenizer), **(head.config if head else {}))
-    table = {f"{head.prefix if head else ''}{theirs}": (ours, layout) for theirs, ours, layout in their_tensors(model)}
+    copied, _ = kept_files(companions or {}, model)
+    attributes = _marks(model, processor) | _passed_on(copied) | (dict(head.config) if head else {})
+    config = to_config(model, **attributes)
+    table = {_full_name(model, head, theirs): (ours, layout) for theirs, ours, layout in their_tensors(model)}
     shapes = flatten(jax.eval_shape(model.init, jax.random.key(0)))
     # Shapes only: a broadcast scalar takes no memory.
     forms = {
@@ -133,9 +136,14 @@ def write_folder(
     unfinished = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
     try:
         (unfinished / POOLING_FILE).parent.mkdir(parents=True)
+        if not copied.keys() & {*TOKENIZER_FILES, IMAGE_PROCESSOR_FILE}:
+            processor.save_pretrained(unfinished)
+        for file, source in copied.items():
+            (unfinished / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, unfinished / file)
         config.save_pretrained(unfinished)
-        tokenizer.save_pretrained(unfinished)
-        _write_pooling(model, unfinished)
+        if MODULES not in copied:
+            write_pooling(model, unfinished)
         if card is not None:
             (unfinished / CARD).write_text(card, encoding="utf-8")
         write_tensors(unfinished, forms | {name: own.shape for name, own in extra.items()}, tensor, shard_bytes)
@@ -148,14 +156,7 @@ def write_folder(
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def _write_pooling(model: Model, folder: Path) -> None:
-    pooling = model.config["pooling"]
-    flags = {flag: mode == pooling for flag, mode in _POOLING_FLAGS.items()}
-    content = {"word_embedding_dimension": model.hidden, **flags}
-    (folder / POOLING_FILE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-
-
-def _marks(model: Model, tokenizer: Any) -> dict[str, int]:
+def _marks(model: Model, tokenizer: Any) -> dict[str, Any]:
     """Returns the ids of the first and last token, with which a language model begins and ends a text."""
     if model.token_losses is None:
         return {}
@@ -163,14 +164,21 @@ def _marks(model: Model, tokenizer: Any) -> dict[str, int]:
     return {name: number for name, number in found.items() if number is not None}
 
 
-def _folder_pooling(folder: Path) -> str | None:
-    path = folder / POOLING_FILE
-    if not path.exists():
-        return None
-    modes = [mode for mode, on in read_json(path).items() if mode.startswith("pooling_mode_") and on is True]
-    if len(modes) != 1 or modes[0] not in _POOLING_FLAGS:
-        raise WsrError(f"{path}: poolings {modes} are not supported; pass pooling='mean', 'cls' or 'last'")
-    return _POOLING_FLAGS[modes[0]]
+def _full_name(model: Model, head: ClassifierHead | None, name: str) -> str:
+    """Returns a tensor's name in the class that the config names: with the encoder's prefix, unless it is a head's."""
+    counterpart = counterpart_of(model)
+    if name in language_model_heads(counterpart):
+        return name
+    language_model = counterpart.prefix if model.token_losses is not None else ""
+    return f"{head.prefix if head else language_model}{name}"
+
+
+def _passed_on(companions: Mapping[str, Path]) -> dict[str, Any]:
+    """Returns the attributes of the base's config that are also true of a point, with the ids of its special tokens."""
+    if CONFIG not in companions:
+        return {}
+    attributes = other_attributes(companions[CONFIG].parent)
+    return {name: value for name, value in attributes.items() if name not in _OF_A_HEAD}
 
 
 def read_processor(folder: Path, model: Model) -> Any:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from wsr.models.huggingface.files import INDEX, SINGLE
+from wsr.runtime.tensor_files import INDEX, SINGLE
 
 SHARD_BYTES = 5 * 10**9
 """Size, in bytes, from which a model is split into several files."""

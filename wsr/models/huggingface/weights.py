@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Any
 
 import jax
 import numpy as np
@@ -22,7 +23,7 @@ def from_huggingface(model: Model, tensors: Mapping[str, np.ndarray]) -> tuple[P
     Args:
       model: the architecture.
       tensors: by their names in the file, with or without the base model's prefix ("bert."). The old names gamma and
-        beta stand for weight and bias.
+        beta stand for weight and bias, and a tied tensor of a head stands for a token embedding that the file lacks.
 
     Raises:
       WsrError: tensors are missing, unexpected, doubled, or of a wrong shape or dtype; the message names all of them.
@@ -30,7 +31,10 @@ def from_huggingface(model: Model, tensors: Mapping[str, np.ndarray]) -> tuple[P
     counterpart = counterpart_of(model)
     shapes = flatten(jax.eval_shape(model.init, jax.random.key(0)))
     table = list(_table(model, counterpart))
-    found, dropped, problems = _canonical(counterpart, tensors, {theirs for theirs, _, _ in table})
+    wanted = {theirs for theirs, _, _ in table}
+    found, dropped, problems = _canonical(counterpart, tensors, wanted)
+    if model.config.get("tie_word_embeddings", True):
+        _find_tied(counterpart, wanted, found, dropped)
     leaves: dict[str, jax.Array] = {}
     for theirs, ours, layout in table:
         # Shapes only: a broadcast scalar takes no memory.
@@ -66,9 +70,68 @@ def their_tensors(model: Model) -> Iterator[tuple[str, str, Layout]]:
     return _table(model, counterpart_of(model))
 
 
+def head_settings(
+    counterpart: Counterpart, config: Mapping[str, Any], tensors: Mapping[str, np.ndarray]
+) -> dict[str, bool]:
+    """Returns the attributes of our config that depend on which tensors a file holds.
+
+    Like transformers, it takes a language-modelling head that differs from the token embedding for untied, whatever the
+    config says.
+
+    Args:
+      counterpart: of the architecture.
+      config: as ``read_config`` returns it.
+      tensors: by their names in the file.
+    """
+    found = {attribute: name in tensors for attribute, name in counterpart.present.items()}
+    found |= {attribute: _differs(counterpart, name, tensors) for attribute, name in counterpart.untied.items()}
+    if config.get("tie_word_embeddings") and has_own_head(counterpart, tensors):
+        found["tie_word_embeddings"] = False
+    return found
+
+
+def language_model_heads(counterpart: Counterpart) -> dict[str, str]:
+    """Returns the tensor of a language-modelling head that may be untied, with the token embedding; or nothing."""
+    heads = {*counterpart.present.values(), *counterpart.untied.values()}
+    return {head: table for table, copies in counterpart.tied.items() for head in copies if head in heads}
+
+
+def has_own_head(counterpart: Counterpart, tensors: Mapping[str, np.ndarray]) -> bool:
+    """Returns whether a file holds a language-modelling head that differs from its token embedding."""
+    return any(_differs(counterpart, head, tensors) for head in language_model_heads(counterpart))
+
+
+def _differs(counterpart: Counterpart, head: str, tensors: Mapping[str, np.ndarray]) -> bool:
+    table = language_model_heads(counterpart)[head]
+    own = next((name for name in tensors if without_prefix(counterpart, name) == table), None)
+    return own is not None and head in tensors and not np.array_equal(tensors[own], tensors[head])
+
+
 def is_dropped(counterpart: Counterpart, name: str) -> bool:
     """Returns whether the tensor ``name`` is known not to belong to the encoder."""
-    return re.fullmatch(counterpart.dropped, name.removeprefix(counterpart.prefix)) is not None
+    pattern = rf"{counterpart.dropped}|{counterpart.constants}"
+    return re.fullmatch(pattern, without_prefix(counterpart, name)) is not None
+
+
+def is_constant(counterpart: Counterpart, name: str) -> bool:
+    """Returns whether the tensor ``name`` is known to hold no learned values."""
+    return re.fullmatch(counterpart.constants, without_prefix(counterpart, name)) is not None
+
+
+def without_prefix(counterpart: Counterpart, name: str) -> str:
+    """Returns a tensor's name in the encoder's own class, without the prefix of a class with a head."""
+    prefix = next((own for own in _prefixes(counterpart) if name.startswith(own)), "")
+    return name.removeprefix(prefix)
+
+
+def prefix_of(counterpart: Counterpart, names: Iterable[str]) -> str:
+    """Returns the prefix of the encoder's tensors among ``names``, empty if they have none."""
+    own = [name for name in names if not is_dropped(counterpart, name)]
+    return next((prefix for prefix in _prefixes(counterpart) if any(name.startswith(prefix) for name in own)), "")
+
+
+def _prefixes(counterpart: Counterpart) -> tuple[str, ...]:
+    return (counterpart.prefix, *counterpart.other_prefixes)
 
 
 def _canonical(
@@ -79,10 +142,10 @@ def _canonical(
     dropped, problems = [], []
     for name in sorted(names):
         # A tensor that one model ignores may be part of another.
-        if is_dropped(counterpart, name) and name.removeprefix(counterpart.prefix) not in wanted:
+        if is_dropped(counterpart, name) and without_prefix(counterpart, name) not in wanted:
             dropped.append(name)
             continue
-        *module, leaf = name.removeprefix(counterpart.prefix).split(".")
+        *module, leaf = without_prefix(counterpart, name).split(".")
         today = ".".join((*module, _OLD_NAMES.get(leaf, leaf)))
         for pattern, replacement in counterpart.aliases:
             today = re.sub(pattern, replacement, today)
@@ -90,6 +153,15 @@ def _canonical(
             problems.append(f"doubled {today} ({found[today]} and {name})")
         found[today] = name
     return found, dropped, problems
+
+
+def _find_tied(counterpart: Counterpart, wanted: Collection[str], found: dict[str, str], dropped: list[str]) -> None:
+    """Adds to ``found``, for each tensor that the file lacks, the first that is tied to it, as transformers does."""
+    for theirs, copies in counterpart.tied.items():
+        there = [name for copy in copies for name in dropped if without_prefix(counterpart, name) == copy]
+        if theirs in wanted and theirs not in found and there:
+            found[theirs] = there[0]
+            dropped.remove(there[0])
 
 
 def _table(model: Model, counterpart: Counterpart) -> Iterator[tuple[str, str, Layout]]:

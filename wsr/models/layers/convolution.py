@@ -5,6 +5,8 @@ from flax import nnx
 from jax.nn.initializers import normal
 from jaxtyping import Array, Float, Int
 
+from wsr.models.layers.dense import product
+
 
 class Convolution(nnx.Module):
     """Mixes each token with its neighbours in the same text; beyond the ends of a text it reads zeros."""
@@ -28,5 +30,5 @@ class Convolution(nnx.Module):
             # A roll joins the ends of rows, so compare positions to recognise true neighbours.
             same = (jnp.roll(text_ids, -offset) == text_ids) & (jnp.roll(positions, -offset) == positions + offset)
             neighbour = jnp.where(same[:, None], jnp.roll(hidden, -offset, axis=0), 0)
-            mixed = mixed + neighbour @ self.kernel[place]
+            mixed = mixed + product(neighbour, self.kernel[place])
         return mixed

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from wsr.models.layers.dense import product
+
 LOGITS_TOGETHER = 2**24
 """Number of logits in memory at the same time; in float32 they take 64 MiB."""
 
@@ -33,7 +35,7 @@ def next_token_losses(
     def losses_of(piece: tuple[Array, Array]) -> Array:
         states, targets = piece
         at_least_float32 = jnp.promote_types(states.dtype, jnp.float32)
-        logits = jnp.matmul(states, head, preferred_element_type=at_least_float32)
+        logits = product(states.astype(at_least_float32), head)
         chosen = jnp.take_along_axis(logits, targets[:, None], axis=1)[:, 0]
         return jax.nn.logsumexp(logits, axis=1) - chosen
 

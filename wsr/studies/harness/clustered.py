@@ -24,7 +24,7 @@ from wsr.statistics.clustering import (
     spectral,
     spectral_clipped,
 )
-from wsr.statistics.compare import Interval
+from wsr.statistics.interval import Interval
 from wsr.store.row import result_row
 
 METHODS: Mapping[str, Callable] = {

@@ -66,11 +66,14 @@ def planned(
     except WsrError as error:
         return [*lines, f"time, memory, disk:   not estimated: {error}"]
     texts = each if estimate.workload.points else 0
-    whole = f"a text has {preset.max_length} tokens, the longest there may be: an upper bound; --length says otherwise"
+    whole = (
+        f"a text has {preset.max_length} tokens, the preset's maximum, so this is an upper bound; give the mean length "
+        "with --length"
+    )
     notes = [
         *([whole] if length is None else []),
         "members of the preset's recipe are trained once for all studies; few-shot runs are not counted",
-        *(["every member is trained to the end and checked as often: an upper bound"] if preset.patience else []),
+        *(["no member stops early, so this is an upper bound"] if preset.patience else []),
         *(
             ["datasets that are used whole have the sizes of their cards as far as they are remembered, unchecked"]
             if len(preset.sizes) < 4

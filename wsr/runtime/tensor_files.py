@@ -5,6 +5,7 @@ name), and the bytes of the tensors.
 """
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,8 +17,21 @@ from wsr.errors import WsrError
 from wsr.runtime import strict_json
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+PICKLED = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 FLOATS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "bfloat16"}
-BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
+"""The types of weights, with NumPy's names."""
+_OTHERS = dict(
+    zip(
+        ("I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL", "C64"),
+        ("<i8", "<i4", "<i2", "i1", "<u8", "<u4", "<u2", "u1", "?", "<c8"),
+        strict=True,
+    )
+)
+"""The types of buffers."""
+NAMES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F64": "float64"}
+"""The types of weights, with the names that PyTorch, configs and recipes use."""
+_ABOVE = {"F64": math.inf, "F32": 2.0**128 - 2.0**103, "F16": 65520.0, "BF16": 2.0**128 - 2.0**119}
+"""For each type, the least magnitude that it rounds to infinity."""
 LONGEST_HEADER_BYTES = 100_000_000
 
 
@@ -37,24 +51,28 @@ class Tensor:
     @property
     def size(self) -> int:
         """Number of entries."""
-        return int(np.prod(self.shape, dtype=np.int64))
+        return math.prod(self.shape)
 
     def read(self, start: int, out: np.ndarray) -> None:
-        """Reads entries, from index ``start`` on, into the flat float32 array ``out``.
+        """Reads entries of a float tensor, from index ``start`` on, into the flat array ``out``.
 
         Args:
           start: index of the first entry.
           out: the array to fill; its size is the number of entries read.
         """
         dtype = _numpy(self.dtype)
-        piece = out if self.dtype == "F32" else np.empty(out.size, dtype)
+        piece = out if out.dtype == dtype else np.empty(out.size, dtype)
         _fill(self.file, self.start + start * dtype.itemsize, piece)
         if piece is not out:
             out[:] = piece
 
     def raw(self) -> np.ndarray:
         """Returns all bytes of the tensor."""
-        content = np.empty(self.size * BYTES[self.dtype], np.uint8)
+        return self.whole().reshape(-1).view(np.uint8)
+
+    def whole(self) -> np.ndarray:
+        """Returns the whole tensor, in its type on disk."""
+        content = np.empty(self.shape, _numpy(self.dtype))
         _fill(self.file, self.start, content)
         return content
 
@@ -66,17 +84,24 @@ def open_tensors(path: Path) -> dict[str, Tensor]:
       path: a safetensors file, or a folder.
 
     Raises:
-      WsrError: if there are no safetensors, an index names a file outside its folder, or a file contradicts its header.
+      WsrError: if there are no safetensors or only pickles, an index names a file outside its folder, a file
+        contradicts its header, or a tensor has a type that is not read, such as float8.
     """
     if path.is_file() and path.suffix == ".safetensors":
         return _of_file(path)
-    if (path / SINGLE).is_file():
+    if (path / SINGLE).exists():
         return _of_file(path / SINGLE)
-    if (path / INDEX).is_file():
+    if (path / INDEX).exists():
         return _of_index(path / INDEX)
-    raise WsrError(
-        f"{path}: expected a .safetensors file or a folder with {SINGLE} or {INDEX}; pickles (.bin, .pt) are never read"
-    )
+    if not path.is_dir():
+        raise WsrError(f"{path}: expected a .safetensors file or a folder with {SINGLE} or {INDEX}")
+    pickled = sorted(file.name for file in path.iterdir() if file.suffix in PICKLED)
+    if pickled:
+        raise WsrError(
+            f"{path}: found {', '.join(pickled)} but no {SINGLE}; opening a pickle can run code, so "
+            "pickles are never read: convert it with transformers' save_pretrained"
+        )
+    raise WsrError(f"{path}: expected {SINGLE} or {INDEX}, found neither")
 
 
 class TensorWriter:
@@ -92,7 +117,7 @@ class TensorWriter:
         header: dict[str, object] = {"__metadata__": {"format": "pt"}}
         self._places, end = {}, 0
         for name, (dtype, shape) in forms.items():
-            size = int(np.prod(shape, dtype=np.int64)) * BYTES[dtype]
+            size = math.prod(shape) * _numpy(dtype).itemsize
             self._places[name] = (dtype, end)
             header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [end, end + size]}
             end += size
@@ -108,10 +133,16 @@ class TensorWriter:
 
         Args:
           name: name of the tensor.
-          values: float32 entries, or raw bytes as uint8.
+          values: float32 or float64 entries, or raw bytes as uint8.
+
+        Raises:
+          WsrError: if an entry is NaN or too large for the tensor's type.
         """
         dtype, place = self._places[name]
-        flat = values if values.dtype == np.uint8 else values.astype(_numpy(dtype), copy=False)
+        flat = values
+        if values.dtype != np.uint8:
+            _refuse_overflow(name, dtype, values)
+            flat = values.astype(_numpy(dtype), copy=False)
         rest, at = flat.reshape(-1).view(np.uint8).data, self._first + place
         while rest:
             count = os.pwrite(self._file, rest, at)
@@ -136,33 +167,44 @@ def _of_file(path: Path) -> dict[str, Tensor]:
             if not 0 < length <= min(size - 8, LONGEST_HEADER_BYTES):
                 raise ValueError(f"its header would have {length} bytes")
             header = strict_json.parse(file.read(length).decode())
-        found = {}
+        found, strange = {}, []
         for name, entry in header.items():
             if name == "__metadata__":
                 continue
             tensor = Tensor(path, entry["dtype"], tuple(entry["shape"]), 8 + length + entry["data_offsets"][0])
-            end = tensor.start + tensor.size * BYTES[tensor.dtype]
+            if not all(type(extent) is int and extent >= 0 for extent in tensor.shape):
+                raise ValueError(f"{name} has the shape {entry['shape']}")
+            if tensor.dtype not in FLOATS.keys() | _OTHERS.keys():
+                strange.append(f"{name} ({tensor.dtype})")
+                continue
+            end = tensor.start + tensor.size * _numpy(tensor.dtype).itemsize
             if not 8 + length <= tensor.start <= end <= size or end != 8 + length + entry["data_offsets"][1]:
                 raise ValueError(f"{name} does not lie where its header says")
             found[name] = tensor
-        return found
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise WsrError(f"{path}: not readable as safetensors: {type(error).__name__}: {error}") from error
+    if strange:
+        more = f" and {len(strange) - 3} more" if len(strange) > 3 else ""
+        raise WsrError(
+            f"{path}: types that are not read: {', '.join(strange[:3])}{more}; weights are read as "
+            f"{', '.join(NAMES.values())}, so save the model in one of these"
+        )
+    return found
 
 
 def _of_index(index: Path) -> dict[str, Tensor]:
     try:
         where = strict_json.parse(index.read_text(encoding="utf-8"))["weight_map"]
         names = sorted(set(where.values()))
+        outside = [name for name in names if not name.endswith(".safetensors") or set(name) & set("/\\")]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise WsrError(f"{index}: expected weight_map, a table from tensor to file name ({error})") from error
-    outside = [name for name in names if not name.endswith(".safetensors") or set(name) & set("/\\")]
     if outside:
         raise WsrError(f"{index}: expected names of safetensors files in the same folder, found {', '.join(outside)}")
     files = {name: _of_file(index.parent / name) for name in names}
-    absent = [f"{tensor} in {name}" for tensor, name in where.items() if tensor not in files[name]]
+    absent = [f"{tensor} in {name}" for tensor, name in sorted(where.items()) if tensor not in files[name]]
     if absent:
-        raise WsrError(f"{index}: tensors missing from their files: {', '.join(absent)}")
+        raise WsrError(f"{index}: the index names tensors that their files lack: {', '.join(absent)}")
     return {tensor: files[name][tensor] for tensor, name in where.items()}
 
 
@@ -185,4 +227,15 @@ def _numpy(dtype: str) -> np.dtype:
         import ml_dtypes
 
         return np.dtype(ml_dtypes.bfloat16)
-    return np.dtype(FLOATS[dtype])
+    return np.dtype(FLOATS.get(dtype) or _OTHERS[dtype])
+
+
+def _refuse_overflow(name: str, dtype: str, values: np.ndarray) -> None:
+    least, most = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
+    if not (math.isfinite(least) and math.isfinite(most)):
+        raise WsrError(f"{name}: the result holds NaN or infinity")
+    if max(-least, most) >= _ABOVE[dtype]:
+        raise WsrError(
+            f"{name}: its largest value, {max(-least, most):.6g}, is beyond {NAMES[dtype]}; choose bfloat16 or float32 "
+            "as dtype"
+        )

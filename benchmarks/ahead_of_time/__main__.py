@@ -1,0 +1,135 @@
+"""``python -m benchmarks.ahead_of_time``: the table of programs on absent TPUs.
+
+Rows are kept in ``benchmarks/results/tpu_ahead_of_time.jsonl`` as they come, and a rerun compiles what is missing.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.ahead_of_time.chips import CHIPS, mesh_of, use_compiler
+
+if TYPE_CHECKING:
+    from wsr.models.precision import Precision
+
+OUT = Path("benchmarks/results/tpu_ahead_of_time.jsonl")
+TEXT = 27  # tokens of a text, as in the packaged corpora
+PRECISIONS: "tuple[Precision, ...]" = ("float32", "bfloat16")
+ENCODERS = ("minilm", "roberta-base", "modernbert-base", "llama-1b")
+
+
+def main() -> None:
+    """Compiles the programs whose rows are missing, and prints all rows as a table."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.ahead_of_time", description=__doc__)
+    parser.add_argument("--chips", default=",".join(CHIPS), help="chips to compile for")
+    parser.add_argument("--only", default="", help="compile only rows whose name contains this")
+    parser.add_argument("--out", type=Path, default=OUT, help="file of the rows")
+    given = parser.parse_args()
+    use_compiler()
+    rows = _read(given.out)
+    for chip in given.chips.split(","):
+        for name, row in _programs(chip):
+            if (chip, name) in rows or given.only not in name:
+                continue
+            rows[chip, name] = {"chip": chip, "program": name, **row()}
+            print(json.dumps(rows[chip, name]), file=sys.stderr, flush=True)
+            given.out.parent.mkdir(parents=True, exist_ok=True)
+            with given.out.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(rows[chip, name]) + "\n")
+    print(table(list(rows.values())))
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Returns the rows as a Markdown table."""
+    lines = [
+        "| chip | program | ms | share of the bfloat16 peak | temporary GiB | collectives |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        if "error" in row:
+            lines.append(f"| {row['chip']} | {row['program']} | {row['error']} | | | |")
+            continue
+        share = f"{row['share_of_peak']:.3f}" if "share_of_peak" in row else ""
+        lines.append(
+            f"| {row['chip']} | {row['program']} | {row['milliseconds']:.2f} | {share} | {row['temporary_gib']:.2f} | "
+            f"{', '.join(row['collectives']) or 'none'} |"
+        )
+    return "\n".join(lines)
+
+
+def _programs(chip: str) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
+    """Yields the name of each row and the function that compiles it."""
+    for encoder in ENCODERS:
+        for precision in PRECISIONS:
+            for points in (4, 16):
+                name = f"encode, {encoder}, {points} points x 16 rows x 64 tokens, {precision}"
+                yield name, partial(_encoding, chip, encoder, precision, points)
+    for encoder in ENCODERS[:2]:
+        for precision in PRECISIONS:
+            for members in (1, 4):
+                name = f"train one step, {encoder}, members {members}, 32 texts, {precision}"
+                yield name, partial(_training, chip, encoder, precision, members)
+    yield "mix one member into 4 points, roberta-base", partial(_mixing, chip)
+    for classes in (2, 20):
+        name = f"one turn of a probe, 16 points x 800 texts x 768 features, {classes} classes"
+        yield name, partial(_probing, chip, classes)
+
+
+def _encoding(chip: str, name: str, precision: "Precision", points: int) -> dict[str, Any]:
+    from benchmarks.ahead_of_time import programs
+
+    model, mesh = programs.encoder(name), mesh_of(chip)
+    shapes = {"points": points, "rows": 16, "length": 64, "slots": 64}
+    lower = partial(programs.encoding, model, mesh, precision=precision, **shapes)
+    return _row(lower, chip, programs.operations(model, points * 16 * 64, TEXT))
+
+
+def _training(chip: str, name: str, precision: "Precision", members: int) -> dict[str, Any]:
+    from benchmarks.ahead_of_time import programs
+
+    model, mesh = programs.encoder(name), mesh_of(chip)
+    # Packed: 32 texts of 27 tokens take 14 rows of 64, rounded up to a multiple of 4.
+    shapes = {"members": members, "batch": 32, "rows": 16, "length": 64}
+    lower = partial(programs.training, model, mesh, precision=precision, **shapes)
+    return _row(lower, chip, 3 * programs.operations(model, members * 32 * TEXT, TEXT))
+
+
+def _mixing(chip: str) -> dict[str, Any]:
+    from benchmarks.ahead_of_time import programs
+
+    return _row(partial(programs.mixing, programs.encoder("roberta-base"), mesh_of(chip), points=4), chip)
+
+
+def _probing(chip: str, classes: int) -> dict[str, Any]:
+    from benchmarks.ahead_of_time import programs
+
+    return _row(partial(programs.probing, mesh_of(chip), points=16, texts=800, hidden=768, classes=classes), chip)
+
+
+def _row(lower: Callable[[], Any], chip: str, operations: float = 0.0) -> dict[str, Any]:
+    import jax
+
+    from benchmarks.ahead_of_time.compiled import compile_for
+
+    try:
+        found = compile_for(lower(), chip)
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return {"error": "does not fit the memory of the chip"}
+    row = asdict(found)
+    return row | ({"share_of_peak": found.share_of_peak(operations, chip)} if operations else {})
+
+
+def _read(path: Path) -> dict[tuple[str, str], dict[str, Any]]:
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return {(row["chip"], row["program"]): row for row in map(json.loads, lines)}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""Whether a recipe trains long enough to learn new data: one member is trained with it, and longer if need be."""
+
+from dataclasses import dataclass, replace
+
+from wsr.data.dataset import Dataset
+from wsr.errors import WsrError
+from wsr.models.model import Model
+from wsr.region.learned import better_than_chance
+from wsr.runtime.progress import progress
+from wsr.training.job import Job
+from wsr.training.members import chance_of
+from wsr.training.population import finetune, score_member
+from wsr.training.recipe import Recipe
+from wsr.types import Params
+
+LONGER = (1, 3, 9)
+"""The numbers by which the epochs are multiplied, one after another, until a member learns."""
+
+
+@dataclass(frozen=True)
+class CheckedRecipe:
+    """A recipe with the score of the member that was trained with it."""
+
+    recipe: Recipe
+    """The recipe: the first that learned, or the one with the best score."""
+    score: float
+    """Score on the test split, in the dataset's metric."""
+    chance: float
+    """Score of always predicting the most frequent class."""
+    texts: int
+    """Number of test texts."""
+    learned: bool
+    """Whether the score is better than chance."""
+
+
+def check_recipe(model: Model, start: Params, dataset: Dataset, recipe: Recipe, *, seed: int = 0) -> CheckedRecipe:
+    """Trains a member from ``start`` with ``recipe``, and again for more epochs until it is better than chance.
+
+    Args:
+      model: the architecture.
+      start: encoder parameters from which the member starts.
+      dataset: the data to learn; its splits "finetune" and "test" are used.
+      recipe: the recipe to try first.
+      seed: seed of the member.
+
+    Example:
+      >>> import wsr
+      >>> from wsr.engine.recipe_check import check_recipe
+      >>> base = wsr.load("tiny")
+      >>> data = wsr.load_dataset("made_up_a1", base.processor, max_length=48)
+      >>> short = wsr.Recipe(learning_rate=0.01, epochs=0.1)
+      >>> found = check_recipe(base.model, base.params, data, short)
+      >>> found.learned, found.recipe.epochs > 0.1
+      (True, True)
+    """
+    texts, chance = len(dataset.splits["test"]), chance_of(dataset)
+    if not texts:
+        raise WsrError(f"dataset {dataset.name}: no test texts, so no recipe can be checked on it")
+    tried: list[CheckedRecipe] = []
+    for factor in LONGER:
+        longer = replace(recipe, epochs=recipe.epochs * factor)
+        job = Job(dataset, seed, longer)
+        with progress("checking the recipe", job.steps, "steps") as counter:
+            (member,) = finetune(model, start, [job], chunk=1, counter=counter)
+        failed = member.failed_step is not None
+        score = float("nan") if failed else score_member(model, member.params, member.head, dataset, "test")
+        learned = better_than_chance(score, chance, texts, dataset.metric)
+        tried.append(CheckedRecipe(longer, score, chance, texts, learned))
+        if learned:
+            break
+    return tried[-1] if tried[-1].learned else max(tried, key=lambda own: (own.score == own.score, own.score))

@@ -1,0 +1,145 @@
+"""The head of an imported model: its tensors, its labels, and what to tell about them."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from jax import numpy as jnp
+
+from wsr.geometry.trees import flatten
+from wsr.models.counterpart import Counterpart
+from wsr.models.huggingface.config import counterpart_of
+from wsr.models.huggingface.peft import Adapter
+from wsr.models.huggingface.weights import (
+    has_own_head,
+    is_dropped,
+    language_model_heads,
+    their_tensors,
+    without_prefix,
+)
+from wsr.models.model import Checkpoint
+from wsr.types import Params
+
+# The last layer of a classifier; not DistilBERT's pre_classifier, nor ALBERT's sop_classifier.
+_CLASSES = re.compile(r"(classifier|classifier\.out_proj|classification_head\.out_proj|score)\.weight")
+_LANGUAGE_MODEL = re.compile(r".*(MaskedLM|PreTraining|CausalLM|LMHeadModel)")
+
+
+def head_of(
+    tensors: Mapping[str, np.ndarray],
+    dropped: tuple[str, ...],
+    params: Params,
+    rows: Any,
+    their_rows: Any,
+    theirs: Mapping[str, Any],
+    notes: list[str],
+) -> dict[str, np.ndarray]:
+    """Returns the float32 tensors of a model's head by their names in the file, and adds notes about them."""
+    head = {}
+    # An untied matrix is stored even if it is equal.
+    tied = theirs.get("tie_word_embeddings") is not False
+    tables = [leaf for leaf in flatten(params).values() if tied and leaf.ndim == 2 and leaf.shape[0] == rows]
+    for name in dropped:
+        tensor = tensors[name]
+        # Positions and masks, which are not learned.
+        if not jnp.issubdtype(tensor.dtype, np.floating):
+            continue
+        leaf = np.asarray(tensor, np.float32)
+        if leaf.ndim and leaf.shape[0] == their_rows and their_rows != rows:
+            if their_rows < rows:
+                notes.append(f"{name} does not have a row for every token of the base: left out")
+                continue
+            leaf = leaf[:rows]
+        if any(leaf.shape == table.shape and np.array_equal(leaf, table) for table in tables):
+            notes.append(f"{name} is tied to the token embedding: not stored again")
+            continue
+        head[name] = leaf
+    if head:
+        notes.append(f"stored separately as its head: {', '.join(sorted(head))}")
+    return head
+
+
+def complete_language_model(
+    tensors: dict[str, np.ndarray], base: Checkpoint, theirs: Mapping[str, Any], notes: list[str]
+) -> list[str]:
+    """Adds the language-modelling head that the base has and a file lacks, and a note.
+
+    Args:
+      tensors: the file's, by name; changed.
+      base: the base.
+      theirs: the file's config.
+      notes: for the user; changed.
+
+    Returns:
+      A message if the file has a head of its own and the base's is tied to the token embedding; else none.
+    """
+    counterpart = counterpart_of(base.model)
+    tied = theirs.get("tie_word_embeddings", base.model.config.get("tie_word_embeddings", True))
+    ours = {theirs_name: path for theirs_name, path, _ in their_tensors(base.model)}
+    for head, table in language_model_heads(counterpart).items():
+        if head in ours and head not in tensors:
+            own = next((name for name in tensors if without_prefix(counterpart, name) == table), None)
+            if tied and own:
+                tensors[head] = tensors[own]
+                notes.append(f"{head} is tied to the token embedding: stored apart from it, as in the base")
+            else:
+                tensors[head] = _of_rows(np.asarray(flatten(base.params)[ours[head]]).T, theirs.get("vocab_size"))
+                notes.append(f"no {head} in the file: taken from the base")
+        elif head not in ours and base.model.token_losses and has_own_head(counterpart, tensors):
+            return [f"{head} differs from the token embedding, to which the base's is tied"]
+    return []
+
+
+def _of_rows(matrix: np.ndarray, rows: Any) -> np.ndarray:
+    """Returns a matrix with as many rows as the file's vocabulary; rows that the base lacks are removed later."""
+    if not isinstance(rows, int) or rows == len(matrix):
+        return matrix
+    padded = np.zeros((max(rows, len(matrix)), matrix.shape[1]), matrix.dtype)
+    padded[: len(matrix)] = matrix
+    return padded[:rows]
+
+
+def adapter_head(adapter: Adapter) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Returns the float32 tensors of an adapter's head, and config entries that number its labels."""
+    head = {name: np.asarray(tensor, np.float32) for name, tensor in adapter.head.items()}
+    # An adapter's config does not list its labels.
+    classes = next((len(head[name]) for name in head if _CLASSES.fullmatch(name)), 0)
+    if not classes:
+        return head, {}
+    labels = {str(number): f"LABEL_{number}" for number in range(classes)}
+    return head, {"id2label": labels, "label2id": {label: int(number) for number, label in labels.items()}}
+
+
+def head_differences(head: Mapping[str, np.ndarray], theirs: Mapping[str, Any]) -> list[str]:
+    """Returns a message if the classifier's number of rows differs from the number of labels in the config."""
+    labels = theirs.get("id2label")
+    # The classifier of a multiple choice has one row, whatever the labels.
+    if not isinstance(labels, Mapping) or any(kind.endswith("MultipleChoice") for kind in _classes(theirs)):
+        return []
+    rows = {name: leaf.shape[0] for name, leaf in head.items() if _CLASSES.fullmatch(name) and leaf.ndim == 2}
+    return [
+        f"the head {name} has {count} rows where config id2label names {len(labels)} labels"
+        for name, count in rows.items()
+        if count != len(labels)
+    ]
+
+
+def tell_of_pooler(counterpart: Counterpart, dropped: tuple[str, ...], notes: list[str]) -> None:
+    """Adds a note if the architecture has a pooler and the file has none."""
+    known = any(is_dropped(counterpart, name) for name in ("pooler.dense.weight", "pooler.weight"))
+    if known and not any("pooler." in name for name in dropped):
+        notes.append("no pooler in the file")
+
+
+def tell_of_tied_decoder(config: Mapping[str, Any], names: tuple[str, ...], notes: list[str]) -> None:
+    """Adds a note if the decoder of a language model is tied to the token embedding and not among its tensors."""
+    language_model = any(_LANGUAGE_MODEL.fullmatch(kind) for kind in _classes(config))
+    in_file = any(name.endswith(("decoder.weight", "lm_head.weight")) for name in names)
+    if language_model and not in_file and config.get("tie_word_embeddings") is not False:
+        notes.append("its decoder is tied to the token embedding and not in the file")
+
+
+def _classes(config: Mapping[str, Any]) -> list[str]:
+    named = config.get("architectures")
+    return [str(kind) for kind in named] if isinstance(named, list) else []

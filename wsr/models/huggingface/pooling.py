@@ -1,0 +1,44 @@
+"""The pooling of a model folder, in the file where sentence-transformers keeps it."""
+
+import json
+from pathlib import Path
+
+from wsr.errors import WsrError
+from wsr.models.huggingface.config import read_json
+from wsr.models.model import Model
+
+POOLING_FILE = Path("1_Pooling") / "config.json"
+# The flags of sentence-transformers before 5.4, the modes of later versions, and our names.
+_FLAGS = {"pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "mean", "pooling_mode_lasttoken": "last"}
+_MODES = {"cls": "cls", "mean": "mean", "lasttoken": "last"}
+
+
+def folder_pooling(folder: Path) -> str | None:
+    """Returns the pooling that a folder's file of sentence-transformers names, None without one.
+
+    Raises:
+      WsrError: the file names none, several or an unsupported pooling.
+    """
+    path = folder / POOLING_FILE
+    if not path.exists():
+        return None
+    content = read_json(path)
+    named = content.get("pooling_mode")
+    if named is None:
+        named = [mode for mode, on in content.items() if mode.startswith("pooling_mode_") and on is True]
+    modes = [str(mode) for mode in named] if isinstance(named, list) else [str(named)]
+    known = {**_FLAGS, **_MODES}
+    if len(modes) != 1 or modes[0] not in known:
+        told = f"the pooling {' and '.join(modes)} is not supported" if modes else "it names no pooling"
+        raise WsrError(
+            f"{path}: {told}; choose mean, cls or last with --pooling, or in Python with the argument pooling"
+        )
+    return known[modes[0]]
+
+
+def write_pooling(model: Model, folder: Path) -> None:
+    """Writes the pooling of a model as all versions of sentence-transformers read it: with the flags of old ones."""
+    pooling = model.config["pooling"]
+    flags = {flag: mode == pooling for flag, mode in _FLAGS.items()}
+    content = {"word_embedding_dimension": model.hidden, **flags}
+    (folder / POOLING_FILE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,138 @@
+"""What of a model folder may be read and passed on: no links out of it, no code, no pickles, no state of a training."""
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from wsr.errors import WsrError
+from wsr.runtime import strict_json
+from wsr.runtime.tensor_files import INDEX, PICKLED, SINGLE
+
+CONFIG = "config.json"
+ADAPTER = "adapter_config.json"
+MODULES = "modules.json"
+"""Lists the modules of a SentenceTransformer, with the folder of each."""
+_TEMPLATES = "additional_chat_templates"
+_WEIGHTS = (*PICKLED, ".safetensors", ".h5", ".msgpack", ".onnx", ".gguf", ".npz", ".npy", ".tflite", ".ot")
+_CODE = (".py", ".pyc", ".pyd", ".ipynb", ".sh", ".bash", ".so", ".dylib", ".dll", ".exe", ".bat", ".ps1", ".js")
+_CODE_BEGINS = (b"#!", b"\x7fELF", b"MZ\x90\x00", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK\x03\x04")
+"""First bytes of scripts, programs, pickles and zip files, which PyTorch's pickles are."""
+_TRAINING = ("trainer_state.json", "training_args.json", "all_results.json", "train_results.json", "eval_results.json")
+_LEFT = (INDEX, *_TRAINING)
+_OF_USE = re.compile(r"generation_config\.json|.*\.jinja|chat_template\.json|modules\.json|.*sentence_.*\.json")
+
+
+def refuse_links(folder: Path) -> None:
+    """Raises ``WsrError`` if a link in ``folder`` leads out of it; the hub's cache, which consists of links, may do so.
+
+    A folder may come from a stranger: a link must not pass another file of this machine off as its content.
+    """
+    inside = [folder.resolve()]
+    if inside[0].parent.name == "snapshots":  # the cache keeps file contents in blobs/, beside snapshots/
+        inside.append(inside[0].parent.parent / "blobs")
+    entries = [*folder.glob("*"), *folder.glob("*/*")]
+    outside = sorted(
+        str(entry.relative_to(folder))
+        for entry in entries
+        if entry.is_symlink() and not any(_target(entry).is_relative_to(place) for place in inside)
+    )
+    if outside:
+        raise WsrError(
+            f"{folder}: links out of the folder are not followed: {', '.join(outside)}; copy the files into it"
+        )
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Returns the JSON object in the file ``path``; raises ``WsrError`` if there is none."""
+    try:
+        content = strict_json.parse(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise WsrError(f"{path}: no such file; expected a Hugging Face model folder") from error
+    except (OSError, ValueError) as error:
+        raise WsrError(f"{path}: not readable as JSON: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise WsrError(f"{path}: expected a JSON object, found {type(content).__name__}")
+    return content
+
+
+def module_folders(folder: Path) -> list[str]:
+    """Returns the subfolders that ``modules.json`` of a SentenceTransformer names, such as ``1_Pooling``.
+
+    Raises:
+      WsrError: if the file does not list modules, or names a folder outside ``folder``.
+    """
+    if not (folder / MODULES).exists():
+        return []
+    try:
+        listed = strict_json.parse((folder / MODULES).read_text(encoding="utf-8"))
+        names = [str(module["path"]) for module in listed]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise WsrError(f"{folder / MODULES}: expected a list of modules with a path each ({error})") from error
+    outside = [name for name in names if name in (".", "..") or set(name) & set("/\\")]
+    if outside:
+        raise WsrError(f"{folder / MODULES}: expected folders beside it, found {', '.join(outside)}")
+    return [name for name in names if (folder / name).is_dir() and name]
+
+
+def companions(folder: Path) -> list[Path]:
+    """Returns the files that belong to a model beside its weights, relative to ``folder``.
+
+    These are the config, the tokenizer with its chat templates, the generation settings and the modules of a
+    SentenceTransformer without their weights. Code, pickles, results of a training, the model card and hidden files
+    are left out.
+
+    Args:
+      folder: a Hugging Face folder.
+    """
+    if not folder.is_dir():
+        return []
+    places = ["", _TEMPLATES, *module_folders(folder)]
+    if (folder / "1_Pooling").is_dir():
+        places.append("1_Pooling")
+    files = [file for place in dict.fromkeys(places) for file in (folder / place).glob("*") if file.is_file()]
+    return sorted(file.relative_to(folder) for file in files if _is_companion(file))
+
+
+def settings_of_use(folder: Path) -> dict[str, Path]:
+    """Returns the companions that say how a model is used, by relative path; not its config and its tokenizer.
+
+    These are chat templates, generation settings and the modules of a SentenceTransformer: fine-tuning may change them,
+    whereas members of a population share the vocabulary of their base.
+
+    Args:
+      folder: a Hugging Face folder.
+    """
+    found = companions(folder)
+    return {str(file): folder / file for file in found if len(file.parts) > 1 or _OF_USE.fullmatch(file.name)}
+
+
+def with_dtype(config: Mapping[str, Any], dtype: str) -> dict[str, Any]:
+    """Returns a config that names ``dtype`` as the type of the weights, in itself and in the configs inside it.
+
+    Args:
+      config: content of a config.json.
+      dtype: the type, such as ``"bfloat16"``.
+    """
+    names = [name for name in ("dtype", "torch_dtype") if name in config]
+    inner = {
+        name: with_dtype(value, dtype)
+        for name, value in config.items()
+        if isinstance(value, dict) and {"dtype", "torch_dtype"} & value.keys()
+    }
+    return {**config, **inner, **dict.fromkeys(names or ["dtype"], dtype)}
+
+
+def _target(link: Path) -> Path:
+    return Path(os.path.realpath(link))  # unlike resolve(), it takes links that go round in a circle
+
+
+def _is_companion(file: Path) -> bool:
+    name = file.name
+    if name.startswith((".", "events.out.")) or name in _LEFT or name.lower() in ("readme.md", "readme"):
+        return False
+    if file.suffix.lower() in (*_WEIGHTS, *_CODE, ".log") or name.endswith(".index.json") or SINGLE in name:
+        return False
+    with file.open("rb") as content:
+        return not content.read(8).startswith(_CODE_BEGINS)
