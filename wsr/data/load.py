@@ -194,7 +194,7 @@ def _unseen(name: str, splits: Mapping[str, AnySplit], names: tuple[str, ...]) -
         if lacking:
             shown = ", ".join(lacking[:8]) + (f" and {len(lacking) - 8} more" if len(lacking) > 8 else "")
             notes.append(
-                f"{name}: {counts.sum()} of {len(splits['test'])} test texts have a class that {split} lacks: {shown}"
+                f"{name}: the classes of {counts.sum()} of {len(splits['test'])} test texts are not in {split}: {shown}"
             )
     return tuple(notes)
 
@@ -279,7 +279,9 @@ def columns_of(
     chosen = columns or (spec.columns if registered else Columns())
     if chosen.text_pair == ():
         return replace(chosen, text_pair=None), ()
-    if (registered and columns is None) or chosen.text_pair is not None or PAIR not in records["train"].columns:
+    if (registered and columns is None) or chosen.text_pair is not None:
+        return chosen, ()
+    if PAIR not in records["train"].columns or PAIR in chosen.of_texts:
         return chosen, ()
     if chosen.text == Columns().text:
         return replace(chosen, text_pair=PAIR), ()
