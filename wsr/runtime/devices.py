@@ -17,7 +17,11 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from wsr.errors import WsrError
 
 _MOST_TOGETHER = 16
-_TOKENS_TOGETHER = 2**14  # tokens, over all points, per step of an accelerator; fewer leave it partly idle
+_USUAL_LENGTH = 64  # tokens of a row
+_TOKENS_TOGETHER = {"gpu": 2**14, "tpu": 2**12}
+"""Tokens, over all points, of a step of an accelerator: fewer leave it partly idle, and more do not stay in the fast
+memory of a TPU. The figure for TPUs is the best of ``python -m benchmarks.ahead_of_time --only=step`` on v5e and v5p;
+that for GPUs is not measured."""
 _SHARE_OF_HOST = 0.7  # of available memory: other programs need some too
 _SHARE_OF_DEVICE = 0.9  # fragmentation takes some
 
@@ -72,6 +76,7 @@ def lay_out(
     point_bytes: int,
     encoding_bytes: Callable[[int], int],
     mesh: Mesh,
+    tokens: int = 0,
     chunk: int | None = None,
     memory_budget_gib: float | None = None,
 ) -> DeviceLayout:
@@ -85,6 +90,7 @@ def lay_out(
       point_bytes: memory for the features of one point and for scoring them.
       encoding_bytes: maps a number of points to the memory for encoding one batch under them.
       mesh: the devices.
+      tokens: tokens that one point reads in a step, see ``chunk_for_device``.
       chunk: points per device; None chooses.
       memory_budget_gib: memory per device in GiB; None takes most of the device's memory.
 
@@ -95,7 +101,7 @@ def lay_out(
     budget = memory_budget(memory_budget_gib, device=device)
     axis = mesh.shape["points"]
     most = -(-max(points, 1) // axis)
-    sizes = [chunk] if chunk else _halved(chunk_for_device(most, device=device))
+    sizes = [chunk] if chunk else _halved(chunk_for_device(most, tokens=tokens, device=device))
     copies = 2 if device.platform == "cpu" else 1  # a CPU's memory also holds the arrays that members are copied from
 
     def needed(chunk: int, resident: bool, rounds: int = 1) -> int:
@@ -142,34 +148,42 @@ def fitting(
     raise _too_little(sizes[-1], what, needed(sizes[-1]), budget)
 
 
-def chunk_for_device(wanted: int, *, device: Any = None) -> int:
+def chunk_for_device(wanted: int, *, tokens: int = 0, device: Any = None) -> int:
     """Returns the number of points or members to process together on a device.
 
-    It is 1 on a CPU, where ``vmap`` over weights is slower than a loop. On accelerators it is at most 16, chosen so
-    that chunks are nearly equal, because the last one is filled up with copies.
+    It is 1 on a CPU, where ``vmap`` over weights is slower than a loop. On accelerators it is at most 16, and so many
+    that a step reads as many tokens as suit the chip. Chunks are nearly equal, because the last one is filled up with
+    copies.
 
     Args:
       wanted: number of points or members in all.
+      tokens: tokens that each of them reads in a step; 0: not known.
       device: a JAX device; None takes the first.
     """
-    if (device or jax.devices()[0]).platform == "cpu" or wanted < 1:
+    device = device or jax.devices()[0]
+    if device.platform == "cpu" or wanted < 1:
         return 1
-    chunks = -(-wanted // _MOST_TOGETHER)
+    most = min(_MOST_TOGETHER, max(1, _tokens_together(device) // tokens)) if tokens else _MOST_TOGETHER
+    chunks = -(-wanted // most)
     return -(-wanted // chunks)
 
 
 def rows_for_device(rows: int, chunk: int, row_length: int, *, device: Any = None) -> int:
-    """Returns the number of packed rows per forward pass: ``rows``, or more if an accelerator would be partly idle.
+    """Returns the number of packed rows per forward pass: ``rows``, or on an accelerator what suits the chip.
+
+    It is more than ``rows`` if an accelerator would be partly idle, and fewer if the rows are long.
 
     Args:
-      rows: the smallest number of rows.
+      rows: the number of rows of 64 tokens that are worth a pass.
       chunk: points per device.
       row_length: tokens per row.
       device: a JAX device; None takes the first.
     """
-    if (device or jax.devices()[0]).platform == "cpu":
+    device = device or jax.devices()[0]
+    if device.platform == "cpu":
         return rows
-    return max(rows, _TOKENS_TOGETHER // (chunk * row_length))
+    fitting = _tokens_together(device) // (chunk * row_length)
+    return max(min(rows, -(-rows * _USUAL_LENGTH // row_length)), fitting)
 
 
 def mesh_for(points: int, *, devices: Sequence[Any] | None = None) -> Mesh:
@@ -234,6 +248,10 @@ def memory_budget(gib: float | None = None, *, device: Any = None) -> int:
     device = device or jax.local_devices()[0]
     limit = (device.memory_stats() or {}).get("bytes_limit") if device.platform != "cpu" else None
     return int(_SHARE_OF_DEVICE * limit) if limit else int(_SHARE_OF_HOST * _host_available_bytes())
+
+
+def _tokens_together(device: Any) -> int:
+    return _TOKENS_TOGETHER["tpu" if device.platform == "tpu" else "gpu"]
 
 
 def _own_devices() -> list[Any]:
