@@ -401,13 +401,12 @@ class Store:
         """
         from wsr.data.fingerprint import fingerprint, other_fingerprint
         from wsr.models.huggingface.folder import read_processor
-        from wsr.models.load import load_processor
 
         own = checkpoint.companions(self.path / "base")
         if own:
             processor = read_processor(self.path / "base" / checkpoint.COMPANIONS, self.model)
         else:
-            processor = load_processor(self.base_name, self.model)
+            processor = self._processor_of_base()
         other = other_fingerprint(fingerprint(processor), self.tokenizer)
         if other:
             raise WsrError(
@@ -490,6 +489,17 @@ class Store:
         if not folder.is_dir():
             raise WsrError(f"{self.path} has no member {name!r}; wsr ls lists its {len(self.names())} members")
         return read_member(folder, self.base_sha256)
+
+    def _processor_of_base(self) -> Any:
+        from wsr.models.load import load_processor
+
+        try:
+            return load_processor(self.base_name, self.model)
+        except WsrError as error:
+            raise WsrError(
+                f"{error}; {self.path} was made before stores kept the tokenizer: restore the base, or remove "
+                f"{self.path / 'base'} and write it again by wsr import or wsr train with --base=ITS_NEW_PLACE"
+            ) from error
 
     def _save(
         self,
