@@ -93,9 +93,11 @@ def _head(store: "Store", model: "Model", point: str) -> "ClassifierHead":
             f"--head: {point!r} has no head; name a member, because a head belongs to one member and its dataset"
         )
     head, record = store.head(point), store.record(point)
-    if not head:
+    imported = "source" in record.hyperparameters
+    # The head of a language model is one of its parameters.
+    if not head and not (imported and model.token_losses):
         raise WsrError(f"--head: the member {point!r} was imported without a head")
-    if "source" in record.hyperparameters:
+    if imported:
         return stored_classifier(head, record.hyperparameters)
     return linear_classifier(model, head, record.data.get("label_names") or ())
 

@@ -110,11 +110,12 @@ def _of_rows(matrix: np.ndarray, rows: Any) -> np.ndarray:
 def head_of_base(base: Checkpoint) -> dict[str, np.ndarray]:
     """Returns the learned tensors outside the encoder in the base's folder, by their names without prefix.
 
-    It is empty for a base that is no folder, or whose folder is gone.
+    It is empty for a base that is no folder, or whose folder is gone: a store keeps no head of its base.
     """
     counterpart = counterpart_of(base.model)
     try:
-        tensors = read_tensors(find_folder(base.name))
+        folder = base.folder if base.folder and any(base.folder.glob("*.safetensors")) else find_folder(base.name)
+        tensors = read_tensors(folder)
     except WsrError:
         return {}
     kept = [name for name in tensors if is_dropped(counterpart, name) and not is_constant(counterpart, name)]
@@ -143,11 +144,10 @@ def about_adapter(adapter: Adapter, base: Checkpoint, notes: list[str]) -> dict[
 
 
 def _attributes_of_base(base: Checkpoint) -> dict[str, Any]:
-    try:
-        attributes = other_attributes(find_folder(base.name))
-    except WsrError:
+    if base.folder is None:
         return {}
     of_its_head = ("architectures", "id2label", "label2id", "problem_type")
+    attributes = other_attributes(base.folder)
     return {name: value for name, value in attributes.items() if name not in of_its_head}
 
 
