@@ -192,6 +192,8 @@ def _evaluate(values: Values, reports: bool) -> None:
         print(f"{dataset.name}: {total} points{several}, {plan}", flush=True)
         found: list[dict] = []
         intervals: list[Interval] = []
+        unseen = dataset.unseen_by_probe() if values.loss == "generalised" else np.zeros(1, bool)
+        on_seen: list[float] = []
         with progress(f"evaluating on {dataset.name}", total, "points") as counter:
             for score, part, groups in requests:
                 scored = score(
@@ -203,7 +205,14 @@ def _evaluate(values: Values, reports: bool) -> None:
                 names = [group for group, own in groups.items() for _ in own for _ in target.metrics]
                 found += [{**row, "group": group} for group, row in zip(names, scored.rows(""), strict=True)]
                 intervals += [mean_interval(losses) for losses in target.by_text(scored)]
-        _show(dataset.name, target.metrics, found, intervals)
+                if unseen.any() and not unseen.all():
+                    on_seen += target.by_text(scored)[:, ~unseen].mean(axis=1).tolist()
+        _show(dataset.name, target.metrics, found, intervals, on_seen)
+        if on_seen:
+            print(
+                f"the probe never saw the classes of {unseen.sum()} of {len(unseen)} test texts; the loss on seen "
+                "classes leaves these texts out"
+            )
         rows += found
     if not reports:
         return
@@ -261,15 +270,23 @@ def _merged(base: "Checkpoint", region: "Region", folder: str) -> "Region":
     return from_params(region.model, region.base, {Path(folder).name: found.params})
 
 
-def _show(dataset: str, metrics: tuple[str, str], rows: list[dict], intervals: Sequence["Interval"]) -> None:
+def _show(
+    dataset: str,
+    metrics: tuple[str, str],
+    rows: list[dict],
+    intervals: Sequence["Interval"],
+    on_seen: Sequence[float],
+) -> None:
     from wsr.cli.tables import show_table
 
     losses, scores = ([row for row in rows if row["metric"] == metric] for metric in metrics)
     cells = []
-    for loss, score, interval in sorted(zip(losses, scores, intervals, strict=True), key=lambda own: own[0]["value"]):
-        members = loss["members"]
+    for at in sorted(range(len(losses)), key=lambda at: losses[at]["value"]):
+        loss, score, interval, members = losses[at], scores[at], intervals[at], losses[at]["members"]
         name = members[0] if len(members) == 1 else f"{len(members)} members" if members else "base"
         told = f"{interval.low:.3f} to {interval.high:.3f}"
-        cells.append((name, loss["group"], loss["value"], told, score["value"], loss["how"]))
+        seen = (on_seen[at],) if on_seen else ()
+        cells.append((name, loss["group"], loss["value"], told, *seen, score["value"], loss["how"]))
     loss_name, metric = (name.replace("_", " ") for name in metrics)
-    show_table(("point", "group", loss_name, "95 % interval", metric, "how"), cells, title=dataset)
+    more = ("on seen classes",) if on_seen else ()
+    show_table(("point", "group", loss_name, "95 % interval", *more, metric, "how"), cells, title=dataset)

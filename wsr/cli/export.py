@@ -97,7 +97,7 @@ def _head(store: "Store", model: "Model", point: str) -> "ClassifierHead":
         raise WsrError(f"--head: the member {point!r} was imported without a head")
     if "source" in record.hyperparameters:
         return stored_classifier(head, record.hyperparameters)
-    return linear_classifier(model, head)
+    return linear_classifier(model, head, record.data.get("label_names") or ())
 
 
 def _method(store: "Store", point: str, coefficients: dict[str, float]) -> str:

@@ -56,7 +56,7 @@ def read_classes(
     for role, table in records.items():
         declared = table.label_names.get(column, ())
         if declared:
-            labels[role] = _positions(table, column, declared, names)
+            labels[role] = _positions(table, column, declared, names, renamed=bool(label_names))
         else:
             labels[role], merged = _matched(table, column, names, ordered)
             notes += merged
@@ -141,11 +141,11 @@ def _are_names(cells: Mapping[Any, int]) -> bool:
 
 
 def _positions(
-    table: Records, column: str, declared: tuple[str, ...], names: tuple[str, ...]
+    table: Records, column: str, declared: tuple[str, ...], names: tuple[str, ...], *, renamed: bool
 ) -> Int32[np.ndarray, " texts"]:
     """Returns the classes of cells that are positions among ``declared``, as positions among ``names``."""
     # Names given by hand may rename the declared classes, in their order.
-    same = declared == names or (len(declared) == len(names) and set(declared) != set(names))
+    same = declared == names or (renamed and len(declared) == len(names) and set(declared) != set(names))
     by_name = {name: number for number, name in enumerate(names)}
     labels = np.empty(len(table), np.int32)
     for record, cell in enumerate(table.columns[column]):

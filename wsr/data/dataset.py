@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
-from jaxtyping import Float32, Int32, Int64, Integer
+from jaxtyping import Bool, Float32, Int32, Int64, Integer
 
 from wsr.data.identity import Hashes, joined_hashes
 from wsr.data.images import ImageSplit
@@ -181,6 +181,13 @@ class Dataset:
             "max_length": self.max_length,
             "texts": None if hashes is None else TextSketch.of(hashes).to_json(),
         }
+
+    def unseen_by_probe(self) -> Bool[np.ndarray, " texts"]:
+        """Returns which texts of the test split have a class that no text of the probe split has."""
+        labels = self.splits["test"].labels
+        if self.regression:
+            return np.zeros(len(labels), bool)
+        return ~np.isin(labels, self.splits["probe"].labels)
 
     def with_split(self, name: str, split: AnySplit) -> "Dataset":
         """Returns a copy of the dataset with the split ``name`` replaced, and a new content hash."""

@@ -1,14 +1,15 @@
 """Reads CSV, TSV, JSONL, Parquet and text files."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from wsr.data.decompressed import Allowance
 from wsr.data.delimited import Dialect, read_delimited, refuse_repeated
 from wsr.data.records import ROLES, Records
+from wsr.data.roles import roles_of
 from wsr.errors import WsrError
 from wsr.runtime import strict_json
 
@@ -30,19 +31,25 @@ _OTHER_CONTENT = {
 """What the first bytes of a file say."""
 
 
+Place: TypeAlias = str | Path | tuple[Path, ...]
+"""A file, or several that are one table."""
+
+
 @dataclass(frozen=True)
 class Files:
-    """A dataset in one file per role.
+    """A dataset in one file per role, or in several files that follow one another.
 
     The first row of a CSV or TSV file names the columns; see ``wsr.data.delimited`` for its cells. A ``.txt`` file has
     one column, ``text``, with one row per non-empty line.
     """
 
-    train: str | Path
-    validation: str | Path | None = None
-    test: str | Path | None = None
+    train: Place
+    validation: Place | None = None
+    test: Place | None = None
     dialect: Dialect = Dialect()  # noqa: RUF009 frozen, so one default serves all
     """How the cells of CSV and TSV files are separated."""
+    notes: tuple[str, ...] = ()
+    """Which files of a folder are read, where their names do not say it."""
 
     def read(self) -> Mapping[str, Records]:
         """Returns the records of each file, by role.
@@ -50,8 +57,14 @@ class Files:
         Raises:
           WsrError: naming the file and the line.
         """
-        paths = {role: getattr(self, role) for role in ROLES}
-        return {role: read_file(Path(path), self.dialect) for role, path in paths.items() if path is not None}
+        places = {role: getattr(self, role) for role in ROLES}
+        found = {role: self._records(place) for role, place in places.items() if place is not None}
+        return found | {"train": replace(found["train"], notes=self.notes + found["train"].notes)}
+
+    def _records(self, place: Place) -> Records:
+        if not isinstance(place, tuple):
+            return read_file(Path(place), self.dialect)
+        return joined([read_file(path, self.dialect) for path in place])
 
 
 @dataclass(frozen=True)
@@ -72,19 +85,96 @@ class Documents:
 
 
 def find_files(path: Path) -> Files | None:
-    """Returns the data file ``path``, or train.*, validation.* and test.* of a folder; None if there are none."""
+    """Returns the data file ``path``, or the files of a folder that are named train, validation and test.
+
+    Capitals do not count, and a name may have more words (``reviews_dev.csv``); see ``wsr.data.roles``. None if no file
+    is named like a training split.
+
+    Raises:
+      WsrError: if several files have one role.
+    """
     if path.suffix.lower() in SUFFIXES and not path.is_dir():
         return Files(path)
-    found: dict[str, Any] = {}
-    for role in ROLES:
-        candidates = [path / f"{role}{suffix}" for suffix in SUFFIXES if (path / f"{role}{suffix}").is_file()]
-        if len(candidates) > 1:
+    if not path.is_dir() or _has_card(path):
+        return None
+    files = _data_files(path)
+    found, left = roles_of(dict.fromkeys(file.stem for file in files), str(path), of_files=True)
+    if "train" not in found:
+        return None
+    unread = [file.name for file in files if file.stem in left and file.suffix.lower() != ".txt"]
+    notes = (f"{path}: not read, because their names say no split: {', '.join(unread)}",) if unread else ()
+    return _of_roles(path, found, files, notes)
+
+
+def find_tables(path: Path) -> Files | None:
+    """Returns the data files of a folder in which no name says the split: all of them are one table.
+
+    Text files beside tables (LICENSE.txt) are not read. The files may lie in a subfolder ``data``. None if there are no
+    tables, or of several kinds.
+    """
+    if _has_card(path):
+        return None
+    files = [file for file in _data_files(path) if file.suffix.lower() != ".txt" and file.stem != "metadata"]
+    if not files:
+        inner = path / "data"
+        return (find_files(inner) or find_tables(inner)) if inner.is_dir() else None
+    if len({file.suffix.lower() for file in files}) > 1:
+        return None
+    found, left = roles_of(dict.fromkeys(file.stem for file in files), str(path), of_files=True)
+    if not left:
+        return None
+    read = ", ".join(file.name for file in files if file.stem in left)
+    notes = (f"{path}: {read} read as one table",) if len(left) > 1 else ()
+    return _of_roles(path, {**found, "train": left}, files, notes)
+
+
+def joined(parts: Sequence[Records]) -> Records:
+    """Returns the records of several tables as one.
+
+    Raises:
+      WsrError: if their columns differ.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    for part in parts[1:]:
+        if set(part.columns) != set(parts[0].columns) or part.label_names != parts[0].label_names:
             raise WsrError(
-                f"{path}: found several files for {role}: {', '.join(file.name for file in candidates)}; keep one"
+                f"{part.origin}: expected the columns of {parts[0].origin}, {', '.join(parts[0].columns)}; found "
+                f"{', '.join(part.columns)}"
             )
-        if candidates:
-            found[role] = candidates[0]
-    return Files(**found) if "train" in found else None
+    columns = {name: [cell for part in parts for cell in part.columns[name]] for name in parts[0].columns}
+    rows = [row for part in parts for row in part.rows]
+    origin = f"{parts[0].origin} to {Path(parts[-1].origin).name}"
+    notes = tuple(note for part in parts for note in part.notes)
+    return Records(origin, columns, rows, parts[0].unit, parts[0].label_names, notes)
+
+
+def _of_roles(path: Path, found: Mapping[str, tuple[str, ...]], files: Sequence[Path], notes: tuple[str, ...]) -> Files:
+    places: dict[str, Any] = {}
+    for role, names in found.items():
+        chosen = tuple(file for file in files if file.stem in names)
+        if len(chosen) > len(names):
+            listed = ", ".join(file.name for file in chosen)
+            raise WsrError(f"{path}: found several files for {role}: {listed}; keep one")
+        places[role] = chosen[0] if len(chosen) == 1 else chosen
+    return Files(**places, notes=notes)
+
+
+def _data_files(path: Path) -> list[Path]:
+    return sorted(
+        file
+        for file in path.iterdir()
+        if file.is_file() and file.suffix.lower() in SUFFIXES and not file.name.startswith(".")
+    )
+
+
+def _has_card(path: Path) -> bool:
+    """Returns whether a folder has a card of the hub, which may say how its files are to be read."""
+    card = path / "README.md"
+    try:
+        return card.is_file() and card.read_bytes()[:4] == b"---\n"
+    except OSError:
+        return False
 
 
 def read_file(path: Path, dialect: Dialect = Dialect()) -> Records:  # noqa: B008 frozen
@@ -134,7 +224,7 @@ def _read_jsonl(path: Path) -> Records:
         if not line.strip():
             continue
         try:
-            value = strict_json.parse(line)
+            value = strict_json.parse(line, unique_keys=True)
         except ValueError as error:
             raise WsrError(f"{path}, line {number}: not JSON: {error}") from None
         if not isinstance(value, dict):

@@ -1,14 +1,16 @@
 """Reads Hugging Face datasets from the hub or from a local folder."""
 
+import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from wsr.data.decompressed import Allowance
 from wsr.data.records import Records
+from wsr.data.roles import roles_of
 from wsr.errors import WsrError
 
 REACH_SECONDS = 8.0
@@ -33,14 +35,19 @@ class Hub:
           WsrError: if the hub cannot be reached, or the dataset or a split cannot be read.
         """
         folder = Path(self.path)
-        if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
-            found = _from_disk(folder)
-        else:
-            found = _load(self.path, self.config)
-        splits = self.splits or {role: role for role in ("train", "validation", "test") if role in found}
-        if "train" not in splits:
-            raise WsrError(f"{self.path}: no split 'train'; found {', '.join(map(str, found))}")
-        return {role: self._records(found, split) for role, split in splits.items()}
+        # The cache of datasets knows a local file by its time alone, so it may hold what the file held before.
+        with tempfile.TemporaryDirectory() as fresh:
+            if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
+                found = _from_disk(folder)
+            else:
+                found = _load(self.path, self.config, fresh)
+            roles, unread = roles_of(map(str, found), self.path)
+            splits = self.splits or {role: "+".join(names) for role, names in roles.items()}
+            if "train" not in splits:
+                raise WsrError(f"{self.path}: no split 'train'; found {', '.join(map(str, found))}")
+            records = {role: self._records(found, split) for role, split in splits.items()}
+        notes = (f"{self.path}: splits that are not read: {', '.join(unread)}",) * bool(unread and not self.splits)
+        return records | {"train": replace(records["train"], notes=notes)}
 
     def _records(self, found: Mapping[str, Any], split: str) -> Records:
         import datasets
@@ -71,14 +78,14 @@ def _from_disk(folder: Path) -> Mapping[str, Any]:
     return saved if isinstance(saved, datasets.DatasetDict) else {"train": saved}
 
 
-def _load(path: str, config: str | None) -> Mapping[str, Any]:
+def _load(path: str, config: str | None, fresh: str) -> Mapping[str, Any]:
     import datasets
 
     local = Path(path).is_dir()
     online = not local and _hub_answers()
     try:
         with _offline(not online):
-            return datasets.load_dataset(path, config)
+            return datasets.load_dataset(path, config, cache_dir=fresh if local else None)
     except Exception as error:  # the library raises many kinds of errors, also those of other libraries
         if local or online:
             raise WsrError(f"{path}: datasets cannot load it: {_first_line(error)}") from None

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from wsr.data.records import ROLES, Records
+from wsr.data.records import Records
+from wsr.data.roles import roles_of
 from wsr.errors import WsrError
 from wsr.runtime.seeds import generator
 
@@ -28,15 +29,24 @@ class ImageFolder:
     def read(self) -> Mapping[str, Records]:
         """Returns the paths of the images, sorted by name; the name of the folder is the label."""
         folder = Path(self.folder)
-        roles = {role: folder / role for role in ROLES if _classes(folder / role)}
-        if roles and "train" not in roles:
-            raise WsrError(f"{folder}: found {', '.join(roles)}, but no folder train with one subfolder per class")
-        return {role: _records(place) for role, place in (roles or {"train": folder}).items()}
+        inner = _inner(folder)
+        if not inner:
+            return {"train": _records(folder)}
+        found, _ = roles_of([place.name for place in inner], str(folder))
+        if "train" not in found:
+            names = ", ".join(place.name for place in inner)
+            raise WsrError(f"{folder}: found {names}, but no folder train with one subfolder per class")
+        return {role: _records(folder / names[0]) for role, names in found.items()}
 
 
 def holds_images(folder: Path) -> bool:
     """Returns whether ``ImageFolder`` can read ``folder``."""
-    return any(_classes(place) for place in (folder, *(folder / role for role in ROLES)))
+    return bool(_classes(folder) or _inner(folder))
+
+
+def _inner(folder: Path) -> list[Path]:
+    """Returns the subfolders that hold one folder of images per class."""
+    return sorted(place for place in folder.iterdir() if place.is_dir() and _classes(place))
 
 
 def _classes(folder: Path) -> list[Path]:

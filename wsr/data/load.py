@@ -12,7 +12,7 @@ import numpy as np
 from wsr.data.dataset import AnySplit, Dataset, hash_splits
 from wsr.data.delimited import Dialect
 from wsr.data.examples import Columns, Examples, read_examples
-from wsr.data.files import SUFFIXES, Documents, Files, find_files
+from wsr.data.files import SUFFIXES, Documents, Files, find_files, find_tables
 from wsr.data.hub import Hub
 from wsr.data.image_processor import ImageProcessor
 from wsr.data.image_sources import ImageFolder, holds_images
@@ -20,6 +20,7 @@ from wsr.data.images import ImageExamples, read_images
 from wsr.data.records import Records, Source
 from wsr.data.splits import Place, choose_splits
 from wsr.data.table import BUILT_IN, DatasetSpec, find, registered
+from wsr.data.text_folder import TextFolder, holds_text_folders
 from wsr.data.tfds import Tfds
 from wsr.data.tokenise import hash_tokenizer, tokenise
 from wsr.errors import WsrError
@@ -27,6 +28,9 @@ from wsr.types import Reads
 
 PAIR = "text_pair"
 """Column of the second text of a pair, unless another is named."""
+
+LARGE = 20.0
+"""Mean or standard deviation of real labels that are told to be too large to learn."""
 
 
 def load_dataset(
@@ -52,7 +56,8 @@ def load_dataset(
 
         - the name of a registered dataset;
         - a CSV, TSV, JSONL or Parquet file;
-        - a folder: of such files named train, validation and test; written by ``save_to_disk`` of ``datasets``;
+        - a folder: of such files, in which names such as train, dev and test say the split; with one subfolder of text
+          files per class; written by ``save_to_disk`` of ``datasets``;
           prepared by ``tensorflow-datasets``; or with one subfolder of images per class;
         - ``owner/name`` or ``owner/name:config`` on the Hugging Face hub;
         - ``tfds:name/config`` in the catalogue of TensorFlow Datasets.
@@ -98,7 +103,7 @@ def load_dataset(
     if classes == 1 and metric is None:
         given["metric"] = "pearson"
     spec = replace(spec, **given)
-    records = _source(spec, dialect).read()
+    records, hidden = _labelled(spec, _source(spec, dialect).read())
     named, built_in = str(name_or_path) in registered(), str(name_or_path) in BUILT_IN
     of_images = isinstance(tokenizer, ImageProcessor)
     cut = partial(choose_splits, spec.name, sizes=sizes, seed=seed, by_name=built_in, at_most=at_most)
@@ -126,8 +131,9 @@ def load_dataset(
         splits=splits,
         content_hash=hash_splits(splits),
         notes=tuple(note for examples in roles.values() for note in examples.notes)
+        + hidden
         + notes
-        + _unseen(spec.name, splits, names),
+        + (_unseen(spec.name, splits, names) if names else _scale(spec.name, splits["finetune"].labels)),
         text_hashes=np.unique(np.concatenate([examples.hashes for examples in roles.values()])),
         max_length=None if of_images else max_length,
         built_in=built_in,
@@ -156,17 +162,39 @@ def _tokenised(
     return splits, (f"{name}: {cut:,} of {total:,} texts cut at {max_length} tokens",) * bool(cut)
 
 
+def _labelled(spec: DatasetSpec, records: Mapping[str, Records]) -> tuple[Mapping[str, Records], tuple[str, ...]]:
+    """Returns the records without splits whose labels are all hidden (-1), as benchmarks publish them, and a note."""
+    hidden = [
+        role
+        for role, table in records.items()
+        if role != "train" and len(table) and set(table.columns.get(spec.columns.label, ())) == {-1}
+    ]
+    notes = tuple(f"{records[role].origin}: not read, because all its labels are hidden (-1)" for role in hidden)
+    return {role: table for role, table in records.items() if role not in hidden}, notes
+
+
+def _scale(name: str, labels: np.ndarray) -> tuple[str, ...]:
+    """Returns a note if real labels are far from the size of what an untrained head predicts."""
+    mean, deviation = float(labels.mean()), float(labels.std())
+    if abs(mean) < LARGE and deviation < LARGE:
+        return ()
+    return (
+        f"{name}: the labels have mean {mean:,.6g} and standard deviation {deviation:,.6g}, but a new head predicts "
+        "numbers near 0; subtract the mean and divide by the standard deviation, or members hardly learn",
+    )
+
+
 def _unseen(name: str, splits: Mapping[str, AnySplit], names: tuple[str, ...]) -> tuple[str, ...]:
     """Returns a note for each split of training texts that lacks classes of the test split."""
     notes = []
-    for split in ("finetune", "probe") if names else ():
+    for split in ("finetune", "probe"):
         counts = np.bincount(splits["test"].labels, minlength=len(names))
         counts[np.unique(splits[split].labels)] = 0
         lacking = [f"{names[number]!r} {counts[number]}" for number in np.flatnonzero(counts)]
         if lacking:
             shown = ", ".join(lacking[:8]) + (f" and {len(lacking) - 8} more" if len(lacking) > 8 else "")
             notes.append(
-                f"{name}: {counts.sum()} of {len(splits['test'])} test texts have a class that {split} lacks: {shown}"
+                f"{name}: the classes of {counts.sum()} of {len(splits['test'])} test texts are not in {split}: {shown}"
             )
     return tuple(notes)
 
@@ -189,7 +217,7 @@ def spec_of(name: str) -> DatasetSpec:
     if path.exists():
         found = _local(path)
         return replace(found, name=safe_name(found.name) or "data")
-    if path.suffix in SUFFIXES:
+    if path.suffix.lower() in SUFFIXES:
         raise WsrError(f"{path}: no such file")
     # On the hub a name is owner/name; anything deeper, or from the root, is a path.
     if name.count("/") == 1 and not name.startswith((".", "/", "~")) and not name.endswith("/"):
@@ -204,7 +232,7 @@ def _local(path: Path) -> DatasetSpec:
     files = find_files(path)
     if files is not None:
         # A file called train.csv takes the name of its folder.
-        name = path.name if path.is_dir() else path.parent.name if path.stem == "train" else path.stem
+        name = path.name if path.is_dir() else path.parent.name if path.stem.lower() == "train" else path.stem
         return DatasetSpec(name, "general", files)
     if not path.is_dir():
         raise WsrError(f"{path}: expected a file ending in {', '.join(SUFFIXES)}, or a folder")
@@ -213,6 +241,11 @@ def _local(path: Path) -> DatasetSpec:
         return DatasetSpec(path.parent.name, "general", Tfds(str(path)), reads=None)
     if holds_images(path):
         return DatasetSpec(path.name, "general", ImageFolder(path), reads="images")
+    if holds_text_folders(path):
+        return DatasetSpec(path.name, "general", TextFolder(path))
+    tables = find_tables(path)
+    if tables is not None:
+        return DatasetSpec(path.name, "general", tables)
     if any(path.glob("*.txt")):
         return DatasetSpec(path.name, "general", Documents(path))
     return DatasetSpec(path.name, "general", Hub(str(path)), reads=None)
@@ -246,7 +279,9 @@ def columns_of(
     chosen = columns or (spec.columns if registered else Columns())
     if chosen.text_pair == ():
         return replace(chosen, text_pair=None), ()
-    if (registered and columns is None) or chosen.text_pair is not None or PAIR not in records["train"].columns:
+    if (registered and columns is None) or chosen.text_pair is not None:
+        return chosen, ()
+    if PAIR not in records["train"].columns or PAIR in chosen.of_texts:
         return chosen, ()
     if chosen.text == Columns().text:
         return replace(chosen, text_pair=PAIR), ()

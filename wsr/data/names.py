@@ -50,7 +50,7 @@ def longer_name(given: str, name: str) -> str | None:
     path = Path(given)
     parts = list(path.resolve().parts[1:] if path.exists() else Path(given.replace(":", "_")).parts)
     usual = spec_of(given).name
-    if path.is_file() and path.stem == "train":
+    if path.is_file() and path.stem.lower() == "train":
         parts = parts[:-1]
     names = [usual]
     for part in reversed(parts[:-1]):

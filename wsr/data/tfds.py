@@ -1,11 +1,12 @@
 """Reads TensorFlow Datasets without TensorFlow, which only the array_record format allows."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from wsr.data.records import Records
+from wsr.data.roles import roles_of
 from wsr.errors import WsrError
 
 
@@ -26,11 +27,14 @@ class Tfds:
         """
         builder = self._builder()
         found = builder.info.splits
-        splits = self.splits or {role: role for role in ("train", "validation", "test") if role in found}
+        roles, unread = roles_of(found, self.name)
+        splits = self.splits or {role: names[0] for role, names in roles.items()}
         missing = sorted({"train", *splits} - set(splits)) or [s for s in splits.values() if s not in found]
         if missing:
             raise WsrError(f"{self.name}: no split {missing[0]!r}; found {', '.join(found)}")
-        return {role: self._records(builder, split) for role, split in splits.items()}
+        records = {role: self._records(builder, split) for role, split in splits.items()}
+        notes = (f"{self.name}: splits that are not read: {', '.join(unread)}",) * bool(unread and not self.splits)
+        return records | {"train": replace(records["train"], notes=notes)}
 
     def _builder(self) -> Any:
         try:

@@ -1,6 +1,6 @@
 """Classification heads for ``transformers``: an imported head as stored, or our linear head in equivalent form."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,7 +39,7 @@ _SMALL = 2.0**-13
 power of two does not round."""
 
 
-def linear_classifier(model: Model, head: Head) -> ClassifierHead:
+def linear_classifier(model: Model, head: Head, label_names: Sequence[str] = ()) -> ClassifierHead:
     """Returns a classifier of ``transformers`` whose logits are ``features @ kernel + bias``.
 
     The classifiers of ``transformers`` have a tanh between two layers. Here the first layer multiplies by a number so
@@ -47,7 +47,8 @@ def linear_classifier(model: Model, head: Head) -> ClassifierHead:
 
     Args:
       model: the encoder.
-      head: ``kernel [hidden, classes]`` and ``bias [classes]``.
+      head: ``kernel [hidden, classes]`` and ``bias [classes]``. A head with one output is that of a regression.
+      label_names: names of the classes; empty if they are not known.
 
     Raises:
       WsrError: no classifier of the architecture is known, or it pools the features otherwise than ``model``.
@@ -72,8 +73,12 @@ def linear_classifier(model: Model, head: Head) -> ClassifierHead:
         f"{second}.weight": kernel.T / np.float32(_SMALL),
         f"{second}.bias": bias,
     }
-    names = {number: f"LABEL_{number}" for number in range(len(bias))}
-    config = {"id2label": names, "label2id": {label: number for number, label in names.items()}}
+    spoken = label_names if len(label_names) == len(bias) else [f"LABEL_{number}" for number in range(len(bias))]
+    names = dict(enumerate(spoken))
+    config: dict[str, Any] = {"id2label": names, "label2id": {label: number for number, label in names.items()}}
+    if len(bias) == 1:
+        # Without it pipelines apply a sigmoid.
+        config |= {"problem_type": "regression", "num_labels": 1}
     return ClassifierHead(counterpart_of(model).prefix, tensors, {"architectures": [name], **config})
 
 
