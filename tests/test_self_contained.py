@@ -70,6 +70,10 @@ def test_a_store_needs_neither_the_folder_of_its_base_nor_its_working_directory(
     run("export", "centroid", f"--store={store}", "--to=centroid")
     run("merge", f"--store={store}", "--to=merged")
     run("check", "m1", f"--store={store}", "--out=check")
+    recipe = {"merge_method": "task_arithmetic", "base_model": "base", "parameters": {"weight": 0.5}}
+    listed = [{"model": "m1"}, {"model": "m1"}, {"model": "m2"}]
+    (tmp_path / "there" / "recipe.yaml").write_text(json.dumps(recipe | {"models": listed}))
+    run("merge", f"--store={store}", "--recipe=recipe.yaml", "--to=by-recipe")
     run("import", tmp_path / "here" / "m1", f"--store={store}", "--names=again")
     again = models.load("m1")
     assert again.model.config == base.model.config

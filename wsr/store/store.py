@@ -14,6 +14,7 @@ from wsr.errors import WsrError
 from wsr.geometry.low_rank import LowRank
 from wsr.geometry.trees import nest
 from wsr.runtime import buckets, strict_json
+from wsr.runtime.model_folder import shared_files
 from wsr.store import checkpoint, encoder_part
 from wsr.store.encoder_part import DTypeOnDisk
 from wsr.store.gram_file import GramFile
@@ -435,13 +436,8 @@ class Store:
         Raises:
           WsrError: if a file differs from what was written.
         """
-        found = checkpoint.companions(self.path / "base")
-        if names:
-            first, *others = (checkpoint.companions(self._folder(name)) for name in names)
-            for file, path in first.items():
-                if all(file in own and own[file].read_bytes() == path.read_bytes() for own in others):
-                    found[file] = path
-        return found
+        own = shared_files([checkpoint.companions(self._folder(name)) for name in names])
+        return checkpoint.companions(self.path / "base") | own
 
     def results(self) -> Results:
         """Returns the finished points of the store."""
