@@ -362,6 +362,21 @@ def test_all_that_belongs_to_a_model_is_copied_and_nothing_else(pair):
     np.testing.assert_array_equal(load_file(pair / "out" / "2_Dense" / "model.safetensors")["linear.weight"], 2.0)
 
 
+def test_settings_that_all_members_share_take_the_place_of_the_bases(pair, tiny):
+    write(tiny, pair / "base", 9, scale=0.0)
+    rewrite(
+        pair / "base", lambda own: own | {HEAD: np.zeros((3, 16), np.float32), "classifier.bias": np.zeros(3, "f4")}
+    )
+    named(pair / "base", LABELS)
+    for name in ("m0", "m1"):
+        (pair / name / "chat_template.jinja").write_text("theirs")
+        (pair / name / "generation_config.json").write_text(json.dumps({"eos_token_id": int(name[1])}))
+    (pair / "base" / "generation_config.json").write_text(json.dumps({"eos_token_id": 7}))
+    merge(pair, method="task_arithmetic", base="base")
+    assert (pair / "out" / "chat_template.jinja").read_text() == "theirs"
+    assert json.loads((pair / "out" / "generation_config.json").read_text()) == {"eos_token_id": 7}
+
+
 @pytest.mark.parametrize("where", ["../m1", "/tmp", "..", "a/b"])
 def test_modules_outside_the_folder_are_refused(pair, where):
     (pair / "m0" / "modules.json").write_text(json.dumps([{"path": where}]))

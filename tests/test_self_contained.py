@@ -70,6 +70,10 @@ def test_a_store_needs_neither_the_folder_of_its_base_nor_its_working_directory(
     run("export", "centroid", f"--store={store}", "--to=centroid")
     run("merge", f"--store={store}", "--to=merged")
     run("check", "m1", f"--store={store}", "--out=check")
+    recipe = {"merge_method": "task_arithmetic", "base_model": "base", "parameters": {"weight": 0.5}}
+    listed = [{"model": "m1"}, {"model": "m1"}, {"model": "m2"}]
+    (tmp_path / "there" / "recipe.yaml").write_text(json.dumps(recipe | {"models": listed}))
+    run("merge", f"--store={store}", "--recipe=recipe.yaml", "--to=by-recipe")
     run("import", tmp_path / "here" / "m1", f"--store={store}", "--names=again")
     again = models.load("m1")
     assert again.model.config == base.model.config
@@ -119,6 +123,23 @@ def test_a_store_without_a_copy_reads_the_folder_of_its_base(tiny, tmp_path, cap
     run("import", tmp_path / "m", f"--store={store.path}")
     run("export", "m", f"--store={store.path}", f"--to={tmp_path / 'out'}")
     assert (tmp_path / "out" / "tokenizer.json").exists()
+
+
+def test_a_store_of_old_whose_base_is_gone_says_how_to_go_on(tiny, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write(tiny, tmp_path / "base", 0)
+    base = models.load("base")
+    known = {"model_name": "bert", "model_config": dict(base.model.config), "base_name": "base"}
+    Store.create("store", **known, base_params=base.params)
+    write(base, tmp_path / "m1", 1)
+    run("import", "m1", "--store=store")
+    (tmp_path / "base").rename("elsewhere")
+    run("export", "m1", "--store=store", "--to=out", fails=True)
+    assert "was made before stores kept the tokenizer: restore the base, or remove" in capsys.readouterr().err
+    shutil.rmtree(tmp_path / "store" / "base")
+    run("import", "m1", "--store=store", "--base=elsewhere")
+    shutil.rmtree("elsewhere")
+    run("export", "m1", "--store=store", "--to=out")
 
 
 def test_settings_that_all_members_share_take_the_place_of_the_bases(tiny, tmp_path, monkeypatch):

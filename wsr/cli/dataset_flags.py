@@ -54,17 +54,18 @@ GROUP = Group(
     ),
 )
 """How a dataset is read."""
+ALLOW_OVERLAP = Flag(
+    "allow_overlap",
+    "Score members although more than 1 % of the scored texts are among their training texts.",
+    False,
+)
 OVERLAP_FLAGS = (
     Flag(
         "leave_out",
         "Leave members fine-tuned on the scored dataset, or on one that shares texts with it, out.",
         True,
     ),
-    Flag(
-        "allow_overlap",
-        "Score members although more than 1 % of the scored texts are among their training texts.",
-        False,
-    ),
+    ALLOW_OVERLAP,
 )
 """What happens to members that saw the dataset on which they are scored."""
 
@@ -135,6 +136,19 @@ def spoken_apart(dataset: "Dataset | Texts", given: str, records: "Sequence[Memb
     if name != dataset.name:
         print(f"{given} is called {name} here: the store's {dataset.name} is another dataset", flush=True)
     return name
+
+
+def called_in_store(dataset: "Dataset", records: "Sequence[MemberRecord]") -> str:
+    """Returns what a store calls a dataset: its name, or the name under which members were fine-tuned on its texts."""
+    from wsr.data.text_sketch import TextSketch
+
+    if dataset.text_hashes is None or any(record.dataset == dataset.name for record in records):
+        return dataset.name
+    for record in records:
+        texts = record.data.get("texts")
+        if texts and TextSketch.from_json(texts).share_in(dataset.text_hashes).share > 0.5:
+            return record.dataset
+    return dataset.name
 
 
 def load_texts(values: Values, name: str, tokenizer: Any, *, size: int | None = None) -> "Texts":

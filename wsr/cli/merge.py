@@ -70,6 +70,7 @@ PAGE = Page(
             "Texts",
             (
                 Flag("on", "Dataset on which coefficients are chosen and the result is scored.", value="DATASET"),
+                dataset_flags.ALLOW_OVERLAP,
                 Flag(
                     "own",
                     "Datasets on which the members were fine-tuned, for fisher, regmean and adamerging.",
@@ -238,9 +239,11 @@ def _chosen_members(values: Values, region: "Region") -> "Region":
 
 def _given(values: Values, store: "Store", region: "Region", base: "Checkpoint", *, own: bool) -> "Given":
     """Loads what the method needs beside the weights."""
+    from dataclasses import replace
 
     from wsr.engine.evaluate import Protocol
     from wsr.merging.method import Given
+    from wsr.region.exposure import refuse_leaks
     from wsr.runtime.compilation import use_persistent_cache
 
     def load(name: str) -> "Dataset":
@@ -252,12 +255,17 @@ def _given(values: Values, store: "Store", region: "Region", base: "Checkpoint",
         return Given()
     use_persistent_cache()
     datasets = {}
+    records = [store.record(name) for name in region.names]
     for name in (values.own or sorted(set(region.datasets))) if own else []:
         dataset = load(name)
-        datasets[dataset.name] = dataset
+        called = dataset_flags.called_in_store(dataset, records)
+        datasets[called] = replace(dataset, name=called)
     heads = {name: store.head(name) for name in region.names} if own else {}
     settings = device_flags.settings_of(values, results=store.results())
-    return Given(load(values.on) if values.on else None, datasets, heads, Protocol(), settings)
+    scored = load(values.on) if values.on else None
+    if scored is not None:
+        refuse_leaks(region, scored, ("probe", "validation", "test"), allow_overlap=values.allow_overlap)
+    return Given(scored, datasets, heads, Protocol(), settings)
 
 
 def _method(values: Values) -> "Method":

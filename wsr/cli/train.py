@@ -10,7 +10,10 @@ from wsr.cli.flags import Flag, Group, Page, Values
 from wsr.training.recipe import MODES, Recipe
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from wsr.store import MemberRecord, Store
+    from wsr.training import Job
 
 PAGE = Page(
     "wsr train",
@@ -180,6 +183,22 @@ def run(values: Values, positional: Sequence[str]) -> None:
         print(unfinished)
         return
     ls.show(store)
+    _tell_kept(store, {record.name: record for record in records}, jobs, values.keep)
+
+
+def _tell_kept(store: "Store", records: "Mapping[str, MemberRecord]", jobs: "Sequence[Job]", keep: str) -> None:
+    """Says which members stay as they are in the store, although the flags ask for another family or format."""
+    from wsr.training.members import member_name
+
+    for job in jobs:
+        record = records.get(member_name(job))
+        if record is None:
+            continue
+        if record.family != job.dataset.family:
+            print(f"{record.name} stays in the family {record.family}, not {job.dataset.family}", flush=True)
+        kept = store.kept_as(record.name)[0]
+        if kept != keep and job.recipe.mode != "lora":
+            print(f"{record.name} stays stored as {kept}, not {keep}", flush=True)
 
 
 def _readable(store: "Store") -> "list[MemberRecord]":

@@ -106,6 +106,28 @@ def exposure(region: Region, target: Target, splits: Sequence[str] = ("probe", "
     return Exposure(target.name, tuple(same), leaks, tuple(unknown), sampled, lengths)
 
 
+def refuse_leaks(region: Region, target: Target, splits: Sequence[str], *, allow_overlap: bool) -> None:
+    """Prints what the members of a region saw of a dataset, and refuses those that were fine-tuned on scored texts.
+
+    Args:
+      region: the members, all of which are used.
+      target: the dataset.
+      splits: the splits that are used.
+      allow_overlap: refuses nobody.
+
+    Raises:
+      WsrError: naming the members.
+    """
+    seen = exposure(region, target, splits)
+    if seen.leaks and not allow_overlap:
+        raise WsrError(
+            f"{target.name}: {_listed(tuple(seen.leaks))} were fine-tuned on more than {100 * LEAK:.0f} % of the texts "
+            "that are scored; choose other members or texts, or go on with --allow_overlap"
+        )
+    for line in seen.lines(target.max_length, allow_overlap=allow_overlap):
+        print(line, flush=True)
+
+
 def unexposed(
     region: Region,
     target: Target,
