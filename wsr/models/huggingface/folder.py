@@ -118,7 +118,7 @@ def write_folder(
       WsrError: ``folder`` is not empty or cannot be written, or the architecture has no Hugging Face counterpart.
     """
     copied = kept_files(companions or {}, model)
-    attributes = _marks(model, processor) | _passed_on(copied) | (dict(head.config) if head else {})
+    attributes = _marks(model, processor) | _passed_on(copied, model) | (dict(head.config) if head else {})
     config = to_config(model, **attributes)
     table = {
         _full_name(model, head, theirs): (ours, layout)
@@ -190,12 +190,14 @@ def _of_other_class(model: Model, head: ClassifierHead | None, name: str) -> boo
     )
 
 
-def _passed_on(companions: Mapping[str, Path]) -> dict[str, Any]:
+def _passed_on(companions: Mapping[str, Path], model: Model) -> dict[str, Any]:
     """Returns the attributes of the base's config that are also true of a point, with the ids of its special tokens."""
     if CONFIG not in companions:
         return {}
     attributes = other_attributes(companions[CONFIG].parent)
-    return {name: value for name, value in attributes.items() if name not in _OF_A_HEAD}
+    # Of attributes with one supported value, the encoder alone has that one: a T5's is no encoder-decoder.
+    left_out = {*_OF_A_HEAD, *counterpart_of(model).only}
+    return {name: value for name, value in attributes.items() if name not in left_out}
 
 
 def read_processor(folder: Path, model: Model) -> Any:
