@@ -13,7 +13,7 @@ EXTRAS ?= $(if $(shell command -v nvidia-smi),cuda)
 QUICK_TO_COMPILE := --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false
 PYTEST := -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help demo test test-long outside check-report torture bench bench-gpu bench-choices results-tables docs tutorials wheel lint format torch clean
+.PHONY: help demo test test-long outside check-report torture bench bench-tpu-aot test-tpu-aot bench-gpu bench-choices results-tables docs tutorials wheel lint format torch clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -54,6 +54,20 @@ torture: .venv/.installed-dev  ## faults as often as docs/reliability.md promise
 
 bench: torch  ## wsr against what people use today, side by side (at most 20 minutes on two cores)
 	@$(BIN)/python -m benchmarks --out=benchmarks/results/cpu $(BENCH_FLAGS)
+
+# The compiler of TPUs stays out of .venv: with it there, JAX would look for a TPU wherever it starts.
+LIBTPU := .venv/libtpu/libtpu/libtpu.so
+
+bench-tpu-aot: .venv/.installed-dev $(LIBTPU)  ## the engine's programs, compiled for TPUs that are not there (an hour on two cores)
+	@TPU_LIBRARY_PATH=$(CURDIR)/$(LIBTPU) $(BIN)/python -m benchmarks.ahead_of_time
+
+test-tpu-aot: .venv/.installed-dev $(LIBTPU)  ## their memory, expected time and communication under ceilings (about 2 minutes)
+	@TPU_LIBRARY_PATH=$(CURDIR)/$(LIBTPU) $(BIN)/python -m pytest -n 2 tests/accelerators
+
+$(LIBTPU): Makefile | .venv/.installed-dev
+	@echo "fetching the compiler of TPUs into .venv/libtpu (about 210 MB)"
+	@$(BIN)/pip install -q --disable-pip-version-check $(PIP_FLAGS) --no-deps --upgrade --target=.venv/libtpu libtpu==0.0.42.1
+	@touch $@
 
 bench-gpu: torch  ## the same on a GPU; offline: make bench-gpu PIP_FLAGS="--no-index --find-links=FOLDER_OF_WHEELS"
 	@$(BIN)/python -m benchmarks --only=evaluation,surrogate,probes,finetuning --out=benchmarks/results/gpu $(BENCH_FLAGS)

@@ -51,7 +51,7 @@ def run() -> list[Result]:
     """Needs PyTorch."""
     minilm = load("minilm")
     if jax.default_backend() == "cpu":
-        return [_on_cpu(minilm)]
+        return _on_cpu(minilm)
     model = build("roberta", {**minilm.model.config, **ROBERTA_BASE})
     roberta = Checkpoint(model, model.init(jax.random.key(0)), minilm.processor)
     return [
@@ -60,15 +60,18 @@ def run() -> list[Result]:
     ]
 
 
-def _on_cpu(checkpoint: Checkpoint) -> Result:
+def _on_cpu(checkpoint: Checkpoint) -> list[Result]:
+    """Compares in one run: float32 with all rivals, and bfloat16 with theirs and with our own float32."""
     from benchmarks.torch_rivals import Rivals
 
     members = perturbed(checkpoint.params, MEMBERS)
     dataset = load_dataset("vader_movie", checkpoint.processor, max_length=64, sizes={"probe": 300, "test": 300})
     coefficients = convex_hull(seeds.generator(0, "points", "benchmark"), 4, MEMBERS)
     rivals = Rivals(checkpoint, members)
+    region = _region(checkpoint, members)
     contenders: Contenders = {
-        "wsr": partial(_ours, _region(checkpoint, members), coefficients, dataset, "float32"),
+        "wsr": partial(_ours, region, coefficients, dataset, "float32"),
+        "wsr bf16": partial(_ours, region, coefficients, dataset, "bfloat16"),
         "resident fp32": partial(rivals.resident, coefficients, dataset),
         "resident bf16": partial(rivals.resident, coefficients, dataset, bfloat16=True),
         "reload": partial(rivals.reload, coefficients, dataset),
@@ -80,7 +83,23 @@ def _on_cpu(checkpoint: Checkpoint) -> Result:
         Mark("share of the matrix-product rate, real tokens only", share, 0.7),
     )
     work = f"MiniLM, K = {MEMBERS}, {len(coefficients)} points, vader_movie: 300 probe and 300 test texts, linear probe"
-    return replace(result, name="exact evaluation, fp32", work=work, marks=marks)
+    half = ("wsr bf16", "wsr", "resident bf16")
+    in_bfloat16 = replace(
+        result,
+        name="exact evaluation, bf16",
+        work=work,
+        ours="wsr bf16",
+        seconds={name: result.seconds[name] for name in half},
+        figures={name: value for name, value in result.figures.items() if name.endswith("bf16")},
+    )
+    marks_in_bfloat16 = (
+        Mark("times as fast as resident bf16", in_bfloat16.ratio("resident bf16"), 1.3),
+        Mark("times as fast as our fp32", in_bfloat16.ratio("wsr"), 1.6),
+    )
+    return [
+        replace(result, name="exact evaluation, fp32", work=work, marks=marks),
+        replace(in_bfloat16, marks=marks_in_bfloat16),
+    ]
 
 
 def _on_accelerator(name: str, checkpoint: Checkpoint, *, times: float, share: float | None) -> Result:

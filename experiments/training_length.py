@@ -1,7 +1,7 @@
 """How long must members be trained until they reach the rim, and points between them are better? (14, beyond the paper)
 
 Command:  python -m experiments.training_length --preset=packaged
-Cost:     48 members of 4 to 40 steps, 196 points (packaged); see README.md beside this file
+Cost:     60 members of 4 to 40 steps, 244 points (packaged); see README.md beside this file
 Expect:   not in the paper, whose members are trained for up to 10 epochs: In' beats In, past the members the loss rises
 """
 

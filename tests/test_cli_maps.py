@@ -325,8 +325,9 @@ def test_suggest_with_few_texts_says_what_they_are_worth(works, refuses, store, 
 
 def test_suggest_leaves_out_who_saw_the_data(works, store):
     printed = works("suggest", f"--store={store}", "--data=made_up_a1", "--max_length=48", "--texts=60")
-    assert "left out, trained on made_up_a1 or its texts: 3 members" in printed
-    assert "made_up_a1-full" not in printed.split("left out")[1].split("wsr train")[0]
+    told = next(line for line in printed.splitlines() if line.startswith("left out, fine-tuned on texts"))
+    assert all(f"made_up_a1-full-n160-s{seed}" in told for seed in range(3))
+    assert "made_up_a1-full" not in printed.replace(told, "").split("wsr train")[0]
 
 
 def test_a_map_from_sketches_is_near_the_exact_one(works, refuses, store):

@@ -24,6 +24,7 @@ from wsr.training.memory import chunk_for_training, member_bytes
 from wsr.training.program import hyperparameters, initial_state, training_program
 
 ACCELERATOR = SimpleNamespace(platform="gpu", memory_stats=lambda: {"bytes_limit": 10 * 2**30})
+TPU = SimpleNamespace(platform="tpu", memory_stats=lambda: {"bytes_limit": 16 * 10**9})
 
 
 @pytest.fixture
@@ -57,6 +58,14 @@ def test_a_cpu_takes_one_model_at_a_time_and_other_devices_take_even_chunks():
 def test_an_accelerator_reads_more_rows_where_points_are_few():
     assert rows_for_device(16, 1, 64, device=jax.devices("cpu")[0]) == 16
     assert [rows_for_device(16, chunk, 64, device=ACCELERATOR) for chunk in (1, 4, 16)] == [256, 64, 16]
+
+
+def test_a_tpu_reads_as_many_tokens_as_stay_in_its_fast_memory():
+    """4,096 tokens, whatever the number of points and the length of the rows."""
+    assert chunk_for_device(16, tokens=16 * 64, device=TPU) == 4
+    assert chunk_for_device(16, tokens=16 * 64, device=ACCELERATOR) == 16
+    assert [rows_for_device(16, chunk, 64, device=TPU) for chunk in (1, 4)] == [64, 16]
+    assert [rows_for_device(16, chunk, 512, device=TPU) for chunk in (1, 4)] == [8, 2]
 
 
 def test_the_budget_is_what_is_asked_for_or_most_of_what_there_is():
@@ -123,7 +132,7 @@ def test_training_takes_what_its_compiled_program_says(tiny, dataset):
 
 
 def test_training_fewer_together_where_memory_is_short(tiny, dataset, monkeypatch):
-    monkeypatch.setattr(memory, "chunk_for_device", lambda wanted: wanted)
+    monkeypatch.setattr(memory, "members_for_devices", lambda wanted, devices: wanted)
     jobs = [Job(dataset, seed, Recipe(batch_size=16, epochs=1.0, warmup=0.006)) for seed in range(8)]
     each = member_bytes(tiny.model, tiny.params, jobs[0])
     chosen = [

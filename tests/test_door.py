@@ -43,7 +43,8 @@ def merge(place, *, method="linear", models=("m0", "m1"), weights=(1.0, 1.0), ba
     listed = [{"model": m, "parameters": {"weight": w}} for m, w in zip(models, weights, strict=True)]
     recipe = {"merge_method": method, "models": listed} | ({"base_model": base} if base else {})
     (place / "recipe.yaml").write_text(json.dumps(recipe | ({"dtype": dtype} if dtype else {})))
-    notes = merge_files(read_recipe(place / "recipe.yaml"), place / "out", force=force)
+    how = {"force": True} if force else {}
+    notes = merge_files(read_recipe(place / "recipe.yaml"), place / "out", **how)
     return load_file(place / "out" / "model.safetensors"), notes
 
 
@@ -359,6 +360,21 @@ def test_all_that_belongs_to_a_model_is_copied_and_nothing_else(pair):
     assert found == kept | own | {"2_Dense/config.json", "2_Dense/model.safetensors"}
     # A module's weights are merged like the others.
     np.testing.assert_array_equal(load_file(pair / "out" / "2_Dense" / "model.safetensors")["linear.weight"], 2.0)
+
+
+def test_settings_that_all_members_share_take_the_place_of_the_bases(pair, tiny):
+    write(tiny, pair / "base", 9, scale=0.0)
+    rewrite(
+        pair / "base", lambda own: own | {HEAD: np.zeros((3, 16), np.float32), "classifier.bias": np.zeros(3, "f4")}
+    )
+    named(pair / "base", LABELS)
+    for name in ("m0", "m1"):
+        (pair / name / "chat_template.jinja").write_text("theirs")
+        (pair / name / "generation_config.json").write_text(json.dumps({"eos_token_id": int(name[1])}))
+    (pair / "base" / "generation_config.json").write_text(json.dumps({"eos_token_id": 7}))
+    merge(pair, method="task_arithmetic", base="base")
+    assert (pair / "out" / "chat_template.jinja").read_text() == "theirs"
+    assert json.loads((pair / "out" / "generation_config.json").read_text()) == {"eos_token_id": 7}
 
 
 @pytest.mark.parametrize("where", ["../m1", "/tmp", "..", "a/b"])

@@ -239,6 +239,7 @@ def test_regression_fits_numbers(tiny, dataset):
 
 
 def test_one_program_serves_datasets_seeds_and_hyperparameters(tiny, dataset):
+    from wsr.runtime.devices import member_mesh
     from wsr.training.program import training_program
 
     training_program.cache_clear()
@@ -247,7 +248,7 @@ def test_one_program_serves_datasets_seeds_and_hyperparameters(tiny, dataset):
         Job(dataset, 1, dataclasses.replace(RECIPE, learning_rate=1e-4, weight_decay=0.5, warmup=0.5)),
     ]
     train(tiny, jobs[0])
-    program = training_program(tiny.model, False, False)
+    program = training_program(tiny.model, False, False, member_mesh(1))
     compiled = program._cache_size()
     train(tiny, jobs[1])
     assert compiled == 1

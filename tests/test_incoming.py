@@ -1,6 +1,7 @@
 """Models of others as members: what is taken over, what is said, and what is refused with which reasons."""
 
 import json
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,7 @@ from wsr.errors import WsrError
 from wsr.exchange.likely_bases import likeliest_base, stores_beside
 from wsr.exchange.member import read_member, require_base
 from wsr.geometry.trees import flatten
-from wsr.models import Checkpoint, architectures, build
+from wsr.models import Checkpoint, architectures, build, load
 from wsr.store import Store
 
 TOKENS = "embeddings.word_embeddings.weight"
@@ -59,6 +60,8 @@ def test_every_architecture_of_hugging_face_can_be_a_member(tiny, tmp_path, name
         example["vocab_size"] = 128  # the tokenizer of some has a token more
     base = Checkpoint(model := build(name, example), random_params(model), tiny.processor)
     folder = write(base, tmp_path / "model", 1)
+    if "vocab_size" in example:  # as read from a folder of the architecture, whose class may add tokens
+        base = replace(base, processor=load(folder).processor)
     incoming = read_member(folder, base)
     assert same(incoming.params, near(base.params, 1))
     assert incoming.kinship.same_base

@@ -1,5 +1,6 @@
 """Language-modelling heads, tied and untied: what a file holds decides, as in transformers."""
 
+import shutil
 from itertools import pairwise
 
 import numpy as np
@@ -9,6 +10,7 @@ from models_support import one_a_row, random_texts
 from oracles import counterpart, their_config
 
 from wsr import models
+from wsr.cli import main
 from wsr.errors import WsrError
 from wsr.exchange.member import read_member
 from wsr.models.huggingface.weights import to_huggingface
@@ -115,13 +117,25 @@ def test_a_classifier_made_from_an_untied_language_model(family, name, kind):
 
 
 @pytest.mark.parametrize("name", DECODERS)
-def test_an_untied_member_of_a_tied_base_is_refused_in_words(family, name):
+def test_an_untied_member_of_a_tied_base(torch, family, tmp_path, name, capsys):
     folder, member = family(name, tied=True)
-    rewrite(member, lambda tensors: {**tensors, "lm_head.weight": tensors[_table(name)] + np.float32(0.1)})
-    with pytest.raises(
-        WsrError, match=r"lm_head\.weight differs from the token embedding, to which the base's is tied"
-    ):
-        read_member(member, models.load(str(folder)))
+    rewrite(member, lambda tensors: {**tensors, "lm_head.weight": tensors[_table(name)] + np.float32(0.01)})
+    base = models.load(str(folder))
+    with pytest.raises(WsrError, match=r"lm_head\.weight differs from the token embedding, and the base ties the two"):
+        read_member(member, base)
+
+    # A new store's base is untied; it takes tied members too, whichever comes first, and the same base again.
+    store = f"--store={tmp_path / 'store'}"
+    tied = shutil.copytree(folder, tmp_path / "tied")
+    rewrite(tied, lambda tensors: {own: leaf + np.float32(0.01) for own, leaf in tensors.items()})
+    assert main(["import", str(tied), str(member), store, f"--base={folder}", "--dataset=a"]) == 0, capsys.readouterr()
+    assert main(["import", str(tied), store, f"--base={folder}", "--dataset=a", "--names=again"]) == 0
+    ((ids, _),) = random_texts(3, [9], 100)
+    for own, path in (("member", member), ("tied", tied)):
+        assert main(["export", own, store, f"--to={tmp_path / 'out' / own}"]) == 0
+        np.testing.assert_allclose(
+            _losses(torch, tmp_path / "out" / own, ids), _losses(torch, path, ids), atol=1e-5, err_msg=own
+        )
 
 
 @pytest.mark.parametrize("name", DECODERS)

@@ -216,13 +216,97 @@ def test_any_float_is_read_as_float32(tmp_path, model, base, dtype):
 
 def test_heads_are_handed_over_apart_and_the_base_is_named(tmp_path, model, base):
     head = {"classifier.weight": np.ones((2, 24), np.float32), "classifier.bias": np.zeros(2, np.float32)}
-    pooler = {f"bert.pooler.dense.lora_{side}.weight": np.ones((4, 24), np.float32) for side in "A"}
-    extra = {f"base_model.model.{name}": tensor for name, tensor in (head | pooler).items()}
+    extra = {f"base_model.model.{name}": tensor for name, tensor in head.items()}
     adapter = read_adapter(write(tmp_path, adapter_tensors() | extra), model, base)
-    assert adapter.head.keys() == (head | pooler).keys()
+    assert adapter.head.keys() == head.keys()
     np.testing.assert_array_equal(adapter.head["classifier.weight"], head["classifier.weight"])
-    assert adapter.base_name == "some/bert"
+    assert (adapter.base_name, adapter.model_class) == ("some/bert", "BertForSequenceClassification")
+    assert adapter.prefix == "bert."
     assert len(adapter.task_vector) == 4
+
+
+def pooler(rank=None):
+    """A pooler of a base, and an adapter's factors of it."""
+    if rank is None:
+        random = np.random.default_rng(9)
+        return {
+            "pooler.dense.weight": random.standard_normal((24, 24)).astype(np.float32),
+            "pooler.dense.bias": random.standard_normal(24).astype(np.float32),
+        }
+    a, b = random_factors(8, 24, 24, rank)
+    name = "base_model.model.bert.pooler.dense.lora_"
+    return {f"{name}A.weight": a, f"{name}B.weight": b}
+
+
+def test_a_pooler_that_was_not_trained_is_the_base_s(tmp_path, model, base):
+    folder = write(tmp_path, adapter_tensors() | {"base_model.model.classifier.weight": np.ones((2, 24), np.float32)})
+    adapter = read_adapter(folder, model, base, pooler())
+    for name, tensor in pooler().items():
+        np.testing.assert_array_equal(adapter.head[f"bert.{name}"], tensor)
+    assert adapter.lacking == ()
+    without = read_adapter(folder, model, base)
+    assert without.lacking == ("bert.pooler.dense",)
+
+
+def test_an_adapted_pooler_is_merged_into_the_base_s(tmp_path, model, base):
+    targets = ["query", "value", "pooler.dense"]
+    folder = write(tmp_path, adapter_tensors() | pooler(rank=4), target_modules=targets)
+    adapter = read_adapter(folder, model, base, pooler())
+    a, b = (own.astype(np.float64) for own in pooler(rank=4).values())
+    expected = pooler()["pooler.dense.weight"] + 2.0 * b @ a
+    np.testing.assert_allclose(adapter.head["bert.pooler.dense.weight"], expected, atol=1e-5)
+    np.testing.assert_array_equal(adapter.head["bert.pooler.dense.bias"], pooler()["pooler.dense.bias"])
+    assert not any("lora" in name for name in adapter.head)
+    assert len(adapter.task_vector) == 4
+    without = read_adapter(folder, model, base)
+    assert set(without.lacking) == {"bert.pooler.dense"}
+    assert not any("lora" in name for name in without.head)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, ml_dtypes.bfloat16])
+def test_a_copy_of_the_base_s_embedding_is_compared_and_left_out(tmp_path, model, base, dtype):
+    a, b = random_factors(3, 40, 24, 4)
+    name = "base_model.model.bert.embeddings.word_embeddings"
+    table = np.asarray(base["embeddings"]["token"]["embedding"]).astype(dtype)
+    factors = {f"{name}.lora_embedding_A": a, f"{name}.lora_embedding_B": b}
+    folder = write(tmp_path, factors | {f"{name}.base_layer.weight": table}, target_modules=["word_embeddings"])
+    found = moved(base, read_adapter(folder, model, base))
+    np.testing.assert_allclose(found["embeddings/token/embedding"], 2.0 * (b @ a).T, atol=1e-5)
+    write(tmp_path, factors | {f"{name}.base_layer.weight": table + 1}, target_modules=["word_embeddings"])
+    with pytest.raises(WsrError, match=r"base_layer\.weight differs from the base's .* the base is another"):
+        read_adapter(folder, model, base)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"target_modules": ["q_proj", "lm_head"]},
+        {"target_modules": r".*q_proj|lm_head"},
+        {"target_modules": ["q_proj", "lm_head"], "exclude_modules": ["v_proj"]},
+    ],
+    ids=["by name", "by pattern", "with others left out"],
+)
+def test_a_language_modelling_head_moves_too(tmp_path, changes):
+    example = models.architectures()["llama"].example
+    model = models.build("llama", example)
+    base = random_params(model)
+    modules = {
+        "lm_head": (16, 40),
+        **{f"model.layers.{layer}.self_attn.q_proj": (16, 16) for layer in range(example["num_hidden_layers"])},
+    }
+    tensors = {}
+    for number, (module, shape) in enumerate(modules.items()):
+        a, b = random_factors(number, *shape, 4)
+        tensors |= {f"base_model.model.{module}.lora_A.weight": a, f"base_model.model.{module}.lora_B.weight": b}
+    folder = write(tmp_path, tensors, task_type="CAUSAL_LM", modules_to_save=None, **changes)
+    adapter = read_adapter(folder, model, base)
+    a, b = (tensors[f"base_model.model.lm_head.lora_{side}.weight"].astype(np.float64) for side in "AB")
+    np.testing.assert_allclose(moved(base, adapter)["head/kernel"], 2.0 * (b @ a).T, atol=1e-5)
+    assert adapter.head == {}
+
+    tied = models.build("llama", {**example, "tie_word_embeddings": True})
+    with pytest.raises(WsrError, match="it adapts lm_head, which the base ties to the token embedding"):
+        read_adapter(folder, tied, random_params(tied))
 
 
 # Refusals
@@ -268,7 +352,7 @@ def test_all_that_is_wrong_with_the_tensors_is_said_at_once(tmp_path, model, bas
         f"missing lora_A and lora_B of {PLACES[0, 'value']}",
         f"shape of {names[(1, 'query'), 'A']} is (8, 24), expected (4, 24)",
         f"dtype of {names[(1, 'value'), 'B']} is int32, expected a float",
-        "unexpected base_model.model.bert.embeddings.LayerNorm.weight",
+        "base_model.model.bert.embeddings.LayerNorm.weight differs from the base's embeddings.LayerNorm.weight",
         "unexpected base_model.model.bert.encoder.layer.7.output.dense.lora_A.weight",
     ):
         assert part in str(caught.value)

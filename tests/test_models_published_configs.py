@@ -2,166 +2,25 @@
 
 import json
 
+import jax
+import numpy as np
 import pytest
+from models_support import every_token, one_a_row
+from published_configs import GPT2, LLAMA_3_2, LOADED, MODERNBERT, QWEN2, QWEN3, REFUSED, small
 
 from wsr import models
 from wsr.errors import WsrError
-from wsr.models.huggingface.config import read_config
+from wsr.models.huggingface.config import other_attributes, read_config
+from wsr.models.huggingface.weights import from_huggingface, head_settings
 
 LLAMA_3_1 = {
-    "model_type": "llama",
-    "architectures": ["LlamaForCausalLM"],
-    "attention_bias": False,
-    "attention_dropout": 0.0,
-    "bos_token_id": 128000,
-    "eos_token_id": [128001, 128008, 128009],
-    "hidden_act": "silu",
+    **{name: value for name, value in LLAMA_3_2.items() if name != "head_dim"},
     "hidden_size": 4096,
-    "initializer_range": 0.02,
-    "intermediate_size": 14336,
-    "max_position_embeddings": 131072,
-    "mlp_bias": False,
-    "num_attention_heads": 32,
-    "num_hidden_layers": 32,
-    "num_key_value_heads": 8,
-    "pretraining_tp": 1,
-    "rms_norm_eps": 1e-05,
-    "rope_scaling": {
-        "factor": 8.0,
-        "high_freq_factor": 4.0,
-        "low_freq_factor": 1.0,
-        "original_max_position_embeddings": 8192,
-        "rope_type": "llama3",
-    },
-    "rope_theta": 500000.0,
+    "rope_scaling": {**LLAMA_3_2["rope_scaling"], "factor": 8.0},
     "tie_word_embeddings": False,
-    "torch_dtype": "bfloat16",
-    "use_cache": True,
-    "vocab_size": 128256,
 }
-QWEN2 = {
-    "model_type": "qwen2",
-    "architectures": ["Qwen2ForCausalLM"],
-    "attention_dropout": 0.0,
-    "bos_token_id": 151643,
-    "eos_token_id": 151645,
-    "hidden_act": "silu",
-    "hidden_size": 896,
-    "initializer_range": 0.02,
-    "intermediate_size": 4864,
-    "max_position_embeddings": 32768,
-    "max_window_layers": 21,
-    "num_attention_heads": 14,
-    "num_hidden_layers": 24,
-    "num_key_value_heads": 2,
-    "rms_norm_eps": 1e-06,
-    "rope_theta": 1000000.0,
-    "sliding_window": 32768,
-    "tie_word_embeddings": True,
-    "torch_dtype": "bfloat16",
-    "use_cache": True,
-    "use_sliding_window": False,
-    "vocab_size": 151936,
-}
-QWEN3 = {
-    **QWEN2,
-    "model_type": "qwen3",
-    "attention_bias": False,
-    "head_dim": 128,
-    "max_window_layers": 28,
-    "rope_scaling": None,
-    "sliding_window": None,
-}
-GPT2 = {
-    "model_type": "gpt2",
-    "activation_function": "gelu_new",
-    "architectures": ["GPT2LMHeadModel"],
-    "attn_pdrop": 0.1,
-    "bos_token_id": 50256,
-    "embd_pdrop": 0.1,
-    "eos_token_id": 50256,
-    "initializer_range": 0.02,
-    "layer_norm_epsilon": 1e-05,
-    "n_ctx": 1024,
-    "n_embd": 768,
-    "n_head": 12,
-    "n_layer": 12,
-    "n_positions": 1024,
-    "resid_pdrop": 0.1,
-    "summary_activation": None,
-    "summary_first_dropout": 0.1,
-    "summary_proj_to_labels": True,
-    "summary_type": "cls_index",
-    "summary_use_proj": True,
-    "task_specific_params": {"text-generation": {"do_sample": True, "max_length": 50}},
-    "vocab_size": 50257,
-}
-FLAN_T5 = {
-    "model_type": "t5",
-    "architectures": ["T5ForConditionalGeneration"],
-    "d_ff": 1024,
-    "d_kv": 64,
-    "d_model": 512,
-    "decoder_start_token_id": 0,
-    "dropout_rate": 0.1,
-    "eos_token_id": 1,
-    "feed_forward_proj": "gated-gelu",
-    "initializer_factor": 1.0,
-    "is_encoder_decoder": True,
-    "layer_norm_epsilon": 1e-06,
-    "n_positions": 512,
-    "num_decoder_layers": 8,
-    "num_heads": 6,
-    "num_layers": 8,
-    "output_past": True,
-    "pad_token_id": 0,
-    "relative_attention_max_distance": 128,
-    "relative_attention_num_buckets": 32,
-    "task_specific_params": {"summarization": {"max_length": 200}},
-    "tie_word_embeddings": False,
-    "use_cache": True,
-    "vocab_size": 32128,
-}
-MODERNBERT = {
-    "model_type": "modernbert",
-    "architectures": ["ModernBertForMaskedLM"],
-    "attention_bias": False,
-    "attention_dropout": 0.0,
-    "bos_token_id": 50281,
-    "classifier_activation": "gelu",
-    "classifier_bias": False,
-    "classifier_dropout": 0.0,
-    "classifier_pooling": "mean",
-    "cls_token_id": 50281,
-    "decoder_bias": True,
-    "deterministic_flash_attn": False,
-    "embedding_dropout": 0.0,
-    "eos_token_id": 50282,
-    "global_attn_every_n_layers": 3,
-    "global_rope_theta": 160000.0,
-    "gradient_checkpointing": False,
-    "hidden_activation": "gelu",
-    "hidden_size": 768,
-    "initializer_cutoff_factor": 2.0,
-    "initializer_range": 0.02,
-    "intermediate_size": 1152,
-    "layer_norm_eps": 1e-05,
-    "local_attention": 128,
-    "local_rope_theta": 10000.0,
-    "max_position_embeddings": 8192,
-    "mlp_bias": False,
-    "mlp_dropout": 0.0,
-    "norm_bias": False,
-    "norm_eps": 1e-05,
-    "num_attention_heads": 12,
-    "num_hidden_layers": 22,
-    "pad_token_id": 50283,
-    "position_embedding_type": "absolute",
-    "sep_token_id": 50282,
-    "tie_word_embeddings": True,
-    "torch_dtype": "float32",
-    "vocab_size": 50368,
-}
+FLAN_T5 = LOADED["flan-t5-small"]
+IDS = [2, 17, 5, 40, 33, 8, 21, 9, 3]
 
 
 @pytest.fixture
@@ -205,7 +64,7 @@ def test_gpt2_and_t5_and_modernbert(read):
 @pytest.mark.parametrize(
     ("config", "changes", "message"),
     [
-        (QWEN2, {"use_sliding_window": True}, r"layer_types = .*sliding_window = 32768;"),
+        (QWEN2, {"use_sliding_window": True, "max_window_layers": 21}, r"layer_types = .*sliding_window = 32768;"),
         (QWEN3, {"layer_types": ["sliding_attention"] * 24}, "unsupported: layer_types = "),
         (LLAMA_3_1, {"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}, "rope_type = 'dynamic'"),
         (LLAMA_3_1, {"rope_scaling": {"rope_type": "yarn", "factor": 2.0}}, "rope_type = 'yarn'"),
@@ -221,3 +80,75 @@ def test_gpt2_and_t5_and_modernbert(read):
 def test_what_would_change_the_hidden_states_is_refused_by_name(read, config, changes, message):
     with pytest.raises(WsrError, match=message):
         read(config, **changes)
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("name", LOADED)
+def test_a_published_config_has_transformers_own_hidden_states(tmp_path, name):
+    torch = pytest.importorskip("torch", reason="PyTorch, the oracle of the parity tests, is not installed")
+    import transformers
+
+    published = small(LOADED[name])
+    (tmp_path / "config.json").write_text(json.dumps(published))
+    architecture, config = read_config(tmp_path)
+    counterpart = models.architectures()[architecture].counterpart
+    torch.manual_seed(0)
+    theirs = getattr(transformers, counterpart.model_class)(transformers.AutoConfig.from_pretrained(tmp_path)).eval()
+    tensors = {key: value.numpy() for key, value in theirs.state_dict().items()}
+    heads = head_settings(counterpart, config, tensors)
+    ours = models.build(architecture, {**config, **heads, "pooling": "cls"})
+    params, _ = from_huggingface(ours, tensors)
+
+    if ours.reads == "images":
+        pixels = np.random.default_rng(0).standard_normal((1, 16, 16, 3)).astype(np.float32)
+        batch = {"pixel_values": pixels}
+        inputs = {"pixel_values": torch.tensor(pixels.transpose(0, 3, 1, 2))}
+    else:
+        batch = every_token(one_a_row([(IDS, [0] * len(IDS))], len(IDS)))
+        inputs = {"input_ids": torch.tensor([IDS])}
+    with torch.no_grad():
+        expected = theirs(**inputs).last_hidden_state[0].numpy()
+    found = jax.jit(ours.encode)(params, batch)
+    np.testing.assert_allclose(found, expected[: len(found)], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", LOADED)
+def test_what_does_not_determine_the_hidden_states_is_passed_on(tmp_path, name):
+    published = small(LOADED[name])
+    (tmp_path / "config.json").write_text(json.dumps(published))
+    _, config = read_config(tmp_path)
+    kept = other_attributes(tmp_path)
+    of_the_file = {"_name_or_path", "model_type", "torch_dtype", "transformers_version"}
+    assert not of_the_file & kept.keys()
+    # transformers renames some: num_labels is the number of id2label, rotary attributes are in rope_parameters.
+    renamed = {"num_labels", "rope_theta", "rope_scaling", "global_rope_theta", "local_rope_theta"}
+    # It drops these.
+    renamed |= {"output_attentions", "reference_compile"}
+    for attribute, value in published.items():
+        if attribute not in of_the_file | renamed | config.keys():
+            assert kept[attribute] == value, attribute
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_published_config_is_refused_for_its_reason(tmp_path, name):
+    config, reason = REFUSED[name]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(WsrError, match=rf"config\.json: unsupported: {reason}"):
+        read_config(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"pruned_heads": {"0": [0]}}, "some of its attention heads are pruned"),
+        ({"per_layer_config": {"0": {"hidden_act": "relu"}}}, "its layers have configs of their own"),
+        ({"auto_map": {"AutoModelForMaskedLM": "code.Model"}}, "it needs code from its own repository"),
+    ],
+)
+def test_what_changes_the_model_although_no_code_reads_it(read, changes, reason):
+    with pytest.raises(WsrError, match=f"unsupported: {reason}"):
+        read(LOADED["bert-base-uncased"], **changes)
+
+
+def test_code_of_a_tokenizer_changes_no_model(read):
+    read(LOADED["bert-base-uncased"], auto_map={"AutoTokenizer": ["code.Tokenizer", None]})

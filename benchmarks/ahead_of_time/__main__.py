@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 OUT = Path("benchmarks/results/tpu_ahead_of_time.jsonl")
 TEXT = 27  # tokens of a text, as in the packaged corpora
 PRECISIONS: "tuple[Precision, ...]" = ("float32", "bfloat16")
+STEPS = (
+    *((points, 16, 64) for points in (1, 2, 4, 8, 16)),
+    *((1, 64, 64), (1, 8, 512), (2, 2, 512), (4, 2, 512), (4, 8, 512)),
+)
+"""Points, rows and tokens of a row of the steps that are compared."""
 ENCODERS = ("minilm", "roberta-base", "modernbert-base", "llama-1b")
 
 
@@ -69,6 +74,11 @@ def _programs(chip: str) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
             for points in (4, 16):
                 name = f"encode, {encoder}, {points} points x 16 rows x 64 tokens, {precision}"
                 yield name, partial(_encoding, chip, encoder, precision, points)
+    for points, rows, length in STEPS:
+        name = (
+            f"step of {points * rows * length} tokens, roberta-base of 4 layers, {points} x {rows} x {length}, bfloat16"
+        )
+        yield name, partial(_step, chip, points, rows, length)
     for encoder in ENCODERS[:2]:
         for precision in PRECISIONS:
             for members in (1, 4):
@@ -87,6 +97,19 @@ def _encoding(chip: str, name: str, precision: "Precision", points: int) -> dict
     shapes = {"points": points, "rows": 16, "length": 64, "slots": 64}
     lower = partial(programs.encoding, model, mesh, precision=precision, **shapes)
     return _row(lower, chip, programs.operations(model, points * 16 * 64, TEXT))
+
+
+def _step(chip: str, points: int, rows: int, length: int) -> dict[str, Any]:
+    from benchmarks.ahead_of_time import programs
+
+    model, mesh, tokens = programs.encoder("roberta-base", 4), mesh_of(chip), points * rows * length
+    shapes = {"points": points, "rows": rows, "length": length, "slots": 64}
+    found = _row(
+        partial(programs.encoding, model, mesh, precision="bfloat16", **shapes),
+        chip,
+        programs.operations(model, tokens, TEXT if length == 64 else 250),
+    )
+    return found | {"milliseconds_for_16384_tokens": found.get("milliseconds", float("nan")) * 16384 / tokens}
 
 
 def _training(chip: str, name: str, precision: "Precision", members: int) -> dict[str, Any]:

@@ -6,10 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import transformers
 from peft import LoraConfig, get_peft_model
-from transformers import BertConfig, BertModel, BertTokenizerFast
+from transformers import AutoTokenizer, BertConfig, BertModel, BertTokenizerFast
 
 import wsr
+from wsr.cli import main
 from wsr.models.huggingface.weights import to_huggingface
 
 CONFIG = BertConfig(
@@ -63,3 +65,93 @@ def test_an_adapter_becomes_what_peft_merges(
     expected = tuned.merge_and_unload().state_dict()
     for name, ours in to_huggingface(checkpoint.model, store.load(member.name)[0]).items():
         np.testing.assert_allclose(ours, expected[name].numpy(), atol=1e-6, err_msg=name)
+
+
+SIZES = {"vocab_size": 40, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+SIZES |= {"max_position_embeddings": 24, "pad_token_id": 0, "initializer_range": 0.2}
+CLASSIFIERS = {
+    "bert": ["query", "value"],
+    "albert": ["query", "value"],
+    "roberta": ["query", "value"],
+    "electra": ["query", "value"],
+    "mpnet": ["attn.q", "attn.v"],
+    "modernbert": ["Wqkv", "Wo", "Wi"],
+    "deberta-v2": ["query_proj", "value_proj"],
+}
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["base with the parts of a head", "bare base"])
+@pytest.mark.parametrize("kind", CLASSIFIERS)
+def test_a_classifier_s_logits_come_back_or_are_refused(
+    base: tuple[BertModel, Path], tmp_path: Path, kind: str, whole: bool
+) -> None:
+    """PEFT saves a classifier's last layer only; what is before it is the base's, if the base has it."""
+    torch.manual_seed(0)
+    more = {"relative_attention": True, "pos_att_type": ["p2c", "c2p"]} if kind == "deberta-v2" else {}
+    config = transformers.AutoConfig.for_model(kind, **SIZES, **more, num_labels=3)
+    model = transformers.AutoModelForSequenceClassification.from_config(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    bare = model.base_model
+    if not whole and getattr(bare, "pooler", None) is not None:
+        bare.pooler = None
+    (model if whole else bare).save_pretrained(tmp_path / "base")
+    AutoTokenizer.from_pretrained(base[1]).save_pretrained(tmp_path / "base")
+    if not whole:
+        model = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "base", num_labels=3).eval()
+    tuned = get_peft_model(model, LoraConfig(r=4, target_modules=CLASSIFIERS[kind], task_type="SEQ_CLS")).eval()
+    with torch.no_grad():
+        for parameter in tuned.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    tuned.save_pretrained(tmp_path / "adapter")
+    ids = torch.tensor([[2, 10, 11, 12, 3]])
+    expected = tuned(input_ids=ids).logits.detach().numpy()
+
+    store = wsr.Store.create_for(tmp_path / "store", wsr.load(tmp_path / "base"))
+    member = wsr.import_(tmp_path / "adapter", store)
+    command = ["export", member.name, "--head", f"--store={tmp_path / 'store'}", f"--to={tmp_path / 'out'}"]
+    status = main(command)
+    if not whole and kind in ("bert", "albert", "modernbert", "deberta-v2"):
+        assert status == 1
+        return
+    assert status == 0
+    again, info = transformers.AutoModelForSequenceClassification.from_pretrained(
+        tmp_path / "out", output_loading_info=True
+    )
+    assert not info["missing_keys"]
+    assert not info["unexpected_keys"]
+    np.testing.assert_allclose(again.eval()(ids).logits.detach().numpy(), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"target_modules": ["q_proj", "lm_head"]},
+        {"target_modules": r".*q_proj|lm_head"},
+        {"target_modules": ["q_proj", "lm_head"], "exclude_modules": ["v_proj"]},
+        {"target_modules": ["embed_tokens", "q_proj"]},
+    ],
+    ids=["head", "head by pattern", "head with others left out", "embedding"],
+)
+def test_heads_and_embeddings_become_what_peft_merges(
+    base: tuple[BertModel, Path], tmp_path: Path, options: dict[str, object]
+) -> None:
+    torch.manual_seed(0)
+    config = transformers.AutoConfig.for_model("llama", **SIZES, num_key_value_heads=2, tie_word_embeddings=False)
+    model = transformers.AutoModelForCausalLM.from_config(config).eval()
+    model.save_pretrained(tmp_path / "base")
+    AutoTokenizer.from_pretrained(base[1]).save_pretrained(tmp_path / "base")
+    tuned = get_peft_model(model, LoraConfig(**({"r": 4, "lora_alpha": 8} | options)))  # type: ignore[arg-type]
+    for name, weights in tuned.named_parameters():
+        if "lora_" in name:
+            torch.nn.init.normal_(weights, std=0.1)
+    tuned.save_pretrained(tmp_path / "adapter")
+    checkpoint = wsr.load(tmp_path / "base")
+    member = wsr.import_(tmp_path / "adapter", wsr.Store.create_for(tmp_path / "store", checkpoint))
+    params = wsr.Store.open(tmp_path / "store").load(member.name)[0]
+    expected = tuned.merge_and_unload().state_dict()
+    for name, ours in to_huggingface(checkpoint.model, params).items():
+        theirs = expected[name if name == "lm_head.weight" else f"model.{name}"]
+        np.testing.assert_allclose(ours, theirs.numpy(), atol=1e-5, err_msg=name)

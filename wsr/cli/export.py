@@ -43,7 +43,7 @@ def run(values: Values, positional: Sequence[str]) -> None:
     from wsr.exchange.model_card import model_card
     from wsr.exchange.named_point import named_point, open_point
     from wsr.models.huggingface.folder import write_folder
-    from wsr.models.huggingface.sentence_modules import kept_files
+    from wsr.models.huggingface.sentence_modules import lost_modules
     from wsr.runtime.compilation import use_persistent_cache
     from wsr.runtime.printable import printable
     from wsr.store import Store
@@ -70,8 +70,8 @@ def run(values: Values, positional: Sequence[str]) -> None:
     )
     leaf = open_point(store, coefficients)
     write_folder(model, leaf, store.processor(), folder, head=head, card=card, companions=files)
-    for lost in kept_files(files, model)[1]:
-        print(printable(f"not a SentenceTransformer: {lost}"))
+    for lost in lost_modules(files, model):
+        print(printable(f"not the SentenceTransformer that it was: {lost}"))
     for name in store.replaced():
         print(printable(f"{name} in {store.base_name} has changed since: the store's own copy is used"))
     print(f"{point}{' with its head' if head else ''}: {len(coefficients)} members, written to {folder}")
@@ -93,9 +93,11 @@ def _head(store: "Store", model: "Model", point: str) -> "ClassifierHead":
             f"--head: {point!r} has no head; name a member, because a head belongs to one member and its dataset"
         )
     head, record = store.head(point), store.record(point)
-    if not head:
+    imported = "source" in record.hyperparameters
+    # The head of a language model is one of its parameters.
+    if not head and not (imported and model.token_losses):
         raise WsrError(f"--head: the member {point!r} was imported without a head")
-    if "source" in record.hyperparameters:
+    if imported:
         return stored_classifier(head, record.hyperparameters)
     return linear_classifier(model, head, record.data.get("label_names") or ())
 

@@ -86,7 +86,7 @@ def run(values: Values, positional: Sequence[str]) -> None:
         raise WsrError(f"several models have the name {', '.join(twice)}; name each model with --names")
     datasets = values.dataset * len(positional) if len(values.dataset) == 1 else values.dataset
     datasets = _one_for_each("--dataset", datasets, positional) or [dataset_of(name) for name in names]
-    store, base = _open(values)
+    store, base = _open(values, positional)
     beside = [*map(Path, values.stores), *stores_beside(Path(values.store))]
     refused: dict[str, str] = {}
     with progress("importing", len(positional), "models") as counter:
@@ -122,11 +122,14 @@ def _one_for_each(flag: str, given: Sequence[str], models: Sequence[str]) -> lis
     return list(given)
 
 
-def _open(values: Values) -> "tuple[Store | None, Checkpoint]":
-    """Returns the store, if it is there, and the base."""
+def _open(values: Values, models: Sequence[str]) -> "tuple[Store | None, Checkpoint]":
+    """Returns the store, if it is there, and the base; a new store has an untied head if one of the models has."""
 
     from wsr.errors import WsrError
+    from wsr.exchange.untied import any_untied, untied
     from wsr.models import load
+    from wsr.models.huggingface.sentence_modules import lost_modules
+    from wsr.runtime.printable import printable
     from wsr.store import Store
 
     there = Store.is_at(values.store)
@@ -138,7 +141,14 @@ def _open(values: Values) -> "tuple[Store | None, Checkpoint]":
         store = Store.open(values.store)
         return store, store.checkpoint()
     base = load(values.base, pooling=values.pooling)
-    return _create(values, base) if there else None, base
+    with base.companions() as files:
+        for reason in lost_modules(files, base.model):
+            print(printable(f"exports will not be the SentenceTransformer of {values.base}: {reason}"))
+    if not there:
+        return None, untied(base) if any_untied(base, models) else base
+    # The base may have been untied when the store was made.
+    as_stored = untied(base) if untied(base).model.config == Store.open(values.store).model_config else base
+    return _create(values, as_stored), as_stored
 
 
 def _create(values: Values, base: "Checkpoint") -> "Store":

@@ -190,7 +190,7 @@ def _export(
     from wsr.exchange.model_card import model_card
     from wsr.geometry.trees import flatten
     from wsr.models.huggingface.folder import write_folder
-    from wsr.models.huggingface.sentence_modules import kept_files
+    from wsr.models.huggingface.sentence_modules import lost_modules
     from wsr.runtime.printable import printable
 
     card = model_card(
@@ -203,8 +203,8 @@ def _export(
     files = store.companions([name for name in members if name in store])
     leaf = flatten(merged).__getitem__
     write_folder(base.model, leaf, base.processor, Path(values.to), card=card, companions=files)
-    for lost in kept_files(files, base.model)[1]:
-        print(printable(f"not a SentenceTransformer: {lost}"))
+    for lost in lost_modules(files, base.model):
+        print(printable(f"not the SentenceTransformer that it was: {lost}"))
     for name in store.replaced():
         print(printable(f"{name} in {store.base_name} has changed since: the store's own copy is used"))
 

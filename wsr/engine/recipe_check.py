@@ -50,6 +50,7 @@ def check_recipe(model: Model, start: Params, dataset: Dataset, recipe: Recipe, 
       >>> data = wsr.load_dataset("made_up_a1", base.processor, max_length=48)
       >>> short = wsr.Recipe(learning_rate=0.01, epochs=0.1)
       >>> found = check_recipe(base.model, base.params, data, short)
+      checking the recipe: 1/1 steps, ...
       >>> found.learned, found.recipe.epochs > 0.1
       (True, True)
     """

@@ -112,10 +112,11 @@ def _planned(
 ) -> tuple[DeviceLayout, Batches]:
     mesh = settings.mesh or mesh_for(len(coefficients))
     device, axis = mesh.local_devices[0], mesh.shape["points"]
-    most = settings.chunk or chunk_for_device(-(-len(coefficients) // axis), device=device)
     refuse_unfit(region.model, *splits.values())
     texts: AnySplit = joined(list(splits.values()))
     length = row_length_for(settings.row_length, texts)
+    tokens = settings.rows * settings.row_length
+    most = settings.chunk or chunk_for_device(-(-len(coefficients) // axis), tokens=tokens, device=device)
     fitting = rows_for_device(settings.rows, most, length, device=device)
     together = rows_a_step(texts, fitting, row_length=length, packed=region.model.packed)
     packed = evaluation_batches(texts, rows=together, row_length=length, packed=region.model.packed)
@@ -126,6 +127,7 @@ def _planned(
         point_bytes=_point_bytes(region.model.hidden, splits),
         encoding_bytes=partial(encoding_bytes, region.model, region.base, packed, mesh, precision=settings.precision),
         mesh=mesh,
+        tokens=tokens,
         chunk=settings.chunk,
         memory_budget_gib=settings.memory_budget_gib,
     )

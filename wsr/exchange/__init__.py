@@ -4,6 +4,7 @@ door.py           opens a folder or a file that a person brings, or refuses it
 agreement.py      whether models that lie in files may be merged entry by entry
 member.py         reads a Hugging Face folder or a LoRA adapter as a member, or refuses it with all reasons
 head.py           the head of an imported model: its tensors, its labels, notes about them
+untied.py         a base whose language-modelling head is apart from its token embedding
 kinship.py        whether a model was fine-tuned from a checkpoint
 likely_bases.py   which of the available checkpoints a model was fine-tuned from
 importing.py      the import: read, compare with the base, admit

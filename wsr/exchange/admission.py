@@ -9,6 +9,7 @@ from pathlib import Path
 from wsr.data.table import find, registered
 from wsr.errors import WsrError
 from wsr.exchange.member import Incoming
+from wsr.models.huggingface.hub import path_or_name
 from wsr.runtime.model_folder import settings_of_use
 from wsr.store import MemberRecord, Store
 from wsr.store.record import check_name
@@ -103,7 +104,7 @@ def admit(
         seed=0,
         mode=IMPORTED,
         size=0,
-        hyperparameters={"source": source, **incoming.about},
+        hyperparameters={"source": path_or_name(source), **incoming.about},
         metrics={},
         jaxlib="",
         device_kind="",

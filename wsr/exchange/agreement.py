@@ -30,7 +30,7 @@ _COMPARED = frozenset(("id2label", "label2id", "num_labels", "vocab_size"))
 _TRAINING_ONLY = re.compile(r"dropout|pdrop|dropped|initializer|drop_path")
 _LAST_LAYER = re.compile(
     r"(?:^|\.)(?:classifier|classification_head|score|logits_proj)(?:\.(?:out_proj|linear|linear_out|\d+))?"
-    r"\.(?:weight|bias)"
+    r"\.(?:weight|bias)$"
 )
 _CLASSIFIES = re.compile(r"For(Sequence|Token|Image|Audio\w*|Video\w*)Classification$")
 

@@ -15,6 +15,7 @@ from wsr.runtime.tensor_files import FLOATS, INDEX, PICKLED, SINGLE, Tensor, ope
 
 _PACKED = re.compile(r"(^|\.)(q?weight|weight_packed)$")
 """Names of weights; whole numbers under these names are codes of a quantised model."""
+_LORA = re.compile(r"\.lora_(embedding_)?[AB](\.|$)")
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +53,7 @@ def open_model(path: Path) -> Brought:
     if (path / ADAPTER).exists():
         raise WsrError(_of_adapter(path))
     tensors = open_tensors(path)
-    if any(".lora_A." in name for name in tensors):
+    if any(_LORA.search(name) for name in tensors):
         raise WsrError(_of_adapter(path))
     config = _config(path) if (path / CONFIG).exists() else None
     codes = [name for name, own in tensors.items() if own.dtype not in FLOATS and _PACKED.search(name)]

@@ -7,17 +7,21 @@ from typing import Any
 import numpy as np
 from jax import numpy as jnp
 
+from wsr.errors import WsrError
 from wsr.geometry.trees import flatten
 from wsr.models.counterpart import Counterpart
-from wsr.models.huggingface.config import counterpart_of
+from wsr.models.huggingface.config import counterpart_of, other_attributes
+from wsr.models.huggingface.files import read_tensors
 from wsr.models.huggingface.peft import Adapter
 from wsr.models.huggingface.weights import (
     has_own_head,
+    is_constant,
     is_dropped,
     language_model_heads,
     their_tensors,
     without_prefix,
 )
+from wsr.models.load import find_folder
 from wsr.models.model import Checkpoint
 from wsr.types import Params
 
@@ -87,7 +91,10 @@ def complete_language_model(
                 tensors[head] = _of_rows(np.asarray(flatten(base.params)[ours[head]]).T, theirs.get("vocab_size"))
                 notes.append(f"no {head} in the file: taken from the base")
         elif head not in ours and base.model.token_losses and has_own_head(counterpart, tensors):
-            return [f"{head} differs from the token embedding, to which the base's is tied"]
+            return [
+                f"{head} differs from the token embedding, and the base ties the two: import the model into a new "
+                "store, whose base then gets a head of its own"
+            ]
     return []
 
 
@@ -100,15 +107,48 @@ def _of_rows(matrix: np.ndarray, rows: Any) -> np.ndarray:
     return padded[:rows]
 
 
-def adapter_head(adapter: Adapter) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Returns the float32 tensors of an adapter's head, and config entries that number its labels."""
-    head = {name: np.asarray(tensor, np.float32) for name, tensor in adapter.head.items()}
-    # An adapter's config does not list its labels.
-    classes = next((len(head[name]) for name in head if _CLASSES.fullmatch(name)), 0)
-    if not classes:
-        return head, {}
-    labels = {str(number): f"LABEL_{number}" for number in range(classes)}
-    return head, {"id2label": labels, "label2id": {label: int(number) for number, label in labels.items()}}
+def head_of_base(base: Checkpoint) -> dict[str, np.ndarray]:
+    """Returns the learned tensors outside the encoder in the base's folder, by their names without prefix.
+
+    It is empty for a base that is no folder, or whose folder is gone: a store keeps no head of its base.
+    """
+    counterpart = counterpart_of(base.model)
+    try:
+        folder = base.folder if base.folder and any(base.folder.glob("*.safetensors")) else find_folder(base.name)
+        tensors = read_tensors(folder)
+    except WsrError:
+        return {}
+    kept = [name for name in tensors if is_dropped(counterpart, name) and not is_constant(counterpart, name)]
+    return {without_prefix(counterpart, name): tensors[name] for name in kept}
+
+
+def about_adapter(adapter: Adapter, base: Checkpoint, notes: list[str]) -> dict[str, Any]:
+    """Returns what a member's record says of an adapter, and adds notes about its head."""
+    if adapter.head:
+        notes.append(f"stored separately as its head: {', '.join(sorted(adapter.head))}")
+    # An adapter has no config of the model: other attributes are those of the base.
+    config = _attributes_of_base(base)
+    about: dict[str, Any] = {"format": "LoRA adapter", "prefix": adapter.prefix, "config": config}
+    if adapter.lacking:
+        lacking = ", ".join(adapter.lacking)
+        notes.append(f"its head also needs {lacking}, which neither the adapter nor the base holds: no export --head")
+        about["head_lacks"] = list(adapter.lacking)
+    if adapter.model_class:
+        config["architectures"] = [adapter.model_class]
+    # Nor does it list its labels.
+    classes = next((len(leaf) for name, leaf in adapter.head.items() if _CLASSES.fullmatch(name)), 0)
+    if classes:
+        labels = {str(number): f"LABEL_{number}" for number in range(classes)}
+        config |= {"id2label": labels, "label2id": {label: int(own) for own, label in labels.items()}}
+    return about
+
+
+def _attributes_of_base(base: Checkpoint) -> dict[str, Any]:
+    if base.folder is None:
+        return {}
+    of_its_head = ("architectures", "id2label", "label2id", "problem_type")
+    attributes = other_attributes(base.folder)
+    return {name: value for name, value in attributes.items() if name not in of_its_head}
 
 
 def head_differences(head: Mapping[str, np.ndarray], theirs: Mapping[str, Any]) -> list[str]:

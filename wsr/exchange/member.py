@@ -10,16 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jax
 import ml_dtypes  # noqa: F401  # NumPy knows "bfloat16" by its name from here on.
 import numpy as np
 
 from wsr.errors import WsrError
 from wsr.exchange.door import open_model
 from wsr.exchange.head import (
-    adapter_head,
+    about_adapter,
     complete_language_model,
     head_differences,
     head_of,
+    head_of_base,
     tell_of_pooler,
     tell_of_tied_decoder,
 )
@@ -32,10 +34,11 @@ from wsr.models.huggingface.files import read_tensors
 from wsr.models.huggingface.folder import TOKENIZER_FILES, read_tokenizer
 from wsr.models.huggingface.peft import CONFIG as ADAPTER
 from wsr.models.huggingface.peft import read_adapter
+from wsr.models.huggingface.sentence_modules import lost_modules
 from wsr.models.huggingface.weights import from_huggingface, is_constant, prefix_of
 from wsr.models.model import Checkpoint, Model
 from wsr.models.registry import build
-from wsr.runtime.model_folder import refuse_links
+from wsr.runtime.model_folder import refuse_links, settings_of_use
 from wsr.store.record import to_plain_json
 from wsr.types import Params
 
@@ -85,7 +88,7 @@ def read_member(folder: Path, base: Checkpoint) -> Incoming:
     their_rows = theirs.get("vocab_size", rows) if rows is not None else None
     problems = _config_differences(folder, base.model)
     notes: list[str] = []
-    their_rows = _compare_vocabularies(folder, base.processor, rows, their_rows, problems, notes)
+    their_rows, fresh = _compare_vocabularies(folder, base.processor, rows, their_rows, problems, notes)
     model = base.model
     if their_rows != rows:
         model = build(base.model.name, {**base.model.config, "vocab_size": their_rows})
@@ -99,13 +102,15 @@ def read_member(folder: Path, base: Checkpoint) -> Incoming:
         problems.append(str(error))
     if problems:
         raise WsrError(f"{folder}: cannot be a member of this population: {'; '.join(problems)}")
-    if model is not base.model:
-        params = _fit_vocabulary(params, base.params)
+    if model is not base.model or fresh:
+        params = _fit_vocabulary(params, base, fresh)
     _refuse_broken(folder, params)
     learned = tuple(name for name in dropped if not is_constant(counterpart, name))
     head = head_of(tensors, learned, params, rows, their_rows, theirs, notes)
     tell_of_pooler(counterpart, dropped, notes)
     tell_of_tied_decoder(theirs, in_file, notes)
+    lost = lost_modules(settings_of_use(folder), base.model)
+    notes += [f"an export of it will not be the SentenceTransformer that it is: {reason}" for reason in lost]
     found = kinship(params, base.params)
     dtypes = sorted({str(tensor.dtype) for name, tensor in tensors.items() if name not in dropped})
     notes += [_of_precision(dtype, base.params, found) for dtype in dtypes if dtype in HALF]
@@ -133,16 +138,14 @@ def require_base(incoming: Incoming, hint: str = "") -> None:
 
 
 def _read_adapter(folder: Path, base: Checkpoint) -> Incoming:
-    adapter = read_adapter(folder, base.model, base.params)
+    adapter = read_adapter(folder, base.model, base.params, head_of_base(base))
     notes = ["a LoRA adapter, merged into the base: its tensors do not show which base it was trained from"]
     if adapter.base_name:
         notes.append(f"its config names {adapter.base_name!r}")
-    if adapter.head:
-        notes.append(f"stored separately as its head: {', '.join(sorted(adapter.head))}")
+    about = about_adapter(adapter, base, notes)
     params = add(base.params, adapter.task_vector)
     _refuse_broken(folder, params)
-    head, config = adapter_head(adapter)
-    about = {"format": "LoRA adapter", "prefix": counterpart_of(base.model).prefix, "config": config}
+    head = {name: np.asarray(tensor, np.float32) for name, tensor in adapter.head.items()}
     return Incoming(folder, params, head, about, kinship(params, base.params), tuple(notes), adapter.task_vector)
 
 
@@ -173,29 +176,29 @@ def _config_differences(folder: Path, model: Model) -> list[str]:
 
 def _compare_vocabularies(
     folder: Path, tokenizer: Any, rows: Any, their_rows: Any, problems: list[str], notes: list[str]
-) -> Any:
+) -> tuple[Any, list[int]]:
     """Compares the vocabularies; adds to ``problems`` why they do not fit, or to ``notes`` how rows are adapted.
 
     Returns:
-      The number of rows to read their token embedding with.
+      The number of rows to read their token embedding with, and the rows of their tokens that the base does not have.
     """
     if rows is None or (tokenizer is None and rows == their_rows):
-        return rows
+        return rows, []
     sizes = f"vocab_size is {their_rows!r} there and {rows} in the base"
     if not isinstance(their_rows, int) or isinstance(their_rows, bool) or their_rows < 1:
         problems.append(f"config {sizes}")
-        return rows
+        return rows, []
     if tokenizer is None or not any((folder / name).exists() for name in TOKENIZER_FILES):
         if rows == their_rows:
             notes.append("no tokenizer in the folder: assumed to have the base's tokens")
         else:
             problems.append(f"{sizes}, and without a tokenizer the rows cannot be matched")
-        return their_rows
+        return their_rows, []
     try:
         theirs = _tokens(read_tokenizer(folder, their_rows))
     except WsrError as error:
         problems.append(str(error))
-        return their_rows
+        return their_rows, []
     ours = _tokens(tokenizer)
     needed = max(ours) + 1
     if their_rows < needed:
@@ -210,23 +213,37 @@ def _compare_vocabularies(
         notes.append(f"the last {their_rows - rows} of {their_rows} tokens are not in the base: their rows are removed")
     elif their_rows < rows:
         notes.append(f"{rows - their_rows} rows without a token are missing: taken from the base")
-    return their_rows
+    # Members may have given one spare row to different tokens: their average would mean nothing.
+    fresh = [number for number in theirs if number not in ours and number < rows]
+    if fresh:
+        named = ", ".join(repr(theirs[number]) for number in fresh[:3]) + (", ..." if len(fresh) > 3 else "")
+        notes.append(f"{len(fresh)} new tokens in spare rows are not in the base ({named}): their rows are the base's")
+    return their_rows, fresh
 
 
 def _tokens(tokenizer: Any) -> dict[int, str]:
     return dict(sorted((number, token) for token, number in tokenizer.get_vocab().items()))
 
 
-def _fit_vocabulary(params: Params, base: Params) -> Params:
-    """Cuts leaves with more rows than the base's, and fills up those with fewer with the base's rows."""
+def _fit_vocabulary(params: Params, base: Checkpoint, fresh: list[int]) -> Params:
+    """Cuts leaves with more rows than the base's, and takes missing rows and those in ``fresh`` from the base."""
     fitted = flatten(params)
-    for path, ours in flatten(base).items():
-        axes = [axis for axis, size in enumerate(ours.shape) if fitted[path].shape[axis] != size]
-        for axis in axes:  # at most one: the other axes were compared
-            leaf = np.moveaxis(np.asarray(fitted[path]), axis, 0)
-            rows = np.moveaxis(np.asarray(ours), axis, 0)
-            fitted[path] = np.moveaxis(np.concatenate([leaf[: len(rows)], rows[len(leaf) :]]), 0, axis)
+    for path, axis in _token_axes(base.model).items():
+        leaf = np.moveaxis(np.asarray(fitted[path]), axis, 0)
+        rows = np.moveaxis(np.asarray(flatten(base.params)[path]), axis, 0)
+        leaf = np.concatenate([leaf[: len(rows)], rows[len(leaf) :]])
+        leaf[fresh] = rows[fresh]
+        fitted[path] = np.moveaxis(leaf, 0, axis)
     return nest(fitted)
+
+
+def _token_axes(model: Model) -> dict[str, int]:
+    """Returns the axis of each leaf that has one row for each token."""
+    wider = build(model.name, {**model.config, "vocab_size": model.config["vocab_size"] + 1})
+    own, other = (flatten(jax.eval_shape(each.init, jax.random.key(0))) for each in (model, wider))
+    pairs = {path: zip(leaf.shape, other[path].shape, strict=True) for path, leaf in own.items()}
+    unlike = {path: [axis for axis, (a, b) in enumerate(sizes) if a != b] for path, sizes in pairs.items()}
+    return {path: axes[0] for path, axes in unlike.items() if axes}
 
 
 def _refuse_broken(folder: Path, params: Params) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from wsr import __version__
@@ -35,7 +36,7 @@ def model_card(
     scores = scores_of(store, coefficients) if len(coefficients) == len(members) else []
     return "\n".join(
         [
-            *_front_matter(store, len(records), classifier),
+            *_front_matter(store, records, classifier),
             f"# {_text(title)}",
             "",
             f"{method[:1].upper()}{method[1:]}. Made with wsr {__version__}.",
@@ -61,15 +62,22 @@ def model_card(
     )
 
 
-def _front_matter(store: Store, members: int, classifier: bool) -> list[str]:
+def _front_matter(store: Store, records: Sequence[MemberRecord], classifier: bool) -> list[str]:
     lines = ["---", "library_name: transformers"]
-    # The hub accepts only its own names, not folders.
-    if is_name(store.base_name) and "/" in store.base_name:
-        lines += [f"base_model: {json.dumps(store.base_name)}"]
-        lines += [f"base_model_relation: {'merge' if members > 1 else 'finetune'}"]
+    sources = [str(record.hyperparameters.get("source", "")) for record in records]
+    if len(records) > 1 and all(map(_on_hub, sources)):
+        # On the hub, the parents of a merge are the merged models.
+        lines += ["base_model:", *(f"- {json.dumps(source)}" for source in sources), "base_model_relation: merge"]
+    elif _on_hub(store.base_name):
+        lines += [f"base_model: {json.dumps(store.base_name)}", "base_model_relation: finetune"]
     lines += [f"pipeline_tag: {'text-classification' if classifier else 'feature-extraction'}"]
-    lines += ["tags:", "- weight-space-regions", *(["- merge"] if members > 1 else []), "---", ""]
+    lines += ["tags:", "- weight-space-regions", *(["- merge"] if len(records) > 1 else []), "---", ""]
     return lines
+
+
+def _on_hub(name: str) -> bool:
+    """Returns whether a name may be that of a model on the hub, which accepts no others: not a folder."""
+    return is_name(name) and "/" in name and not Path(name).exists()
 
 
 def _members(records: Sequence[MemberRecord], members: Mapping[str, float | None]) -> list[str]:

@@ -26,7 +26,7 @@ from wsr.exchange.door import Brought, open_model, open_modules
 from wsr.merging.ingredients import Ingredients, OpenLeaf, ReadPiece, of_region
 from wsr.merging.recipe import MergeRecipe
 from wsr.merging.run import merge_leaves
-from wsr.runtime.model_folder import CONFIG, companions, read_json, with_dtype
+from wsr.runtime.model_folder import CONFIG, companions, read_json, settings_of_use, shared_files, with_dtype
 from wsr.runtime.tensor_files import FLOATS, NAMES, SINGLE, Tensor, TensorWriter
 
 if TYPE_CHECKING:
@@ -42,7 +42,8 @@ def merge_files(recipe: MergeRecipe, folder: Path, *, force: bool = False) -> li
     """Merges the safetensors files or folders that a recipe names into a new folder.
 
     All models must have tensors of the same names and shapes, one config, one vocabulary and one base. The files that
-    belong to the first model (the base, if there is one) are copied. The folder appears only when it is complete.
+    belong to the first model (the base, if there is one) are copied, and settings that all members share. The folder
+    appears only when it is complete.
 
     Args:
       recipe: the recipe; its models are paths.
@@ -80,7 +81,8 @@ def merge_files(recipe: MergeRecipe, folder: Path, *, force: bool = False) -> li
         wide=wide,
     )
     methods = {path: recipe.method(path) for path in floats}
-    rounded = [path for path in sorted(wide) if not getattr(methods[path], "wide", False)]
+    given = {path for path in wide if any(own.tensors[path].dtype == "F64" for own in models.values())}
+    rounded = [path for path in given if not getattr(methods[path], "wide", False)]
     if rounded:
         notes.append(f"{recipe.merge_method} computes in float32: {len(rounded)} float64 tensors were rounded to it")
     if folder.exists():
@@ -93,7 +95,7 @@ def merge_files(recipe: MergeRecipe, folder: Path, *, force: bool = False) -> li
             for name in set(forms) - set(floats):
                 write(name, first.tensors[name].raw())
             merge_leaves(ingredients, methods, lambda leaf, values: write(leaf.path, values))
-        _copy_companions(first, scratch, forms)
+        _copy_companions(first, [models[name] for name in recipe.members], scratch, forms)
         os.rename(scratch, folder)
     except OSError as error:
         raise WsrError(f"{folder} could not be written: {error.strerror or error}") from error
@@ -118,7 +120,7 @@ def merge_members(recipe: MergeRecipe, region: "Region", base_name: str) -> dict
     """
     from wsr.geometry.trees import nest
 
-    bases = {"base", base_name}
+    bases = {"base", base_name, base_name.removeprefix("./")}
     if recipe.base_model is not None and recipe.base_model not in bases:
         raise WsrError(
             f"{recipe.path}: base_model: {recipe.base_model}: expected the store's base, {base_name} or simply base"
@@ -264,10 +266,13 @@ def _writers(stack: ExitStack, folder: Path, forms: Mapping[str, tuple[str, tupl
     return write
 
 
-def _copy_companions(first: Brought, folder: Path, forms: Mapping[str, tuple[str, tuple[int, ...]]]) -> None:
-    for file in companions(first.path):
+def _copy_companions(
+    first: Brought, members: Sequence[Brought], folder: Path, forms: Mapping[str, tuple[str, tuple[int, ...]]]
+) -> None:
+    files = {str(file): first.path / file for file in companions(first.path)}
+    for file, path in (files | shared_files([settings_of_use(member.path) for member in members])).items():
         (folder / file).parent.mkdir(exist_ok=True)
-        shutil.copyfile(first.path / file, folder / file)
+        shutil.copyfile(path, folder / file)
     entries: Counter[str] = Counter()
     for dtype, shape in forms.values():
         entries[dtype] += int(np.prod(shape)) if dtype in FLOATS else 0

@@ -14,7 +14,7 @@ from wsr.data.packing import Batches, evaluation_batches, in_text_order, row_len
 from wsr.errors import WsrError
 from wsr.models.model import Model
 from wsr.models.precision import Precision, rounded
-from wsr.runtime.devices import mesh_for
+from wsr.runtime.devices import MOST_BYTES, mesh_for
 from wsr.runtime.placement import placed
 from wsr.types import Params
 
@@ -89,7 +89,8 @@ def encoding_bytes(
 ) -> int:
     """Returns the bytes that encoding one batch at ``chunk`` points takes on each device, without their parameters.
 
-    The figure comes from the memory analysis of the compiled program, the one that runs. With another precision than
+    The figure comes from the memory analysis of the compiled program, the one that runs; it is ``MOST_BYTES`` if the
+    compiler finds that the program exceeds the device's memory. With another precision than
     float32 it includes the converted copy of the weights.
 
     Args:
@@ -110,7 +111,12 @@ def encoding_bytes(
     computing = partial(rounded, precision=precision, platform=mesh.devices.flat[0].platform)
     leaves = jax.eval_shape(computing, base)
     points = jax.tree.map(lambda leaf: shaped((together, *leaf.shape), leaf.dtype, "points"), leaves)
-    memory = _encoder(model, mesh).lower(points, step).compile().memory_analysis()
+    try:
+        memory = _encoder(model, mesh).lower(points, step).compile().memory_analysis()
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return MOST_BYTES
     # Backends without a memory analysis count as needing nothing.
     copied = 0 if precision == "float32" else sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(leaves))
     return chunk * copied + (memory.temp_size_in_bytes + memory.output_size_in_bytes if memory else 0)

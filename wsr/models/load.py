@@ -7,7 +7,7 @@ from typing import Any
 from wsr.errors import WsrError
 from wsr.models.huggingface import import_folder
 from wsr.models.huggingface.folder import read_processor, read_tokenizer
-from wsr.models.huggingface.hub import download, is_name
+from wsr.models.huggingface.hub import download, is_name, path_or_name
 from wsr.models.model import Checkpoint, Model
 from wsr.models.registry import build, checkpoints
 
@@ -36,7 +36,8 @@ def load(name_or_path: str | Path, *, pooling: str | None = None) -> Checkpoint:
     """
     name_or_path, named = str(name_or_path), checkpoints()
     if name_or_path not in named:
-        return replace(import_folder(find_folder(name_or_path), pooling=pooling), name=name_or_path)
+        checkpoint = import_folder(find_folder(name_or_path), pooling=pooling)
+        return replace(checkpoint, name=path_or_name(name_or_path))
     checkpoint = replace(named[name_or_path](), name=name_or_path)
     if pooling is None or pooling == checkpoint.model.config["pooling"]:
         return checkpoint

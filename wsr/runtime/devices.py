@@ -17,9 +17,17 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from wsr.errors import WsrError
 
 _MOST_TOGETHER = 16
-_TOKENS_TOGETHER = 2**14  # tokens, over all points, per step of an accelerator; fewer leave it partly idle
+_USUAL_LENGTH = 64  # tokens of a row
+_TOKENS_TOGETHER = {"gpu": 2**14, "tpu": 2**12}
+"""Tokens, over all points, of a step of an accelerator: fewer leave it partly idle, and more do not stay in the fast
+memory of a TPU. The figure for TPUs is the best of ``python -m benchmarks.ahead_of_time --only=step`` on v5e and v5p;
+that for GPUs is not measured."""
 _SHARE_OF_HOST = 0.7  # of available memory: other programs need some too
 _SHARE_OF_DEVICE = 0.9  # fragmentation takes some
+
+
+MOST_BYTES = 2**60
+"""More bytes than any device has."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +76,7 @@ def lay_out(
     point_bytes: int,
     encoding_bytes: Callable[[int], int],
     mesh: Mesh,
+    tokens: int = 0,
     chunk: int | None = None,
     memory_budget_gib: float | None = None,
 ) -> DeviceLayout:
@@ -81,6 +90,7 @@ def lay_out(
       point_bytes: memory for the features of one point and for scoring them.
       encoding_bytes: maps a number of points to the memory for encoding one batch under them.
       mesh: the devices.
+      tokens: tokens that one point reads in a step, see ``chunk_for_device``.
       chunk: points per device; None chooses.
       memory_budget_gib: memory per device in GiB; None takes most of the device's memory.
 
@@ -91,14 +101,16 @@ def lay_out(
     budget = memory_budget(memory_budget_gib, device=device)
     axis = mesh.shape["points"]
     most = -(-max(points, 1) // axis)
-    sizes = [chunk] if chunk else _halved(chunk_for_device(most, device=device))
+    sizes = [chunk] if chunk else _halved(chunk_for_device(most, tokens=tokens, device=device))
     copies = 2 if device.platform == "cpu" else 1  # a CPU's memory also holds the arrays that members are copied from
 
     def needed(chunk: int, resident: bool, rounds: int = 1) -> int:
         mixed = chunk * (rounds + 1 if rounds > 1 else 1)
         models = 1 + copies * (members(chunk * axis) if resident else 1) + mixed
         # The first device gathers the features of all devices.
-        return models * params_bytes + chunk * axis * point_bytes + encoding_bytes(chunk)
+        held = models * params_bytes + chunk * axis * point_bytes
+        # A program whose models alone do not fit need not be compiled.
+        return held if held > budget else held + encoding_bytes(chunk)
 
     for resident in (True, False):
         for size in sizes:
@@ -136,34 +148,42 @@ def fitting(
     raise _too_little(sizes[-1], what, needed(sizes[-1]), budget)
 
 
-def chunk_for_device(wanted: int, *, device: Any = None) -> int:
+def chunk_for_device(wanted: int, *, tokens: int = 0, device: Any = None) -> int:
     """Returns the number of points or members to process together on a device.
 
-    It is 1 on a CPU, where ``vmap`` over weights is slower than a loop. On accelerators it is at most 16, chosen so
-    that chunks are nearly equal, because the last one is filled up with copies.
+    It is 1 on a CPU, where ``vmap`` over weights is slower than a loop. On accelerators it is at most 16, and so many
+    that a step reads as many tokens as suit the chip. Chunks are nearly equal, because the last one is filled up with
+    copies.
 
     Args:
       wanted: number of points or members in all.
+      tokens: tokens that each of them reads in a step; 0: not known.
       device: a JAX device; None takes the first.
     """
-    if (device or jax.devices()[0]).platform == "cpu" or wanted < 1:
+    device = device or jax.devices()[0]
+    if device.platform == "cpu" or wanted < 1:
         return 1
-    chunks = -(-wanted // _MOST_TOGETHER)
+    most = min(_MOST_TOGETHER, max(1, _tokens_together(device) // tokens)) if tokens else _MOST_TOGETHER
+    chunks = -(-wanted // most)
     return -(-wanted // chunks)
 
 
 def rows_for_device(rows: int, chunk: int, row_length: int, *, device: Any = None) -> int:
-    """Returns the number of packed rows per forward pass: ``rows``, or more if an accelerator would be partly idle.
+    """Returns the number of packed rows per forward pass: ``rows``, or on an accelerator what suits the chip.
+
+    It is more than ``rows`` if an accelerator would be partly idle, and fewer if the rows are long.
 
     Args:
-      rows: the smallest number of rows.
+      rows: the number of rows of 64 tokens that are worth a pass.
       chunk: points per device.
       row_length: tokens per row.
       device: a JAX device; None takes the first.
     """
-    if (device or jax.devices()[0]).platform == "cpu":
+    device = device or jax.devices()[0]
+    if device.platform == "cpu":
         return rows
-    return max(rows, _TOKENS_TOGETHER // (chunk * row_length))
+    fitting = _tokens_together(device) // (chunk * row_length)
+    return max(min(rows, -(-rows * _USUAL_LENGTH // row_length)), fitting)
 
 
 def mesh_for(points: int, *, devices: Sequence[Any] | None = None) -> Mesh:
@@ -181,9 +201,33 @@ def mesh_for(points: int, *, devices: Sequence[Any] | None = None) -> Mesh:
     return mesh_of(along_points, len(devices) // along_points, devices=devices)
 
 
+def member_mesh(members: int, *, devices: Sequence[Any] | None = None) -> Mesh:
+    """Returns a mesh with one axis, ``members``, of as many devices as a group of members can be cut over evenly.
+
+    Args:
+      members: number of members trained together.
+      devices: the devices; None takes all accelerators of this process, or its CPU.
+    """
+    devices = list(devices or _own_devices())
+    used = devices[: largest_divisor(members, at_most=len(devices))]
+    return jax.make_mesh((len(used),), ("members",), (AxisType.Auto,), devices=used)
+
+
+def members_for_devices(wanted: int, *, devices: Sequence[Any] | None = None) -> int:
+    """Returns the number of members to train together: one on each device before two on one.
+
+    Args:
+      wanted: number of members in all.
+      devices: the devices; None takes all accelerators of this process, or its CPU.
+    """
+    devices = list(devices or _own_devices())
+    used = max(1, min(wanted, len(devices)))
+    return used * chunk_for_device(-(-wanted // used), device=devices[0])
+
+
 def largest_divisor(number: int, *, at_most: int) -> int:
     """Returns the largest divisor of a number that is at most ``at_most``, or 1."""
-    return max(n for n in range(1, number + 1) if number % n == 0 and n <= max(at_most, 1))
+    return max(n for n in range(1, max(number, 1) + 1) if number % n == 0 and n <= max(at_most, 1))
 
 
 def mesh_of(points: int, texts: int = 1, *, devices: Sequence[Any] | None = None) -> Mesh:
@@ -206,6 +250,10 @@ def memory_budget(gib: float | None = None, *, device: Any = None) -> int:
     return int(_SHARE_OF_DEVICE * limit) if limit else int(_SHARE_OF_HOST * _host_available_bytes())
 
 
+def _tokens_together(device: Any) -> int:
+    return _TOKENS_TOGETHER["tpu" if device.platform == "tpu" else "gpu"]
+
+
 def _own_devices() -> list[Any]:
     devices = jax.local_devices()
     # Dividing a CPU into devices makes nothing faster; coupled processes use all of them because the user asked.
@@ -225,8 +273,9 @@ def _host_available_bytes() -> int:
 
 
 def _too_little(together: int, what: str, needed: int, budget: int) -> WsrError:
+    size = _gib(needed) if needed < MOST_BYTES else "more memory than the device has"
     return WsrError(
-        f"{together} {what} at a time need {_gib(needed)} on a device, but the budget is {_gib(budget)}; give "
+        f"{together} {what} at a time need {size} on a device, but the budget is {_gib(budget)}; give "
         f"--memory_budget_gib=MORE{' or a smaller --chunk' if together > 1 else ' or use a device with more memory'}"
     )
 

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +106,22 @@ def settings_of_use(folder: Path) -> dict[str, Path]:
     """
     found = companions(folder)
     return {str(file): folder / file for file in found if len(file.parts) > 1 or _OF_USE.fullmatch(file.name)}
+
+
+def shared_files(members: Sequence[Mapping[str, Path]]) -> dict[str, Path]:
+    """Returns the files that all members have under one name and with equal content.
+
+    Args:
+      members: files of each member, by relative path.
+    """
+    if not members:
+        return {}
+    first, *others = members
+    return {
+        file: path
+        for file, path in first.items()
+        if all(file in own and own[file].read_bytes() == path.read_bytes() for own in others)
+    }
 
 
 def with_dtype(config: Mapping[str, Any], dtype: str) -> dict[str, Any]:

@@ -201,6 +201,9 @@ def _of_index(index: Path) -> dict[str, Tensor]:
         raise WsrError(f"{index}: expected weight_map, a table from tensor to file name ({error})") from error
     if outside:
         raise WsrError(f"{index}: expected names of safetensors files in the same folder, found {', '.join(outside)}")
+    gone = [name for name in names if not (index.parent / name).exists()]
+    if gone:
+        raise WsrError(f"{index}: files that it names are missing: {', '.join(gone)}; download the model again")
     files = {name: _of_file(index.parent / name) for name in names}
     absent = [f"{tensor} in {name}" for tensor, name in sorted(where.items()) if tensor not in files[name]]
     if absent:

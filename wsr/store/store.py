@@ -14,6 +14,7 @@ from wsr.errors import WsrError
 from wsr.geometry.low_rank import LowRank
 from wsr.geometry.trees import nest
 from wsr.runtime import buckets, strict_json
+from wsr.runtime.model_folder import shared_files
 from wsr.store import checkpoint, encoder_part
 from wsr.store.encoder_part import DTypeOnDisk
 from wsr.store.gram_file import GramFile
@@ -401,13 +402,12 @@ class Store:
         """
         from wsr.data.fingerprint import fingerprint, other_fingerprint
         from wsr.models.huggingface.folder import read_processor
-        from wsr.models.load import load_processor
 
         own = checkpoint.companions(self.path / "base")
         if own:
             processor = read_processor(self.path / "base" / checkpoint.COMPANIONS, self.model)
         else:
-            processor = load_processor(self.base_name, self.model)
+            processor = self._processor_of_base()
         other = other_fingerprint(fingerprint(processor), self.tokenizer)
         if other:
             raise WsrError(
@@ -436,13 +436,8 @@ class Store:
         Raises:
           WsrError: if a file differs from what was written.
         """
-        found = checkpoint.companions(self.path / "base")
-        if names:
-            first, *others = (checkpoint.companions(self._folder(name)) for name in names)
-            for file, path in first.items():
-                if all(file in own and own[file].read_bytes() == path.read_bytes() for own in others):
-                    found[file] = path
-        return found
+        own = shared_files([checkpoint.companions(self._folder(name)) for name in names])
+        return checkpoint.companions(self.path / "base") | own
 
     def results(self) -> Results:
         """Returns the finished points of the store."""
@@ -490,6 +485,17 @@ class Store:
         if not folder.is_dir():
             raise WsrError(f"{self.path} has no member {name!r}; wsr ls lists its {len(self.names())} members")
         return read_member(folder, self.base_sha256)
+
+    def _processor_of_base(self) -> Any:
+        from wsr.models.load import load_processor
+
+        try:
+            return load_processor(self.base_name, self.model)
+        except WsrError as error:
+            raise WsrError(
+                f"{error}; {self.path} was made before stores kept the tokenizer: restore the base, or remove "
+                f"{self.path / 'base'} and write it again by wsr import or wsr train with --base=ITS_NEW_PLACE"
+            ) from error
 
     def _save(
         self,

@@ -8,7 +8,7 @@ from jaxtyping import Array
 
 from wsr.geometry.trees import nest
 from wsr.models.model import Model
-from wsr.runtime.devices import chunk_for_device, fitting
+from wsr.runtime.devices import fitting, member_mesh, members_for_devices
 from wsr.training.batches import group_batches
 from wsr.training.job import Job
 from wsr.training.trainable import partition
@@ -25,15 +25,17 @@ def chunk_for_training(
     *,
     chunk: int | None = None,
     memory_budget_gib: float | None = None,
+    devices: Sequence[Any] | None = None,
 ) -> int:
-    """Returns the number of members to train together on the default device.
+    """Returns the number of members trained together on all devices: one on each device before two on one.
 
     Args:
       model: the architecture.
       start: encoder parameters from which all members start.
       jobs: the members.
       chunk: the number wanted; None: what suits the device.
-      memory_budget_gib: memory to use on the device, in GiB; None: most of it.
+      memory_budget_gib: memory to use on each device, in GiB; None: most of it.
+      devices: JAX devices; None: all accelerators of this process, or its CPU.
 
     Raises:
       WsrError: a single member, or the ``chunk`` asked for, exceeds the memory budget.
@@ -41,10 +43,10 @@ def chunk_for_training(
     heaviest = _heaviest(jobs)
     each = max((member_bytes(model, start, job) for job in heaviest), default=0)
     shared = max((shared_bytes(start, job) for job in heaviest), default=0)
-    wanted = chunk or chunk_for_device(len(jobs))
+    wanted = chunk or members_for_devices(len(jobs), devices=devices)
     return fitting(
         wanted,
-        lambda size: shared + size * each,
+        lambda size: shared + size // member_mesh(size, devices=devices).size * each,
         what="members",
         fixed=chunk is not None,
         memory_budget_gib=memory_budget_gib,

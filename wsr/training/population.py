@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Float
 
 from wsr.data.dataset import Dataset
@@ -16,6 +17,7 @@ from wsr.geometry.low_rank import LowRank, add
 from wsr.geometry.trees import flatten, nest
 from wsr.models.features import all_features
 from wsr.models.model import Model
+from wsr.runtime.devices import member_mesh
 from wsr.runtime.progress import Counter
 from wsr.training.batches import group_batches
 from wsr.training.early_stopping import EarlyStopping
@@ -55,6 +57,7 @@ def finetune(
     *,
     chunk: int | None = None,
     counter: Counter | None = None,
+    devices: Sequence[Any] | None = None,
 ) -> Iterator[Finetuned]:
     """Fine-tunes every job from ``start`` and yields the trained members, chunk by chunk.
 
@@ -68,6 +71,8 @@ def finetune(
       chunk: number of members trained together; None: as many as the device wants and fit its memory. The last chunk is
         padded by repeating its last member, so that a member's bits do not depend on how many members there are.
       counter: advances by one for each optimiser step of each member.
+      devices: JAX devices over which the members of a chunk are cut; None: all accelerators of this process, or its
+        CPU.
 
     Example:
       >>> import wsr
@@ -83,10 +88,10 @@ def finetune(
     if chunk is None:
         from wsr.training.memory import chunk_for_training  # that module imports this one
 
-        chunk = chunk_for_training(model, start, jobs)
+        chunk = chunk_for_training(model, start, jobs, devices=devices)
     for group in groups_of(jobs, chunk):
         padded = group + [group[-1]] * (chunk - len(group))
-        yield from _train_group(model, start, padded, counter)[: len(group)]
+        yield from _train_group(model, start, padded, counter, member_mesh(chunk, devices=devices))[: len(group)]
 
 
 def groups_of(jobs: Sequence[Job], chunk: int) -> list[list[Job]]:
@@ -125,18 +130,27 @@ def _part_of_program(job: Job) -> tuple:
     return recipe.mode, recipe.dropout, job.dataset.regression, *factors
 
 
-def _train_group(model: Model, start: Params, jobs: Sequence[Job], counter: Counter | None) -> list[Finetuned]:
+def _train_group(
+    model: Model, start: Params, jobs: Sequence[Job], counter: Counter | None, mesh: Mesh
+) -> list[Finetuned]:
     encoder, plan = group_batches(model, start, jobs)
-    shared = plan.pop("shared")
+    # Uploaded once, each device with its own members.
+    cut: Any = NamedSharding(mesh, PartitionSpec("members"))
+    whole: Any = NamedSharding(mesh, PartitionSpec())
+    if mesh.size == 1:  # as the program returns them, or its second call would be compiled again
+        cut = whole = mesh.devices.item()
+    shared = jax.device_put(plan.pop("shared"), whole)
+    plan = jax.device_put(plan, cut)
     steps = max(job.steps for job in jobs)
     mode = jobs[0].recipe.mode
     frozen, trainable = partition(start, jobs[0])
     own = [partition(start, job)[1] for job in jobs] if mode == "lora" else [trainable] * len(jobs)
     width = max(job.dataset.classes for job in jobs)
     state = initial_state(own, [_padded(initial_head(job, model.hidden), width) for job in jobs])
-    per_member = hyperparameters(jobs, steps)
+    state, per_member = jax.device_put((state, hyperparameters(jobs, steps)), cut)
+    constant = jax.device_put(frozen, whole) | shared
     dropout = jobs[0].recipe.dropout and mode != "head"
-    program = training_program(encoder, jobs[0].dataset.regression, dropout)
+    program = training_program(encoder, jobs[0].dataset.regression, dropout, mesh)
     watch = EarlyStopping(model, jobs, flatten(start)) if mode == "head" else EarlyStopping(encoder, jobs, frozen)
 
     losses = []
@@ -144,7 +158,7 @@ def _train_group(model: Model, start: Params, jobs: Sequence[Job], counter: Coun
     while first < steps and not watch.all_stopped:
         last = min(first + length, watch.next_check(first))
         started = time.monotonic()
-        state, segment = program(state, frozen | shared, plan, per_member, first, last)
+        state, segment = program(state, constant, plan, per_member, first, last)
         losses.append(np.asarray(segment)[:, first:last])
         length = _steps_that_fit((time.monotonic() - started) / (last - first), length)
         if counter:

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from wsr.geometry.linear_head import logits
@@ -24,13 +25,15 @@ from wsr.types import AnyArray, Head
 
 
 @lru_cache(maxsize=8)
-def training_program(encoder: Model, regression: bool, dropout: bool) -> Callable:
+def training_program(encoder: Model, regression: bool, dropout: bool, mesh: Mesh | None = None) -> Callable:
     """Returns the compiled loop over the steps from ``first`` up to ``last``, which are arguments of the program too.
 
     Args:
       encoder: the encoder to train through, see ``group_batches``.
       regression: whether the loss is the squared error; else it is cross-entropy.
       dropout: whether dropout is applied.
+      mesh: devices over which the members are cut, along its axis ``members``; None: one device. The devices do not
+        communicate.
     """
 
     def member_step(state: dict, frozen: dict, plan: dict, own: dict, step: Int[Array, ""]) -> tuple[dict, Array]:
@@ -75,7 +78,13 @@ def training_program(encoder: Model, regression: bool, dropout: bool) -> Callabl
         each = jax.vmap(member_step, in_axes=(0, None, 0, 0, None)) if members > 1 else _alone(member_step)
         return jax.lax.fori_loop(first, last, body, (state, jnp.full((members, steps), jnp.nan)))
 
-    return jax.jit(segment, donate_argnums=0)
+    if mesh is None or mesh.size == 1:
+        return jax.jit(segment, donate_argnums=0)
+    cut, whole = PartitionSpec("members"), PartitionSpec()
+    along_members = jax.shard_map(
+        segment, mesh=mesh, in_specs=(cut, whole, cut, cut, whole, whole), out_specs=(cut, cut), check_vma=False
+    )
+    return jax.jit(along_members, donate_argnums=0)
 
 
 def _alone(member_step: Callable) -> Callable:

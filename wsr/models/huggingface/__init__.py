@@ -2,6 +2,7 @@
 
 config.py    converts configs and refuses unsupported attributes by name
 read_attributes.py   lists the config attributes that the code of transformers reads; its table is attributes_read.json
+head_parts.py   the modules of a head that an adapter has from its base
 weights.py   maps tensor names and shapes in both directions
 pooling.py   reads and writes the pooling in the file of sentence-transformers
 files.py     reads safetensors, one file or sharded

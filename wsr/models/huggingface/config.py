@@ -94,7 +94,7 @@ def to_config(model: Model, **more: Any) -> Any:
     language_model = counterpart.language_model_class if model.token_losses else None
     config.architectures = [language_model or counterpart.model_class]
     if any(model.config.get(attribute) for attribute in counterpart.untied):
-        more = {"tie_word_embeddings": False, **more}
+        more["tie_word_embeddings"] = False
     for name, value in more.items():
         setattr(config, name, value)
     return config

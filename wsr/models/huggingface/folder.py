@@ -23,7 +23,7 @@ from wsr.models.huggingface.shards import SHARD_BYTES, write_tensors
 from wsr.models.huggingface.weights import from_huggingface, head_settings, language_model_heads, their_tensors
 from wsr.models.model import Checkpoint, Model
 from wsr.models.registry import architectures, build
-from wsr.runtime.model_folder import CONFIG, MODULES, refuse_links
+from wsr.runtime.model_folder import CONFIG, MODULES, refuse_links, settings_of_use
 from wsr.types import AnyArray
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json")
@@ -65,7 +65,8 @@ def export(checkpoint: Checkpoint, folder: str | Path, *, card: str | None = Non
     The export of a BERT has no pooler: load it with ``AutoModel.from_pretrained(folder, add_pooling_layer=False)``.
 
     Args:
-      checkpoint: the model, its parameters and its tokenizer or image processor; the files of its folder are copied.
+      checkpoint: the model, its parameters and its tokenizer or image processor. Settings beside the weights in its
+        folder (chat templates, generation settings, ...) are copied.
       folder: a new or empty folder.
       card: text of the model card, README.md; None: no card.
 
@@ -81,9 +82,12 @@ def export(checkpoint: Checkpoint, folder: str | Path, *, card: str | None = Non
       'bert'
     """
     leaves = flatten(checkpoint.params)
-    with checkpoint.companions() as files:
-        leaf, processor = leaves.__getitem__, checkpoint.processor
-        write_folder(checkpoint.model, leaf, processor, Path(folder), card=card, companions=files)
+    leaf, processor, source = leaves.__getitem__, checkpoint.processor, checkpoint.folder
+    # Without the tokenizer: that of the checkpoint may have been changed since it was read.
+    files = settings_of_use(source) if source and source.is_dir() else {}
+    if source and (source / CONFIG).exists():
+        files[CONFIG] = source / CONFIG
+    write_folder(checkpoint.model, leaf, processor, Path(folder), card=card, companions=files)
 
 
 def write_folder(
@@ -113,7 +117,7 @@ def write_folder(
     Raises:
       WsrError: ``folder`` is not empty or cannot be written, or the architecture has no Hugging Face counterpart.
     """
-    copied, _ = kept_files(companions or {}, model)
+    copied = kept_files(companions or {}, model)
     attributes = _marks(model, processor) | _passed_on(copied) | (dict(head.config) if head else {})
     config = to_config(model, **attributes)
     table = {_full_name(model, head, theirs): (ours, layout) for theirs, ours, layout in their_tensors(model)}
@@ -136,11 +140,11 @@ def write_folder(
     unfinished = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
     try:
         (unfinished / POOLING_FILE).parent.mkdir(parents=True)
-        if not copied.keys() & {*TOKENIZER_FILES, IMAGE_PROCESSOR_FILE}:
-            processor.save_pretrained(unfinished)
         for file, source in copied.items():
             (unfinished / file).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, unfinished / file)
+        if not copied.keys() & {*TOKENIZER_FILES, IMAGE_PROCESSOR_FILE}:
+            processor.save_pretrained(unfinished)
         config.save_pretrained(unfinished)
         if MODULES not in copied:
             write_pooling(model, unfinished)

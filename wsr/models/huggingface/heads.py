@@ -88,7 +88,15 @@ def stored_classifier(head: Mapping[str, np.ndarray], about: Mapping[str, Any]) 
     Args:
       head: its tensors, by their names in the file.
       about: what ``wsr.exchange.member`` recorded of it at import: prefix and config attributes.
+
+    Raises:
+      WsrError: the head is incomplete.
     """
+    if about.get("head_lacks"):
+        raise WsrError(
+            f"--head: its head needs {', '.join(about['head_lacks'])}, which neither the adapter nor its base holds; "
+            "export without --head, or merge the adapter with PEFT and import the model"
+        )
     config = dict(about["config"])
     if "id2label" in config:  # JSON keys are strings
         config["id2label"] = {int(number): label for number, label in config["id2label"].items()}

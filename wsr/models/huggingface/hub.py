@@ -7,20 +7,10 @@ from wsr.errors import WsrError
 
 TIMEOUT_SECONDS = 10.0
 FILES = (
-    "config.json",
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "model-*.safetensors",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "vocab.*",
-    "merges.txt",
-    "1_Pooling/config.json",
-    "adapter_config.json",
-    "adapter_model.safetensors",
-    "preprocessor_config.json",
+    *("*.json", "*.txt", "*.jinja", "*.model", "*.tiktoken", "*.spm", "*.bpe"),
+    *("model.safetensors", "model-*.safetensors", "adapter_model.safetensors"),
 )
+"""Patterns of the files that are downloaded: weights in safetensors, and what belongs to them; no code, no pickles."""
 _NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
@@ -45,3 +35,11 @@ def download(name: str) -> Path:
 def is_name(name: str) -> bool:
     """Returns whether ``name`` has the form of a hub name: "name" or "owner/name"."""
     return _NAME.fullmatch(name) is not None
+
+
+def path_or_name(where: str) -> str:
+    """Returns ``where``, with ``./`` in front if it is a folder that could be taken for a model on the hub.
+
+    Records keep this form: another process may run in another folder.
+    """
+    return f"./{where}" if is_name(where) and Path(where).is_dir() else where

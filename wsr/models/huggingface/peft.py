@@ -8,9 +8,10 @@ weight ``[inputs, outputs]`` of a Conv1D. Our kernels are ``[inputs, outputs]``,
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -22,7 +23,14 @@ from wsr.geometry.trees import flatten
 from wsr.models.counterpart import KINDS, SAME, TRANSPOSED, Counterpart
 from wsr.models.huggingface.config import counterpart_of, read_json
 from wsr.models.huggingface.files import read_file
-from wsr.models.huggingface.weights import is_dropped
+from wsr.models.huggingface.head_parts import class_of, complete
+from wsr.models.huggingface.weights import (
+    is_dropped,
+    language_model_heads,
+    prefix_of,
+    their_tensors,
+    without_prefix,
+)
 from wsr.models.model import Model
 from wsr.types import Params
 
@@ -30,6 +38,12 @@ CONFIG = "adapter_config.json"
 TENSORS = "adapter_model.safetensors"
 PICKLE = "adapter_model.bin"
 
+_TASKS = {
+    "SEQ_CLS": "SequenceClassification",
+    "TOKEN_CLS": "TokenClassification",
+    "QUESTION_ANS": "QuestionAnswering",
+    "SEQ_2_SEQ_LM": "ConditionalGeneration",
+}
 _WRAPPED = "base_model.model."
 _FACTOR = re.compile(r"(?P<module>.+)\.(lora_(?P<of_layer>[AB])\.weight|lora_embedding_(?P<of_table>[AB]))")
 _TAKEN = frozenset(
@@ -53,23 +67,33 @@ _BEGINNINGS = (True, False, None, "gaussian", "eva")
 
 
 class Adapter(NamedTuple):
-    """An adapter as a task vector of the encoder, its other tensors, and the name of its base."""
+    """An adapter as a task vector of the encoder, with its head and what its config says of its model."""
 
     task_vector: LowRank
     """The difference that the adapter makes to the encoder's parameters."""
     head: dict[str, np.ndarray]
-    """Tensors outside the encoder, as stored, by their names in the model with a head."""
+    """Tensors outside the encoder, by their names in the model with a head: the adapter's, and the base's where the
+    adapter has none."""
+    lacking: tuple[str, ...]
+    """Modules of the head that neither the adapter nor the base holds."""
     base_name: str | None
     """Name of the checkpoint it was trained from, according to its config; the tensors cannot confirm it."""
+    model_class: str | None
+    """Class of the adapted model in transformers, as far as its config names it."""
+    prefix: str
+    """Prefix of the encoder's tensor names in that class."""
 
 
-def read_adapter(folder: Path, model: Model, base: Params) -> Adapter:
+def read_adapter(
+    folder: Path, model: Model, base: Params, base_head: Mapping[str, np.ndarray] = MappingProxyType({})
+) -> Adapter:
     """Returns the adapter in ``folder`` as a task vector; ``wsr.geometry.low_rank.add`` adds it to ``base``.
 
     Args:
       folder: holds adapter_config.json and adapter_model.safetensors.
       model: the architecture of the adapted model.
-      base: its parameters; only their shapes are used.
+      base: its parameters, with which copies in the adapter are compared.
+      base_head: the base's tensors outside the encoder, by their names without prefix.
 
     Raises:
       WsrError: another kind of adapter, unsupported attributes, a pickle, or tensors that are missing, unexpected or of
@@ -77,12 +101,28 @@ def read_adapter(folder: Path, model: Model, base: Params) -> Adapter:
     """
     path = folder / CONFIG
     raw = read_json(path)
+    counterpart = counterpart_of(model)
+    model_class = _model_class(counterpart, raw)
     try:
         lora = _understood(path, raw)
-        task_vector, head = _mapped(folder, lora, model, base)
+        tensors = _read_tensors(folder)
+        pairs, others = _paired(tensors)
+        prefix = prefix_of(counterpart, (f"{module}.weight" for module in pairs))
+        problems: list[str] = []
+        head = _whole(counterpart, model, base, others, tensors, problems)
+        task_vector, on_head = _mapped(lora, model, base, pairs, tensors, prefix, problems)
+        lacking = _merge_into_head(lora, on_head, pairs, tensors, head, base_head, counterpart, problems)
+        if on_head and _is_tied(model, on_head):
+            problems.append(
+                "it adapts lm_head, which the base ties to the token embedding; merge the adapter with PEFT and import "
+                "the model"
+            )
     except re.error as error:
         raise WsrError(f"{path}: a pattern for modules is not a valid regular expression: {error}") from error
-    return Adapter(task_vector, head, raw.get("base_model_name_or_path"))
+    if problems:
+        raise WsrError(f"{folder / TENSORS} does not fit {model.name}: {'; '.join(problems)}")
+    lacking += complete(head, base_head, counterpart, model_class)
+    return Adapter(task_vector, head, tuple(lacking), raw.get("base_model_name_or_path"), model_class, prefix)
 
 
 @dataclass(frozen=True)
@@ -155,34 +195,129 @@ def _is_understood(name: str, value: Any) -> bool:
     return name in _TAKEN | _HARMLESS or value in (None, False, {}, [])
 
 
-def _mapped(folder: Path, lora: _Lora, model: Model, base: Params) -> tuple[LowRank, dict[str, np.ndarray]]:
+def _model_class(counterpart: Counterpart, raw: Mapping[str, Any]) -> str | None:
+    """Returns the class that the config names, or that its task has for the architecture."""
+    named = raw.get("auto_mapping")
+    if isinstance(named, Mapping) and isinstance(named.get("base_model_class"), str):
+        return str(named["base_model_class"])
+    task = raw.get("task_type")
+    if task == "CAUSAL_LM":
+        return counterpart.language_model_class
+    return class_of(counterpart, _TASKS[task]) if task in _TASKS else None
+
+
+def _whole(
+    counterpart: Counterpart,
+    model: Model,
+    base: Params,
+    others: Mapping[str, str],
+    tensors: Mapping[str, np.ndarray],
+    problems: list[str],
+) -> dict[str, np.ndarray]:
+    """Returns the tensors of a head; compares copies of the base's, which PEFT saves with an adapted embedding."""
+    leaves, table = flatten(base), {theirs: (ours, layout) for theirs, ours, layout in their_tensors(model)}
+    head = {}
+    for own, name in others.items():
+        bare = without_prefix(counterpart, own)
+        if bare in table:
+            ours, layout = table[bare]
+            # In the adapter's precision.
+            expected = layout.back(np.asarray(leaves[ours])).astype(tensors[name].dtype)
+            if not np.array_equal(tensors[name], expected):
+                problems.append(f"{name} differs from the base's {bare}: it was trained, or the base is another")
+        elif is_dropped(counterpart, own):
+            head[own] = tensors[name]
+        else:
+            problems.append(f"unexpected {name}")
+    return head
+
+
+def _mapped(
+    lora: _Lora,
+    model: Model,
+    base: Params,
+    pairs: Mapping[str, Mapping[str, str]],
+    tensors: Mapping[str, np.ndarray],
+    prefix: str,
+    problems: list[str],
+) -> tuple[LowRank, list[str]]:
+    """Returns the task vector of the encoder, and the adapted modules of a head."""
     counterpart = counterpart_of(model)
     shapes = {path: leaf.shape for path, leaf in flatten(base).items()}
-    matrices = {module: path for module, path in _kernels(model, counterpart) if len(shapes[path]) == 2}
-    tensors = _read_tensors(folder)
-    pairs, head, problems = _paired(counterpart, tensors)
-    prefix = counterpart.prefix if any(module.startswith(counterpart.prefix) for module in pairs) else ""
+    # By the names of the adapted class, in which a language-modelling head has no prefix.
+    matrices = {
+        module if is_dropped(counterpart, f"{module}.weight") else f"{prefix}{module}": path
+        for module, path in _kernels(model, counterpart)
+        if len(shapes[path]) == 2
+    }
     task_vector: dict[str, Factors] = {}
+    on_head = []
     for module, names in pairs.items():
-        path = matrices.get(module.removeprefix(counterpart.prefix))
-        if path is None:
+        if module in matrices:
+            path = matrices[module]
+            factors = _factors(lora, module, names, tensors, shapes[path], problems)
+            if factors is not None:
+                task_vector[path] = factors
+        elif is_dropped(counterpart, f"{module}.weight"):
+            on_head.append(module)
+        else:
             problems += [f"unexpected {name}" for name in names.values()]
-            continue
-        rank, (inputs, outputs) = lora.rank_of(module), shapes[path]
-        forms = {"A": (rank, inputs), "B": (outputs, rank)}
-        wrong = [_problem(module, side, names, tensors, form) for side, form in forms.items()]
-        problems += [problem for problem in wrong if problem]
-        if not any(wrong):
-            a, b = (np.asarray(tensors[names[side]], np.float32).T for side in forms)
-            scaled = np.float32(lora.scale_of(module)) * b
-            task_vector[path] = Factors(np.ascontiguousarray(a), np.ascontiguousarray(scaled))
-    absent = [f"{prefix}{module}" for module in matrices if f"{prefix}{module}" not in pairs]
+    absent = [module for module in matrices if module not in pairs]
     problems += [f"missing lora_A and lora_B of {module}" for module in absent if lora.wants(module)]
-    if not pairs:
+    if len(pairs) == len(on_head):
         problems.append("it has no lora_A and lora_B for the encoder")
-    if problems:
-        raise WsrError(f"{folder / TENSORS} does not fit {model.name}: {'; '.join(problems)}")
-    return task_vector, head
+    return task_vector, on_head
+
+
+def _factors(
+    lora: _Lora,
+    module: str,
+    names: Mapping[str, str],
+    tensors: Mapping[str, np.ndarray],
+    shape: tuple[int, ...],
+    problems: list[str],
+) -> Factors | None:
+    """Returns factors of a task vector ``[inputs, outputs]``; if they do not fit, adds to ``problems``: None."""
+    rank, (inputs, outputs) = lora.rank_of(module), shape
+    forms = {"A": (rank, inputs), "B": (outputs, rank)}
+    wrong = [_problem(module, side, names, tensors, form) for side, form in forms.items()]
+    problems += [problem for problem in wrong if problem]
+    if any(wrong):
+        return None
+    a, b = (np.asarray(tensors[names[side]], np.float32).T for side in forms)
+    return Factors(np.ascontiguousarray(a), np.ascontiguousarray(np.float32(lora.scale_of(module)) * b))
+
+
+def _merge_into_head(
+    lora: _Lora,
+    modules: list[str],
+    pairs: Mapping[str, Mapping[str, str]],
+    tensors: Mapping[str, np.ndarray],
+    head: dict[str, np.ndarray],
+    base_head: Mapping[str, np.ndarray],
+    counterpart: Counterpart,
+    problems: list[str],
+) -> list[str]:
+    """Adds adapted matrices to ``head``; returns the modules whose matrix neither the adapter nor the base holds."""
+    lacking = []
+    for module in modules:
+        weight, bias = f"{module}.weight", f"{module}.bias"
+        origin = head.get(weight, base_head.get(without_prefix(counterpart, weight)))
+        if origin is None or origin.ndim != 2:
+            lacking.append(module)
+            continue
+        factors = _factors(lora, module, pairs[module], tensors, origin.shape[::-1], problems)
+        if factors is not None:
+            head[weight] = np.asarray(origin, np.float32) + (factors.a @ factors.b).T
+            own_bias = base_head.get(without_prefix(counterpart, bias))
+            if own_bias is not None:
+                head.setdefault(bias, own_bias)
+    return lacking
+
+
+def _is_tied(model: Model, modules: list[str]) -> bool:
+    heads = {head.removesuffix(".weight") for head in language_model_heads(counterpart_of(model))}
+    return model.token_losses is not None and bool(heads & set(modules))
 
 
 def _kernels(model: Model, counterpart: Counterpart) -> Iterator[tuple[str, str]]:
@@ -204,23 +339,19 @@ def _read_tensors(folder: Path) -> dict[str, np.ndarray]:
     raise WsrError(f"{folder}: expected {TENSORS}, found none")
 
 
-def _paired(
-    counterpart: Counterpart, names: Mapping[str, np.ndarray]
-) -> tuple[dict[str, dict[str, str]], dict[str, np.ndarray], list[str]]:
-    """Returns the names of A and B for each module of the encoder, the tensors of a head, and problems."""
+def _paired(names: Iterable[str]) -> tuple[dict[str, dict[str, str]], dict[str, str]]:
+    """Returns the names of A and B by adapted module, and those of whole tensors by their names in the model."""
     pairs: dict[str, dict[str, str]] = {}
-    head: dict[str, np.ndarray] = {}
-    problems = []
+    others: dict[str, str] = {}
     for name in sorted(names):
         own = name.removeprefix(_WRAPPED)
         factor = _FACTOR.fullmatch(own)
-        if is_dropped(counterpart, f"{factor['module']}.weight" if factor else own):
-            head[own] = names[name]
-        elif factor:
+        if factor:
             pairs.setdefault(factor["module"], {})[factor["of_layer"] or factor["of_table"]] = name
         else:
-            problems.append(f"unexpected {name}")
-    return pairs, head, problems
+            # The name of an adapted module's own weights, within PEFT's wrapper of it.
+            others[own.replace(".base_layer.", ".")] = name
+    return pairs, others
 
 
 def _problem(

@@ -1,0 +1,76 @@
+"""Programs for TPUs that are not there: no communication, memory and expected time under ceilings, every mesh built.
+
+The compiler of TPUs is needed: ``make test-tpu-aot`` installs it, apart from the environment of the project.
+"""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks.ahead_of_time.chips import CHIPS, mesh_of, use_compiler
+
+use_compiler()
+
+import jax
+
+from benchmarks.ahead_of_time import programs
+from benchmarks.ahead_of_time.compiled import compile_for
+from wsr import load, models
+from wsr.data.load import load_dataset
+from wsr.data.packing import evaluation_batches
+from wsr.models import features
+from wsr.models.features import encoding_bytes
+from wsr.runtime.devices import MOST_BYTES
+
+CEILINGS = json.loads(Path(__file__).with_name("ceilings.json").read_text())
+
+
+@pytest.mark.parametrize("name", ["bert", "llama", "modernbert", "deberta_v2", "t5"])
+def test_devices_of_a_mesh_do_not_communicate_while_they_encode(name):
+    model = models.build(name, models.architectures()[name].example)
+    lowered = programs.encoding(
+        model, mesh_of("v5e", 4, 2), points=2, rows=2, length=32, precision="bfloat16", slots=64
+    )
+    assert compile_for(lowered, "v5e").collectives == ()
+
+
+@pytest.mark.parametrize("chip", CHIPS)
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_an_encoder_of_two_layers_stays_under_its_ceilings(chip, precision):
+    model = programs.encoder("roberta-base", 2)
+    lowered = programs.encoding(model, mesh_of(chip), points=4, rows=16, length=64, precision=precision, slots=64)
+    found, ceiling = compile_for(lowered, chip), CEILINGS[f"{chip} {precision}"]
+    assert found.milliseconds <= ceiling["milliseconds"]
+    assert found.temporary_gib <= ceiling["temporary_gib"]
+
+
+def test_a_training_step_and_a_probe_do_not_communicate():
+    model = models.build("bert", models.architectures()["bert"].example)
+    lowered = programs.training(model, mesh_of("v5e"), members=2, batch=4, rows=4, length=16, precision="bfloat16")
+    assert compile_for(lowered, "v5e").collectives == ()
+    lowered = programs.probing(mesh_of("v5e"), points=2, texts=40, hidden=16, classes=3)
+    assert compile_for(lowered, "v5e").collectives == ()
+
+
+@pytest.mark.parametrize("chip", CHIPS)
+def test_every_division_of_a_host_into_points_and_texts_is_a_mesh(chip):
+    chips = CHIPS[chip].host[0] * CHIPS[chip].host[1] * CHIPS[chip].host[2]
+    for points in range(1, chips + 1):
+        if chips % points == 0:
+            assert dict(mesh_of(chip, points, chips // points).shape) == {"points": points, "texts": chips // points}
+
+
+def test_what_exceeds_a_chip_is_counted_as_not_fitting(monkeypatch):
+    class Lowered:
+        def lower(self, *_):
+            return self
+
+        def compile(self):
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm")
+
+    monkeypatch.setattr(features, "_encoder", lambda *_: Lowered())
+    tiny = load("tiny")
+    split = load_dataset("made_up_a1", tiny.processor, max_length=48).splits["test"]
+    batches = evaluation_batches(split, rows=4, row_length=64, packed=True)
+    assert encoding_bytes(tiny.model, tiny.params, batches, mesh_of("v5e"), 4) == MOST_BYTES
