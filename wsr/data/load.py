@@ -103,7 +103,7 @@ def load_dataset(
     if classes == 1 and metric is None:
         given["metric"] = "pearson"
     spec = replace(spec, **given)
-    records, hidden = _labelled(spec, _source(spec, dialect).read())
+    records, hidden = _labelled(spec, source_of(spec, dialect).read())
     named, built_in = str(name_or_path) in registered(), str(name_or_path) in BUILT_IN
     of_images = isinstance(tokenizer, ImageProcessor)
     cut = partial(choose_splits, spec.name, sizes=sizes, seed=seed, by_name=built_in, at_most=at_most)
@@ -140,7 +140,12 @@ def load_dataset(
     )
 
 
-def _source(spec: DatasetSpec, dialect: Dialect | None) -> Source:
+def source_of(spec: DatasetSpec, dialect: Dialect | None) -> Source:
+    """Returns the source of a dataset, told how its cells are separated.
+
+    Raises:
+      WsrError: if it has no cells of a file.
+    """
     if dialect is None:
         return spec.source
     if not isinstance(spec.source, Files):
