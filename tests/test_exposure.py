@@ -113,7 +113,7 @@ def test_a_merge_refuses_members_that_saw_the_scored_texts(tiny, tmp_path, load)
     write(tmp_path / "leaky" / "train.csv", 9000, 200)
     write(tmp_path / "leaky" / "test.csv", 0, 100)
     leaky = load_dataset(tmp_path / "leaky", tiny.processor, max_length=48)
-    with pytest.raises(WsrError, match="m0 were fine-tuned on more than 1 % .*--allow_overlap"):
+    with pytest.raises(WsrError, match=r"m0 were fine-tuned on more than 1 % .*--allow_overlap"):
         refuse_leaks(region, leaky, ("probe", "test"), allow_overlap=False)
     refuse_leaks(region, leaky, ("probe", "test"), allow_overlap=True)
     refuse_leaks(region, leaky, ("probe",), allow_overlap=False)
