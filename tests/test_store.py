@@ -340,3 +340,13 @@ def test_a_folder_of_something_else_is_refused(tmp_path: Path, base: dict[str, A
 def test_missing_member_is_named(store: Store) -> None:
     with pytest.raises(WsrError, match="no member 'm'"):
         store.load("m")
+
+
+def test_a_record_of_an_earlier_version_says_nothing_of_its_data() -> None:
+    content = record_to_json(record_of("m", data={"max_length": 48, "label_names": ("a", "b")}))
+    assert record_from_json(content, "here").data == {"max_length": 48, "label_names": ["a", "b"]}
+    del content["data"]
+    assert record_from_json(content, "here").data == {}
+    del content["seed"]
+    with pytest.raises(WsrError, match="not the record of a member"):
+        record_from_json(content, "here")
