@@ -17,6 +17,7 @@ from wsr.errors import WsrError
 from wsr.geometry.trees import flatten
 from wsr.store import MemberRecord, Quarantined, Store
 from wsr.store.leaves import json_sha256
+from wsr.store.record import record_from_json, record_to_json
 
 CONFIG = {"hidden": 16, "layers": 2, "pooling": "mean", "kinds": ("a", "b")}
 
