@@ -20,16 +20,25 @@ LABELS = ("negative", "neutral", "positive")
 HEAD = "classifier.weight"
 
 
-@pytest.fixture
-def pair(tiny, tmp_path, monkeypatch):
-    """Two classifiers of three classes, fine-tuned from the tiny checkpoint, in the current folder."""
-    monkeypatch.chdir(tmp_path)
+@pytest.fixture(scope="module")
+def originals(tiny, tmp_path_factory):
+    """Two classifiers of three classes, fine-tuned from the tiny checkpoint."""
+    place = tmp_path_factory.mktemp("originals")
     for number, name in enumerate(("m0", "m1")):
-        write(tiny, tmp_path / name, number + 1)
+        write(tiny, place / name, number + 1)
         head = np.random.default_rng(number).standard_normal((3, 17)).astype(np.float32)
         added = {HEAD: head[:, :16].copy(), "classifier.bias": head[:, 16].copy()}
-        rewrite(tmp_path / name, lambda tensors, added=added: tensors | added)
-        named(tmp_path / name, LABELS)
+        rewrite(place / name, lambda tensors, added=added: tensors | added)
+        named(place / name, LABELS)
+    return place
+
+
+@pytest.fixture
+def pair(originals, tmp_path, monkeypatch):
+    """A copy of the two classifiers, in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("m0", "m1"):
+        shutil.copytree(originals / name, tmp_path / name)
     return tmp_path
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from jaxtyping import Array, Float
 
+from wsr.errors import WsrError
 from wsr.runtime.model_folder import companions
 from wsr.types import Batch, Params, Reads
 
@@ -89,7 +90,10 @@ class Checkpoint:
             yield {}
         else:
             with TemporaryDirectory() as place:
-                self.processor.save_pretrained(place)
+                try:
+                    self.processor.save_pretrained(place)
+                except Exception as error:  # tokenizers raises plain ones, on a full disk for example
+                    raise WsrError(f"the tokenizer could not be written to {place}: {error}") from error
                 yield {str(file): Path(place) / file for file in companions(Path(place))}
 
     def __repr__(self) -> str:

@@ -165,7 +165,8 @@ class Store:
         """
         from wsr.data.fingerprint import fingerprint
 
-        with checkpoint.companions() as files:
+        there = cls.is_at(path)
+        with contextlib.nullcontext({}) if there else checkpoint.companions() as files:
             return cls.create(
                 path,
                 model_name=checkpoint.model.name,
