@@ -72,6 +72,8 @@ class _Module:
     definitions: dict[str, ast.AST] = field(default_factory=dict)
     imports: dict[str, tuple[str, str]] = field(default_factory=dict)
     """Names that come from another followed file: its module, and the name there."""
+    parsed: dict[str, tuple[set[str], set[str]]] = field(default_factory=dict)
+    """What ``contents`` returned before."""
 
     @classmethod
     @cache
@@ -93,6 +95,18 @@ class _Module:
                 if source in _SHARED or (source.startswith("models/") and "/modeling_" in source):
                     module.imports |= {own.asname or own.name: (source, own.name) for own in node.names}
         return module
+
+    def contents(self, symbol: str) -> tuple[set[str], set[str]]:
+        """The attributes that a definition itself reads, and the names in it that this file defines or imports."""
+        if symbol not in self.parsed:
+            read: set[str] = set()
+            names: set[str] = set()
+            for node in _walk(self.definitions[symbol]):
+                read |= _reads(node)
+                if isinstance(node, ast.Name) and (node.id in self.definitions or node.id in self.imports):
+                    names.add(node.id)
+            self.parsed[symbol] = read, names
+        return self.parsed[symbol]
 
     def model_classes(self) -> list[str]:
         """Names of the classes that end with a model or a head, which users load."""
@@ -119,10 +133,9 @@ def _closure(module: _Module, name: str) -> set[str]:
             source, original = own.imports[symbol]
             waiting.append((_Module.of(source), original))
         elif symbol in own.definitions:
-            for node in _walk(own.definitions[symbol]):
-                read |= _reads(node)
-                if isinstance(node, ast.Name):
-                    waiting.append((own, node.id))
+            attributes, names = own.contents(symbol)
+            read |= attributes
+            waiting += [(own, name) for name in names]
     return read
 
 
