@@ -165,8 +165,8 @@ class Store:
         """
         from wsr.data.fingerprint import fingerprint
 
-        there = cls.is_at(path)
-        with contextlib.nullcontext({}) if there else checkpoint.companions() as files:
+        with contextlib.ExitStack() as stack:
+            files = {} if cls.is_at(path) else stack.enter_context(checkpoint.companions())
             return cls.create(
                 path,
                 model_name=checkpoint.model.name,

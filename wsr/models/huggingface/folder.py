@@ -148,7 +148,7 @@ def write_folder(
             (unfinished / file).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, unfinished / file)
         if not copied.keys() & {*TOKENIZER_FILES, IMAGE_PROCESSOR_FILE}:
-            processor.save_pretrained(unfinished)
+            _save(processor, unfinished)
         config.save_pretrained(unfinished)
         if MODULES not in copied:
             write_pooling(model, unfinished)
@@ -162,6 +162,15 @@ def write_folder(
         raise WsrError(f"{folder} could not be written: {error.strerror or error}") from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _save(processor: Any, folder: Path) -> None:
+    try:
+        processor.save_pretrained(folder)
+    except OSError:
+        raise
+    except Exception as error:  # tokenizers raises plain ones, on a full disk for example
+        raise OSError(str(error)) from error
 
 
 def _marks(model: Model, tokenizer: Any) -> dict[str, Any]:
