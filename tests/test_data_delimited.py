@@ -3,7 +3,8 @@
 import pytest
 
 from wsr.data.delimited import Dialect
-from wsr.data.files import read_file
+from wsr.data.files import Documents, read_file
+from wsr.data.text_folder import TextFolder
 from wsr.errors import WsrError
 
 ROWS = [("good film", "a"), ("bad; really, bad | film", "b"), ("it is 20 inches", "a")]
@@ -97,3 +98,11 @@ def test_line_ends_of_text_files_and_capitals_in_endings(tmp_path):
     found = read_file(write(tmp_path / "NOTES.TXT", ["one", "two"], newline="\r\n"))
     assert list(found.columns["text"]) == ["one", "two"]
     assert len(read_file(write(tmp_path / "UP.CSV", ["text,label", "one,a"]))) == 1
+
+
+def test_line_ends_of_documents(tmp_path):
+    for name in ("pos", "neg"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.txt").write_bytes(b"one\r\ntwo")
+    assert TextFolder(tmp_path).read()["train"].columns["text"] == ["one\ntwo"] * 2
+    assert Documents(tmp_path / "pos").read()["train"].columns["text"] == ["one\ntwo"]

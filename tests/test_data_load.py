@@ -251,3 +251,46 @@ def test_a_registered_newcomer_loads_by_name(tmp_path, monkeypatch):
     register(DatasetSpec("parity", "arithmetic", source, label_names=("even", "odd")))
     dataset = load_dataset("parity", make_tokenizer())
     assert (dataset.name, dataset.family, dataset.label_names) == ("parity", "arithmetic", ("even", "odd"))
+
+
+def test_notes_on_labels_that_are_hard_to_learn_or_to_score(tmp_path):
+    def written(name, labels):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        rows = "".join(f"w{number // 10} w{number % 10},{label}\n" for number, label in enumerate(labels))
+        path.write_text("text,label\n" + rows)
+        return path
+
+    large = load_dataset(written("large.csv", [50_000 + n for n in range(40)]), make_tokenizer(), classes=1)
+    assert "subtract the mean and divide by the standard deviation" in large.notes[0]
+    assert load_dataset(written("small.csv", [n / 40 for n in range(40)]), make_tokenizer(), classes=1).notes == ()
+    written("d/train.csv", ["a"] * 99 + ["b"])
+    written("d/test.csv", ["a"] * 3 + ["b"] * 2)
+    told = load_dataset(tmp_path / "d", make_tokenizer()).notes
+    assert "d: probe holds only the class 'a', so losses do not tell models apart" in told
+    written("e/train.csv", [n / 40 for n in range(40)])
+    written("e/test.csv", [1.0] * 5)
+    told = load_dataset(tmp_path / "e", make_tokenizer(), classes=1).notes
+    assert "e: all labels of test are equal, so the correlation is 0 for every model" in told
+
+
+def test_a_label_column_of_lists_is_refused_by_row(tmp_path):
+    for name in ("train", "test"):
+        (tmp_path / f"{name}.jsonl").write_text('{"text": "w1", "label": [1]}\n{"text": "w2", "label": [2]}\n')
+    with pytest.raises(WsrError, match=r"train\.jsonl, line 1, column 'label': label \[1\] is not one number or name"):
+        load_dataset(tmp_path, make_tokenizer())
+
+
+@pytest.mark.parametrize("longest", [3, 4, 5, 9])
+def test_texts_that_are_cut_are_counted(tmp_path, longest):
+    path = tmp_path / "texts.csv"
+    words = [number % 5 + 1 for number in range(60)]
+    rows = [f"{' '.join(f'w{(7 * number + at) % 60}' for at in range(count))},{number % 2}"
+            for number, count in enumerate(words)]  # fmt: skip
+    path.write_text("text,label\n" + "\n".join(rows) + "\n")
+    cut = sum(count + 2 > longest for count in words)
+    for _ in range(2):  # the second time from the cache
+        notes = load_dataset(path, make_tokenizer(), max_length=longest).notes
+        assert [note for note in notes if "cut at" in note] == (
+            [f"texts: {cut} of 60 texts cut at {longest} tokens"] if cut else []
+        )

@@ -1,11 +1,14 @@
 """Members that were fine-tuned on texts of the scored dataset, whatever it is called, are found by content."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
+from wsr.cli import dataset_flags
 from wsr.data import load_dataset
 from wsr.errors import WsrError
-from wsr.region.exposure import exposure, unexposed
+from wsr.region.exposure import exposure, refuse_leaks, unexposed
 from wsr.region.region import Member, Region
 
 
@@ -96,3 +99,21 @@ def test_many_training_texts_are_compared_by_a_sample_whose_error_is_told(tiny, 
     seen = exposure(region, load("few.csv", 50_000, 60))
     assert list(seen.sampled) == ["m0"]
     assert any("measured on a sample" in line for line in seen.lines(48))
+
+
+def test_a_store_knows_a_dataset_by_its_texts_under_another_name(tiny, load):
+    mine, other = load("shop/reviews.csv", 0, 200), load("other.csv", 5000, 200)
+    record = SimpleNamespace(dataset="shop-reviews", data=mine.about(mine.splits["finetune"]))
+    assert dataset_flags.called_in_store(mine, [record]) == "shop-reviews"
+    assert dataset_flags.called_in_store(other, [record]) == "other"
+
+
+def test_a_merge_refuses_members_that_saw_the_scored_texts(tiny, tmp_path, load):
+    region = region_of(tiny, load("mine.csv", 0, 300), load("other.csv", 5000, 300))
+    write(tmp_path / "leaky" / "train.csv", 9000, 200)
+    write(tmp_path / "leaky" / "test.csv", 0, 100)
+    leaky = load_dataset(tmp_path / "leaky", tiny.processor, max_length=48)
+    with pytest.raises(WsrError, match=r"m0 were fine-tuned on more than 1 % .*--allow_overlap"):
+        refuse_leaks(region, leaky, ("probe", "test"), allow_overlap=False)
+    refuse_leaks(region, leaky, ("probe", "test"), allow_overlap=True)
+    refuse_leaks(region, leaky, ("probe",), allow_overlap=False)

@@ -17,6 +17,7 @@ from wsr.errors import WsrError
 from wsr.geometry.trees import flatten
 from wsr.store import MemberRecord, Quarantined, Store
 from wsr.store.leaves import json_sha256
+from wsr.store.record import record_from_json, record_to_json
 
 CONFIG = {"hidden": 16, "layers": 2, "pooling": "mean", "kinds": ("a", "b")}
 
@@ -340,3 +341,13 @@ def test_a_folder_of_something_else_is_refused(tmp_path: Path, base: dict[str, A
 def test_missing_member_is_named(store: Store) -> None:
     with pytest.raises(WsrError, match="no member 'm'"):
         store.load("m")
+
+
+def test_a_record_of_an_earlier_version_says_nothing_of_its_data() -> None:
+    content = record_to_json(record_of("m", data={"max_length": 48, "label_names": ("a", "b")}))
+    assert record_from_json(content, "here").data == {"max_length": 48, "label_names": ["a", "b"]}
+    del content["data"]
+    assert record_from_json(content, "here").data == {}
+    del content["seed"]
+    with pytest.raises(WsrError, match="not the record of a member"):
+        record_from_json(content, "here")

@@ -155,7 +155,14 @@ def load_texts(values: Values, name: str, tokenizer: Any, *, size: int | None = 
     """Returns the texts of ``name`` as the flags say, and prints what was left out; they need no labels."""
     from wsr.data.texts import load_texts
 
-    texts = load_texts(name, tokenizer, max_length=values.max_length, size=size, columns=_columns(values))
+    texts = load_texts(
+        name,
+        tokenizer,
+        max_length=values.max_length,
+        size=size,
+        columns=_columns(values),
+        dialect=_dialect(values),
+    )
     for note in texts.notes:
         print(note, flush=True)
     return texts

@@ -161,7 +161,13 @@ def _evaluate(values: Values, reports: bool) -> None:
         target = TARGETS[values.loss](values, given, tokenizer, protocol)
         dataset = replace(target.dataset, name=name)
         dataset = replace(dataset, name=dataset_flags.spoken_apart(dataset, given, records))
-        region, others = unexposed(population, dataset, leave_out=values.leave_out, allow_overlap=values.allow_overlap)
+        region, others = unexposed(
+            population,
+            dataset,
+            leave_out=values.leave_out,
+            allow_overlap=values.allow_overlap,
+            out_of="hull and centroid",
+        )
         columns = [region.names.index(name) for name in others.names]
         draw = seeds.generator(values.seed, "hull", dataset.name)
         groups = {

@@ -80,7 +80,7 @@ class Documents:
           WsrError: naming a file that is not UTF-8.
         """
         paths = sorted(Path(self.folder).glob("*.txt"))
-        texts = [read_text(path) for path in paths]
+        texts = [read_document(path) for path in paths]
         return {"train": Records(str(self.folder), {"text": texts}, range(1, len(texts) + 1), unit="file")}
 
 
@@ -211,6 +211,11 @@ def read_text(path: Path) -> str:
         raise WsrError(
             f"{path}, line {line}: byte {content[error.start]:#04x} is not UTF-8; convert the file to UTF-8"
         ) from None
+
+
+def read_document(path: Path) -> str:
+    """Returns the text of a UTF-8 file that is one text; line ends of Windows become those of Unix."""
+    return read_text(path).replace("\r\n", "\n")
 
 
 def _read_csv(path: Path, dialect: Dialect) -> Records:

@@ -103,7 +103,7 @@ def load_dataset(
     if classes == 1 and metric is None:
         given["metric"] = "pearson"
     spec = replace(spec, **given)
-    records, hidden = _labelled(spec, _source(spec, dialect).read())
+    records, hidden = _labelled(spec, source_of(spec, dialect).read())
     named, built_in = str(name_or_path) in registered(), str(name_or_path) in BUILT_IN
     of_images = isinstance(tokenizer, ImageProcessor)
     cut = partial(choose_splits, spec.name, sizes=sizes, seed=seed, by_name=built_in, at_most=at_most)
@@ -133,14 +133,19 @@ def load_dataset(
         notes=tuple(note for examples in roles.values() for note in examples.notes)
         + hidden
         + notes
-        + (_unseen(spec.name, splits, names) if names else _scale(spec.name, splits["finetune"].labels)),
+        + (_unseen(spec.name, splits, names) if names else _scale(spec.name, splits)),
         text_hashes=np.unique(np.concatenate([examples.hashes for examples in roles.values()])),
         max_length=None if of_images else max_length,
         built_in=built_in,
     )
 
 
-def _source(spec: DatasetSpec, dialect: Dialect | None) -> Source:
+def source_of(spec: DatasetSpec, dialect: Dialect | None) -> Source:
+    """Returns the source of a dataset, told how its cells are separated.
+
+    Raises:
+      WsrError: if it has no cells of a file.
+    """
     if dialect is None:
         return spec.source
     if not isinstance(spec.source, Files):
@@ -167,26 +172,37 @@ def _labelled(spec: DatasetSpec, records: Mapping[str, Records]) -> tuple[Mappin
     hidden = [
         role
         for role, table in records.items()
-        if role != "train" and len(table) and set(table.columns.get(spec.columns.label, ())) == {-1}
+        if role != "train"
+        and spec.columns.label in table.columns
+        and len(table)
+        # A cell may be a list, which equals no number.
+        and all(isinstance(cell, int | float) and cell == -1 for cell in table.columns[spec.columns.label])
     ]
     notes = tuple(f"{records[role].origin}: not read, because all its labels are hidden (-1)" for role in hidden)
     return {role: table for role, table in records.items() if role not in hidden}, notes
 
 
-def _scale(name: str, labels: np.ndarray) -> tuple[str, ...]:
-    """Returns a note if real labels are far from the size of what an untrained head predicts."""
+def _scale(name: str, splits: Mapping[str, AnySplit]) -> tuple[str, ...]:
+    """Returns notes on real labels that are hard to learn or that cannot be scored."""
+    notes = []
+    labels = splits["finetune"].labels
     mean, deviation = float(labels.mean()), float(labels.std())
-    if abs(mean) < LARGE and deviation < LARGE:
-        return ()
-    return (
-        f"{name}: the labels have mean {mean:,.6g} and standard deviation {deviation:,.6g}, but a new head predicts "
-        "numbers near 0; subtract the mean and divide by the standard deviation, or members hardly learn",
-    )
+    if max(abs(mean), deviation) >= LARGE:
+        notes.append(
+            f"{name}: the labels have mean {mean:,.6g} and standard deviation {deviation:,.6g}, but a new head "
+            "predicts numbers near 0; subtract the mean and divide by the standard deviation, or members hardly learn"
+        )
+    if np.ptp(splits["test"].labels) == 0:
+        notes.append(f"{name}: all labels of test are equal, so the correlation is 0 for every model")
+    return tuple(notes)
 
 
 def _unseen(name: str, splits: Mapping[str, AnySplit], names: tuple[str, ...]) -> tuple[str, ...]:
     """Returns a note for each split of training texts that lacks classes of the test split."""
     notes = []
+    alone = np.unique(splits["probe"].labels)
+    if len(alone) == 1:
+        notes.append(f"{name}: probe holds only the class {names[int(alone[0])]!r}, so losses do not tell models apart")
     for split in ("finetune", "probe"):
         counts = np.bincount(splits["test"].labels, minlength=len(names))
         counts[np.unique(splits[split].labels)] = 0

@@ -10,7 +10,8 @@ from wsr.errors import WsrError
 
 
 def spoken_names(given: Sequence[str]) -> list[str]:
-    """Returns a distinct name for each dataset: its usual one, with folders in front where names would collide.
+    """Returns a distinct name for each dataset: its usual one, with folders in front (or the ending behind) where names
+    would collide.
 
     Args:
       given: names, files, folders or hub names.
@@ -28,6 +29,10 @@ def spoken_names(given: Sequence[str]) -> list[str]:
     if twice:
         raise WsrError(f"dataset {given[places.index(twice[0])]} is given twice; give each dataset once")
     names = [spec_of(one).name for one in given]
+    beside = Counter((name, Path(one).resolve().parent) for one, name in zip(given, names, strict=True))
+    for at, (one, name) in enumerate(zip(given, names, strict=True)):
+        if Path(one).is_file() and beside[name, Path(one).resolve().parent] > 1:
+            names[at] = f"{name}-{Path(one).suffix[1:]}"
     while repeated := {name for name, count in Counter(names).items() if count > 1}:
         for at, name in enumerate(names):
             if name in repeated and given[at] not in registered():
@@ -39,7 +44,7 @@ def spoken_names(given: Sequence[str]) -> list[str]:
 
 
 def longer_name(given: str, name: str) -> str | None:
-    """Returns the name of a dataset with one more folder in front, or with its ending; None if there is none left.
+    """Returns the name of a dataset with one more folder in front; None if there is none left.
 
     Args:
       given: a name, file, folder or hub name.
@@ -56,6 +61,4 @@ def longer_name(given: str, name: str) -> str | None:
     for part in reversed(parts[:-1]):
         if safe_name(part):
             names.append(f"{safe_name(part)}-{names[-1]}")
-    if path.is_file():
-        names.append(f"{names[-1]}-{path.suffix[1:]}")
     return names[names.index(name) + 1] if name in names[:-1] else None

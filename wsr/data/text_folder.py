@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from wsr.data.files import read_text
+from wsr.data.files import read_document
 from wsr.data.records import Records
 from wsr.data.roles import roles_of
 from wsr.errors import WsrError
@@ -43,5 +43,5 @@ def _classes(folder: Path) -> list[Path]:
 
 def _records(folder: Path) -> Records:
     paths = [path for place in _classes(folder) for path in sorted(place.glob("*.txt"))]
-    columns = {"text": [read_text(path) for path in paths], "label": [path.parent.name for path in paths]}
+    columns = {"text": [read_document(path) for path in paths], "label": [path.parent.name for path in paths]}
     return Records(str(folder), columns, range(1, len(paths) + 1), unit="file")

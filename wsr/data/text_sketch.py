@@ -69,10 +69,10 @@ class TextSketch:
         Args:
           hashes: hashes of the other texts.
         """
-        distinct = np.unique(hashes)
+        distinct = _distinct(hashes)
         # Every sketched text with a hash up to the largest one kept is known, so those are compared one by one.
         compared = distinct if self.exact else distinct[distinct <= self.smallest[-1]]
-        return Share(int(np.isin(compared, self.smallest).sum()), len(compared), len(distinct))
+        return Share(_count_in(compared, self.smallest), len(compared), len(distinct))
 
     def share_in(self, hashes: Hashes) -> "Share":
         """Returns which share of the sketched texts is among other texts.
@@ -80,7 +80,7 @@ class TextSketch:
         Args:
           hashes: hashes of the other texts.
         """
-        return Share(int(np.isin(self.smallest, hashes).sum()), len(self.smallest), self.texts)
+        return Share(_count_in(self.smallest, _distinct(hashes)), len(self.smallest), self.texts)
 
 
 @dataclass(frozen=True)
@@ -112,3 +112,16 @@ class Share:
         if self.exact or self.matched == self.compared:
             return self.share if self.exact else 1.0
         return float(beta.ppf(0.95, self.matched + 1, self.compared - self.matched))
+
+
+def _distinct(hashes: Hashes) -> Hashes:
+    """Returns hashes sorted, each once; those of a large dataset come so, and sorting them per member would be slow."""
+    return hashes if (hashes[1:] > hashes[:-1]).all() else np.unique(hashes)
+
+
+def _count_in(hashes: Hashes, others: Hashes) -> int:
+    """Returns how many of ``hashes`` are among ``others``, which are sorted."""
+    if not len(others):
+        return 0
+    at = np.minimum(np.searchsorted(others, hashes), len(others) - 1)
+    return int((others[at] == hashes).sum())

@@ -10,9 +10,10 @@ import numpy as np
 from jaxtyping import Float, Int64
 
 from wsr.data.dataset import Split
+from wsr.data.delimited import Dialect
 from wsr.data.examples import Columns, Examples, read_unlabelled
 from wsr.data.identity import Hashes
-from wsr.data.load import columns_of, refuse_other_kind, spec_of
+from wsr.data.load import columns_of, refuse_other_kind, source_of, spec_of
 from wsr.data.splits import Place, choose_splits
 from wsr.data.table import BUILT_IN, registered
 from wsr.data.tokenise import hash_tokenizer, tokenise
@@ -73,6 +74,7 @@ def load_texts(
     max_length: int = 64,
     size: int | None = None,
     columns: Columns | None = None,
+    dialect: Dialect | None = None,
 ) -> Texts:
     """Returns the texts of anything that ``load_dataset`` reads, or of files without labels.
 
@@ -86,6 +88,7 @@ def load_texts(
       max_length: tokens per window.
       size: largest number of texts, drawn at random but always the same; None takes all.
       columns: the columns of text and label, if they have other names.
+      dialect: how the cells of CSV and TSV files are separated; by default this is found in each file.
 
     Raises:
       WsrError: naming the file, row and column of bad data; or if no text has two tokens.
@@ -99,7 +102,7 @@ def load_texts(
     """
     spec = spec_of(str(name_or_path))
     refuse_other_kind(spec, tokenizer)
-    records = spec.source.read()
+    records = source_of(spec, dialect).read()
     built_in = str(name_or_path) in BUILT_IN
     columns, notes = columns_of(spec, records, columns, registered=str(name_or_path) in registered())
     roles = read_unlabelled(records, columns)

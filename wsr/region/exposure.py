@@ -135,6 +135,7 @@ def unexposed(
     *,
     leave_out: bool = True,
     allow_overlap: bool = False,
+    out_of: str = "",
 ) -> tuple[Region, Region]:
     """Returns the members that may be scored on a dataset and those that never saw it, and prints what was left out.
 
@@ -144,6 +145,7 @@ def unexposed(
       splits: the splits on which points are scored.
       leave_out: leaves members fine-tuned on the dataset out of the second region.
       allow_overlap: keeps members that were fine-tuned on the scored texts themselves.
+      out_of: what the members left out of the second region play no part in, if they are scored all the same.
 
     Returns:
       The region without the members that were fine-tuned on scored texts, and the same without all members that were
@@ -169,7 +171,8 @@ def unexposed(
             "no member is left; keep them with --noleave_out, or choose another dataset"
         )
     if len(others) < len(fair):
-        print(f"left out, fine-tuned on {target.name} or its texts: {_listed(kept)}", flush=True)
+        out = f"left out of {out_of}" if out_of else "left out"
+        print(f"{out}, fine-tuned on {target.name} or its texts: {_listed(kept)}", flush=True)
     return fair, others
 
 

@@ -120,7 +120,11 @@ def write_folder(
     copied = kept_files(companions or {}, model)
     attributes = _marks(model, processor) | _passed_on(copied, model) | (dict(head.config) if head else {})
     config = to_config(model, **attributes)
-    table = {_full_name(model, head, theirs): (ours, layout) for theirs, ours, layout in their_tensors(model)}
+    table = {
+        _full_name(model, head, theirs): (ours, layout)
+        for theirs, ours, layout in their_tensors(model)
+        if not _of_other_class(model, head, theirs)
+    }
     shapes = flatten(jax.eval_shape(model.init, jax.random.key(0)))
     # Shapes only: a broadcast scalar takes no memory.
     forms = {
@@ -175,6 +179,15 @@ def _full_name(model: Model, head: ClassifierHead | None, name: str) -> str:
         return name
     language_model = counterpart.prefix if model.token_losses is not None else ""
     return f"{head.prefix if head else language_model}{name}"
+
+
+def _of_other_class(model: Model, head: ClassifierHead | None, name: str) -> bool:
+    """Returns whether a tensor is a language-modelling head and the folder's class, a classifier, has none."""
+    counterpart = counterpart_of(model)
+    classes = head.config.get("architectures") or () if head else ()
+    return (
+        bool(classes) and counterpart.language_model_class not in classes and name in language_model_heads(counterpart)
+    )
 
 
 def _passed_on(companions: Mapping[str, Path], model: Model) -> dict[str, Any]:
