@@ -65,12 +65,13 @@ def torch():
 def test_an_exported_head_gives_the_same_logits(torch, tiny, tmp_path, name, head, settings):
     base, member, theirs = _family(torch, tiny, tmp_path, name, head, settings)
 
-    incoming = read_member(member, models.load(str(base)))
+    checkpoint = models.load(str(base))
+    incoming = read_member(member, checkpoint)
     # As JSON, the form in which a store keeps it.
     about = json.loads(json.dumps(dict(incoming.about)))
     leaves = flatten(incoming.params)
     classifier = stored_classifier(incoming.head, about)
-    write_folder(models.load(str(base)).model, leaves.get, tiny.processor, tmp_path / "out", head=classifier)
+    write_folder(checkpoint.model, leaves.__getitem__, tiny.processor, tmp_path / "out", head=classifier)
 
     again, info = type(theirs).from_pretrained(tmp_path / "out", output_loading_info=True)
     assert not info["missing_keys"]

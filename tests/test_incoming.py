@@ -13,6 +13,7 @@ from models_support import random_params
 from safetensors.numpy import load_file, save_file
 
 from wsr.errors import WsrError
+from wsr.exchange.head import tell_of_tied_decoder
 from wsr.exchange.likely_bases import likeliest_base, stores_beside
 from wsr.exchange.member import read_member, require_base
 from wsr.geometry.trees import flatten
@@ -321,3 +322,23 @@ def test_the_folder_that_a_config_names_is_looked_at(tiny, tmp_path):
     save_file({name: own + np.float32(1e-3) for name, own in tensors.items()}, folder / "model.safetensors")
     edit_config(folder, _name_or_path=str(other))
     assert likeliest_base(folder).startswith(repr(str(other)))
+
+
+@pytest.mark.parametrize(
+    ("kind", "more", "tied"),
+    [
+        ("BertForMaskedLM", {}, True),
+        ("BertForMaskedLM", {"tie_word_embeddings": False}, False),
+        ("ElectraForMaskedLM", {}, True),
+        ("ElectraForPreTraining", {}, False),
+        ("BertForSequenceClassification", {}, False),
+    ],
+)
+def test_only_a_tied_decoder_is_called_tied(kind, more, tied):
+    notes = []
+    tell_of_tied_decoder({"architectures": [kind], **more}, ("bert.embeddings.word_embeddings.weight",), notes)
+    assert bool(notes) == tied
+    without = []
+    for decoder in ("cls.predictions.decoder.weight", "vocab_projector.weight", "generator_lm_head.weight"):
+        tell_of_tied_decoder({"architectures": [kind], **more}, (decoder,), without)
+    assert not without

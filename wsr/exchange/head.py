@@ -27,7 +27,9 @@ from wsr.types import Params
 
 # The last layer of a classifier; not DistilBERT's pre_classifier, nor ALBERT's sop_classifier.
 _CLASSES = re.compile(r"(classifier|classifier\.out_proj|classification_head\.out_proj|score)\.weight")
-_LANGUAGE_MODEL = re.compile(r".*(MaskedLM|PreTraining|CausalLM|LMHeadModel)")
+# ELECTRA is pretrained to detect replaced tokens, without a decoder.
+_LANGUAGE_MODEL = re.compile(r"(?!Electra).*PreTraining|.*(MaskedLM|CausalLM|LMHeadModel)")
+_DECODERS = ("decoder.weight", "lm_head.weight", "vocab_projector.weight")
 
 
 def head_of(
@@ -175,7 +177,7 @@ def tell_of_pooler(counterpart: Counterpart, dropped: tuple[str, ...], notes: li
 def tell_of_tied_decoder(config: Mapping[str, Any], names: tuple[str, ...], notes: list[str]) -> None:
     """Adds a note if the decoder of a language model is tied to the token embedding and not among its tensors."""
     language_model = any(_LANGUAGE_MODEL.fullmatch(kind) for kind in _classes(config))
-    in_file = any(name.endswith(("decoder.weight", "lm_head.weight")) for name in names)
+    in_file = any(name.endswith(_DECODERS) for name in names)
     if language_model and not in_file and config.get("tie_word_embeddings") is not False:
         notes.append("its decoder is tied to the token embedding and not in the file")
 
