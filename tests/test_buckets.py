@@ -1,6 +1,7 @@
 """Stores in a bucket: what one machine puts another reads whole or not at all. A cache folder stands for a machine."""
 
 import itertools
+import shutil
 import sys
 import threading
 import time
@@ -18,6 +19,7 @@ from test_store import make_store, near, random_head, random_params, record_of, 
 from wsr.cli import main
 from wsr.errors import WsrError
 from wsr.exchange.scores import keep_scores, scores_of
+from wsr.models import export, load
 from wsr.runtime import buckets
 from wsr.store import Store
 from wsr.store.results import Results
@@ -89,6 +91,26 @@ def test_weights_come_when_they_are_read_and_no_others(machine: Machine) -> None
     opened, out = second.open_task_vector("n")("layers/1/bias"), np.empty(16, np.float32)
     opened(0, out)
     assert out.tobytes() == (near(BASE, 1)["layers"]["1"]["bias"] - BASE["layers"]["1"]["bias"]).tobytes()
+
+
+def test_the_files_beside_the_weights_come_along(machine: Machine, tiny: Any, tmp_path: Path) -> None:
+    machine("a")
+    export(tiny, tmp_path / "base")
+    base = load(tmp_path / "base")
+    template = tmp_path / "chat_template.jinja"
+    template.write_text("own")
+    first = Store.create_for("memory://bucket/s", base)
+    first.save(record_of("m"), base.params, {}, companions={"chat_template.jinja": template})
+    shutil.rmtree(tmp_path / "base")
+    machine("b")
+    second = Store.open("memory://bucket/s")
+    checkpoint = second.checkpoint()
+    assert checkpoint.processor.get_vocab() == tiny.processor.get_vocab()
+    assert checkpoint.folder is not None
+    files = second.companions(["m"])
+    assert files["chat_template.jinja"].read_text() == "own"
+    assert {"config.json", "tokenizer.json"} <= files.keys()
+    assert all(path.is_relative_to(second.path) for path in files.values())
 
 
 def test_the_same_member_again_does_nothing_and_another_is_refused(machine: Machine) -> None:

@@ -29,7 +29,7 @@ HEADS = {
     "deberta_v2": ENCODER_HEADS,
     "modernbert": ENCODER_HEADS,
     "t5": (*DECODER_HEADS, "ConditionalGeneration"),
-    "gpt2": DECODER_HEADS,
+    "gpt2": (*DECODER_HEADS, "DoubleHeadsModel"),
     "llama": DECODER_HEADS,
     "qwen2": DECODER_HEADS,
     "qwen3": DECODER_HEADS,
@@ -105,7 +105,7 @@ def _family(torch, tiny, place: Path, name, head, settings):
 
 def _class_name(name: str, head: str) -> str:
     stem = counterpart(name).model_class.removesuffix("Model").removesuffix("Encoder")
-    return f"{stem}For{head}"
+    return f"{stem}{head}" if head == "DoubleHeadsModel" else f"{stem}For{head}"
 
 
 def _logits(torch, model, head):
@@ -114,7 +114,7 @@ def _logits(torch, model, head):
     ids = torch.tensor([[5, 10, 11, 12, 13, 6], [5, 20, 21, 6, padding, padding]])
     mask = torch.tensor([[1] * 6, [1] * 4 + [0] * 2])
     batch = {"input_ids": ids, "attention_mask": mask}
-    if head == "MultipleChoice":
+    if head in ("MultipleChoice", "DoubleHeadsModel"):
         batch = {name: value[None] for name, value in batch.items()}
     if head == "ConditionalGeneration":
         batch["decoder_input_ids"] = ids

@@ -1,5 +1,6 @@
 """Language-modelling heads, tied and untied: what a file holds decides, as in transformers."""
 
+import json
 import shutil
 from itertools import pairwise
 
@@ -132,7 +133,7 @@ def test_an_untied_member_of_a_tied_base(torch, family, tmp_path, name, capsys):
     assert main(["import", str(tied), store, f"--base={folder}", "--dataset=a", "--names=again"]) == 0
     ((ids, _),) = random_texts(3, [9], 100)
     for own, path in (("member", member), ("tied", tied)):
-        assert main(["export", own, store, f"--to={tmp_path / 'out' / own}"]) == 0
+        assert main(["export", own, "--head", store, f"--to={tmp_path / 'out' / own}"]) == 0
         np.testing.assert_allclose(
             _losses(torch, tmp_path / "out" / own, ids), _losses(torch, path, ids), atol=1e-5, err_msg=own
         )
@@ -162,6 +163,12 @@ def test_a_t5_without_its_shared_table(torch, tiny, tmp_path):
     tiny.processor.save_pretrained(tmp_path)
     expected = models.load(str(tmp_path)).params["token"]["embedding"]
     names = ["shared.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "lm_head.weight"]
+    models.export(models.load(str(tmp_path)), tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["is_encoder_decoder"] is False
+    rewrite(tmp_path, lambda tensors: {**tensors, names[1]: tensors[names[0]] + np.float32(1)})
+    with pytest.raises(WsrError, match=r"encoder\.embed_tokens\.weight differs from shared\.weight"):
+        models.load(str(tmp_path))
+    rewrite(tmp_path, lambda tensors: {name: own for name, own in tensors.items() if name != names[1]})
     for before, alias in pairwise(names):
         rewrite(tmp_path, lambda tensors, a=alias, b=before: {(a if n == b else n): t for n, t in tensors.items()})
         np.testing.assert_array_equal(models.load(str(tmp_path)).params["token"]["embedding"], expected)

@@ -14,7 +14,8 @@ from wsr.errors import WsrError
 from wsr.exchange.member import read_member
 from wsr.geometry.trees import flatten
 from wsr.models.huggingface.config import read_config
-from wsr.models.huggingface.folder import read_processor
+from wsr.models.huggingface.folder import read_processor, write_folder
+from wsr.models.huggingface.heads import stored_classifier
 from wsr.models.huggingface.weights import from_huggingface
 from wsr.models.vit import EXAMPLE, ViT, ViTConfig
 
@@ -218,3 +219,39 @@ def test_tiny_vit_is_the_same_everywhere_and_its_folder_gives_it_back(tmp_path):
     assert (read.model.name, read.model.config, read.processor) == ("vit", first.model.config, first.processor)
     for path, leaf in flatten(first.params).items():
         np.testing.assert_array_equal(flatten(read.params)[path], leaf)
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("head", ["ForImageClassification", "ForMaskedImageModeling"])
+def test_an_exported_head_gives_the_same_logits(torch, tmp_path, head):
+    import transformers
+
+    torch.manual_seed(0)
+    labels = {"id2label": {0: "x", 1: "y", 2: "z"}, "label2id": {"x": 0, "y": 1, "z": 2}}
+    more = labels if head == "ForImageClassification" else {"encoder_stride": 4}
+    theirs = getattr(transformers, f"ViT{head}")(transformers.ViTConfig(**SIZES, **more)).eval()
+    for folder in ("base", "member"):
+        with torch.no_grad():
+            for parameter in theirs.parameters():
+                parameter.add_(0.01 * torch.randn_like(parameter))
+        theirs.save_pretrained(tmp_path / folder)
+        PROCESSOR.save_pretrained(tmp_path / folder)
+    base = models.load(str(tmp_path / "base"))
+    incoming = read_member(tmp_path / "member", base)
+    about = json.loads(json.dumps(dict(incoming.about)))
+    leaves = flatten(incoming.params)
+    write_folder(
+        base.model, leaves.__getitem__, PROCESSOR, tmp_path / "out", head=stored_classifier(incoming.head, about)
+    )
+    again, info = type(theirs).from_pretrained(tmp_path / "out", output_loading_info=True)
+    assert not info["missing_keys"]
+    assert not info["unexpected_keys"]
+    assert again.config.id2label == theirs.config.id2label
+    pixels = torch.tensor(_images().transpose(0, 3, 1, 2))
+    mask = {"bool_masked_pos": torch.arange(9)[None] % 2 == 1} if head == "ForMaskedImageModeling" else {}
+    with torch.no_grad():
+        found, expected = (
+            next(iter(own for name, own in model(pixels, **mask).items() if name in ("logits", "reconstruction")))
+            for model in (again.eval(), theirs)
+        )
+    np.testing.assert_allclose(found.numpy(), expected.numpy(), atol=1e-5)

@@ -203,6 +203,22 @@ def test_exports_of_decoders_load_without_a_word_from_transformers(tiny, tmp_pat
     assert set(load_file(tmp_path / "out" / "model.safetensors")) <= set(theirs.state_dict())
 
 
+def test_a_classifier_of_an_untied_language_model_has_no_language_modelling_head(tiny, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model = example("llama")
+    base = Checkpoint(model, random_params(model), tiny.processor)
+    models.export(base, tmp_path / "base")
+    write(base, tmp_path / "m1", 1)
+    score = {"score.weight": np.ones((2, 16), np.float32)}
+    rewrite(tmp_path / "m1", lambda own: {key: leaf for key, leaf in own.items() if key != "lm_head.weight"} | score)
+    edit_config(tmp_path / "m1", architectures=["LlamaForSequenceClassification"])
+    run("import", "m1", "--store=store", "--base=base", "--dataset=a")
+    run("export", "m1", "--store=store", "--to=plain")
+    assert "lm_head.weight" in load_file(tmp_path / "plain" / "model.safetensors")
+    run("export", "m1", "--head", "--store=store", "--to=classifier")
+    assert set(load_file("classifier/model.safetensors")) == set(load_file("m1/model.safetensors"))
+
+
 # Tokens
 
 

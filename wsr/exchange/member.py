@@ -141,7 +141,9 @@ def _read_adapter(folder: Path, base: Checkpoint) -> Incoming:
     adapter = read_adapter(folder, base.model, base.params, head_of_base(base))
     notes = ["a LoRA adapter, merged into the base: its tensors do not show which base it was trained from"]
     if adapter.base_name:
-        notes.append(f"its config names {adapter.base_name!r}")
+        same = adapter.base_name.rstrip("/") == base.name.rstrip("/")
+        other = "" if same else f" as its base, and this base is {base.name!r}: make sure that they are the same model"
+        notes.append(f"its config names {adapter.base_name!r}{other}")
     about = about_adapter(adapter, base, notes)
     params = add(base.params, adapter.task_vector)
     _refuse_broken(folder, params)

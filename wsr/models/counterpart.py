@@ -90,6 +90,8 @@ class Counterpart:
     """Boolean attributes of our config, each with the tensor that is usually tied: true if a file's differs."""
     tied: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Tensors of the encoder, each with the tensors of heads that are tied to it: a file may hold only one of them."""
+    copies: Mapping[str, str] = field(default_factory=dict)
+    """Tensors that transformers' encoder reads in place of another, which must be equal, and that other."""
     aliases: tuple[tuple[str, str], ...] = ()
     """Alternative tensor names: a regular expression and its replacement for each."""
     pooling: str = "cls"

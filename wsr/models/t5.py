@@ -199,6 +199,7 @@ COUNTERPART = Counterpart(
     modules=modules,
     dropped=r"encoder\.embed_tokens\.weight|(decoder|lm_head|classification_head|classifier|qa_outputs)\..+",
     tied={"shared.weight": ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "lm_head.weight")},
+    copies={"encoder.embed_tokens.weight": "shared.weight"},
     only={"is_encoder_decoder": False},
     harmless=frozenset(("decoder_start_token_id", "is_encoder_decoder", "pad_token_id")),
     pooling="mean",

@@ -387,10 +387,8 @@ class Store:
         """
         from wsr.models.model import Checkpoint
 
-        folder = self.path / "base" / checkpoint.COMPANIONS
-        return Checkpoint(
-            self.model, self.base(), self.processor(), self.base_name, folder if folder.is_dir() else None
-        )
+        processor, folder = self.processor(), self.path / "base" / checkpoint.COMPANIONS
+        return Checkpoint(self.model, self.base(), processor, self.base_name, folder if folder.is_dir() else None)
 
     def processor(self) -> Any:
         """Returns the tokenizer or image processor of the base, from the store's own copy.

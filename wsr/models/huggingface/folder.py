@@ -118,9 +118,13 @@ def write_folder(
       WsrError: ``folder`` is not empty or cannot be written, or the architecture has no Hugging Face counterpart.
     """
     copied = kept_files(companions or {}, model)
-    attributes = _marks(model, processor) | _passed_on(copied) | (dict(head.config) if head else {})
+    attributes = _marks(model, processor) | _passed_on(copied, model) | (dict(head.config) if head else {})
     config = to_config(model, **attributes)
-    table = {_full_name(model, head, theirs): (ours, layout) for theirs, ours, layout in their_tensors(model)}
+    table = {
+        _full_name(model, head, theirs): (ours, layout)
+        for theirs, ours, layout in their_tensors(model)
+        if not _of_other_class(model, head, theirs)
+    }
     shapes = flatten(jax.eval_shape(model.init, jax.random.key(0)))
     # Shapes only: a broadcast scalar takes no memory.
     forms = {
@@ -177,12 +181,23 @@ def _full_name(model: Model, head: ClassifierHead | None, name: str) -> str:
     return f"{head.prefix if head else language_model}{name}"
 
 
-def _passed_on(companions: Mapping[str, Path]) -> dict[str, Any]:
+def _of_other_class(model: Model, head: ClassifierHead | None, name: str) -> bool:
+    """Returns whether a tensor is a language-modelling head and the folder's class, a classifier, has none."""
+    counterpart = counterpart_of(model)
+    classes = head.config.get("architectures") or () if head else ()
+    return (
+        bool(classes) and counterpart.language_model_class not in classes and name in language_model_heads(counterpart)
+    )
+
+
+def _passed_on(companions: Mapping[str, Path], model: Model) -> dict[str, Any]:
     """Returns the attributes of the base's config that are also true of a point, with the ids of its special tokens."""
     if CONFIG not in companions:
         return {}
     attributes = other_attributes(companions[CONFIG].parent)
-    return {name: value for name, value in attributes.items() if name not in _OF_A_HEAD}
+    # Of attributes with one supported value, the encoder alone has that one: a T5's is no encoder-decoder.
+    left_out = {*_OF_A_HEAD, *counterpart_of(model).only}
+    return {name: value for name, value in attributes.items() if name not in left_out}
 
 
 def read_processor(folder: Path, model: Model) -> Any:

@@ -35,6 +35,7 @@ def from_huggingface(model: Model, tensors: Mapping[str, np.ndarray]) -> tuple[P
     found, dropped, problems = _canonical(counterpart, tensors, wanted)
     if model.config.get("tie_word_embeddings", True):
         _find_tied(counterpart, wanted, found, dropped)
+    problems += _unequal(counterpart, tensors)
     leaves: dict[str, jax.Array] = {}
     for theirs, ours, layout in table:
         # Shapes only: a broadcast scalar takes no memory.
@@ -162,6 +163,15 @@ def _find_tied(counterpart: Counterpart, wanted: Collection[str], found: dict[st
         if theirs in wanted and theirs not in found and there:
             found[theirs] = there[0]
             dropped.remove(there[0])
+
+
+def _unequal(counterpart: Counterpart, tensors: Mapping[str, np.ndarray]) -> list[str]:
+    by_name = {without_prefix(counterpart, name): tensor for name, tensor in tensors.items()}
+    return [
+        f"{copy} differs from {original}"
+        for copy, original in counterpart.copies.items()
+        if copy in by_name and original in by_name and not np.array_equal(by_name[copy], by_name[original])
+    ]
 
 
 def _table(model: Model, counterpart: Counterpart) -> Iterator[tuple[str, str, Layout]]:
