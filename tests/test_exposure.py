@@ -117,3 +117,10 @@ def test_a_merge_refuses_members_that_saw_the_scored_texts(tiny, tmp_path, load)
         refuse_leaks(region, leaky, ("probe", "test"), allow_overlap=False)
     refuse_leaks(region, leaky, ("probe", "test"), allow_overlap=True)
     refuse_leaks(region, leaky, ("probe",), allow_overlap=False)
+
+
+def test_a_users_files_called_as_known_datasets_share_no_texts_by_name(tiny, load):
+    region = region_of(tiny, load("sst2.csv", 0, 200), load("vader_movie.csv", 1000, 200))
+    imported = Member("imported", "sst5", "general", "x", lambda: tiny.params)
+    assert region.joined([imported]).without_dataset("sst2").names == ("m1", "imported")
+    assert region.joined([imported]).without_dataset("rotten_tomatoes").names == ("m0", "m1")

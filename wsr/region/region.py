@@ -221,8 +221,14 @@ class Region:
         Raises:
           WsrError: if no member is left.
         """
-        seen = overlapping(dataset)
-        left = self.where(lambda member: member.dataset not in seen)
+
+        def of_table(member: Member) -> bool:
+            return bool(member.data.get("built_in", True))
+
+        # A user's file may be called as one of the package's datasets without sharing texts with others.
+        known = all(of_table(member) for member in self.members if member.dataset == dataset)
+        seen = overlapping(dataset) if known else frozenset({dataset})
+        left = self.where(lambda member: member.dataset not in (seen if of_table(member) else {dataset}))
         if not left.members:
             raise WsrError(
                 f"region: all {len(self)} members were trained on {dataset} or on a dataset that shares texts with it; "
