@@ -15,7 +15,7 @@ from wsr.geometry.low_rank import LowRank
 from wsr.geometry.trees import nest
 from wsr.runtime import buckets, strict_json
 from wsr.runtime.model_folder import shared_files
-from wsr.store import checkpoint, encoder_part
+from wsr.store import checkpoint, encoder_part, refusals
 from wsr.store.encoder_part import DTypeOnDisk
 from wsr.store.gram_file import GramFile
 from wsr.store.leaves import (
@@ -38,7 +38,7 @@ from wsr.store.record import (
 from wsr.store.results import Results
 from wsr.store.seal import sealed
 from wsr.store.sketch_file import SketchFile
-from wsr.store.verification import DAMAGED, damaged_parts, parts_of, summary_of
+from wsr.store.verification import damaged_parts, parts_of, summary_of
 from wsr.types import Params
 
 if TYPE_CHECKING:
@@ -139,11 +139,11 @@ class Store:
             "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         }
         if not (path / "base").exists():
-            _refuse_foreign_folder(path)
-            _refuse_other_members(path, about["base_sha256"])
+            refusals.refuse_foreign_folder(path)
+            refusals.refuse_other_members(path, about["base_sha256"])
             checkpoint.publish(path / "base", leaves, table, about, path / "writing", companions=companions)
         store = cls.open(path)
-        store._refuse_other_base(about, table)
+        refusals.refuse_other_base(store, store._base_table, about, table)
         checkpoint.sweep(store._staging)
         return store
 
@@ -250,7 +250,7 @@ class Store:
         check_name(record.name)
         encoder = float32_leaves(params, f"member {record.name!r}")
         form = {path: {"dtype": "float32", "shape": list(leaf.shape)} for path, leaf in encoder.items()}
-        self._refuse_other_form(record.name, table_differences(form, self._base_table))
+        refusals.refuse_other_form(self.path, record.name, table_differences(form, self._base_table))
         return self._save(record, encoder_part.whole_on_disk(encoder, self.base, dtype), head, companions)
 
     def save_low_rank(
@@ -277,7 +277,7 @@ class Store:
         """
         check_name(record.name)
         leaves = float32_leaves(nest(encoder_part.factors_on_disk(task_vector)), f"member {record.name!r}")
-        self._refuse_other_form(record.name, self._misfits(task_vector))
+        refusals.refuse_other_form(self.path, record.name, refusals.misfits(task_vector, self._base_table))
         return self._save(record, leaves, head, companions, version=checkpoint.FORMAT_OF_FACTORS)
 
     def __contains__(self, name: object) -> bool:
@@ -515,23 +515,8 @@ class Store:
         if folder.exists() or not checkpoint.publish(
             folder, leaves, table, about, self._staging, version=version, companions=companions
         ):
-            self._refuse_other_member(record)
+            refusals.refuse_other_member(self.path, self.record(record.name), record)
         return self.record(record.name)
-
-    def _misfits(self, task_vector: LowRank) -> list[str]:
-        problems = [] if task_vector else ["no leaf has factors"]
-        for path, (a, b) in task_vector.items():
-            if path not in self._base_table:
-                problems.append(f"leaf {path} is unexpected")
-                continue
-            shape = self._base_table[path]["shape"]
-            if not (a.ndim == b.ndim == 2 and a.shape[1] == b.shape[0] and [a.shape[0], b.shape[1]] == shape):
-                problems.append(f"leaf {path}: factors of {shape} expected, found {[*a.shape]} and {[*b.shape]}")
-        return problems
-
-    def _refuse_other_form(self, name: str, problems: Sequence[str]) -> None:
-        if problems:
-            raise WsrError(f"member {name!r} does not have the form of the base of {self.path}: {'; '.join(problems)}")
 
     def _complete(self, record: MemberRecord, content_sha256: str = "") -> MemberRecord:
         completed = replace(
@@ -546,33 +531,6 @@ class Store:
             if given not in ("", own):
                 raise WsrError(f"member {record.name!r}: {field} expected {own} (of {self.path}), found {given}")
         return completed
-
-    def _refuse_other_member(self, record: MemberRecord) -> None:
-        stored, wanted = record_to_json(self.record(record.name)), record_to_json(record)
-        problems = [
-            f"{field} is {stored[field]!r} in the store, {wanted[field]!r} here"
-            for field in wanted
-            # As JSON: a metric that is NaN equals itself.
-            if json_sha256(stored[field]) != json_sha256(wanted[field])
-        ]
-        if problems:
-            raise WsrError(
-                f"{self.path} has another member {record.name!r}, members never change: {'; '.join(problems)}"
-            )
-
-    def _refuse_other_base(self, about: Mapping[str, Any], table: Table) -> None:
-        problems = []
-        if self.model_name != about["model_name"]:
-            problems.append(f"architecture {self.model_name!r} in the store, {about['model_name']!r} here")
-        there, here = dict(self.model_config), dict(about["model_config"])
-        for key in sorted(there.keys() | here.keys()):
-            if (key in there, there.get(key)) != (key in here, here.get(key)):
-                problems.append(f"config {key}: {there.get(key)!r} in the store, {here.get(key)!r} here")
-        own = about["tokenizer"]
-        problems += [f"tokenizer: another {key}" for key in own if self.tokenizer.get(key, own[key]) != own[key]]
-        problems += table_differences(table, self._base_table)
-        if problems:
-            raise WsrError(f"{self.path} holds the population of another base: {'; '.join(problems)}")
 
     def _write_summary(self, summary: dict[str, Any]) -> None:
         path = self.path / "store.json"
@@ -594,21 +552,3 @@ def _brought(path: str | Path) -> Path:
     buckets.bring_marks(folder, checkpoint.METADATA_FILE, ["base"])
     buckets.bring_marks(folder / "members", checkpoint.METADATA_FILE)
     return folder
-
-
-def _refuse_foreign_folder(path: Path) -> None:
-    files = {"store.json", "gram.json", "scores.jsonl"}
-    ours = files | {"base", "members", "quarantine", "sketches", "points", "writing", DAMAGED}
-    if path.exists() and not path.is_dir():
-        raise WsrError(f"{path} is a file; a store is a folder")
-    foreign = sorted(entry.name for entry in path.iterdir() if entry.name not in ours) if path.exists() else []
-    if foreign:
-        raise WsrError(f"{path} is neither empty nor a store: it holds {', '.join(foreign)}")
-
-
-def _refuse_other_members(path: Path, base_sha256: str) -> None:
-    # If the base was removed by hand, it may be written again, but no other base may take its place.
-    for folder in member_folders(path):
-        found = checkpoint.read_about(folder)[0]["record"]["base_sha256"]
-        if found != base_sha256:
-            raise WsrError(f"{folder}: expected the base {base_sha256}, found {found}: not the base of these members")
