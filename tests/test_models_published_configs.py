@@ -150,5 +150,13 @@ def test_what_changes_the_model_although_no_code_reads_it(read, changes, reason)
         read(LOADED["bert-base-uncased"], **changes)
 
 
+@pytest.mark.parametrize("config", [QWEN2, MODERNBERT])
+def test_a_width_of_heads_that_goes_without_saying(read, config):
+    width = config["hidden_size"] // config["num_attention_heads"]
+    read(config, head_dim=width)
+    with pytest.raises(WsrError, match=f"unsupported: head_dim = {2 * width}"):
+        read(config, head_dim=2 * width)
+
+
 def test_code_of_a_tokenizer_changes_no_model(read):
     read(LOADED["bert-base-uncased"], auto_map={"AutoTokenizer": ["code.Tokenizer", None]})

@@ -160,9 +160,16 @@ def _refuse_unknown(
         # None means "not set".
         and value is not None
         and value != counterpart.only.get(name, defaults.get(name))
+        and not (name == "head_dim" and _is_usual_width(config))
     ]
     if refused:
         raise WsrError(f"{path}: unsupported: {', '.join(refused)}; the hidden states would differ from the original's")
+
+
+def _is_usual_width(config: Mapping[str, Any]) -> bool:
+    """Whether the heads share the hidden features evenly: a config may say so where the class needs no telling."""
+    width, heads, hidden = (config.get(name) for name in ("head_dim", "num_attention_heads", "hidden_size"))
+    return isinstance(width, int) and isinstance(heads, int) and width * heads == hidden
 
 
 @cache
