@@ -219,8 +219,8 @@ def test_plan_of_all_studies_and_by_numbers(capsys):
     assert plan(*flags, "--points=7", "--texts_a_point=50", "--price=0.5") == 0
     said = capsys.readouterr().out
     assert "4e+04 trained on, 7e+03 encoded" in said
-    assert f"{6 * 4 * 1e6 / 2**20:.1f} MiB and activations" in said
-    assert "0.5 a chip and hour" in said
+    assert f"{6 * 4 * 1e6 / 2**20:.1f} MiB plus activations" in said
+    assert "0.5 for a chip and hour" in said
 
 
 @pytest.mark.parametrize(
