@@ -34,6 +34,8 @@ CHIPS: Mapping[str, Chip] = {
 _ENVIRONMENT = {
     # The library would ask the metadata server of a cloud for the machine that it runs on.
     "TPU_SKIP_MDS_QUERY": "1",
+    # It would let one process at a time use the TPUs of this machine, of which there are none.
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
     "TPU_ACCELERATOR_TYPE": "v5litepod-8",
     "TPU_WORKER_HOSTNAMES": "localhost",
     "TPU_STDERR_LOG_LEVEL": "3",
