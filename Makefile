@@ -22,7 +22,7 @@ help:  ## list the targets
 demo: .venv/.installed  ## fine-tune, map, evaluate and merge a real population (about 8 minutes on two cores)
 	@$(BIN)/wsr demo $(DEMO_FLAGS)
 
-test: .venv/.installed-dev lint  ## lint, then the tests (about 10 minutes on two cores)
+test: .venv/.installed-dev lint  ## lint, then the tests (about 11 minutes on two cores)
 	@XLA_FLAGS="$(strip $(QUICK_TO_COMPILE) $(XLA_FLAGS))" $(BIN)/python -m pytest $(PYTEST) -m "not long"
 
 test-long: .venv/.installed-dev  ## the tests that take long: Ray, whole experiments, the commands of the README
