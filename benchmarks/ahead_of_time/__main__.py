@@ -109,7 +109,9 @@ def _step(chip: str, points: int, rows: int, length: int) -> dict[str, Any]:
         chip,
         programs.operations(model, tokens, TEXT if length == 64 else 250),
     )
-    return found | {"milliseconds_for_16384_tokens": found.get("milliseconds", float("nan")) * 16384 / tokens}
+    if "error" in found:
+        return found
+    return found | {"milliseconds_for_16384_tokens": found["milliseconds"] * 16384 / tokens}
 
 
 def _training(chip: str, name: str, precision: "Precision", members: int) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from wsr.data.dataset import Dataset
 from wsr.errors import WsrError
 from wsr.models.model import Model
@@ -22,7 +24,7 @@ class CheckedRecipe:
     """A recipe with the score of the member that was trained with it."""
 
     recipe: Recipe
-    """The recipe: the first that learned, or the one with the best score."""
+    """The recipe: the first that learned, or the one with the best validation score."""
     score: float
     """Score on the test split, in the dataset's metric."""
     chance: float
@@ -30,7 +32,7 @@ class CheckedRecipe:
     texts: int
     """Number of test texts."""
     learned: bool
-    """Whether the score is better than chance."""
+    """Whether the score on the validation texts is better than chance."""
 
 
 def check_recipe(model: Model, start: Params, dataset: Dataset, recipe: Recipe, *, seed: int = 0) -> CheckedRecipe:
@@ -39,7 +41,7 @@ def check_recipe(model: Model, start: Params, dataset: Dataset, recipe: Recipe, 
     Args:
       model: the architecture.
       start: encoder parameters from which the member starts.
-      dataset: the data to learn; its splits "finetune" and "test" are used.
+      dataset: the data to learn; its splits "finetune", "validation" and "test" are used.
       recipe: the recipe to try first.
       seed: seed of the member.
 
@@ -54,19 +56,26 @@ def check_recipe(model: Model, start: Params, dataset: Dataset, recipe: Recipe, 
       >>> found.learned, found.recipe.epochs > 0.1
       (True, True)
     """
-    texts, chance = len(dataset.splits["test"]), chance_of(dataset)
-    if not texts:
-        raise WsrError(f"dataset {dataset.name}: no test texts, so no recipe can be checked on it")
-    tried: list[CheckedRecipe] = []
+    for split in ("validation", "test"):
+        if not len(dataset.splits[split]):
+            raise WsrError(f"dataset {dataset.name}: no {split} texts, so no recipe can be checked on it")
+    validation, chance = len(dataset.splits["validation"]), chance_of(dataset, "validation")
+    tried: list[tuple[float, CheckedRecipe]] = []
     for factor in LONGER:
         longer = replace(recipe, epochs=recipe.epochs * factor)
         job = Job(dataset, seed, longer)
         with progress("checking the recipe", job.steps, "steps") as counter:
             (member,) = finetune(model, start, [job], chunk=1, counter=counter)
-        failed = member.failed_step is not None
-        score = float("nan") if failed else score_member(model, member.params, member.head, dataset, "test")
-        learned = better_than_chance(score, chance, texts, dataset.metric)
-        tried.append(CheckedRecipe(longer, score, chance, texts, learned))
+        # The number of epochs is chosen on the validation texts, so that the score on the test texts stays honest.
+        chosen_by, score = (
+            float("nan")
+            if member.failed_step is not None
+            else score_member(model, member.params, member.head, dataset, s)
+            for s in ("validation", "test")
+        )
+        learned = better_than_chance(chosen_by, chance, validation, dataset.metric)
+        found = CheckedRecipe(longer, score, chance_of(dataset), len(dataset.splits["test"]), learned)
         if learned:
-            break
-    return tried[-1] if tried[-1].learned else max(tried, key=lambda own: (own.score == own.score, own.score))
+            return found
+        tried.append((chosen_by if np.isfinite(chosen_by) else -np.inf, found))
+    return max(tried, key=lambda one: one[0])[1]

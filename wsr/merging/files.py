@@ -27,13 +27,11 @@ from wsr.merging.ingredients import Ingredients, OpenLeaf, ReadPiece, of_region
 from wsr.merging.recipe import MergeRecipe
 from wsr.merging.run import merge_leaves
 from wsr.runtime.model_folder import CONFIG, companions, read_json, settings_of_use, shared_files, with_dtype
-from wsr.runtime.tensor_files import FLOATS, NAMES, SINGLE, Tensor, TensorWriter
+from wsr.runtime.tensor_files import FLOATS, NAMES, SINGLE, Tensor, TensorWriter, name_today
 
 if TYPE_CHECKING:
     from wsr.region.region import Region
 
-_OLD_NAMES = {"gamma": "weight", "beta": "bias"}
-"""Names that old versions of transformers gave to the parameters of a norm."""
 _COUNTED = re.compile(r"(^|\.)position_ids$")
 """Buffers that hold 0, 1, 2, ... and that some versions of transformers save and others do not."""
 
@@ -153,10 +151,10 @@ def _alike(models: Mapping[str, Mapping[str, Tensor]]) -> tuple[dict[str, dict[s
     partly = {name for name in counted if not all(name in own for own in models.values())}
     if partly:
         notes.append(f"left out, because not every model has it and it is not learned: {', '.join(sorted(partly))}")
-    known = {_name_today(name): name for name in first}
+    known = {name_today(name): name for name in first}
     found = {}
     for model, tensors in models.items():
-        own = {name if name in first else known.get(_name_today(name), name): at for name, at in tensors.items()}
+        own = {name if name in first else known.get(name_today(name), name): at for name, at in tensors.items()}
         renamed = len(own.keys() - tensors.keys())
         if renamed:
             notes.append(f"{renamed} tensors of {model} have the names of another version; they were matched")
@@ -165,11 +163,6 @@ def _alike(models: Mapping[str, Mapping[str, Tensor]]) -> tuple[dict[str, dict[s
         found[model] = {name: at for name, at in own.items() if name not in partly}
     _refuse_other_shapes(found)
     return {model: {name: own[name] for name in found[first_name]} for model, own in found.items()}, notes
-
-
-def _name_today(name: str) -> str:
-    module, dot, leaf = name.rpartition(".")
-    return f"{module}{dot}{_OLD_NAMES.get(leaf, leaf)}"
 
 
 def _refuse_other_shapes(models: Mapping[str, Mapping[str, Tensor]]) -> None:

@@ -35,6 +35,16 @@ _ABOVE = {"F64": math.inf, "F32": 2.0**128 - 2.0**103, "F16": 65520.0, "BF16": 2
 LONGEST_HEADER_BYTES = 100_000_000
 
 
+_OLD_NAMES = {"gamma": "weight", "beta": "bias"}
+"""Names that old versions of transformers gave to the parameters of a norm."""
+
+
+def name_today(name: str) -> str:
+    """Returns the name of a tensor as today's transformers has it: gamma is weight, beta is bias."""
+    module, dot, leaf = name.rpartition(".")
+    return f"{module}{dot}{_OLD_NAMES.get(leaf, leaf)}"
+
+
 @dataclass(frozen=True)
 class Tensor:
     """The place of a tensor in a file."""

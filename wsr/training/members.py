@@ -103,15 +103,16 @@ def training_units(jobs: Sequence[Job], chunk: int, dtype: DTypeOnDisk = "float3
     ]
 
 
-def chance_of(dataset: Dataset) -> float:
-    """Returns the score of a constant prediction on the test split: that of the most frequent class, 0 for regression.
+def chance_of(dataset: Dataset, split: str = "test") -> float:
+    """Returns the score of a constant prediction on a split: that of the most frequent class, 0 for regression.
 
     Args:
       dataset: the dataset; its ``metric`` is the score.
+      split: name of the split.
     """
     if dataset.regression:
         return 0.0
-    labels = dataset.splits["test"].labels
+    labels = dataset.splits[split].labels
     return score(dataset.metric, labels, np.full(len(labels), np.bincount(labels).argmax()))
 
 

@@ -12,9 +12,8 @@ from wsr.geometry.trees import flatten, nest
 from wsr.models.counterpart import KINDS, Counterpart, Layout
 from wsr.models.huggingface.config import counterpart_of
 from wsr.models.model import Model
+from wsr.runtime.tensor_files import name_today
 from wsr.types import Params
-
-_OLD_NAMES = {"gamma": "weight", "beta": "bias"}
 
 
 def from_huggingface(model: Model, tensors: Mapping[str, np.ndarray]) -> tuple[Params, tuple[str, ...]]:
@@ -146,8 +145,7 @@ def _canonical(
         if is_dropped(counterpart, name) and without_prefix(counterpart, name) not in wanted:
             dropped.append(name)
             continue
-        *module, leaf = without_prefix(counterpart, name).split(".")
-        today = ".".join((*module, _OLD_NAMES.get(leaf, leaf)))
+        today = name_today(without_prefix(counterpart, name))
         for pattern, replacement in counterpart.aliases:
             today = re.sub(pattern, replacement, today)
         if today in found:
