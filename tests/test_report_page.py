@@ -181,7 +181,7 @@ def test_names_stay_inert(name: str) -> None:
 def _renamed(section: Section, name: str) -> Section:
     figure = Figure("heatmap", name, name, {"matrix": [[1, 0], [0, 1]], "names": [name] * 2, "groups": [name] * 2})
     return Section(
-        name, name, name, name, "holds in part", (name,), (figure,), (Table(name, (name, "b"), ((name, 1),), name),), name
+        name, name, name, name, "refuted", (name,), (figure,), (Table(name, (name, "b"), ((name, 1),), name),), name
     )
 
 

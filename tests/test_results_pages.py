@@ -60,7 +60,8 @@ def test_claims_beyond_the_paper_have_no_column_for_it_and_are_numbered_on(kept)
 
 def test_a_claim_has_a_figure(kept):  # noqa: F811
     assert claims_page(kept, block="pictures: paper") == [
-        "**1. Points between beat the ends.** *Holds in part.* Lower by +0.375 nats.<br>![Line](results/figures/hull.0.svg)"
+        "**1. Points between beat the ends.** *Holds in part.* Lower by +0.375 nats.<br>"
+        "![Line](results/figures/hull.0.svg)"
     ]
 
 
