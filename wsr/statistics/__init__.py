@@ -1,6 +1,8 @@
 """Statistics of losses and similarities; no models.
 
+sources.py           the independent draws behind the models of a group: datasets, or members of one dataset
 better.py            P_B, the probability that one model is better than another, with its interval
+chord.py             points of a hull against their chords, with the interval of the difference
 difference.py        differences of means and their p-values, alone and adjusted for many tests
 barrier.py           the loss barrier on a line, with its interval
 interval.py          a value with its interval, and the interval of a mean

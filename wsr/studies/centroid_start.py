@@ -24,7 +24,7 @@ from wsr.statistics.difference import Difference, holm, mean_difference
 from wsr.statistics.interval import Interval, mean_interval
 from wsr.store.row import result_row
 from wsr.studies.harness.context import Context
-from wsr.studies.harness.verdict import above, verdict
+from wsr.studies.harness.verdict import NO_EFFECT_SHARE, above, power, verdict
 from wsr.training import Job, Recipe, finetune, predict
 from wsr.types import Params
 
@@ -304,6 +304,7 @@ def _section(
         headline=(f"From the average of other datasets' models, training on {told} scores {_gains_told(gains)}."),
         paper_short="+10.66 points with at most 1,000 examples" if few else "+3.06 points, better on 11 of 12",
         measured_short=", ".join(f"{100 * _mean_gain(gains, mode).value:+.1f} points ({mode})" for mode in MODES),
+        power=power({mode: _mean_gain(gains, mode) for mode in MODES}, "points", scale=100),
     )
 
 
@@ -326,4 +327,4 @@ def _measured(gains: Mapping[tuple[str, str], Gain], mode: str) -> str:
 
 def _verdict(gains: Mapping[tuple[str, str], Gain]) -> str:
     """Whether the interval of the mean gain lies above zero in both modes."""
-    return verdict(above(_mean_gain(gains, mode)) for mode in MODES)
+    return verdict(above(_mean_gain(gains, mode), margin=NO_EFFECT_SHARE) for mode in MODES)

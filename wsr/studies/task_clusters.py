@@ -27,7 +27,7 @@ from wsr.studies.harness.clustered import (
     score_table,
     told,
 )
-from wsr.studies.harness.verdict import verdict
+from wsr.studies.harness.verdict import reached, verdict
 from wsr.studies.same_dataset_clusters import population_figures
 
 HOLDS = 0.9
@@ -74,7 +74,7 @@ def task_clusters(region: Region, *, seed: int = 0, command: str = "") -> tuple[
             for own in (found, fewer)
             if own
         ),
-        verdict(own.scores.one_to_one_accuracy >= HOLDS for own in [*found, *fewer]),
+        verdict(reached(own.scores.one_to_one_accuracy >= HOLDS) for own in [*found, *fewer]),
         text=tuple(text),
         figures=population_figures(region.names, similarity, {"dataset": region.datasets, "family": families}, seed),
         tables=(score_table([*found, *fewer]), cosine_table(cosines)),
@@ -187,4 +187,4 @@ def _domain_verdict(added: Sequence[Clustered], domain: str, nearer: bool) -> st
         flat(own.scores)[f"F1 {domain}"] < min(value for label, value in own.scores.f1.items() if label != domain)
         for own in added
     ]
-    return verdict([*worse, nearer])
+    return verdict(map(reached, [*worse, nearer]))

@@ -210,7 +210,7 @@ def _findings(name: str, kept: Kept, options: Sequence[str], results: PurePosixP
     lines = []
     for section in kept.document.sections:
         lines += [f"- **{section.title}: {section.verdict}.** {section.measured}."]
-        lines += [f"  - {sentence}" for sentence in section.text]
+        lines += [f"  - {sentence}" for sentence in (*section.text, section.power) if sentence]
     return "".join(f"{line}\n" for line in dict.fromkeys(lines))  # without repetitions
 
 
@@ -229,10 +229,12 @@ def _figures(name: str, kept: Kept, options: Sequence[str], results: PurePosixPa
 
 
 def _verdict(name: str, kept: Kept, options: Sequence[str], results: PurePosixPath) -> str:
-    """Returns one line if the sections agree, else one line for each."""
-    if len(verdicts(kept)) == 1:
-        return f"**Verdict: {verdicts(kept)[0]}.**\n"
-    return "".join(f"- **{section.title}: {section.verdict}.**\n" for section in kept.document.sections)
+    """Returns the verdict with its power: one line if the sections agree, else one line for each."""
+    sections = kept.document.sections
+    powers = list(dict.fromkeys(section.power for section in sections))
+    if len(verdicts(kept)) == 1 and len(powers) == 1:
+        return f"**Verdict: {verdicts(kept)[0]}.** {powers[0]}".rstrip() + "\n"
+    return "".join(f"- **{own.title}: {own.verdict}.** {own.power}".rstrip() + "\n" for own in sections)
 
 
 _KINDS: Mapping[str, Callable[[str, Kept, Sequence[str], PurePosixPath], str]] = {
