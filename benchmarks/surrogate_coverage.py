@@ -1,15 +1,14 @@
 """How often the errors of a surrogate exceed their bounds: a simulation of requests and error laws of many kinds.
 
-python -m benchmarks.surrogate_coverage [SEEDS [FILE]]
+python -m benchmarks.surrogate_coverage [SEEDS [FILE [KIND ...]]]
 
-It runs 1,000 seeds of each kind unless told otherwise, prints a table and writes FILE, such as
-benchmarks/results/surrogate_coverage.json. The encoder is simulated: the features of a text are tanh of a linear
+It runs 1,000 seeds of each kind unless told otherwise, and prints and appends a row of rates for each to FILE, such as
+benchmarks/results/surrogate_coverage.jsonl. The encoder is simulated: the features of a text are tanh of a linear
 function of the coefficients, which no polynomial equals. wsr chooses nodes, held-out points, degrees and bounds as in
 ``wsr.evaluate_hull``, and every point is also evaluated exactly.
 """
 
 import json
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -122,7 +121,8 @@ class Simulated:
         self.offset = generator.normal(size=(TEXTS, HIDDEN))
         self.head = generator.normal(size=(HIDDEN, 2)).astype(np.float32)
         self.labels = generator.integers(0, 2, TEXTS)
-        self.points, self.passes = points, 0
+        self.numbers = {row.tobytes(): number for number, row in enumerate(points)}
+        self.passes = 0
         self.added = np.zeros(len(points), np.float32)
         self.jump_above = np.inf
         spread = float(np.ptp(self.scores(points).means))
@@ -153,7 +153,7 @@ class Simulated:
     def scores(self, coefficients: Points) -> Scores:
         """Exact scores, with the law's errors."""
         scores = Scores.of(self.logits_of(next(self.features(coefficients))), self.labels)
-        numbers = [np.flatnonzero((self.points == row).all(axis=1))[0] for row in coefficients]
+        numbers = [self.numbers[row.tobytes()] for row in coefficients]
         return Scores(scores.losses + self.added[numbers, None], scores.predictions)
 
     @staticmethod
@@ -214,14 +214,12 @@ def rates(name: str, seeds: int) -> dict[str, float]:
 
 
 def main(arguments: list[str]) -> None:
-    """Prints the table and writes the rates."""
+    """Prints a table and appends the rates to a file."""
     seeds = int(arguments[1]) if len(arguments) > 1 else 1000
     print("| request | surrogate used | points answered | passes | points over | means over | largest error | loose |")
     print("|---|---|---|---|---|---|---|---|")
-    rows = []
-    for name in KINDS:
+    for name in arguments[3:] or KINDS:
         row = rates(name, seeds)
-        rows.append({"kind": name, **row})
         used, answered, passes, over, means, largest, loose = list(row.values())[1:8]
         cells = (
             name,
@@ -231,10 +229,9 @@ def main(arguments: list[str]) -> None:
             f"{loose:.1f}",
         )
         print(f"| {' | '.join(cells)} |", flush=True)
-    if len(arguments) > 2:
-        command = f"python -m benchmarks.surrogate_coverage {' '.join(sys.argv[1:])}"
-        content = {"command": command, "level": LEVEL, "rows": rows}
-        Path(arguments[2]).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        if len(arguments) > 2:
+            with Path(arguments[2]).open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"kind": name, **row, "level": LEVEL}) + "\n")
 
 
 if __name__ == "__main__":

@@ -216,7 +216,7 @@ def smooth_region(seed):
     return from_params(model, base, {f"m{number}": params for number, params in enumerate(members)})
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_a_line_with_most_points_near_its_middle_has_no_row_far_off(dataset, seed):
     """High degrees through points of the middle are off by thousands of nats at the ends of the line."""
     generator = np.random.default_rng(seed)
@@ -236,7 +236,7 @@ def test_a_line_with_most_points_near_its_middle_has_no_row_far_off(dataset, see
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_bounds_hold_in_requests_of_every_kind(kind):
-    trials = [trial(kind, seed) for seed in range(5)]
+    trials = [trial(kind, seed) for seed in range(8)]
     answered = sum(each["answered"] for each in trials)
     assert answered > 0
     assert sum(each["over"] for each in trials) <= LEVEL * answered

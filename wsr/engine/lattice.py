@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 HIGHEST_DEGREE = 8
 WORST_CONDITION = 1e8
 """Largest condition number of the basis at the nodes: beyond it, rounding takes half of the digits."""
-_SIZES = np.array([0.02, 0.04, 0.06, 0.1, 0.15, *np.linspace(0.2, 1.0, 17)])
+_SIZES = np.array([0.02, 0.06, 0.1, *np.linspace(0.2, 1.0, 9)])
 _MOST_LOOKED_AT = 500  # wanted points that are used to place the nodes
 
 
@@ -58,11 +58,11 @@ def basis(points: Float[np.ndarray, "points members"], degree: int) -> Float[np.
       degree: degree of the polynomials.
     """
     exponents = _exponents(points.shape[1], degree)
-    multiplicity = [factorial(degree) / prod(map(factorial, row)) for row in exponents.tolist()]
+    powers = np.cumprod([np.ones_like(points), *[points] * degree], axis=0)
     values = np.ones((len(points), len(exponents)))
     for member in range(points.shape[1]):
-        values *= points[:, member, None] ** exponents[:, member]
-    return values * np.array(multiplicity)
+        values *= powers[exponents[:, member], :, member].T
+    return values * _multiplicities(points.shape[1], degree)
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,6 +202,12 @@ def remainder(
 def _exponents(members: int, degree: int) -> Int[np.ndarray, "terms members"]:
     chosen = itertools.combinations_with_replacement(range(members), degree)
     return np.array([np.bincount(row, minlength=members) for row in chosen])
+
+
+@lru_cache(maxsize=16)
+def _multiplicities(members: int, degree: int) -> Float[np.ndarray, " terms"]:
+    rows = _exponents(members, degree).tolist()
+    return np.array([factorial(degree) / prod(map(factorial, row)) for row in rows])
 
 
 def _most_independent(
