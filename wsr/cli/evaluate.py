@@ -83,8 +83,8 @@ PAGE = Page(
                 Flag("inverse_l2", "Inverse of the L2 penalty (C) of the linear probe.", 1.0, at_least=0.0),
                 Flag(
                     "surrogate_tolerance",
-                    "Score points of the hull by a surrogate if its mean error is below this tolerance. The rows "
-                    "report the error.",
+                    "Score a point of the hull by a surrogate if the bound on its error is at most this tolerance, "
+                    "and exactly otherwise. The rows state the bounds.",
                     kind=float,
                     value="ERROR",
                     at_least=0.0,
