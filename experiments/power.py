@@ -60,6 +60,11 @@ def means(rows: Rows, metric: str, **chosen: object) -> ByTarget:
     return {target: float(np.mean(values)) for target, values in found.items() if " " not in target}
 
 
+def values(metric: str, **chosen: object) -> Callable[[Rows], ByTarget]:
+    """Returns a function to the mean value for each target."""
+    return lambda rows: means(rows, metric, **chosen)
+
+
 def loss_difference(first: str, second: str, **chosen: object) -> Callable[[Rows], ByTarget]:
     """Returns a function to the mean loss of one group minus that of another, for each target."""
 
@@ -105,7 +110,7 @@ QUANTITIES = (
             "5. No barrier",
             "interpolation",
             f"barrier, {kind}",
-            lambda rows, kind=kind: means(rows, "barrier", group=kind),
+            values("barrier", group=kind),
         )
         for kind in ("same dataset", "same family", "across families")
     ),
@@ -134,7 +139,7 @@ QUANTITIES = (
             "8. A random step is worse",
             "random_directions",
             f"rise at {radii} radii",
-            lambda rows, radii=radii: means(rows, f"rise at {radii} radii", group="random direction"),
+            values(f"rise at {radii} radii", group="random direction"),
         )
         for radii in (1, 16)
     ),
@@ -143,7 +148,7 @@ QUANTITIES = (
             "9. The centroid starts better",
             "centroid_start",
             f"gain, {mode}",
-            lambda rows, mode=mode: means(rows, "gain", group=f"gain, {mode}"),
+            values("gain", group=f"gain, {mode}"),
         )
         for mode in ("bitfit", "head")
     ),
@@ -152,7 +157,7 @@ QUANTITIES = (
             "10. Likewise with few examples",
             "few_shot",
             f"gain on {examples}, {mode}",
-            lambda rows, mode=mode, examples=examples: means(rows, "gain", group=f"gain, {mode}", examples=examples),
+            values("gain", group=f"gain, {mode}", examples=examples),
         )
         for examples in (32, 96)
         for mode in ("bitfit", "head")
@@ -161,7 +166,7 @@ QUANTITIES = (
         "15. More data make a better centroid",
         "region_scaling",
         "all against one, left out",
-        lambda rows: means(rows, "difference of losses", group="left out, 7 x 5 - 1 x 1"),
+        values("difference of losses", group="left out, 7 x 5 - 1 x 1"),
     ),
 )
 
@@ -174,17 +179,17 @@ def table(folder: Path) -> str:
     header += [f"smallest effect, {DESIGNS[-1]} targets", "targets for 80 %"]
     lines = []
     for quantity in QUANTITIES:
-        values = np.array(list(quantity.of_targets(kept[quantity.study].rows).values()))
-        effect, deviation = float(values.mean()), float(values.std(ddof=1))
+        found = np.array(list(quantity.of_targets(kept[quantity.study].rows).values()))
+        effect, deviation = float(found.mean()), float(found.std(ddof=1))
         needed = units_needed(effect, deviation) if deviation else None
         lines.append(
             [
                 quantity.claim,
                 quantity.what,
-                str(len(values)),
+                str(len(found)),
                 f"{effect:+.3f}",
                 f"{deviation:.3f}",
-                f"{deviation / np.sqrt(len(values)):.3f}",
+                f"{deviation / np.sqrt(len(found)):.3f}",
                 # Equal values at all targets allow no power to be computed.
                 *(f"{100 * power(effect, deviation, design):.0f} %" if deviation else "-" for design in DESIGNS),
                 f"{smallest_effect(deviation, DESIGNS[-1]):.3f}" if deviation else "-",
@@ -194,20 +199,20 @@ def table(folder: Path) -> str:
     return markdown_table(header, lines)
 
 
-def main(values: Values, positional: Sequence[str]) -> int:
+def main(flags: Values, positional: Sequence[str]) -> int:
     """Returns 1, after a line, if the page is not what the rows say."""
-    page = Path(values.page)
+    page = Path(flags.page)
     found = page.read_text(encoding="utf-8")
     before, rest = found.split(OPENING, 1)
     wanted = (
-        before + OPENING + "\n" + table(Path(values.kept)).strip("\n") + "\n\n" + CLOSING + rest.split(CLOSING, 1)[1]
+        before + OPENING + "\n" + table(Path(flags.kept)).strip("\n") + "\n\n" + CLOSING + rest.split(CLOSING, 1)[1]
     )
-    if values.write:
+    if flags.write:
         write_atomically(page, wanted.encode())
         print(f"page: {page}")
     elif wanted != found:
         print(
-            f"{page} is not what the rows in {values.kept} say; write it again with python -m experiments.power --write"
+            f"{page} is not what the rows in {flags.kept} say; write it again with python -m experiments.power --write"
         )
         return 1
     else:
