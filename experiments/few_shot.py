@@ -52,7 +52,8 @@ def main(lab: Lab, settings: Settings) -> Found:
         dropout=lab.preset.dropout,
     )
     return [
-        centroid_start(context, FewShot(size, settings.runs, recipe, lab.preset.inverse_l2)) for size in settings.sizes
+        centroid_start(context, FewShot(size, settings.runs, recipe, lab.preset.protocol.inverse_l2))
+        for size in settings.sizes
     ]
 
 

@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from wsr.data.dataset import Dataset
 from wsr.engine import lattice
-from wsr.engine.evaluate import EXACT, Evaluation, Protocol, evaluate, fit_on
+from wsr.engine.evaluate import EXACT, Evaluation, Protocol, evaluate, fit_draws
 from wsr.engine.probe import head_logits
 from wsr.engine.region_features import region_features
 from wsr.engine.settings import Settings
@@ -135,7 +135,8 @@ def evaluate_hull(
     used = np.flatnonzero(coefficients[inside].any(axis=0))
     wanted = coefficients[np.ix_([*rest, *held], used)]
     nodes = _Nodes(np.zeros((0, len(used))))
-    labels = dataset.splits["test"].labels
+    draws = 1 if score else protocol.draws
+    labels = np.tile(dataset.splits["test"].labels, draws)
     logits_of = score or probe_score(dataset, protocol)
     checks: list[Check] = []
 
@@ -170,7 +171,9 @@ def evaluate_hull(
             break
     if not (checks and checks[-1].bound <= tolerance) and len(rest):
         rows.put(rest, exact(coefficients[rest]), EXACT)
-    return HullEvaluation(region, coefficients, dataset, *rows.stacked(), checks=tuple(checks))
+    losses, predictions, how = rows.stacked()
+    by_draw = [np.stack(np.split(values, draws, axis=1)) for values in (losses, predictions)]
+    return HullEvaluation(region, coefficients, dataset, by_draw[0], by_draw[1], how, protocol, checks=tuple(checks))
 
 
 def upper_bound(errors: Float[np.ndarray, " held"], confidence: float = CONFIDENCE) -> float:
@@ -198,14 +201,16 @@ def upper_bound(errors: Float[np.ndarray, " held"], confidence: float = CONFIDEN
 def probe_score(dataset: Dataset, protocol: Protocol) -> Score:
     """Returns a score that fits a fresh probe to each point, as ``wsr.engine.evaluate.score_features`` does.
 
+    The logits of each draw of probe texts follow those of the draw before, as if they were of further texts.
+
     Args:
       dataset: the labels of the probe split.
       protocol: the classifier.
     """
 
     def score(features: Features) -> Float[Array, "points texts classes"]:
-        heads = fit_on(features, dataset, protocol).heads
-        return head_logits(jnp.asarray(features["test"]), heads)
+        test, draws = jnp.asarray(features["test"]), fit_draws(features, dataset, protocol)
+        return jnp.concatenate([head_logits(test, draw.heads) for draw in draws], axis=1)
 
     return score
 
@@ -239,7 +244,7 @@ class _Exact:
         """Returns the exact losses and predictions of points."""
         if self.score is None:
             found = evaluate(self.region, coefficients, self.dataset, protocol=self.protocol, settings=self.settings)
-            return found.losses, found.predictions
+            return np.concatenate(found.losses_by_draw, axis=1), np.concatenate(found.predictions_by_draw, axis=1)
         rows, labels = _Rows(), self.dataset.splits["test"].labels
         for numbers, features in self.features(coefficients):
             logits = np.asarray(self.score(features))[: len(numbers)]

@@ -46,8 +46,8 @@ class FewShot:
             mode="bitfit", learning_rate=3e-3, batch_size=16, epochs=5, warmup=0.006, dropout=False
         )
     )
-    inverse_l2: float = 1.0
-    """Of the head-only probe, which is fitted to its optimum."""
+    inverse_l2: float | None = None
+    """Of the head-only probe, which is fitted to its optimum; None: chosen by cross-validation."""
 
 
 @dataclass(frozen=True, eq=False)
