@@ -49,7 +49,11 @@ def main(lab: Lab, settings: Settings) -> Found:
         warmup=0.006,
         dropout=lab.preset.dropout,
     )
-    return [centroid_start(lab.context(region), FewShot(0, settings.runs, recipe, inverse_l2=lab.preset.inverse_l2))]
+    return [
+        centroid_start(
+            lab.context(region), FewShot(0, settings.runs, recipe, inverse_l2=lab.preset.protocol.inverse_l2)
+        )
+    ]
 
 
 def work(preset: Preset, settings: Settings) -> Work:

@@ -52,7 +52,7 @@ def main(lab: Lab, settings: Settings) -> Found:
         dropout=lab.preset.dropout,
     )
     return [
-        centroid_start(context, FewShot(size, settings.runs, recipe, inverse_l2=lab.preset.inverse_l2))
+        centroid_start(context, FewShot(size, settings.runs, recipe, inverse_l2=lab.preset.protocol.inverse_l2))
         for size in settings.sizes
     ]
 

@@ -48,8 +48,8 @@ class FewShot:
     )
     least_steps: int = 40
     """BitFit passes over the examples until it has made so many steps, because starts compare only after training."""
-    inverse_l2: float = 1.0
-    """Of the head-only probe, which is fitted to its optimum."""
+    inverse_l2: float | None = None
+    """Of the head-only probe, which is fitted to its optimum; None: chosen by cross-validation."""
 
     def job(self, target: Dataset, seed: int) -> Job:
         """Returns the BitFit training on a target, the same from every start."""
