@@ -1,13 +1,15 @@
 """The surrogate against exact evaluation, in requests of every kind."""
 
 import dataclasses
+import json
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks.surrogate_coverage import KINDS, Simulated, trial
+from benchmarks.surrogate_coverage import KINDS, Simulated, table_line, trial
 from wsr.data.packing import evaluation_batches
 from wsr.engine.evaluate import EXACT, Protocol, evaluate
 from wsr.engine.hull_answers import LEVEL, answer_hull
@@ -242,6 +244,20 @@ def test_bounds_hold_in_requests_of_every_kind(kind):
     assert sum(each["over"] for each in trials) <= LEVEL * answered
     assert not any(each["mean_over"] for each in trials)
     assert not any(each["not_finite"] for each in trials)
+
+
+def test_the_committed_rates_keep_the_stated_level_and_are_those_of_the_docs():
+    root = Path(__file__).parent.parent
+    lines = (root / "benchmarks" / "results" / "surrogate_coverage.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    docs = (root / "docs" / "surrogate.md").read_text()
+    assert {row["kind"] for row in rows} == set(KINDS)
+    for row in rows:
+        assert row["requests"] >= 1000
+        assert row["points_over_their_bound"] <= row["level"] == LEVEL
+        assert row["requests_with_mean_over_its_bound"] <= LEVEL
+        assert row["numbers_not_finite"] == 0
+        assert table_line(row) in docs
 
 
 def test_rows_that_come_out_as_not_a_number_are_exact():
