@@ -1,5 +1,7 @@
 """How often early answers are wrong, and what they save: a simulation where P_B is known. Prints the table of the docs.
 
+The models are independent of one another; benchmarks/coverage.py simulates models that are not.
+
 python -m benchmarks.early
 """
 
@@ -10,8 +12,10 @@ from absl import app
 from scipy.stats import norm
 
 from wsr.engine.early import Look, Size, look_in_rounds, schedule
+from wsr.statistics.sources import Sources
 
 FULL = Size(30, 16, 300)
+INDEPENDENT = Sources.independent(FULL.models_a, "a"), Sources.independent(FULL.models_b, "b")
 PROBE_TEXTS = 160
 EVEN: dict[str, dict[str, float]] = {
     "one law": {},
@@ -27,7 +31,7 @@ SHIFTS = (0.5, 1.0, 1.5, 2.0, 4.0)
 
 def main(arguments: list[str]) -> None:
     """Prints both tables."""
-    print(f"rounds: {[(size.models_a, size.models_b, size.texts) for size in schedule(FULL, 0.95)]}\n")
+    print(f"rounds: {[(size.models_a, size.models_b, size.texts) for size in schedule(FULL, INDEPENDENT, 0.95)]}\n")
     print("| law, P_B 0.5 | a group named | interval holds P_B |\n|---|---|---|")
     for name, law in EVEN.items():
         looks, _ = simulated_answers(300, **law)
@@ -49,7 +53,7 @@ def main(arguments: list[str]) -> None:
 
 def simulated_answers(runs: int, *, confidence: float = 0.95, **law: float) -> tuple[list[Look], float]:
     """Returns the last look of each run, and the mean share of the forward passes of the full evaluation."""
-    sizes = schedule(FULL, confidence)
+    sizes = schedule(FULL, INDEPENDENT, confidence)
     last, used = [], []
     for seed in range(runs):
         generator = np.random.default_rng(seed)
@@ -58,7 +62,7 @@ def simulated_answers(runs: int, *, confidence: float = 0.95, **law: float) -> t
         def first(size: Size, a: np.ndarray = a, b: np.ndarray = b) -> tuple[np.ndarray, np.ndarray]:
             return a[: size.models_a, : size.texts], b[: size.models_b, : size.texts]
 
-        last.append(look_in_rounds(first, sizes, confidence, generator)[-1])
+        last.append(look_in_rounds(first, sizes, INDEPENDENT, confidence, generator)[-1])
         used.append(_passes(last[-1].size) / _passes(FULL))
     return last, float(np.mean(used))
 

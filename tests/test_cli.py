@@ -311,10 +311,9 @@ def test_merge_by_a_recipe_over_members(store, tmp_path):
 
 def test_compare_stops_or_says_that_it_is_not_decided(store):
     flags = [f"--store={store}", "--on=made_up_a2", "--max_length=48", "--probe_size=40", "--test_size=60"]
-    assert "needs 6 models in each group" in refuses("compare", *flags)
     assert "expected two different ones" in refuses("compare", *flags, "--groups=member,member")
     printed = works("compare", *flags, "--until_confidence=0.5", "--interior=8")
     assert "is interior better than member on made_up_a2?" in printed
     assert "P_B" in printed
     assert "forward passes over a text" in printed
-    assert any(verdict in printed for verdict in ("yes: interior", "no: member", "not decided"))
+    assert any(verdict in printed for verdict in ("yes: interior", "no: member", "not decided", "cannot say: "))

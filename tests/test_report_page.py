@@ -167,7 +167,7 @@ def test_a_command_is_told_once_where_all_sections_share_it() -> None:
 def test_names_stay_inert(name: str) -> None:
     figure = Figure("heatmap", name, name, {"matrix": [[1, 0], [0, 1]], "names": [name] * 2, "groups": [name] * 2})
     table = Table(name, (name, "b"), ((name, 1),), name)
-    section = Section(name, name, name, name, "partly", (name,), (figure,), (table,), name)
+    section = Section(name, name, name, name, "holds in part", (name,), (figure,), (table,), name)
     hostile = _read(page_html(Document(name, (name,), {name: name, "command": name}, (section,))))
     plain = page_html(Document("x", ("x",), {"x": "x", "command": "x"}, (_renamed(section, "x"),)))
     # Not one element or attribute more than the same report with harmless names.
@@ -181,7 +181,7 @@ def test_names_stay_inert(name: str) -> None:
 def _renamed(section: Section, name: str) -> Section:
     figure = Figure("heatmap", name, name, {"matrix": [[1, 0], [0, 1]], "names": [name] * 2, "groups": [name] * 2})
     return Section(
-        name, name, name, name, "partly", (name,), (figure,), (Table(name, (name, "b"), ((name, 1),), name),), name
+        name, name, name, name, "refuted", (name,), (figure,), (Table(name, (name, "b"), ((name, 1),), name),), name
     )
 
 

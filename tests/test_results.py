@@ -38,11 +38,11 @@ def kept(tmp_path):
         "Is it lower?",
         "88 %",
         "79 % of pairs",
-        "partly",
+        "holds in part",
         ("Few.",),
         (Figure("curves", "Line", "Lower is better.", curve),),
     )
-    document = Document("hull", ("The hull: partly.",), {"command": "python -m experiments.hull"}, (section,))
+    document = Document("hull", ("The hull: holds in part.",), {"command": "python -m experiments.hull"}, (section,))
     (run / "plan.json").write_text(json.dumps({"experiment": "hull"}))
     (run / "document.json").write_text(document.to_json())
     write_rows(run / "results.jsonl", ROWS)
@@ -124,10 +124,10 @@ def test_other_values_choose_rows(kept):
 
 
 def test_findings_figures_and_verdict(kept):
-    assert lines("findings: hull", kept) == ["- **The hull: partly.** 79 % of pairs.", "  - Few."]
+    assert lines("findings: hull", kept) == ["- **The hull: holds in part.** 79 % of pairs.", "  - Few."]
     assert lines("figures: hull", kept) == ["*Line.* Lower is better.<br>![Line](results/figures/hull.0.svg)"]
     assert lines("figures: hull 0", kept) == lines("figures: hull", kept)
-    assert lines("verdict: hull", kept) == ["**Verdict: partly.**"]
+    assert lines("verdict: hull", kept) == ["**Verdict: holds in part.**"]
     assert lines("table: plane", kept) == ["Not run: there is no results/plane.jsonl.gz."]
 
 
@@ -138,9 +138,9 @@ def test_what_several_sections_say_is_said_once(kept):
     (run / "document.json").write_text(replace(document, sections=(*document.sections, second)).to_json())
     collect(run, kept, commit="abc123")
     found = lines("findings: hull", kept)
-    assert found == ["- **The hull: partly.** 79 % of pairs.", "  - Few.", found[2], "  - Fewer."]
-    assert found[2].startswith("- **Again: partly.**")
-    assert lines("verdict: hull", kept) == ["**Verdict: partly.**"]
+    assert found == ["- **The hull: holds in part.** 79 % of pairs.", "  - Few.", found[2], "  - Fewer."]
+    assert found[2].startswith("- **Again: holds in part.**")
+    assert lines("verdict: hull", kept) == ["**Verdict: holds in part.**"]
 
 
 def test_verdicts_that_differ_are_given_section_by_section(kept):
@@ -149,7 +149,7 @@ def test_verdicts_that_differ_are_given_section_by_section(kept):
     second = replace(document.sections[0], title="Again", verdict="holds")
     (run / "document.json").write_text(replace(document, sections=(*document.sections, second)).to_json())
     collect(run, kept, commit="abc123")
-    assert lines("verdict: hull", kept) == ["- **The hull: partly.**", "- **Again: holds.**"]
+    assert lines("verdict: hull", kept) == ["- **The hull: holds in part.**", "- **Again: holds.**"]
 
 
 def test_a_long_table_is_folded(kept):
@@ -250,6 +250,18 @@ def test_the_halves_of_a_metric_may_be_line_and_column(kept):
         "| --- | --- | --- |",
         "| adjusted Rand index | 0.500 | 0.750 |",
     ]
+
+
+@pytest.mark.parametrize(
+    ("inverse_l2", "told"),
+    [(1.0, "linear probe, C = 1, "), (0.0, "linear probe, C by 5-fold cross-validation on standardised features, ")],
+)
+def test_a_page_says_which_probe_its_rows_had(kept, inverse_l2, told):
+    run = kept.parent.parent / "runs" / "hull"
+    plan = {"experiment": "hull", "preset": {"probe": "linear", "inverse_l2": inverse_l2}}
+    (run / "plan.json").write_text(json.dumps(plan))
+    collect(run, kept, commit="abc123")
+    assert f"commit `abc123`, {told}[rows]" in rendered(page("table: hull"), load_kept(kept))
 
 
 def test_links_lead_from_the_page_to_the_folder_of_the_studies(kept):

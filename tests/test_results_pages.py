@@ -46,7 +46,7 @@ def test_a_claim_is_a_line_with_the_values_of_its_rows(kept):  # noqa: F811
     assert claims_page(kept) == [
         "| claim | the paper | here | verdict |",
         "| --- | --- | --- | --- |",
-        f"| {link} | 88\u00a0% | 75\u00a0% of pairs, 1.000 (0.750 to 1.000) on a | **partly** |",
+        f"| {link} | 88\u00a0% | 75\u00a0% of pairs, 1.000 (0.750 to 1.000) on a | **holds in part** |",
     ]
 
 
@@ -54,13 +54,14 @@ def test_claims_beyond_the_paper_have_no_column_for_it_and_are_numbered_on(kept)
     assert claims_page(kept, block="claims: beyond") == [
         "| claim | here | verdict |",
         "| --- | --- | --- |",
-        "| 2. [More](more.md) | none | **partly** |",
+        "| 2. [More](more.md) | none | **holds in part** |",
     ]
 
 
 def test_a_claim_has_a_figure(kept):  # noqa: F811
     assert claims_page(kept, block="pictures: paper") == [
-        "**1. Points between beat the ends.** *Partly.* Lower by +0.375 nats.<br>![Line](results/figures/hull.0.svg)"
+        "**1. Points between beat the ends.** *Holds in part.* Lower by +0.375 nats.<br>"
+        "![Line](results/figures/hull.0.svg)"
     ]
 
 

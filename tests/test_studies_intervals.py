@@ -2,14 +2,11 @@
 
 import numpy as np
 import pytest
-from scipy.stats import mannwhitneyu
 from worlds import made_up
 
 from wsr.engine.lattice import lattice
 from wsr.errors import WsrError
-from wsr.statistics.better import probability_better
 from wsr.statistics.bootstrap import bootstrap_mean
-from wsr.studies.convex_hull import mann_whitney
 from wsr.studies.landscape import Plane, _height
 from wsr.studies.lines import _middle, _rise
 from wsr.studies.probe_split import with_seen_probe
@@ -77,16 +74,6 @@ def test_a_line_is_compared_with_its_ends():
     assert _middle(alphas, losses) == pytest.approx(1.5 - 1.4)
     assert _rise(alphas, -3.0, losses) == pytest.approx(9.0 - 1.0)
     assert _rise(np.array([0.0, 1.0, 2.0]), 2.0, losses[1:]) == pytest.approx(2.0 - 1.5)
-
-
-def test_mann_whitney_is_the_test_of_p_b():
-    noise = np.random.default_rng(0)
-    a, b = noise.normal(size=(6, 3)), noise.normal(1.0, size=(5, 3))
-    statistic = mannwhitneyu(b.mean(axis=1), a.mean(axis=1)).statistic
-    found = probability_better(a, b, generator=noise)
-    assert found.probability == pytest.approx(statistic / 30)
-    assert mann_whitney(np.arange(3.0), np.arange(3.0) + 10) == pytest.approx(2 / 20)  # of 6 choose 3 orders, two ends
-    assert mann_whitney(np.ones(3), np.ones(4)) == 1.0
 
 
 def test_a_plane_keeps_distances_and_finds_the_foot_of_the_base():

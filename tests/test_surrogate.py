@@ -172,11 +172,24 @@ def test_a_head_that_is_fixed_takes_the_place_of_a_probe(tiny, dataset, region, 
     assert np.abs(found.losses.mean(axis=1) - losses.mean(axis=1)).mean() < max(found.mean_error_bound, 1e-5)
 
 
+def test_the_surrogate_keeps_the_losses_of_each_draw_of_probe_texts(dataset, region):
+    protocol, rows = Protocol(draws=2), hull(20, 4)
+    found = evaluate_hull(region, rows, dataset, protocol=protocol, tolerance=0.2)
+    own = surrogate_rows(found)
+    assert own.any()
+    exact = evaluate(region, rows, dataset, protocol=protocol)
+    assert found.losses_by_draw.shape == exact.losses_by_draw.shape == (2, 20, 40)
+    np.testing.assert_allclose(found.losses_by_draw[:, ~own], exact.losses_by_draw[:, ~own], atol=1e-4)
+    assert np.abs(found.losses_by_draw[:, own].mean(axis=2) - exact.losses_by_draw[:, own].mean(axis=2)).mean() < 0.2
+    assert np.abs(exact.losses_by_draw[0] - exact.losses_by_draw[1]).mean() > 0.01  # the draws differ
+
+
 def test_polynomials_take_the_place_of_most_probes(dataset, region, monkeypatch):
     from wsr.engine import surrogate
 
     scored = []
-    score = surrogate.probe_score(dataset, Protocol())
+    protocol = Protocol(inverse_l2=1.0)  # a chosen C jumps from point to point, and polynomials do not
+    score = surrogate.probe_score(dataset, protocol)
 
     def counted(features):
         scored.append(len(features["test"]))
@@ -184,10 +197,10 @@ def test_polynomials_take_the_place_of_most_probes(dataset, region, monkeypatch)
 
     monkeypatch.setattr(surrogate, "probe_score", lambda dataset, protocol: counted)
     rows = hull(600, 4)
-    found = evaluate_hull(region, rows, dataset, tolerance=0.02)
+    found = evaluate_hull(region, rows, dataset, tolerance=0.02, protocol=protocol)
     assert sum(scored) < 200
     some = np.flatnonzero(surrogate_rows(found))[::20]
-    exact = evaluate(region, rows[some], dataset)
+    exact = evaluate(region, rows[some], dataset, protocol=protocol)
     assert (np.abs(found.generalised_loss[some] - exact.generalised_loss) <= found.error_bounds[some]).mean() > 0.9
     assert (found.predictions[some] == exact.predictions).mean() > 0.95
 

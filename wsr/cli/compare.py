@@ -8,6 +8,7 @@ from wsr.cli.flags import Flag, Group, Page, Values
 
 if TYPE_CHECKING:
     from wsr.engine.early import EarlyAnswer, Look
+    from wsr.engine.early import Group as Models
 
 GROUPS = ("member", "interior", "exterior")
 
@@ -112,6 +113,8 @@ def run(values: Values, positional: Sequence[str]) -> None:
     }
     first, second = (groups[name] for name in values.groups)
     print(f"is {values.groups[0]} better than {values.groups[1]} on {dataset.name}?", flush=True)
+    for name, group in zip(values.groups, (first, second), strict=True):
+        print(_sources_told(name, group, values.until_confidence), flush=True)
     answer = compare(
         first,
         second,
@@ -124,11 +127,20 @@ def run(values: Values, positional: Sequence[str]) -> None:
     print(_told(answer, *values.groups))
 
 
+def _sources_told(name: str, group: "Models", confidence: float) -> str:
+    from wsr.engine.early import sources_needed
+
+    sources, needed = group.sources, sources_needed(confidence)
+    found = len(sources.names)
+    told = f"{name}: {len(group.coefficients)} models from {found} {sources.kind}{'s' * (found != 1)}"
+    return told if found >= needed else f"{told}; a confidence of {confidence:g} usually needs at least {needed}"
+
+
 def _tell(look: "Look") -> None:
     size = look.size
+    interval = "cannot say" if look.reason else f"{look.low:.3f} to {look.high:.3f}"
     print(
-        f"{size.models_a} and {size.models_b} models on {size.texts} texts: "
-        f"P_B {look.probability:.3f} ({look.low:.3f} to {look.high:.3f})",
+        f"{size.models_a} and {size.models_b} models on {size.texts} texts: P_B {look.probability:.3f} ({interval})",
         flush=True,
     )
 
@@ -140,6 +152,8 @@ def _told(answer: "EarlyAnswer", first: str, second: str) -> str:
         "b": f"no: {second} is better, with confidence {answer.confidence:g}",
         None: f"not decided: all models and texts do not reach a confidence of {answer.confidence:g}",
     }[last.better]
+    if last.reason:
+        verdict = f"cannot say: {last.reason.replace('group a', first).replace('group b', second)}"
     cost = (
         f"it took {answer.texts_needed:,} of {answer.texts_in_full:,} forward passes over a text "
         f"({100 * answer.saved:.0f} % saved) and {answer.seconds:.0f} s"

@@ -138,7 +138,7 @@ def _show(found: "Suggestion", metric: str) -> None:
         (own.start.name, own.loss, own.metric, own.worse, own.low, own.high, "" if own.named else "worse")
         for own in found.scored
     ]
-    columns = ("start", "probe loss", metric, "above the best", "low", "high", "certainly")
+    columns = ("start", "probe loss", metric, "above the lowest", "above the best: low", "high", "certainly")
     show_table(columns, rows, title=f"{found.texts} texts")
     if found.dropped:
         print(f"dropped early, certainly worse on a quarter of the texts: {', '.join(found.dropped)}")
@@ -147,7 +147,10 @@ def _show(found: "Suggestion", metric: str) -> None:
     if len(names) == 1:
         print(f"it is better than every other start, with confidence {found.confidence:g}")
     else:
-        print(f"not distinguishable from it, with confidence {found.confidence:g}: {', '.join(names[1:])}")
+        print(
+            f"it lies at most {found.best.high:.3f} above the truly best start, which may be it or one of these, with "
+            f"confidence {found.confidence:g}: {', '.join(names[1:])}"
+        )
     if "base" in names[1:]:
         print("the base is among them: on these texts no member or centroid is certainly a better start")
     if found.texts < FEW_TEXTS:

@@ -2,7 +2,8 @@
 
 P_B is the probability that a model of group a has a lower mean loss than a model of group b
 (``wsr.statistics.better``). Models and texts are evaluated in rounds of growing size until the confidence interval of
-P_B excludes one half.
+P_B excludes one half. The interval counts sources, which are datasets, or members of one dataset, and not models: see
+``wsr.statistics.sources``.
 """
 
 import time
@@ -11,17 +12,19 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
 from wsr.data.dataset import Dataset
-from wsr.engine.evaluate import Protocol, fit_on, point_key
+from wsr.engine.evaluate import Protocol, fit_draws, point_key
 from wsr.engine.probe import fixed_head_loss
 from wsr.engine.region_features import region_features
 from wsr.engine.settings import Settings
 from wsr.errors import WsrError
 from wsr.region.region import Region
-from wsr.statistics.better import probability_interval
+from wsr.statistics.better import probability_better
+from wsr.statistics.sources import Sources, by_source
 from wsr.store.results import Results
 
 MAX_ROUNDS = 5
@@ -45,6 +48,25 @@ class Group:
     coefficients: Float[np.ndarray, "points members"]
     """One row per model."""
 
+    @property
+    def sources(self) -> Sources:
+        """The datasets of the members behind the models; the members themselves if all are of one dataset.
+
+        A model's share in a member is its coefficient, without the sign, over the sum of all. The base itself (a row of
+        zeros) is a source of its own.
+        """
+        sizes = np.abs(np.asarray(self.coefficients, np.float64))
+        used = np.flatnonzero(sizes.any(axis=0))
+        datasets = [self.region.datasets[k] for k in used]
+        kind = "dataset" if len(set(datasets)) > 1 else "member"
+        names = datasets if kind == "dataset" else [self.region.names[k] for k in used]
+        shares = by_source(names, sizes[:, used])
+        names = list(dict.fromkeys(names))
+        if not sizes.any(axis=1).all():
+            names.append("base")
+            shares = np.concatenate([shares, ~sizes.any(axis=1, keepdims=True)], axis=1)
+        return Sources(tuple(names), shares / shares.sum(axis=1, keepdims=True), kind)
+
 
 @dataclass(frozen=True)
 class Size:
@@ -67,6 +89,8 @@ class Look:
     """Lower end of the interval."""
     high: float
     """Upper end of the interval."""
+    reason: str = ""
+    """Why there is no interval, in which case ``low`` is 0 and ``high`` 1: a group comes from too few sources."""
 
     @property
     def better(self) -> Literal["a", "b"] | None:
@@ -123,8 +147,11 @@ def compare(
       generator: draws the order of models and texts and the bootstrap resamples; None: ``numpy.random.default_rng(0)``.
       tell: called after each round.
 
+    The groups must come from enough sources: with fewer than three the last look gives P_B and says why there is no
+    interval. ``sources_needed`` says from how many on a clear difference is certain.
+
     Raises:
-      WsrError: if a group has too few models to reach the confidence; this is checked before any evaluation.
+      WsrError: if the confidence is not at least 0.5 and less than 1.
 
     Example:
       >>> import numpy as np, wsr
@@ -139,12 +166,13 @@ def compare(
     settings = replace(settings, results=settings.results or Results.in_memory())
     scorer = _Scorer(dataset, protocol, settings)
     full = Size(len(a.coefficients), len(b.coefficients), len(dataset.splits["test"]))
-    sizes = schedule(full, confidence)
     order = generator.permutation(full.texts)
+    shuffled = [_in_turn(group, generator) for group in (a, b)]
+    sources = (shuffled[0].sources, shuffled[1].sources)
+    sizes = schedule(full, sources, confidence)
     ends = [0, *sorted({size.texts for size in sizes})]
     test = dataset.splits["test"]
     parts = {end: dataset.with_split("test", test.take(order[first:end])) for first, end in pairwise(ends)}
-    shuffled = [Group(group.region, generator.permutation(group.coefficients)) for group in (a, b)]
     read = 0
     began = time.perf_counter()
 
@@ -158,42 +186,56 @@ def compare(
             both.append(scorer.kept(part, known))
         return both[0], both[1]
 
-    looks = look_in_rounds(losses, sizes, confidence, generator, tell)
+    looks = look_in_rounds(losses, sizes, sources, confidence, generator, tell)
     needed, in_full = (
         (size.models_a + size.models_b) * (size.texts + len(dataset.splits["probe"])) for size in (looks[-1].size, full)
     )
     return EarlyAnswer(looks, confidence, needed, in_full, read, time.perf_counter() - began)
 
 
-def schedule(full: Size, confidence: float) -> tuple[Size, ...]:
+def sources_needed(confidence: float) -> int:
+    """Returns the fewest sources of each group that allow an answer if the groups do not overlap.
+
+    Args:
+      confidence: confidence of the answer.
+
+    Example:
+      >>> from wsr.engine.early import sources_needed
+      >>> sources_needed(0.95), sources_needed(0.8)
+      (6, 4)
+    """
+    # k sources per group that do not overlap bound P_B by (error / 2) ** (1 / k), see probability_better.
+    return int(np.floor(np.log2(2 / (1 - confidence)) + 1e-9)) + 1
+
+
+def schedule(full: Size, sources: tuple[Sources, Sources], confidence: float) -> tuple[Size, ...]:
     """Returns the sizes of the rounds, which grow by equal factors up to the full size.
 
-    The first round has in each group the fewest models that could give an answer, and a quarter of the texts. The
-    smaller group determines the number of rounds, at most ``MAX_ROUNDS``.
+    The first round has in each group the fewest models that could give an answer, one from each source, and a quarter
+    of the texts. The group with fewer sources determines the number of rounds, at most ``MAX_ROUNDS``; if it has too
+    few for an answer between groups that do not overlap, the only round is the full size.
 
     Args:
       full: all models and all texts.
+      sources: the sources of both groups.
       confidence: confidence of all rounds together.
 
     Raises:
-      WsrError: if not even groups that do not overlap could reach the confidence.
+      WsrError: if the confidence is not at least 0.5 and less than 1.
 
     Example:
       >>> from wsr.engine.early import Size, schedule
-      >>> [size.models_a for size in schedule(Size(30, 30, 400), confidence=0.95)]
+      >>> from wsr.statistics.sources import Sources
+      >>> models = Sources.independent(30, "a"), Sources.independent(30, "b")
+      >>> [size.models_a for size in schedule(Size(30, 30, 400), models, confidence=0.95)]
       [8, 11, 15, 22, 30]
     """
     if not 0.5 <= confidence < 1:
         raise WsrError(f"confidence: expected at least 0.5 and less than 1, found {confidence:g}")
-    fewest = min(full.models_a, full.models_b)
-    # k models per group that do not overlap bound P_B by (error / 2) ** (1 / k), see probability_interval.
+    fewest = min(len(own.names) for own in sources)
     rounds = min(MAX_ROUNDS, int((1 - confidence) * 2.0 ** (fewest - 1) * 0.999999))
-    if rounds < 1:
-        needed = int(np.floor(np.log2(2 / (1 - confidence)))) + 1
-        raise WsrError(
-            f"P_B with a confidence of {confidence:g} needs {needed} models in each group even if the groups do not "
-            f"overlap, found {full.models_a} and {full.models_b}; draw more points or lower the confidence"
-        )
+    if rounds < 2:
+        return (full,)
     first_models = int(np.floor(np.log2(2 * rounds / (1 - confidence)))) + 1
     first_texts = min(full.texts, max(FEWEST_TEXTS, full.texts // 4))
 
@@ -216,6 +258,7 @@ def schedule(full: Size, confidence: float) -> tuple[Size, ...]:
 def look_in_rounds(
     losses: Callable[[Size], tuple[Losses, Losses]],
     sizes: tuple[Size, ...],
+    sources: tuple[Sources, Sources],
     confidence: float,
     generator: np.random.Generator,
     tell: Callable[[Look], None] = lambda look: None,
@@ -223,13 +266,12 @@ def look_in_rounds(
     """Evaluates growing samples until the confidence interval of P_B excludes one half; the last round is the answer.
 
     The error probability is divided equally among the rounds (Bonferroni), which is valid however the rounds depend on
-    one another. In a simulation (benchmarks/early.py) at a confidence of 0.95 with 300 runs per distribution, a group
-    was named in at most 2.3 % of the runs in which neither was better, and the last interval contained P_B in at least
-    97.7 %.
+    one another. benchmarks/early.py and benchmarks/coverage.py simulate how often a wrong group is named.
 
     Args:
       losses: returns the losses of both groups for a sample of that size.
       sizes: sizes of the rounds.
+      sources: sources of all models of both groups, in the order in which the models are added.
       confidence: confidence of all rounds together.
       generator: draws the bootstrap resamples.
       tell: called after each round.
@@ -237,11 +279,26 @@ def look_in_rounds(
     looks: list[Look] = []
     for size in sizes:
         own = 1 - (1 - confidence) / len(sizes)
-        looks.append(Look(size, *probability_interval(*losses(size), confidence=own, generator=generator)))
+        found = probability_better(
+            *losses(size),
+            sources_a=sources[0].first(size.models_a),
+            sources_b=sources[1].first(size.models_b),
+            confidence=own,
+            generator=generator,
+        )
+        looks.append(Look(size, found.probability, found.low, found.high, found.reason))
         tell(looks[-1])
         if looks[-1].better:
             break
     return tuple(looks)
+
+
+def _in_turn(group: Group, generator: np.random.Generator) -> Group:
+    """Returns the models in random order, one of each source in turn, so that few models have many sources."""
+    rows = generator.permutation(group.coefficients)
+    nearest = Group(group.region, rows).sources.shares.argmax(axis=1)
+    turn = [int((nearest[:place] == own).sum()) for place, own in enumerate(nearest)]
+    return Group(group.region, rows[np.argsort(turn, kind="stable")])
 
 
 @dataclass(frozen=True)
@@ -293,15 +350,20 @@ class _Scorer:
             # Only the heads of this fit are used, so any texts can serve as its test split.
             known = features["probe"][: len(rows)]
             tested = self.dataset.with_split("test", self.dataset.splits["probe"])
-            fitted = fit_on({"probe": known, "test": known}, tested, self.protocol).heads
+            draws = [draw.heads for draw in fit_draws({"probe": known, "test": known}, tested, self.protocol)]
+            fitted = {name: np.stack([np.asarray(heads[name]) for heads in draws], axis=1) for name in draws[0]}
             for number, key in enumerate(keys):
-                self.results.put(key, **{name: np.asarray(leaf[number]) for name, leaf in fitted.items()})
+                self.results.put(key, **{name: leaf[number] for name, leaf in fitted.items()})
         first = self.results.get(keys[0])
         heads = {name: np.stack([self.results.get(key)[name] for key in keys]) for name in first}
+        draws = [
+            {name: jnp.asarray(leaf[:, draw]) for name, leaf in heads.items()} for draw in range(self.protocol.draws)
+        ]
         for part in parts:
             if part.content_hash in features:
-                losses = fixed_head_loss(features[part.content_hash][: len(rows)], part.splits["test"].labels, heads)
-                for row, own in zip(rows, np.asarray(losses), strict=True):
+                texts, labels = features[part.content_hash][: len(rows)], part.splits["test"].labels
+                losses = np.stack([np.asarray(fixed_head_loss(texts, labels, draw)) for draw in draws]).mean(axis=0)
+                for row, own in zip(rows, losses, strict=True):
                     self.results.put(self._key(group, row, part, "losses"), losses=own)
 
     def _key(self, group: Group, row: np.ndarray, dataset: Dataset, what: str) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from wsr.data.dataset import Dataset
-from wsr.engine.evaluate import EXACT, Evaluation, Protocol, evaluate, fit_on
+from wsr.engine.evaluate import EXACT, Evaluation, Protocol, evaluate, fit_draws
 from wsr.engine.fewer_probes import Scores
 from wsr.engine.hull_answers import Check, Features, Score, answer_hull, held_out_points
 from wsr.engine.probe import head_logits
@@ -100,11 +100,12 @@ def evaluate_hull(
     if held_out is not None and held_out < 2:
         raise WsrError(f"surrogate: held_out must be at least 2, found {held_out}")
     coefficients = np.asarray(coefficients, np.float64)
+    draws = 1 if score else protocol.draws
     answers = answer_hull(
         coefficients,
         _Encoder(region, dataset, protocol, score, settings),
         score or probe_score(dataset, protocol),
-        dataset.splits["test"].labels,
+        np.tile(dataset.splits["test"].labels, draws),  # the draws of probe texts stand side by side
         tolerance=tolerance,
         held_out=held_out or held_out_points(len(coefficients)),
         degree=degree,
@@ -115,13 +116,24 @@ def evaluate_hull(
         f"surrogate(degree={own}, bound={bound:.2g})" if own else EXACT
         for own, bound in zip(answers.degrees.tolist(), answers.error_bounds.tolist(), strict=True)
     ]
+    losses, predictions = (np.stack(np.split(values, draws, axis=1)) for values in answers.scores)
     return HullEvaluation(
-        region, coefficients, dataset, *answers.scores, tuple(how), answers.error_bounds, answers.checks
+        region,
+        coefficients,
+        dataset,
+        losses,
+        predictions,
+        tuple(how),
+        protocol,
+        error_bounds=answers.error_bounds,
+        checks=answers.checks,
     )
 
 
 def probe_score(dataset: Dataset, protocol: Protocol) -> Score:
     """Returns a score that fits a fresh probe to each point, as ``wsr.engine.evaluate.score_features`` does.
+
+    The logits of each draw of probe texts follow those of the draw before, as if they were of further texts.
 
     Args:
       dataset: the labels of the probe split.
@@ -129,8 +141,8 @@ def probe_score(dataset: Dataset, protocol: Protocol) -> Score:
     """
 
     def score(features: Features) -> Float[Array, "points texts classes"]:
-        heads = fit_on(features, dataset, protocol).heads
-        return head_logits(jnp.asarray(features["test"]), heads)
+        test, draws = jnp.asarray(features["test"]), fit_draws(features, dataset, protocol)
+        return jnp.concatenate([head_logits(test, draw.heads) for draw in draws], axis=1)
 
     return score
 
@@ -164,7 +176,9 @@ class _Encoder:
         """Returns the exact losses and predictions of points."""
         if self.score is None:
             found = evaluate(self.region, coefficients, self.dataset, protocol=self.protocol, settings=self.settings)
-            return Scores(found.losses, found.predictions)
+            return Scores(
+                np.concatenate(found.losses_by_draw, axis=1), np.concatenate(found.predictions_by_draw, axis=1)
+            )
         parts = []
         for features in self._chunks(coefficients):
             parts.append(Scores.of(np.asarray(self.score(features)), self.dataset.splits["test"].labels))

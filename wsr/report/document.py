@@ -29,7 +29,10 @@ import numpy as np
 from wsr.errors import WsrError
 from wsr.runtime import strict_json
 
-VERDICTS = ("holds", "partly", "does not hold", "not settled", "not tested")
+VERDICTS = ("holds", "holds in part", "refuted", "no effect", "open", "not tested")
+"""The five verdicts on a claim (``wsr.studies.harness.verdict`` has their rules), and that of a claim not tested."""
+_EARLIER = {"partly": "holds in part", "does not hold": "refuted", "not settled": "open"}
+"""Verdicts in documents of earlier versions."""
 
 Cell = str | float | int | None
 
@@ -179,7 +182,8 @@ class Section:
     """One question of a study: the paper's answer, the measured one, and whether the claim holds here.
 
     ``title`` is the claim in a few words. ``paper`` is empty where somebody asks about models of their own: there is
-    no claim then, and no verdict is shown. Documents of earlier versions have no headline and no short forms.
+    no claim then, and no verdict is shown. Documents of earlier versions have no headline and no short forms, and
+    other words for verdicts, which are replaced.
     """
 
     title: str
@@ -197,8 +201,11 @@ class Section:
     """The paper's answer on one line of the index, at most 44 letters."""
     measured_short: str = ""
     """The measured answer on one line of the index, at most 44 letters."""
+    power: str = ""
+    """The smallest effect that the data could have shown, as a sentence; empty where the verdict needs no interval."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "verdict", _EARLIER.get(self.verdict, self.verdict))
         if self.verdict not in VERDICTS:
             raise WsrError(f"section {self.title!r}: verdict {self.verdict!r} is not one of {', '.join(VERDICTS)}")
 

@@ -19,9 +19,10 @@ _UP = '<a class="up" href="#contents">Contents</a>'
 # A verdict is told by its shape and its words, and only then by its colour.
 _MARKS = {
     "holds": '<path d="M3.5 8.5l3 3 6-7" />',
-    "partly": '<path d="M2.5 9.5c2-3.4 3.7-3.4 5.5-1.5s3.5 1.9 5.5-1.5" />',
-    "does not hold": '<path d="M4 4l8 8M12 4l-8 8" />',
-    "not settled": '<path d="M3 6.2h10M3 9.8h10" />',
+    "holds in part": '<path d="M2.5 9.5c2-3.4 3.7-3.4 5.5-1.5s3.5 1.9 5.5-1.5" />',
+    "refuted": '<path d="M4 4l8 8M12 4l-8 8" />',
+    "no effect": '<path d="M3 6.2h10M3 9.8h10" />',
+    "open": '<circle cx="8" cy="8" r="4.5" />',
     "not tested": '<circle cx="8" cy="8" r="4.5" stroke-dasharray="2 2.4" />',
 }
 
@@ -145,13 +146,17 @@ def _section(section: Section, number: int, story: Sequence[Figure], of_all: str
 def _beside(section: Section) -> str:
     return f"""<dl class="beside">
 <div><dt class="label">The paper</dt><dd>{_text(section.paper)}</dd></div>
-<div><dt class="label">Measured here</dt>{_parts(section.measured)}</div>
+<div><dt class="label">Measured here</dt>{_parts(section.measured)}{_power(section.power)}</div>
 </dl>"""
 
 
 def _parts(measured: str) -> str:
     """Each part of what was measured on a line of its own."""
     return "".join(f"<dd>{_text(part)}</dd>" for part in measured.split("; "))
+
+
+def _power(power: str) -> str:
+    return f'<dd class="muted">{_text(power)}</dd>' if power else ""
 
 
 def _figure(figure: Figure, prefix: str) -> str:

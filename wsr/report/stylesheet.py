@@ -74,8 +74,8 @@ a:hover { color: var(--accent); text-decoration-color: currentColor; }
   display: inline-flex; gap: 7px; align-items: baseline;
 }
 .verdict svg { width: 15px; height: 15px; flex: none; align-self: center; }
-.holds { color: var(--good); } .partly { color: var(--fair); }
-.does-not-hold { color: var(--bad); } .not-settled, .not-tested { color: var(--none); }
+.holds { color: var(--good); } .holds-in-part { color: var(--fair); }
+.refuted { color: var(--bad); } .no-effect, .open, .not-tested { color: var(--none); }
 
 section { padding: 44px 0 4px; margin-top: 36px; border-top: 1px solid var(--line); scroll-margin-top: 8px; }
 .heading { display: flex; flex-wrap: wrap; gap: 4px 18px; align-items: baseline; margin-bottom: 6px; }

@@ -1,10 +1,13 @@
 """Statistics of losses and similarities; no models.
 
+sources.py           the independent draws behind the models of a group: datasets, or members of one dataset
 better.py            P_B, the probability that one model is better than another, with its interval
+chord.py             points of a hull against their chords, with the interval of the difference
 difference.py        differences of means and their p-values, alone and adjusted for many tests
 barrier.py           the loss barrier on a line, with its interval
 interval.py          a value with its interval, and the interval of a mean
 resampling.py        what the bootstraps share: checks, draws, percentiles
+power.py             power of a t-test, and the number of units that it takes
 bootstrap.py         intervals of a mean over models and texts of several datasets
 clustering.py        spectral and average-linkage clusters, and how well they agree with labels
 cluster_count.py     number of clusters of a population

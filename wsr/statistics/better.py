@@ -1,14 +1,23 @@
-"""P_B, the probability that a model of one group is better than one of another, and its intervals."""
+"""P_B, the probability that a model of one group is better than one of another, with an interval that knows sources."""
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
 
-from wsr.statistics.resampling import checked_losses, counts, percentiles
+from wsr.errors import WsrError
+from wsr.statistics.interval import Interval, shared_variance
+from wsr.statistics.resampling import checked_losses, mean_weights
+from wsr.statistics.sources import FEWEST, Sources
 
 PAIRS_AT_ONCE = 4_000_000  # comparisons held in memory together
+RESAMPLES = 500
+"""Draws of texts and probes, for the variance of P_B over them."""
+
+Ends = Callable[[float], tuple[float, float]]
+"""Maps an error probability to the ends of the interval."""
 
 
 @dataclass(frozen=True)
@@ -23,43 +32,49 @@ class Comparison:
     models_b: int
     texts: int
     p_value: float
-    """Two-sided p-value of the hypothesis P_B = 1/2; see ``probability_better`` and ``holm``."""
+    """Two-sided p-value of the hypothesis P_B = 1/2: the smallest error at which the interval excludes it."""
+    sources: float = 0.0
+    """Number of sources of the group that has fewer."""
+    reason: str = ""
+    """Why there is no interval: then ``low`` is 0, ``high`` 1 and ``p_value`` 1. Empty if there is one."""
+    influence: Mapping[str, float] = field(default_factory=dict, repr=False)
+    """How far each source moves P_B, for ``mean_probability``."""
 
 
 def probability_better(
-    losses_a: Float[np.ndarray, "models_a texts"],
-    losses_b: Float[np.ndarray, "models_b texts"],
+    losses_a: Float[np.ndarray, "*draws models_a texts"],
+    losses_b: Float[np.ndarray, "*draws models_b texts"],
     *,
+    sources_a: Sources | None = None,
+    sources_b: Sources | None = None,
     ties: Literal["half", "loss"] = "half",
     confidence: float = 0.95,
-    resamples: int = 2000,
     generator: np.random.Generator,
 ) -> Comparison:
     """Returns P_B: the probability that a model of group a has a lower mean loss than one of group b.
 
     P_B is the share of all pairs of one model of each group in which the model of group a has the lower mean loss.
 
-    The interval is a percentile bootstrap over the models of both groups and over the texts; both groups share each
-    draw of texts. It says how far P_B would move with other models of the same kind and other texts of the same
-    dataset. It sees only the spread within the sample, so it is too narrow with few models, the more so the further
-    apart the groups are. In a simulation of normally distributed groups (tests/test_compare.py), the coverage of a
-    95 % interval was:
+    The interval says how far P_B would move with other sources (datasets, or members of one dataset), other texts and
+    other draws of probe texts. It is that of Clopper and Pearson for a share of n comparisons, at an effective number n
+    of independent ones (Korn and Graubard 1998). Let k be the number of sources of the group that has fewer.
 
-    - groups one standard deviation apart: 93 % with twenty models per group, 92 % with ten, 79 % with three;
-    - three models per group: 91 % half a standard deviation apart, 47 % two standard deviations apart.
+    - If the groups do not overlap, n is k: if P_B is 1/2, at most ``2 ** -k`` of all draws of sources separate them.
+    - If they overlap, n follows from the variance over sources, with its degrees of freedom (Brunner and Munzel 2000;
+      for models of several sources the variance is that of ``Sources.influences``, and a source of both groups counts
+      once). It is at least k, because no distribution has a larger variance than k independent pairs (Hoeffding 1963),
+      and at most its value for two groups of the same distribution without common sources.
+    - The variance over texts, by the Bayesian bootstrap (Rubin 1981), and over draws of probe texts then lowers n.
 
-    If the groups do not overlap, the interval has no width; that is not certainty. ``probability_interval`` is made
-    for few models.
-
-    The p-value is twice the smaller share of resamples on one side of 1/2. It has the same limits: for equal groups
-    it fell below 0.05 in 13 % of draws with three models per group, 8 % with five and 5 % with ten.
+    ``benchmarks/coverage.py`` simulates how often the interval is wrong; docs/early_answers.md has its table.
 
     Args:
-      losses_a: loss of each model of group a on each text.
-      losses_b: the same for group b, on the same texts.
+      losses_a: loss of each model of group a on each text; optionally for several draws of probe texts.
+      losses_b: the same for group b, on the same texts and draws.
+      sources_a: the sources of group a; None: its models are independent.
+      sources_b: the same for group b.
       ties: a pair with equal means counts one half, or with ``"loss"`` nothing, as in the paper's released code.
       confidence: level of the interval.
-      resamples: number of bootstrap draws.
       generator: source of the draws.
 
     Raises:
@@ -69,113 +84,154 @@ def probability_better(
       >>> import numpy as np
       >>> from wsr.statistics.better import probability_better
       >>> generator = np.random.default_rng(0)
-      >>> better, worse = generator.normal(0.4, 0.1, (5, 100)), generator.normal(0.6, 0.1, (5, 100))
-      >>> probability_better(better, worse, generator=generator).probability
-      1.0
+      >>> better, worse = generator.normal(0.4, 0.1, (8, 100)), generator.normal(0.6, 0.1, (8, 100))
+      >>> found = probability_better(better, worse, generator=generator)
+      >>> found.probability, round(found.low, 2), found.high
+      (1.0, 0.63, 1.0)
     """
     a, b = checked_losses(losses_a, "a"), checked_losses(losses_b, "b")
+    models_a, models_b, texts = a.shape[-2], b.shape[-2], a.shape[-1]
     tie = {"half": 0.5, "loss": 0.0}[ties]
-    draws = counts(a.shape[1], resamples, generator)
-    counts_a, counts_b = (counts(len(group), resamples, generator) for group in (a, b))
-    drawn = _probability(*_means(a, b, draws), counts_a, counts_b, tie=tie)
-    observed = _probability(*_means(a, b, np.ones((1, a.shape[1]))), tie=tie)
-    low, high = percentiles(drawn, confidence)
-    below, above = (drawn <= 0.5).sum(), (drawn >= 0.5).sum()
-    p_value = min(1.0, 2 * (1 + min(below, above)) / (1 + resamples))
-    return Comparison(float(observed[0]), low, high, len(a), len(b), a.shape[1], float(p_value))
+    whole = np.ones((1, texts)) / texts
+    means_a, means_b = _means(a, b, whole, None)
+    wins = _wins(means_a, means_b, tie)[0]
+    probability = float(wins.mean())
+    of = (sources_a or Sources.independent(models_a, "a"), sources_b or Sources.independent(models_b, "b"))
+    fewest = min(own.count for own in of)
+    found = [of[0].influences(wins.mean(axis=1)), of[1].influences(wins.mean(axis=0))]
+    influence = _joined(of, found)
+    reason = of[0].too_few("group a") or of[1].too_few("group b")
+    if reason:
+        return Comparison(probability, 0.0, 1.0, models_a, models_b, texts, 1.0, fewest, reason, influence)
+    weights = generator.standard_exponential((RESAMPLES, texts))
+    draws = None if a.ndim == 2 else mean_weights(len(a), RESAMPLES, generator)
+    means_a, means_b = _means(a, b, weights / weights.sum(axis=1, keepdims=True), draws)
+    together = max(1, PAIRS_AT_ONCE // (models_a * models_b))
+    parts = [slice(first, first + together) for first in range(0, RESAMPLES, together)]
+    moved = np.concatenate([_wins(means_a[part], means_b[part], tie).mean(axis=(1, 2)) for part in parts])
+    usual = moved.mean() * (1 - moved.mean())
+    ends = _ends(
+        probability,
+        *_spread(of, found),
+        fewest=fewest,
+        most=np.inf if set(of[0].names) & set(of[1].names) else 3 / sum(1 / own.count for own in of),
+        of_texts=float(moved.var() / usual) if usual > 0 else 0.0,
+    )
+    low, high = ends(1 - confidence)
+    return Comparison(probability, low, high, models_a, models_b, texts, _p_value(ends), fewest, influence=influence)
 
 
-def probability_interval(
-    losses_a: Float[np.ndarray, "models_a texts"],
-    losses_b: Float[np.ndarray, "models_b texts"],
-    *,
-    confidence: float,
-    generator: np.random.Generator,
-) -> tuple[float, float, float]:
-    """Returns P_B and the ends of an interval made for few models and few texts.
+def mean_probability(comparisons: Sequence[Comparison], confidence: float = 0.95) -> Interval:
+    """Returns the mean P_B over targets and its interval, for targets drawn from many.
 
-    The interval is that of Clopper and Pearson for a share of n comparisons, at an effective number n of independent
-    ones (Korn and Graubard 1998). Let k be the number of models of the smaller group: k pairs share no model.
-
-    - If the groups do not overlap, n is k: if P_B is 1/2, at most ``2 ** -k`` of all draws of groups are separated.
-    - If they overlap, n follows from the variance over models, with its degrees of freedom (Brunner and Munzel 2000).
-      It is at least k, because no distribution has a larger variance than k independent pairs (Hoeffding 1963), and at
-      most its value for two groups of the same distribution.
-    - The variance over texts, by the Bayesian bootstrap (Rubin 1981), then lowers n.
+    It is the interval of ``probability_better`` with targets in place of sources. If the same sources stand behind
+    several targets, the covariance that they make widens it (see ``mean_interval``).
 
     Args:
-      losses_a: loss of each model of group a on each text.
-      losses_b: the same for group b, on the same texts.
+      comparisons: the comparison on each target.
       confidence: level of the interval.
-      generator: source of the draws.
 
-    Returns:
-      P_B, with ties counted as one half; the lower end; the upper end.
+    Raises:
+      WsrError: if there are no comparisons.
     """
-    from scipy.stats import beta, norm, t
+    if not comparisons:
+        raise WsrError("mean P_B: expected at least one comparison, found none")
+    values = np.array([own.probability for own in comparisons])
+    mean, targets = float(values.mean()), len(values)
+    if targets < FEWEST:
+        return Interval(mean, 0.0, 1.0)
+    shared, sources = shared_variance([own.influence for own in comparisons])
+    variance, freedom, fewest = float(values.var(ddof=1)) / targets, targets - 1, float(targets)
+    if shared > 0:
+        variance, freedom = variance + shared, min(freedom, sources - 1)
+        fewest = min(fewest, *(own.sources for own in comparisons))
+    return Interval(mean, *_ends(mean, variance, freedom, fewest=fewest)(1 - confidence))
 
-    error = 1 - confidence
-    models_a, models_b = len(losses_a), len(losses_b)
-    a, b = losses_a.astype(np.float64), losses_b.astype(np.float64)
-    means_a, means_b = _means(a, b, np.ones((1, a.shape[1])))
-    probability = float(_probability(means_a, means_b)[0])
-    placed_a, placed_b = _placements(means_a[0], means_b[0])
 
-    pairs = float(min(models_a, models_b))
-    of_a, of_b = placed_a.var(ddof=1) / models_a, placed_b.var(ddof=1) / models_b
-    if of_a + of_b > 0:
-        freedom = (of_a + of_b) ** 2 / (of_a**2 / (models_a - 1) + of_b**2 / (models_b - 1))
-        student = (norm.ppf(1 - error / 2) / t.ppf(1 - error / 2, freedom)) ** 2
-        seen = probability * (1 - probability) / (of_a + of_b) * student
-        pairs = float(np.clip(seen, pairs, 3 * models_a * models_b / (models_a + models_b)))
+def _ends(
+    probability: float,
+    variance: float,
+    freedom: float,
+    *,
+    fewest: float,
+    most: float = np.inf,
+    of_texts: float = 0.0,
+) -> Ends:
+    """Returns the ends of the interval as a function of its error probability."""
+    from scipy.special import betaincinv, ndtri, stdtrit
 
-    # Enough resamples for the tail that the interval is about.
-    weights = generator.standard_exponential((int(np.ceil(10 / error)), a.shape[1]))
-    of_texts = _probability(*_means(a, b, weights))
-    most = of_texts.mean() * (1 - of_texts.mean())
-    pairs = 1 / (1 / pairs + (of_texts.var() / most if most > 0 else 0.0))
+    def ends(error: float) -> tuple[float, float]:
+        pairs = fewest
+        if variance > 1e-12:
+            student = (ndtri(1 - error / 2) / stdtrit(freedom, 1 - error / 2)) ** 2
+            pairs = float(np.clip(probability * (1 - probability) / variance * student, fewest, max(fewest, most)))
+        pairs = 1 / (1 / pairs + of_texts)
+        won, lost = pairs * probability, pairs * (1 - probability)
+        low = float(betaincinv(won, lost + 1, error / 2)) if won > 0 else 0.0
+        high = float(betaincinv(won + 1, lost, 1 - error / 2)) if lost > 0 else 1.0
+        return low, high
 
-    won, lost = pairs * probability, pairs * (1 - probability)
-    low = float(beta.ppf(error / 2, won, lost + 1)) if won > 0 else 0.0
-    high = float(beta.ppf(1 - error / 2, won + 1, lost)) if lost > 0 else 1.0
-    return probability, low, high
+    return ends
+
+
+def _spread(of: tuple[Sources, Sources], influences: list[Float[np.ndarray, " _"] | None]) -> tuple[float, float]:
+    """Returns the variance of P_B over sources and its degrees of freedom; 0 if it cannot be estimated."""
+    if influences[0] is None or influences[1] is None:
+        return 0.0, 1.0
+    sizes = [len(own.names) for own in of]
+    # The spread of n sources about their mean is n - 1 in n of that about the truth.
+    scaled = [own * np.sqrt(size / (size - 1)) for own, size in zip(influences, sizes, strict=True) if own is not None]
+    variances = [float((own**2).sum()) for own in scaled]
+    if not set(of[0].names) & set(of[1].names):
+        total = sum(variances)
+        weighed = sum((own / total) ** 2 / (size - 1) for own, size in zip(variances, sizes, strict=True) if total)
+        return total, 1 / weighed if total else 1.0
+    both = _joined(of, list(scaled))
+    return float(sum(own**2 for own in both.values())), float(min(sizes) - 1)
+
+
+def _joined(of: tuple[Sources, Sources], influences: list[Float[np.ndarray, " _"] | None]) -> dict[str, float]:
+    """Returns the influence of each source on both groups together."""
+    joined: dict[str, float] = {}
+    for own, values in zip(of, influences, strict=True):
+        for name, value in zip(own.names, [] if values is None else values.tolist(), strict=values is not None):
+            joined[name] = joined.get(name, 0.0) + value
+    return joined
+
+
+def _p_value(ends: Ends) -> float:
+    """Returns the smallest error at which the interval excludes one half, by bisection of its logarithm."""
+    kept, excluded = 1e-9, 0.999
+    for _ in range(40):
+        error = np.sqrt(kept * excluded)
+        low, high = ends(error)
+        kept, excluded = (kept, error) if low > 0.5 or high < 0.5 else (error, excluded)
+    return 1.0 if excluded > 0.99 else float(excluded)
 
 
 def _means(
-    a: Float[np.ndarray, "models_a texts"],
-    b: Float[np.ndarray, "models_b texts"],
-    weights: Float[np.ndarray, "draws texts"],
-) -> tuple[Float[np.ndarray, "draws models_a"], Float[np.ndarray, "draws models_b"]]:
-    """Returns the mean losses of both groups under each draw of the texts."""
-    # Equal models must tie whatever the order of summation: each distinct row is averaged once.
-    rows, which = np.unique(np.concatenate([a, b]), axis=0, return_inverse=True)
-    means = (weights / weights.sum(axis=1, keepdims=True) @ rows.T)[:, which.reshape(-1)]
-    return means[:, : len(a)], means[:, len(a) :]
+    a: Float[np.ndarray, "*draws models_a texts"],
+    b: Float[np.ndarray, "*draws models_b texts"],
+    texts: Float[np.ndarray, "resamples texts"],
+    draws: Float[np.ndarray, "resamples draws"] | None,
+) -> tuple[Float[np.ndarray, "resamples models_a"], Float[np.ndarray, "resamples models_b"]]:
+    """Returns the mean losses of both groups under weights of the texts and of the draws of probe texts."""
+    from threadpoolctl import threadpool_limits
+
+    both = np.concatenate([a, b], axis=-2)
+    both = both[None] if both.ndim == 2 else both
+    # Equal models must tie whatever the order of summation: each distinct one is averaged once.
+    rows, which = np.unique(both.swapaxes(0, 1), axis=0, return_inverse=True)
+    of_draws = np.full((len(texts), len(both)), 1 / len(both)) if draws is None else draws
+    with threadpool_limits(1, user_api="blas"):  # on matrices this small, threads wait for each other
+        means = sum(of_draws[:, [draw]] * (texts @ rows[:, draw].T) for draw in range(len(both)))
+    means = np.asarray(means)[:, which.reshape(-1)]
+    return means[:, : a.shape[-2]], means[:, a.shape[-2] :]
 
 
-def _probability(
-    means_a: Float[np.ndarray, "draws models_a"],
-    means_b: Float[np.ndarray, "draws models_b"],
-    counts_a: Float[np.ndarray, "draws models_a"] | None = None,
-    counts_b: Float[np.ndarray, "draws models_b"] | None = None,
-    *,
-    tie: float = 0.5,
-) -> Float[np.ndarray, " draws"]:
-    """Returns P_B in each draw; ``counts`` say how often each model was drawn (None: once)."""
-    counts_a = np.ones_like(means_a) if counts_a is None else counts_a
-    counts_b = np.ones_like(means_b) if counts_b is None else counts_b
-    draws, together = len(means_a), max(1, PAIRS_AT_ONCE // (means_a.shape[1] * means_b.shape[1]))
-    won = np.empty(draws)
-    for start in range(0, draws, together):
-        part = slice(start, start + together)
-        a, b = means_a[part, :, None], means_b[part, None, :]
-        won[part] = np.einsum("da,dab,db->d", counts_a[part], (a < b) + tie * (a == b), counts_b[part])
-    return won / (counts_a.sum(axis=1) * counts_b.sum(axis=1))
-
-
-def _placements(
-    a: Float[np.ndarray, " models_a"], b: Float[np.ndarray, " models_b"]
-) -> tuple[Float[np.ndarray, " models_a"], Float[np.ndarray, " models_b"]]:
-    """Returns the share of group b above each model of a, and the share of group a below each model of b."""
-    above = (a[:, None] < b) + 0.5 * (a[:, None] == b)
-    return above.mean(axis=1), above.mean(axis=0)
+def _wins(
+    means_a: Float[np.ndarray, "draws models_a"], means_b: Float[np.ndarray, "draws models_b"], tie: float
+) -> Float[np.ndarray, "draws models_a models_b"]:
+    """Returns 1 where the model of a is better, ``tie`` where both are equal, else 0."""
+    a, b = means_a[:, :, None], means_b[:, None, :]
+    return (a < b) + tie * (a == b)

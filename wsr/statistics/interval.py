@@ -1,5 +1,6 @@
 """A value with its confidence interval, and the interval of a mean."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,12 +18,21 @@ class Interval:
     high: float
 
 
-def mean_interval(values: Float[np.ndarray, " values"], confidence: float = 0.95) -> Interval:
+def mean_interval(
+    values: Float[np.ndarray, " values"],
+    confidence: float = 0.95,
+    influences: Sequence[Mapping[str, float]] = (),
+) -> Interval:
     """Returns the mean of some values and its Student t interval; with a single value the ends are infinite.
 
+    Values on several targets are not independent if the same datasets or members stand behind them. Their influences
+    then widen the interval: its variance is that over targets plus that over sources, less the part that both count
+    (Cameron, Gelbach and Miller 2011), but at least that over targets.
+
     Args:
-      values: independent values.
+      values: one value per target.
       confidence: level of the interval.
+      influences: how far each source moves each value, by the source's name; empty: no sources are shared.
 
     Raises:
       WsrError: if there are no values, or one is not finite.
@@ -44,5 +54,23 @@ def mean_interval(values: Float[np.ndarray, " values"], confidence: float = 0.95
     mean = float(data.mean())
     if data.size == 1:
         return Interval(mean, -np.inf, np.inf)
-    half = float(t.ppf((1 + confidence) / 2, data.size - 1) * data.std(ddof=1) / np.sqrt(data.size))
+    variance, freedom = float(data.var(ddof=1)) / data.size, data.size - 1
+    shared, sources = shared_variance(influences)
+    if shared > 0:
+        variance, freedom = variance + shared, min(freedom, sources - 1)
+    half = float(t.ppf((1 + confidence) / 2, freedom) * np.sqrt(variance))
     return Interval(mean, mean - half, mean + half)
+
+
+def shared_variance(influences: Sequence[Mapping[str, float]]) -> tuple[float, int]:
+    """Returns what sources behind several targets add to the variance of a mean over targets, and how many there are.
+
+    Args:
+      influences: how far each source moves the value of each target, by the source's name.
+    """
+    names = list(dict.fromkeys(name for own in influences for name in own))
+    each = np.array([[own.get(name, 0.0) for name in names] for own in influences]) / max(len(influences), 1)
+    if len(names) < 2:
+        return 0.0, 0
+    between = float((each.sum(axis=0) ** 2).sum() - (each**2).sum())
+    return between * len(names) / (len(names) - 1), len(names)

@@ -26,7 +26,7 @@ from wsr.studies.harness.clustered import (
     score_table,
     told,
 )
-from wsr.studies.harness.verdict import verdict
+from wsr.studies.harness.verdict import reached, verdict
 from wsr.studies.same_dataset_clusters import population_figures
 
 HOLDS = 0.95
@@ -77,7 +77,7 @@ def data_sizes(region: Region, sizes: Sequence[int], *, seed: int = 0, command: 
         "Subsets of 200, 400, 800, 1.6K and 3K examples of 9 datasets cluster by dataset, not by size.",
         f"by dataset {accuracy_told(by_dataset)}; adjusted Rand with the size "
         f"{', '.join(f'{own.scores.adjusted_rand:.2f} ({own.method})' for own in own_size)}",
-        verdict(own.scores.one_to_one_accuracy >= HOLDS for own in by_dataset),
+        verdict(reached(own.scores.one_to_one_accuracy >= HOLDS) for own in by_dataset),
         text=tuple(text),
         figures=(
             *population_figures(names, similarity, {"dataset": region.datasets}, seed),

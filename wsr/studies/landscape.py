@@ -17,7 +17,7 @@ from wsr.statistics.bootstrap import bootstrap_mean
 from wsr.statistics.interval import Interval
 from wsr.store.row import result_row
 from wsr.studies.harness.context import Context, Request, score_all
-from wsr.studies.harness.verdict import above, below, verdict
+from wsr.studies.harness.verdict import above, below, power, verdict
 from wsr.studies.lines import KINDS, NO_BARRIER_NATS
 
 
@@ -139,6 +139,7 @@ def landscape(context: Context, *, degree: int, grid: int, reach: float) -> tupl
         measured_short=f"barriers up to {max(own.value for own in heights):.3f}, walls {_range(walls)} nats"
         if drawn
         else "no three members",
+        power=power({f"rim, {corners.kind}": wall for corners, wall in zip(drawn, walls, strict=True)}),
     )
     return rows, section
 

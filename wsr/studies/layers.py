@@ -27,7 +27,7 @@ from wsr.studies.harness.clustered import (
     same,
     score_rows,
 )
-from wsr.studies.harness.verdict import verdict
+from wsr.studies.harness.verdict import reached, verdict
 
 HOLDS = 0.95
 """One-to-one accuracy from which a part of the encoder counts as clustered by itself."""
@@ -153,7 +153,7 @@ def _clustering(parts: Sequence[Part]) -> int:
 
 
 def _verdict(parts: Sequence[Part]) -> str:
-    return verdict(_accuracy(part, "average linkage") >= HOLDS for part in parts)
+    return verdict(reached(_accuracy(part, "average linkage") >= HOLDS) for part in parts)
 
 
 def _told(whole: Part, of_layers: Sequence[Part], of_kinds: Sequence[Part]) -> tuple[str, ...]:

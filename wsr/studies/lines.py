@@ -18,7 +18,7 @@ from wsr.statistics.bootstrap import bootstrap_mean
 from wsr.statistics.interval import Interval
 from wsr.store.row import result_row
 from wsr.studies.harness.context import Context, Request, score_all
-from wsr.studies.harness.verdict import above, below, verdict
+from wsr.studies.harness.verdict import above, below, power, verdict
 
 KINDS = ("same dataset", "same family", "across families")
 NO_BARRIER_NATS = 0.02
@@ -103,6 +103,7 @@ def lines(context: Context, *, alphas: Float[np.ndarray, " points"], pairs_a_kin
         headline=_between_told({kind: own["barrier"] for kind, own in found.items()}),
         paper_short="as low as at the models, often lower",
         measured_short=f"mean barrier at most {_highest(found):.3f} nats" if found else "no pair",
+        power=power({kind: own["barrier"] for kind, own in found.items()}),
     )
     return rows, section
 

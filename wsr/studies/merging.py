@@ -15,6 +15,7 @@ from wsr.runtime.progress import progress
 from wsr.statistics.difference import holm
 from wsr.store.row import result_row
 from wsr.studies.harness.context import Context
+from wsr.studies.harness.verdict import NO_EFFECT_SHARE, above, any_of, power, verdict
 from wsr.studies.merged_models import Effort, ModelScore, models_of, score_model
 from wsr.types import Head
 
@@ -221,7 +222,7 @@ def _section(
         "Does any way to merge members of several datasets beat their plain average on the members' own tasks?",
         "Not in the paper, whose merged model is the centroid.",
         measured,
-        "holds" if sure else "not settled" if any(gain.high > 0 for gain in gains.values()) else "does not hold",
+        verdict([any_of(above(gain, p=adjusted[group], margin=NO_EFFECT_SHARE) for group, gain in gains.items())]),
         text=(
             "Claim: some method is better than the centroid under the members' own heads, beyond chance. Options were "
             "chosen by the loss on validation splits. greedy, learned and learned_free make a model for each dataset, "
@@ -269,4 +270,5 @@ def _section(
         ),
         paper_short="not in the paper; it merges by average",
         measured_short=f"{len(sure)} of {len(gains)} methods, best {best}" if sure else f"0 of {len(gains)} methods",
+        power=power(gains, "points", scale=100),
     )

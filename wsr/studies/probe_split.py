@@ -19,7 +19,7 @@ from wsr.report.tables import INTERVAL, interval_cell
 from wsr.statistics.difference import Difference, holm, mean_difference
 from wsr.store.row import result_row
 from wsr.studies.harness.context import Context, Request, score_all
-from wsr.studies.harness.verdict import above, below, verdict
+from wsr.studies.harness.verdict import Part, above, all_of, below, power, verdict
 
 PROBES = ("unseen", "seen")
 GROUPS = {"member": "In", "interior": "In'"}
@@ -56,13 +56,14 @@ def probe_texts(context: Context, *, interior: int) -> tuple[list[dict], Section
     rows += [_gain_row(key, gain, adjusted[key], scored) for key, gain in gains.items()]
     flips = [target for target in targets if _flips(gains, target)]
     beyond_doubt = [_flips_beyond_doubt(gains, adjusted, target) for target in targets]
+    sure = beyond_doubt.count("holds")
     section = Section(
         "A probe on seen texts misjudges models",
         "Does a probe on texts that the members were fine-tuned on make them look worse than the pretrained model?",
         "By readers' notes the paper fits the probe on the target's training data; what it says about texts that "
         "members were fine-tuned on is not known.",
         "; ".join(_told(gains, target) for target in targets)
-        + f". The sign flips on {len(flips)} of {len(targets)} targets, beyond doubt on {beyond_doubt.count(True)}",
+        + f". The sign flips on {len(flips)} of {len(targets)} targets, beyond doubt on {sure}",
         verdict(beyond_doubt),
         text=(
             "Claim: members of the target's own dataset have a lower loss than the pretrained model with a probe on "
@@ -94,10 +95,11 @@ def probe_texts(context: Context, *, interior: int) -> tuple[list[dict], Section
         headline=(
             "Judged by a probe on texts that they were trained on, models look worse than the pretrained model though "
             f"they are better on unseen texts: so on {len(flips)} of {len(targets)} datasets, beyond doubt on "
-            f"{beyond_doubt.count(True)}."
+            f"{sure}."
         ),
         paper_short="not known",
-        measured_short=f"on {len(flips)} of {len(targets)} targets, beyond doubt {beyond_doubt.count(True)}",
+        measured_short=f"on {len(flips)} of {len(targets)} targets, beyond doubt {sure}",
+        power=power({", ".join(key): gain for key, gain in gains.items() if key[2] == "member"}),
     )
     return rows, section
 
@@ -147,10 +149,9 @@ def _flips(gains: Mapping[tuple[str, str, str], Difference], target: str) -> boo
 
 def _flips_beyond_doubt(
     gains: Mapping[tuple[str, str, str], Difference], adjusted: Mapping[tuple[str, str, str], float], target: str
-) -> bool | None:
+) -> Part:
     unseen, seen = ((target, probe, "member") for probe in ("unseen", "seen"))
-    parts = [below(gains[unseen], p=adjusted[unseen]), above(gains[seen], p=adjusted[seen])]
-    return False if False in parts else None if None in parts else True
+    return all_of([below(gains[unseen], p=adjusted[unseen]), above(gains[seen], p=adjusted[seen])])
 
 
 def _told(gains: Mapping[tuple[str, str, str], Difference], target: str) -> str:

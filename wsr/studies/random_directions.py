@@ -14,7 +14,7 @@ from wsr.statistics.bootstrap import bootstrap_mean
 from wsr.statistics.interval import Interval
 from wsr.store.row import result_row
 from wsr.studies.harness.context import Context, Request, score_all
-from wsr.studies.harness.verdict import above, below, verdict
+from wsr.studies.harness.verdict import Part, above, below, power, verdict
 from wsr.studies.lines import NO_BARRIER_NATS
 from wsr.types import Params
 
@@ -158,6 +158,10 @@ def random_directions(
             else f"not up to {radii[-1]:g} radii"
         )
         + f"; to pretrained {homeward_rise.value:+.3f} nats",
+        power=power(
+            {f"a step of {radii[0]:g} radii": rises[0], "the way to the pretrained model": homeward_rise},
+            confidence=confidence,
+        ),
     )
     return rows, section
 
@@ -204,5 +208,5 @@ def _verdict(radii: tuple[float, ...], rises: Sequence[Interval], homeward: Inte
     """Whether random steps just past the radius hurt, and the way home does not."""
     past = [rise for radius, rise in zip(radii, rises, strict=True) if radius >= 1]
     # The second length of them leaves the radius; what adds less than a barrier would does not hurt.
-    hurts = above(past[min(1, len(past) - 1)], NO_BARRIER_NATS) if past else None
+    hurts: Part = above(past[min(1, len(past) - 1)], NO_BARRIER_NATS) if past else "open"
     return verdict([hurts, below(homeward, NO_BARRIER_NATS)])

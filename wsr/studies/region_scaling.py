@@ -19,7 +19,7 @@ from wsr.statistics.difference import Difference, holm, mean_difference
 from wsr.statistics.interval import Interval, mean_interval
 from wsr.store.row import result_row
 from wsr.studies.harness.context import Context, Request, score_all
-from wsr.studies.harness.verdict import below, verdict
+from wsr.studies.harness.verdict import NO_EFFECT_NATS, below, power, verdict
 
 PLACES = ("left out", "in")
 
@@ -267,6 +267,7 @@ def _section(
         headline=_headline(means, start),
         paper_short="not in the paper; it averages all",
         measured_short=_short(means),
+        power=power({target: own for (place, target), (own, *_) in gains.items() if place == "left out"}),
     )
 
 
@@ -326,5 +327,7 @@ def _size(cell: Cell) -> str:
 def _verdict(gains: Mapping[tuple[str, str], Gain]) -> str:
     """Whether the largest left-out subsets are better than the smallest on every target, beyond chance."""
     return verdict(
-        below(difference, p=p_holm) for (place, _), (difference, p_holm, *_) in gains.items() if place == "left out"
+        below(difference, p=p_holm, margin=NO_EFFECT_NATS)
+        for (place, _), (difference, p_holm, *_) in gains.items()
+        if place == "left out"
     )

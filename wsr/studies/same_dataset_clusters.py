@@ -27,7 +27,7 @@ from wsr.studies.harness.clustered import (
     score_rows,
     score_table,
 )
-from wsr.studies.harness.verdict import verdict
+from wsr.studies.harness.verdict import reached, verdict
 
 HOLDS = {"dataset": 0.95, "family": 0.9, "label": 0.9}
 """One-to-one accuracy from which a level counts as clustered; the paper reports 0.98 by dataset and 0.90 by task."""
@@ -88,7 +88,7 @@ def related(labels: Labels) -> dict[str, Pairs]:
 
 
 def _verdict(found: Sequence[Clustered]) -> str:
-    return verdict(own.scores.one_to_one_accuracy >= HOLDS[own.level] for own in found)
+    return verdict(reached(own.scores.one_to_one_accuracy >= HOLDS[own.level]) for own in found)
 
 
 def population_figures(names: Sequence[str], similarity: Similarity, labels: Labels, seed: int) -> tuple[Figure, ...]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from wsr.engine.early import Group
 from wsr.engine.evaluate import EXACT, Evaluation
 from wsr.geometry import sampling
 from wsr.geometry.gram import norms
@@ -18,11 +19,13 @@ from wsr.report.document import Cell, Figure, Section, Table
 from wsr.report.tables import INTERVAL, interval_cell
 from wsr.statistics.better import Comparison, probability_better
 from wsr.statistics.bootstrap import bootstrap_mean
+from wsr.statistics.chord import ChordDifference, chord_difference
 from wsr.statistics.difference import Difference, holm, mean_difference
 from wsr.statistics.interval import Interval
 from wsr.store.row import result_row
+from wsr.studies.chords import CANNOT_SAY
 from wsr.studies.harness.context import Context, Request, score_all
-from wsr.studies.harness.verdict import above, below, verdict
+from wsr.studies.harness.verdict import NO_EFFECT_NATS, above, below, power, verdict
 
 REPORTED = {"member": "In", "interior": "In'", "exterior": "Ex", "centroid": "centroid", "past": "past the members"}
 
@@ -44,8 +47,8 @@ class _Found:
     groups: dict[str, Evaluation]
     half: Comparison
     as_losses: Comparison
-    gain: Difference
-    """Loss of In' minus that of In."""
+    gain: ChordDifference
+    """Loss of In' minus that of its chords, the losses of In weighted as the points are."""
     rise: Difference
     """Loss past the members minus that of the members."""
     ratio: float
@@ -103,19 +106,23 @@ def _draw(context: Context, target: str, epochs: float, sizes: LengthSizes) -> l
 
 def _found(context: Context, target: str, epochs: float, groups: dict[str, Evaluation]) -> _Found:
     losses = {group: own.losses for group, own in groups.items()}
-    names = (target, f"{epochs:g}")
+    names, region = (target, f"{epochs:g}"), groups["member"].region
     half, as_losses = (
         probability_better(
-            losses["interior"], losses["member"], ties=ties, generator=context.generator("length P_B", *names)
+            losses["interior"],
+            losses["member"],
+            sources_a=Group(region, groups["interior"].coefficients).sources,
+            sources_b=Group(region, groups["member"].coefficients).sources,
+            ties=ties,
+            generator=context.generator("length P_B", *names),
         )
         for ties in ("half", "loss")
     )
-    region = groups["member"].region
     return _Found(
         groups,
         half,
         as_losses,
-        mean_difference(losses["interior"], losses["member"], generator=context.generator("length gain", *names)),
+        chord_difference(losses["interior"], losses["member"], groups["interior"].coefficients, sources=region.names),
         mean_difference(
             losses["past"], losses["member"], paired=True, generator=context.generator("length rise", *names)
         ),
@@ -180,10 +187,10 @@ def _rows(epochs: float, target: str, own: _Found, p_holm: tuple[float, float]) 
         for row in evaluation.rows(group, study="training length", epochs=epochs)
     ]
     region = own.groups["member"].region
-    values: list[tuple[str, str, float, Comparison | Difference | None, dict]] = [
+    values: list[tuple[str, str, float, Comparison | ChordDifference | Difference | None, dict]] = [
         ("interior > member", "P_B, ties as half", own.half.probability, own.half, {}),
         ("interior > member", "P_B, ties as losses", own.as_losses.probability, own.as_losses, {}),
-        ("interior - member", "difference of losses", own.gain.mean, own.gain, {"p_holm": p_holm[0]}),
+        ("interior - chord", "difference of losses", own.gain.mean, own.gain, {"p_holm": p_holm[0]}),
         ("past - member", "difference of losses", own.rise.mean, own.rise, {"p_holm": p_holm[1]}),
         ("member", "radius over length of the task vectors", own.ratio, None, {}),
     ]
@@ -223,7 +230,7 @@ def _section(
             epochs,
             target,
             own.half.probability,
-            interval_cell(own.half.low, own.half.high),
+            CANNOT_SAY if own.half.reason else interval_cell(own.half.low, own.half.high),
             own.gain.mean,
             adjusted[epochs, target][0],
             own.rise.mean,
@@ -259,20 +266,22 @@ def _section(
                     "target",
                     "P_B(In' > In)",
                     INTERVAL,
-                    "In' minus In",
+                    "In' minus chord",
                     "p, Holm",
                     "past minus In",
                     "p, Holm ",
                 ),
                 tuple(differences),
-                "P_B: ties as half, bootstrap over models and texts. Differences of mean generalised losses (nats). "
-                "Holm: p of the difference, over models and texts, adjusted for the targets of a length.",
+                "P_B: ties as half. Differences of mean generalised losses (nats); a chord is the loss of the members, "
+                "weighted by a point's coefficients. Intervals and p: over members and texts, and not where a target "
+                "has fewer than three members. Holm: p adjusted for the targets of a length.",
             ),
         ),
         command=context.command,
         headline=_headline(lengths, found, rises),
         paper_short="88 % on one dataset, 10 epochs or less",
         measured_short=f"{_mean_probability(found, lengths[-1])} after {lengths[-1]:g} epochs" if lengths else "",
+        power=power({target: own.gain for (epochs, target), own in found.items() if epochs == lengths[-1]}),
     )
 
 
@@ -315,8 +324,7 @@ def _figures(lengths: list[float], found: Mapping[tuple[float, str], _Found]) ->
                 {
                     "name": target,
                     "mean": found[epochs, target].gain.mean,
-                    "low": found[epochs, target].gain.low,
-                    "high": found[epochs, target].gain.high,
+                    **_drawn_ends(found[epochs, target].gain),
                 }
                 for target in targets
                 if (epochs, target) in found
@@ -333,11 +341,15 @@ def _figures(lengths: list[float], found: Mapping[tuple[float, str], _Found]) ->
         ),
         Figure(
             "intervals",
-            "In' minus In",
-            "Below 0: points between the members are better. Whiskers: 95 % intervals over models and test texts.",
+            "In' minus its chords",
+            "Below 0: points between the members are better. Whiskers: 95 % intervals over members and test texts.",
             {"rows": gains, "x_label": "difference of mean losses (nats)"},
         ),
     )
+
+
+def _drawn_ends(gain: ChordDifference) -> dict[str, float]:
+    return {} if gain.reason else {"low": gain.low, "high": gain.high}
 
 
 def _measured(
@@ -369,7 +381,7 @@ def _verdict(
 ) -> str:
     """At the longest training: whether In' beats In on every target, and the loss rises past the members."""
     own = {place: result.gain for place, result in found.items() if place[0] == longest}
-    gains = [below(gain, p=adjusted[place][0]) for place, gain in own.items()]
+    gains = [below(gain, p=adjusted[place][0], margin=NO_EFFECT_NATS) for place, gain in own.items()]
     return verdict([*gains, above(rises[longest])])
 
 

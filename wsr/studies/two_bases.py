@@ -24,7 +24,7 @@ from wsr.studies.harness.clustered import (
     score_table,
     told,
 )
-from wsr.studies.harness.verdict import above, verdict
+from wsr.studies.harness.verdict import above, power, reached, verdict
 from wsr.studies.same_dataset_clusters import population_figures
 
 HOLDS = 0.95
@@ -82,7 +82,7 @@ def two_bases(
             "Radius: mean distance of a checkpoint's members from their centroid.",
         )
     )
-    parts = [*(accuracy >= HOLDS for accuracy in by_checkpoint[1]), above(gaps[0])]
+    parts = [*(reached(accuracy >= HOLDS) for accuracy in by_checkpoint[1]), above(gaps[0])]
     shares = [percent_told(own) for own in by_checkpoint]
     section = Section(
         "Models cluster by their checkpoint",
@@ -107,6 +107,7 @@ def two_bases(
         ),
         paper_short="two RoBERTa-base: by checkpoint",
         measured_short=f"{percent_told([*by_checkpoint[0], *by_checkpoint[1]])} by checkpoint",
+        power=power({"": gaps[0]}, "of cosine"),
     )
     return rows, section
 

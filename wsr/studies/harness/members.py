@@ -10,6 +10,7 @@ from wsr.region.learned import learned
 from wsr.report.document import Figure, Section, Table
 from wsr.store import MemberRecord
 from wsr.store.row import result_row
+from wsr.studies.harness.verdict import reached, verdict
 
 
 def members_section(
@@ -82,7 +83,7 @@ def members_section(
         "RoBERTa-base, full data: MNLI 86.98, RTE 72.40, SST2 94.12, CoLA 83.53, mean over 36 datasets 76.22. Other "
         "models and datasets: not to be compared number by number.",
         f"mean score {100 * mean:.1f} over {len(records)} members; {flags}",
-        "holds" if not flagged else "partly",
+        verdict(reached(record.name not in flagged) for record in records),
         figures=(
             Figure(
                 "intervals",

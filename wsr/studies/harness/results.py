@@ -22,12 +22,14 @@ from typing import Any
 
 import numpy as np
 
+from wsr.engine.evaluate import Protocol
 from wsr.errors import WsrError
 from wsr.report.document import Document
 from wsr.runtime.atomic import write_atomically
 from wsr.store.results import read_rows
 
 _LONGEST_UNFOLDED = 30  # lines; longer tables are folded
+_PROBED = ("generalised_loss", "accuracy")  # metrics of a probe
 _KIND = "table|findings|figures|verdict"
 _BLOCK = re.compile(rf"(<!-- ({_KIND}): (.*?) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 _PLAIN = {
@@ -47,6 +49,8 @@ class Kept:
     commit: str
     rows: list[dict[str, Any]]
     document: Document
+    probe: str | None
+    """The probe of the rows, if they have losses or scores of one."""
 
 
 def collect(run: Path, folder: Path, *, commit: str) -> list[Path]:
@@ -96,7 +100,7 @@ def load_kept(folder: Path) -> dict[str, Kept]:
         try:
             about, *rows = (json.loads(line) for line in gzip.decompress(file.read_bytes()).splitlines())
             document = Document.from_json((folder / f"{name}.json").read_text(encoding="utf-8"))
-            kept[name] = Kept(about["command"], about["commit"], rows, document)
+            kept[name] = Kept(about["command"], about["commit"], rows, document, _probe(about, rows))
         except (OSError, EOFError, ValueError, KeyError) as error:
             raise WsrError(f"{file}: cannot be read ({error}); collect the run again") from error
     return kept
@@ -203,14 +207,23 @@ def _cell(rows: Sequence[Mapping[str, Any]], interval: bool) -> str:
 
 
 def _source(name: str, kept: Kept, results: PurePosixPath) -> str:
-    return f"`{kept.command}`, commit `{kept.commit}`, [rows]({results / name}.jsonl.gz)\n"
+    probe = f", {kept.probe}" if kept.probe else ""
+    return f"`{kept.command}`, commit `{kept.commit}`{probe}, [rows]({results / name}.jsonl.gz)\n"
+
+
+def _probe(about: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str | None:
+    preset = about.get("plan", {}).get("preset")
+    if preset is None or not any(row["metric"] in _PROBED for row in rows):
+        return None
+    # Plans of earlier versions fix C and name no draws.
+    return Protocol(preset["probe"], preset["inverse_l2"] or None, preset.get("draws", 1)).told
 
 
 def _findings(name: str, kept: Kept, options: Sequence[str], results: PurePosixPath) -> str:
     lines = []
     for section in kept.document.sections:
         lines += [f"- **{section.title}: {section.verdict}.** {section.measured}."]
-        lines += [f"  - {sentence}" for sentence in section.text]
+        lines += [f"  - {sentence}" for sentence in (*section.text, section.power) if sentence]
     return "".join(f"{line}\n" for line in dict.fromkeys(lines))  # without repetitions
 
 
@@ -229,10 +242,12 @@ def _figures(name: str, kept: Kept, options: Sequence[str], results: PurePosixPa
 
 
 def _verdict(name: str, kept: Kept, options: Sequence[str], results: PurePosixPath) -> str:
-    """Returns one line if the sections agree, else one line for each."""
-    if len(verdicts(kept)) == 1:
-        return f"**Verdict: {verdicts(kept)[0]}.**\n"
-    return "".join(f"- **{section.title}: {section.verdict}.**\n" for section in kept.document.sections)
+    """Returns the verdict with its power: one line if the sections agree, else one line for each."""
+    sections = kept.document.sections
+    powers = list(dict.fromkeys(section.power for section in sections))
+    if len(verdicts(kept)) == 1 and len(powers) == 1:
+        return f"**Verdict: {verdicts(kept)[0]}.** {powers[0]}".rstrip() + "\n"
+    return "".join(f"- **{own.title}: {own.verdict}.** {own.power}".rstrip() + "\n" for own in sections)
 
 
 _KINDS: Mapping[str, Callable[[str, Kept, Sequence[str], PurePosixPath], str]] = {
