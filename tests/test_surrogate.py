@@ -273,6 +273,19 @@ def test_the_committed_rates_keep_the_stated_level_and_are_those_of_the_docs():
         assert table_line(row) in docs
 
 
+@pytest.mark.parametrize("distinct", [1, 5])
+def test_copies_of_a_few_points_have_finite_scores(distinct):
+    generator = np.random.default_rng(0)
+    rows = np.repeat(KINDS["uniform"].draw(generator, distinct), 100, axis=0)
+    world = Simulated(generator, KINDS["uniform"], rows)
+    answers = answer_hull(
+        rows, world, world.logits_of, world.labels, tolerance=0.01, held_out=12, degree=None, generator=generator
+    )
+    assert (answers.degrees > 0).any()
+    assert np.isfinite(answers.error_bounds).all()
+    assert (np.abs(answers.scores.means - world.scores(rows).means) <= answers.error_bounds + 1e-6).mean() > 0.9
+
+
 def test_rows_that_come_out_as_not_a_number_are_exact():
     generator = np.random.default_rng(0)
     rows = KINDS["uniform"].draw(generator, 400)
