@@ -120,7 +120,7 @@ PRESETS: Mapping[str, Preset] = {
         ),
         targets=("vader_movie", "vader_tweets", "newsgroups_rec_sci", "reuters_r8"),
         finetune_texts=256,
-        probe_texts=480,
+        probe_texts=450,
         validation_texts=80,
         test_texts=160,
         max_length=32,
