@@ -13,7 +13,7 @@ from worlds import made_up
 from benchmarks.early import EVEN, FULL, simulated_answers, true_probability
 from wsr.engine import early
 from wsr.engine.early import Group, Size, compare, probability_interval, schedule
-from wsr.engine.evaluate import evaluate
+from wsr.engine.evaluate import Protocol, evaluate
 from wsr.engine.settings import Settings
 from wsr.errors import WsrError
 from wsr.geometry import sampling
@@ -112,6 +112,7 @@ def groups(tiny):
 def test_losses_are_those_of_the_engine_and_no_text_is_read_twice(dataset, groups, tmp_path, monkeypatch):
     monkeypatch.setattr(early, "FEWEST_TEXTS", 10)
     seen, read = [], []
+    protocol = Protocol(draws=2)
     interval, score = early.probability_interval, early._Scorer._score
 
     def undecided(a, b, **more):
@@ -129,7 +130,9 @@ def test_losses_are_those_of_the_engine_and_no_text_is_read_twice(dataset, group
         ),
     )
     points = Results.on_disk(tmp_path)
-    answer = compare(*groups, dataset, generator=np.random.default_rng(4), settings=Settings(results=points))
+    answer = compare(
+        *groups, dataset, protocol=protocol, generator=np.random.default_rng(4), settings=Settings(results=points)
+    )
     assert len(answer.looks) == 5
     assert answer.texts_read == answer.texts_needed == answer.texts_in_full == 18 * 80
     assert sum(models * sum(texts) for models, texts in read) == 18 * 80
@@ -139,11 +142,12 @@ def test_losses_are_those_of_the_engine_and_no_text_is_read_twice(dataset, group
     texts = draw.permutation(40)
     for group, found in zip(groups, seen[-1], strict=True):
         rows = draw.permutation(group.coefficients)
-        np.testing.assert_allclose(found, evaluate(group.region, rows, dataset).losses[:, texts], atol=1e-4)
+        np.testing.assert_allclose(
+            found, evaluate(group.region, rows, dataset, protocol=protocol).losses[:, texts], atol=1e-4
+        )
 
-    again = compare(
-        *groups, dataset, generator=np.random.default_rng(4), settings=Settings(results=Results.on_disk(tmp_path))
-    )
+    settings = Settings(results=Results.on_disk(tmp_path))
+    again = compare(*groups, dataset, protocol=protocol, generator=np.random.default_rng(4), settings=settings)
     assert again.texts_read == 0
     assert again.looks == answer.looks
 
