@@ -77,6 +77,7 @@ bench-choices: torch  ## why the project is written as it is: packing or buckets
 
 results-tables: .venv/.installed  ## whether the pages of results are what the committed rows say
 	@$(BIN)/python -m experiments.results
+	@$(BIN)/python -m experiments.power
 
 docs: .venv/.installed-docs  ## build the documentation into site/; a broken link or reference is an error
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build

@@ -23,9 +23,9 @@ from wsr.training import Job, finetune
 
 DATASETS = ("vader_movie", "vader_amazon", "newsgroups_rec_sci", "reuters_r8", "election_tweets")
 TARGET, TEXTS = "vader_nyt", 300  # no member saw it
-TOLERANCE = 0.005
+TOLERANCE = 0.01  # of a point
 REPEATS, EXACT_POINTS = 2, 5  # exact points a repeat
-WANTED = {200: 8.0, 2000: 40.0}
+WANTED = {200: 5.0, 2000: 40.0}
 
 
 def run() -> list[Result]:
@@ -93,7 +93,8 @@ def _judged(result: Result, found: HullEvaluation, exact: np.ndarray, wanted: fl
         "seconds of an exact point": point_seconds,
         "share of the time that so many exact points take": passes * point_seconds / seconds,
         "reported mean error": check.error,
-        "reported bound": check.bound,
+        "reported bound of the mean error": found.mean_error_bound,
+        "largest bound of a point": float(found.error_bounds.max()),
         "points of the validation": len(apart),
         "mean error there": float(errors.mean()) if apart else "none is of the surrogate",
         "largest error there": float(errors.max()) if apart else "none is of the surrogate",
@@ -101,5 +102,5 @@ def _judged(result: Result, found: HullEvaluation, exact: np.ndarray, wanted: fl
     }
     marks = [Mark("times as fast as exact evaluation", result.ratio("wsr exact"), wanted)]
     if apart:
-        marks.append(Mark("mean absolute error of the loss", float(errors.mean()), TOLERANCE, at_most=True))
+        marks.append(Mark("largest absolute error of the loss", float(errors.max()), TOLERANCE, at_most=True))
     return replace(result, figures=figures, marks=tuple(marks))

@@ -24,7 +24,7 @@ class Settings:
     runs: int
     """Number of trainings from each start."""
     bitfit_epochs: float
-    """Number of passes of BitFit over the examples."""
+    """Least number of passes of BitFit over the examples; it makes at least 40 steps."""
     bitfit_batch_size: int
     """Number of texts per step of BitFit."""
     bitfit_learning_rate: float
@@ -49,7 +49,11 @@ def main(lab: Lab, settings: Settings) -> Found:
         warmup=0.006,
         dropout=lab.preset.dropout,
     )
-    return [centroid_start(lab.context(region), FewShot(0, settings.runs, recipe, lab.preset.inverse_l2))]
+    return [
+        centroid_start(
+            lab.context(region), FewShot(0, settings.runs, recipe, inverse_l2=lab.preset.protocol.inverse_l2)
+        )
+    ]
 
 
 def work(preset: Preset, settings: Settings) -> Work:

@@ -26,7 +26,7 @@ class Settings:
     sizes: tuple[int, ...]
     """Numbers of examples to train on."""
     bitfit_epochs: float
-    """Number of passes of BitFit over the examples."""
+    """Least number of passes of BitFit over the examples; it makes at least 40 steps."""
     bitfit_batch_size: int
     """Number of texts per step of BitFit."""
     bitfit_learning_rate: float
@@ -52,7 +52,8 @@ def main(lab: Lab, settings: Settings) -> Found:
         dropout=lab.preset.dropout,
     )
     return [
-        centroid_start(context, FewShot(size, settings.runs, recipe, lab.preset.inverse_l2)) for size in settings.sizes
+        centroid_start(context, FewShot(size, settings.runs, recipe, inverse_l2=lab.preset.protocol.inverse_l2))
+        for size in settings.sizes
     ]
 
 

@@ -126,7 +126,11 @@ def _write(name: str, lab: Lab, found: Found) -> None:
 
     sections = tuple(section for _, section in found)
     summary = tuple(f"{section.headline or section.title} {section.verdict.capitalize()}." for section in sections)
-    facts = {"Base": f"{lab.preset.base}, {lab.preset.pooling} pooling", "command": lab.command}
+    facts = {
+        "Base": f"{lab.preset.base}, {lab.preset.pooling} pooling",
+        "Probe": lab.preset.protocol.told,
+        "command": lab.command,
+    }
     document = Document(name.replace("_", " "), summary, facts, sections)
     write_rows(lab.folder / "results.jsonl", [row for rows, _ in found for row in rows])
     write_atomically(lab.folder / "document.json", document.to_json().encode())

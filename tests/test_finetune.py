@@ -262,6 +262,17 @@ def test_sizes_are_subsets_by_seed_and_too_many_are_refused(dataset):
         _ = Job(dataset, 0, RECIPE, 65).split
 
 
+def test_members_of_one_seed_share_neither_texts_nor_head_across_sizes(dataset):
+    """Nested subsets would make the members of one seed alike, whatever their sizes."""
+    sizes = (8, 16, 32)
+    jobs = [Job(dataset, 0, RECIPE, size) for size in sizes]
+    heads = [initial_head(job, 6)["kernel"].ravel() for job in jobs]
+    assert np.abs(np.corrcoef(heads) - np.eye(3)).max() < 0.9
+    small, middle, large = (set(job.split.text_hashes.tolist()) for job in jobs)
+    assert not small <= middle
+    assert not middle <= large
+
+
 def test_predict_by_hand():
     features = np.array([[1.0, 0.0], [0.0, 2.0]], np.float32)
     head = {"kernel": np.array([[1.0, 0.0], [0.0, 1.0]], np.float32), "bias": np.array([0.5, 0.0], np.float32)}

@@ -18,6 +18,21 @@ def tree(generator: np.random.Generator, scale: float = 1.0) -> dict:
     return nest({path: (scale * generator.normal(size=shape)).astype(np.float32) for path, shape in shapes.items()})
 
 
+@pytest.mark.parametrize("longer", [1.0, 1e4])
+@pytest.mark.parametrize("members", [3, 12, 60])
+def test_no_weight_can_be_moved_towards_the_nearest_point_of_a_hull(members, longer):
+    """The optimality conditions of Karush, Kuhn and Tucker, also where one member is far longer than the others."""
+    vectors = np.random.default_rng(members).standard_normal((members, 20))
+    vectors[0] *= longer
+    gram = vectors @ vectors.T
+    point = np.eye(members)[-1]
+    found, weights = grams.hull_distance(gram, point, range(members - 1))
+    nearest = weights @ vectors[:-1]
+    assert found == pytest.approx(np.linalg.norm(nearest - vectors[-1]), rel=1e-6)
+    slopes = vectors[:-1] @ (nearest - vectors[-1])
+    assert weights @ slopes - slopes.min() < 1e-8 * gram[-1, -1]
+
+
 @pytest.fixture
 def world():
     generator = np.random.default_rng(0)

@@ -38,7 +38,7 @@ def experiment_pages():
     for name in EXPERIMENTS:
         module = importlib.import_module(f"experiments.{name}")
         pages[name] = page_of(name, module.__doc__, type(module.SETTINGS["smoke"]))
-    for name in ("collect", "demo", "pretrain", "results"):
+    for name in ("collect", "demo", "power", "pretrain", "results"):
         pages[name] = importlib.import_module(f"experiments.{name}").PAGE
     return pages
 

@@ -81,3 +81,28 @@ def test_a_higher_degree_keeps_the_nodes_of_the_lower_one():
     together = np.concatenate([second, more])
     anew = lattice.place_nodes(wanted, 3, np.zeros((0, 5)))
     assert lattice.remainder(wanted, together, 3) < 2 * lattice.remainder(wanted, anew, 3)
+
+
+def test_the_furthest_points_are_those_that_random_cubics_are_missed_by_most():
+    """The second is furthest once the values at the first are known: its variance is that of a regression on them."""
+    points = hull(3, 30, 3)
+    nodes = lattice.place_nodes(points, 2, np.zeros((0, 3)))
+    polynomial = lattice.Interpolation.through(nodes, 2)
+    draws = np.random.default_rng(2).normal(size=(3, 3, 40_000))
+    values = [np.prod([(each - 1 / 3) @ draw for draw in draws], axis=0) for each in (nodes, points)]
+    missed = values[1] - polynomial.weights(points) @ values[0]
+    first, second = polynomial.furthest(points, 2)
+    assert first == np.square(missed).mean(axis=1).argmax()
+    slopes = missed @ missed[first] / (missed[first] @ missed[first])
+    left = np.square(missed - slopes[:, None] * missed[first]).mean(axis=1)
+    assert left[second] > 0.9 * left.max()
+
+
+def test_a_fit_has_two_nodes_a_term_and_a_degree_that_rounding_allows():
+    spread = hull(0, 300, 3)
+    assert lattice.smooth_fit(spread).degree == lattice.HIGHEST_DEGREE
+    assert lattice.smooth_fit(spread[:41]).degree == 4  # 15 terms; degree 5 has 21
+    together = spread[:1] + 1e-3 * (spread - spread[:1])
+    degree = lattice.smooth_fit(together).degree
+    assert degree == 2
+    assert not lattice.well_conditioned(together, degree + 1)

@@ -1,17 +1,18 @@
 """Learned coefficients: gradients against finite differences in float64 with scikit-learn, and what they find."""
 
 import dataclasses
-from functools import cache
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.preprocessing import StandardScaler
 
 from wsr.data.dataset import Dataset
 from wsr.data.packing import evaluation_batches, in_text_order
-from wsr.engine.evaluate import Protocol, evaluate
+from wsr.engine.evaluate import Protocol, evaluate, probe_draws
 from wsr.engine.learned_coefficients import learn_coefficients, validation_loss
 from wsr.engine.settings import Settings
 from wsr.errors import WsrError
@@ -51,7 +52,7 @@ def encoder(model):
     return jax.jit(lambda params, batch: model.encode(params, batch))
 
 
-def loss_in_float64(region, dataset, point):
+def loss_in_float64(region, dataset, point, inverse_l2=C, *, standardised=False):
     """Mixes, encodes and probes with nothing of what is tested, in float64."""
     members = [member.load() for member in region.members]
     with jax.enable_x64():
@@ -72,10 +73,15 @@ def loss_in_float64(region, dataset, point):
 
         known, held_out = features("probe"), features("validation")
     known_labels, labels = dataset.splits["probe"].labels, dataset.splits["validation"].labels
+    if standardised:
+        scaler = StandardScaler().fit(known)
+        known, held_out = scaler.transform(known), scaler.transform(held_out)
     if dataset.classes == 1:
-        probe = Ridge(alpha=1 / C, solver="cholesky").fit(known, known_labels)
+        probe = Ridge(alpha=1 / inverse_l2, solver="cholesky").fit(known, known_labels)
         return np.mean((probe.predict(held_out) - labels) ** 2)
-    probe = LogisticRegression(C=C, tol=1e-13, max_iter=1000, solver="newton-cholesky").fit(known, known_labels)
+    probe = LogisticRegression(C=inverse_l2, tol=1e-13, max_iter=1000, solver="newton-cholesky").fit(
+        known, known_labels
+    )
     return -np.mean(probe.predict_log_proba(held_out)[np.arange(len(labels)), labels])
 
 
@@ -90,6 +96,29 @@ def test_gradient_is_that_of_finite_differences_of_the_whole_chain(dataset, regi
         up, down = (loss_in_float64(region, target, point + sign * step) for sign in (1, -1))
         expected.append((up - down) / 2e-4)
     np.testing.assert_allclose(gradient(), expected, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("classes", [1, 2, 4])
+def test_gradient_under_a_chosen_penalty_is_that_of_finite_differences_at_that_penalty(dataset, region, classes):
+    target = relabelled(dataset, classes)
+    point = np.array([0.5, 0.2, 0.4])
+    chosen = float(evaluate(region, point, on_validation(target)).inverse_l2[0, 0])
+    expect = partial(loss_in_float64, region, target, inverse_l2=chosen, standardised=True)
+    loss, gradient = validation_loss(region, target)(jnp.asarray(point))
+    assert loss == pytest.approx(expect(point), abs=1e-5)
+    expected = [(expect(point + step) - expect(point - step)) / 2e-4 for step in 1e-4 * np.eye(3)]
+    np.testing.assert_allclose(gradient(), expected, rtol=1e-3, atol=1e-5)
+
+
+def test_the_gradient_with_draws_is_the_mean_over_draws(dataset, region):
+    target, point = relabelled(dataset, 2), np.array([0.5, 0.2, 0.4])
+    loss, gradient = validation_loss(region, target, Protocol(inverse_l2=C, draws=2))(jnp.asarray(point))
+    probe, each = target.splits["probe"], []
+    for texts in probe_draws(probe.labels, 2):
+        part = target.with_split("probe", probe.take(texts))
+        each.append(validation_loss(region, part, Protocol(inverse_l2=C))(jnp.asarray(point)))
+    assert loss == pytest.approx(np.mean([own for own, _ in each]), abs=1e-6)
+    np.testing.assert_allclose(gradient(), np.mean([slope() for _, slope in each], axis=0), rtol=1e-3, atol=1e-6)
 
 
 def test_a_class_that_the_probe_never_saw_leaves_the_gradient_finite(dataset, region):

@@ -130,10 +130,6 @@ def test_slerp_is_shoemakes(around, scope):
         return mixed + (base(path) if around == "base" else 0)
 
     method = made("slerp", {"t": 0.3, "around": around, "scope": scope})
-    if scope == "leaf" and around == "base":  # the one number points to either side: no angle to go along
-        return expect(
-            {**merged(method, population(MEMBERS[:2])), "norm/scale": np.array(reference("norm/scale"))}, reference
-        )
     expect(merged(method, population(MEMBERS[:2])), reference)
 
 
@@ -432,6 +428,14 @@ def test_wrong_members_get_one_line():
     three = [MEMBERS[0], *opposite, BASE]
     with pytest.raises(WsrError, match="cancel"):
         merged(made("multislerp", {"weights": (0.5, 0.5, 0.0)}), population(three))
+    two = population([MEMBERS[0], *opposite])
+    for scope in ("leaf", "whole"):
+        with pytest.raises(WsrError, match=r"slerp: the two vectors are opposite .cosine -1.000000000.*linear"):
+            merged(made("slerp", {"around": "base", "scope": scope}), two)
+        with pytest.raises(WsrError, match="cancel"):
+            merged(made("multislerp", {"scope": scope}), two)
+    # The whole weights of the same models are not opposite.
+    assert np.isfinite(merged(made("slerp", {"around": "zero"}), two)["layer/kernel"]).all()
 
 
 def test_a_large_kernel_is_read_in_stripes_of_nodes(monkeypatch):

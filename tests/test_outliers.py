@@ -45,6 +45,33 @@ def test_a_copy_is_flagged_once():
     assert not found[2]
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_a_copy_rounded_to_16_bits_is_a_twin_and_a_sibling_is_not(tiny, dtype):
+    """A sibling may be as near, but it differs in a direction that its task vector has too."""
+    import jax
+    import jax.numpy as jnp
+
+    from wsr.region.region import from_params
+    from wsr.region.standing import Population
+
+    draw = np.random.default_rng(0)
+    rounding = 0.0015 * np.sqrt(sum(np.vdot(leaf, leaf) for leaf in jax.tree.leaves(tiny.params)))
+    size = sum(leaf.size for leaf in jax.tree.leaves(tiny.params))
+
+    def moved(params, by):
+        scale = by * rounding / size**0.5
+        return jax.tree.map(lambda leaf: np.float32(leaf + scale * draw.standard_normal(leaf.shape)), params)
+
+    common = moved(tiny.params, 4)
+    model = moved(common, 4)
+    later = jax.tree.map(lambda start, end: np.float32(start + 1.15 * (end - start)), tiny.params, model)
+    copy = jax.tree.map(lambda leaf: np.asarray(jnp.asarray(leaf, dtype), np.float32), model)
+    members = {"model": model, "a": moved(common, 4), "b": moved(common, 4), "later": later, "copy": copy}
+    found = flags(Population.of(from_params(tiny.model, tiny.params, members)))
+    assert [[flag.kind for flag in own] for own in found] == [[], [], [], [], ["twin"]]
+    assert found[-1][0].told == "it is the same model as model, up to rounding to 16 bits"
+
+
 def test_a_lone_member_is_flagged_only_where_it_is_like_nobody_at_all():
     """Without others of its dataset only a random direction can be told from a member that is merely different."""
     generator = np.random.default_rng(2)

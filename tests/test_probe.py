@@ -5,7 +5,8 @@ import pytest
 from scipy.special import log_softmax
 from sklearn.linear_model import LogisticRegression, Ridge
 
-from wsr.engine.logistic import NEVER, _fit_alone, _fit_together, fit_logistic
+from wsr.engine import logistic
+from wsr.engine.logistic import NEVER, fit_logistic
 from wsr.engine.probe import PROBES, fit_probe, fixed_head_loss, linear_probe, roberta_head
 from wsr.errors import WsrError
 
@@ -60,12 +61,15 @@ def objective(features, labels, kernel, bias, inverse_l2):
         pytest.param(2, 40, 96, 2, {}, 1.0, id="two classes, fewer texts than features"),
         pytest.param(2, 40, 96, 5, {"scale": 100}, 1.0, id="five classes, fewer texts than features, large"),
         pytest.param(2, 200, 24, 5, {}, 0.01, id="strong penalty"),
+        pytest.param(2, 200, 24, 5, {"scale": 1e-4}, 1.0, id="tiny features"),
     ],
 )
 def test_linear_probe_reaches_the_optimum_of_scikit_learn(points, train, hidden, classes, options, inverse_l2):
     train_x, train_y, test_x, test_y = texts(points, train, hidden, classes, **options)
     result = linear_probe(train_x, train_y, test_x, test_y, classes=classes, inverse_l2=inverse_l2)
     assert result.heads["kernel"].shape == (points, hidden, classes)
+    assert result.converged.all()
+    np.testing.assert_allclose(result.inverse_l2, inverse_l2)
     for point in range(points):
         oracle = sklearn_heads(train_x[point], train_y, inverse_l2)
         found = [np.asarray(result.heads[name][point], np.float64) for name in ("kernel", "bias")]
@@ -84,7 +88,7 @@ def test_linear_probe_equals_scikit_learns_own_probabilities():
         train_x, train_y, test_x, test_y = texts(1, 150, 16, classes)
         oracle = LogisticRegression(tol=1e-10, max_iter=10_000).fit(train_x[0].astype(np.float64), train_y)
         expected = -np.log(oracle.predict_proba(test_x[0].astype(np.float64)))[np.arange(len(test_y)), test_y]
-        found = linear_probe(train_x, train_y, test_x, test_y, classes=classes).losses[0]
+        found = linear_probe(train_x, train_y, test_x, test_y, classes=classes, inverse_l2=1.0).losses[0]
         np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE)
 
 
@@ -92,7 +96,7 @@ def test_a_class_without_training_texts_is_left_out():
     train_x, train_y, test_x, test_y = texts(1, 200, 16, 4)
     kept, seen = train_y != 2, test_y != 2
     train_x, train_y = train_x[:, kept], train_y[kept]
-    result = linear_probe(train_x, train_y, test_x, test_y, classes=4)
+    result = linear_probe(train_x, train_y, test_x, test_y, classes=4, inverse_l2=1.0)
     kernel, bias = sklearn_heads(train_x[0], train_y, 1.0)
     expected = losses(test_x[0][seen], np.where(test_y == 3, 2, test_y)[seen], kernel, bias)
     np.testing.assert_allclose(result.losses[0][seen], expected, rtol=0, atol=TOLERANCE)
@@ -101,22 +105,25 @@ def test_a_class_without_training_texts_is_left_out():
     assert not np.any(result.predictions == 2)
 
 
+@pytest.mark.parametrize("inverse_l2", [None, 1.0])
 @pytest.mark.parametrize("classes", [2, 3])
-def test_one_class_only_is_certain_of_it(classes):
+def test_one_class_only_is_certain_of_it(classes, inverse_l2):
     train_x, _, test_x, _ = texts(2, 30, 8, 2)
     ones = np.ones(60, np.int32)
-    result = linear_probe(train_x, ones[:30], test_x, ones, classes=classes)
+    result = linear_probe(train_x, ones[:30], test_x, ones, classes=classes, inverse_l2=inverse_l2)
     assert np.all(result.predictions == 1)
     np.testing.assert_allclose(result.losses, 0, atol=1e-5)
 
 
-def test_points_do_not_influence_each_other():
+@pytest.mark.parametrize("inverse_l2", [None, 1.0])
+def test_points_do_not_influence_each_other(inverse_l2):
     train_x, train_y, test_x, test_y = texts(3, 120, 16, 3)
     train_x[1] *= 100  # a point that takes many more iterations
     test_x[1] *= 100
-    together = linear_probe(train_x, train_y, test_x, test_y, classes=3).losses
+    data = {"classes": 3, "inverse_l2": inverse_l2}
+    together = linear_probe(train_x, train_y, test_x, test_y, **data).losses
     for point in range(3):
-        alone = linear_probe(train_x[[point]], train_y, test_x[[point]], test_y, classes=3).losses[0]
+        alone = linear_probe(train_x[[point]], train_y, test_x[[point]], test_y, **data).losses[0]
         assert np.all(np.abs(together[point] - alone) <= TOLERANCE * np.maximum(1, alone))
 
 
@@ -126,18 +133,18 @@ def test_a_batch_of_points_as_on_an_accelerator_equals_points_one_by_one(classes
     train_x[1] *= 100  # a point that takes many more iterations
     test_x[1] *= 100
     arguments = jnp.asarray(train_x), jnp.asarray(train_y), jnp.float32(1)
-    together = fixed_head_loss(test_x, test_y, _fit_together(*arguments, classes=classes))
-    alone = fixed_head_loss(test_x, test_y, fit_logistic(*arguments, classes=classes))
+    together = fixed_head_loss(test_x, test_y, logistic._fit_together(*arguments, classes=classes).heads)
+    alone = fixed_head_loss(test_x, test_y, fit_logistic(*arguments, classes=classes).heads)
     assert np.all(np.abs(together - alone) <= TOLERANCE * np.maximum(1, alone))
     np.testing.assert_allclose(together.mean(axis=1), alone.mean(axis=1), rtol=1e-5)
 
 
 def test_one_point_more_is_the_same_program_and_the_same_bits():
     train_x, train_y, _, _ = texts(3, 50, 12, 3)
-    few = fit_probe(train_x[:2], train_y, classes=3)
-    compiled = _fit_alone._cache_size()
-    many = fit_probe(train_x, train_y, classes=3)
-    assert _fit_alone._cache_size() == compiled
+    few = fit_probe(train_x[:2], train_y, classes=3, inverse_l2=1.0).heads
+    compiled = logistic._fit_alone._cache_size()
+    many = fit_probe(train_x, train_y, classes=3, inverse_l2=1.0).heads
+    assert logistic._fit_alone._cache_size() == compiled
     for name, leaf in few.items():
         np.testing.assert_array_equal(many[name][:2], leaf)
 
@@ -155,10 +162,43 @@ def test_regression_is_ridge(train, scale):
         np.testing.assert_allclose(result.losses[point], (expected - test_y) ** 2, rtol=TOLERANCE, atol=TOLERANCE)
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize(
+    ("train", "hidden", "classes", "separation"),
+    [
+        pytest.param(160, 384, 3, 1, id="fewer texts than features"),
+        pytest.param(40, 96, 2, 8, id="well separated"),
+    ],
+)
+def test_separable_classes_at_huge_features_reach_the_optimum(train, hidden, classes, separation):
+    """The penalty is all but absent, and float32 all but exhausted: an earlier solver was 93 nats off, or at NaN."""
+    train_x, train_y, test_x, test_y = texts(1, train, hidden, classes, separation=separation, scale=1e4)
+    result = linear_probe(train_x, train_y, test_x, test_y, classes=classes, inverse_l2=1.0)
+    head = sklearn_heads(train_x[0] / 1e4, train_y, 1e8)
+    expected = losses(test_x[0] / 1e4, test_y, *head).mean()
+    assert result.losses.mean() == pytest.approx(expected, rel=1e-3, abs=TOLERANCE)
+    assert result.converged.all()
+
+
+@pytest.mark.parametrize("inverse_l2", [None, 1.0])
+@pytest.mark.parametrize("classes", [1, 3])
+def test_a_probe_without_an_optimum_says_so(classes, inverse_l2):
+    train_x, train_y, test_x, test_y = texts(2, 60, 8, 3)
+    train_x[0, 5, 3] = np.nan
+    result = linear_probe(train_x, train_y, test_x, test_y, classes=classes, inverse_l2=inverse_l2)
+    assert result.converged.tolist() == [False, True]
+
+
+def test_a_probe_stopped_before_its_optimum_says_so(monkeypatch):
+    train_x, train_y, test_x, test_y = texts(1, 61, 9, 3)  # a size of its own, so that the program is compiled anew
+    monkeypatch.setattr(logistic, "ROUNDS", 1)
+    assert not linear_probe(train_x, train_y, test_x, test_y, classes=3, inverse_l2=100.0).converged.any()
+
+
 def test_fixed_head_loss_is_that_of_the_probe():
     train_x, train_y, test_x, test_y = texts(2, 80, 8, 3)
     result = linear_probe(train_x, train_y, test_x, test_y, classes=3)
-    heads = fit_probe(train_x, train_y, classes=3)
+    heads = fit_probe(train_x, train_y, classes=3).heads
     np.testing.assert_allclose(fixed_head_loss(test_x, test_y, heads), result.losses, rtol=1e-5, atol=1e-6)
 
 

@@ -261,5 +261,17 @@ def test_the_halves_of_a_metric_may_be_line_and_column(kept):
     ]
 
 
+@pytest.mark.parametrize(
+    ("inverse_l2", "told"),
+    [(1.0, "linear probe, C = 1, "), (0.0, "linear probe, C by 5-fold cross-validation on standardised features, ")],
+)
+def test_a_page_says_which_probe_its_rows_had(kept, inverse_l2, told):
+    run = kept.parent.parent / "runs" / "hull"
+    plan = {"experiment": "hull", "preset": {"probe": "linear", "inverse_l2": inverse_l2}}
+    (run / "plan.json").write_text(json.dumps(plan))
+    collect(run, kept, commit="abc123")
+    assert f"commit `abc123`, {told}[rows]" in rendered(page("table: hull"), load_kept(kept))
+
+
 def test_links_lead_from_the_page_to_the_folder_of_the_studies(kept):
     assert "[rows](hull.jsonl.gz)" in rendered(page("table: hull"), load_kept(kept), results=".")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from wsr.studies.centroid_start import _right
+from wsr.studies.centroid_start import FewShot, _right
 
 
 def target(labels, *, regression):
@@ -28,3 +28,11 @@ def test_of_a_regression_they_average_to_pearsons_correlation():
     right = _right.__wrapped__(target(labels, regression=True), predictions)
     assert right.mean() == pytest.approx(stats.pearsonr(labels, predictions).statistic)
     assert _right.__wrapped__(target(labels, regression=True), np.ones(50)).mean() == 0
+
+
+@pytest.mark.parametrize("examples", [16, 48, 0])
+def test_few_examples_are_passed_over_until_there_are_enough_steps(dataset, examples):
+    plan = FewShot(examples=examples, least_steps=40)
+    job = plan.job(dataset, seed=0)
+    assert job.steps >= 40
+    assert job.steps == 40 or job.recipe.epochs == plan.bitfit.epochs

@@ -1,4 +1,4 @@
-"""The surrogate against exact evaluation, and its error bound against simulation."""
+"""The surrogate against exact evaluation, in requests of every kind."""
 
 import dataclasses
 
@@ -7,11 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from benchmarks.surrogate_coverage import KINDS, Simulated, trial
 from wsr.data.packing import evaluation_batches
 from wsr.engine.evaluate import EXACT, Protocol, evaluate
+from wsr.engine.hull_answers import LEVEL, answer_hull
 from wsr.engine.probe import fixed_head_loss
 from wsr.engine.settings import Settings
-from wsr.engine.surrogate import evaluate_hull, fixed_head, upper_bound
+from wsr.engine.surrogate import evaluate_hull, fixed_head
 from wsr.errors import WsrError
 from wsr.geometry import sampling
 from wsr.models.features import split_features
@@ -66,7 +68,7 @@ def test_a_polynomial_encoder_is_met_exactly_and_its_degree_is_found(dataset, po
     found = evaluate_hull(region, rows, dataset, tolerance=1e-5)
     assert [check.degree for check in found.checks] == list(range(1, power + 1))
     assert found.checks[-1].nodes == {2: 6, 3: 10}[power]
-    assert surrogate_rows(found).sum() == 40 - 6
+    assert surrogate_rows(found).sum() == 40 - found.checks[-1].held_out
     exact = evaluate(region, rows, dataset)
     np.testing.assert_allclose(found.losses, exact.losses, atol=1e-4)
     np.testing.assert_array_equal(found.predictions, exact.predictions)
@@ -77,19 +79,25 @@ def test_the_reported_error_holds_for_the_points_that_were_not_held_out(dataset,
     protocol, rows = Protocol(probe=probe), hull(60, 4)
     found = evaluate_hull(region, rows, dataset, protocol=protocol, tolerance=0.02)
     own = surrogate_rows(found)
-    assert own.sum() == 54
+    assert own.sum() > 40
     exact = evaluate(region, rows, dataset, protocol=protocol).generalised_loss
     errors = np.abs(found.generalised_loss - exact)
-    assert errors[own].mean() < found.checks[-1].bound < 0.02
+    assert errors.mean() < found.mean_error_bound < 0.02
+    assert (errors[own] > found.error_bounds[own]).mean() <= 0.05
+    assert (found.error_bounds[own] <= 0.02).all()
     np.testing.assert_allclose(errors[~own], 0, atol=1e-7)
+    assert (found.error_bounds[~own] == 0).all()
     assert np.ptp(exact) > 5 * errors[own].mean()
 
 
 def test_rows_say_how_they_were_obtained(dataset, region):
     found = evaluate_hull(region, hull(60, 4), dataset, tolerance=0.02)
-    check = found.checks[-1]
-    wanted = f"surrogate(degree={check.degree}, error={check.error:.2g}, bound={check.bound:.2g}, held_out=6)"
-    assert {row["how"] for row in found.rows("interior")} == {EXACT, wanted}
+    own = int(surrogate_rows(found).argmax())
+    wanted = f"surrogate(degree={found.checks[-1].degree}, bound={found.error_bounds[own]:.2g})"
+    assert found.rows("interior")[2 * own]["how"] == wanted
+    frame = found.to_frame()
+    assert frame["how"][own] == wanted
+    np.testing.assert_array_equal(frame["error_bound"], found.error_bounds)
 
 
 def test_a_tolerance_that_no_degree_meets_gets_exact_points(dataset, region):
@@ -97,12 +105,12 @@ def test_a_tolerance_that_no_degree_meets_gets_exact_points(dataset, region):
     found = evaluate_hull(region, rows, dataset, tolerance=1e-9)
     assert set(found.how) == {EXACT}
     assert found.checks
-    assert all(check.bound > 1e-9 for check in found.checks)
+    assert all(check.answered == 0 for check in found.checks)
     np.testing.assert_allclose(found.losses, evaluate(region, rows, dataset).losses, atol=1e-7)
 
 
 def test_few_points_are_evaluated_exactly_without_a_node(dataset, region):
-    found = evaluate_hull(region, hull(10, 4), dataset, tolerance=1.0)  # 6 held out, and 4 nodes for the other 4
+    found = evaluate_hull(region, hull(16, 4), dataset, tolerance=1.0)  # 12 held out, and 4 nodes for the other 4
     assert set(found.how) == {EXACT}
     assert found.checks == ()
 
@@ -112,7 +120,7 @@ def test_points_outside_the_hull_are_exact(dataset, region):
     rows = np.concatenate([outside[:2], hull(40, 4), outside[2:]])
     found = evaluate_hull(region, rows, dataset, tolerance=0.1)
     own = surrogate_rows(found)
-    assert own.sum() == 40 - 6
+    assert own.sum() == 40 - found.checks[-1].held_out
     assert not own[[0, 1, -2, -1]].any()
     np.testing.assert_allclose(found.losses[[0, 1, -2, -1]], evaluate(region, outside, dataset).losses, atol=1e-6)
     assert set(evaluate_hull(region, outside, dataset).how) == {EXACT}
@@ -122,7 +130,7 @@ def test_a_line_takes_few_nodes_and_members_that_are_not_used_none(dataset, regi
     rows = sampling.line(np.linspace(0, 1, 40)) @ np.eye(4)[[1, 3]]
     found = evaluate_hull(region, rows, dataset, tolerance=0.02)
     assert found.checks[0].nodes == 2
-    assert surrogate_rows(found).sum() == 34
+    assert surrogate_rows(found).sum() == 40 - found.checks[-1].held_out
 
 
 def test_the_same_seed_gives_the_same_answer_and_another_holds_others_out(dataset, region):
@@ -136,7 +144,7 @@ def test_the_same_seed_gives_the_same_answer_and_another_holds_others_out(datase
 def test_exact_points_are_kept_and_those_of_the_surrogate_are_not(dataset, region, tmp_path):
     points = Results.on_disk(tmp_path)
     first = evaluate_hull(region, hull(40, 4), dataset, tolerance=0.1, settings=Settings(results=points))
-    assert len(list(tmp_path.glob("*.npz"))) == 6
+    assert len(list(tmp_path.glob("*.npz"))) == first.how.count(EXACT) < 20
     again = evaluate_hull(
         region, hull(40, 4), dataset, tolerance=0.1, settings=Settings(results=Results.on_disk(tmp_path))
     )
@@ -159,14 +167,27 @@ def test_a_head_that_is_fixed_takes_the_place_of_a_probe(tiny, dataset, region, 
     losses = np.asarray(fixed_head_loss(jnp.asarray(features), jnp.asarray(split.labels), stacked))
     own = surrogate_rows(found)
     np.testing.assert_allclose(found.losses[~own], losses[~own], atol=1e-4)
-    assert np.abs(found.losses.mean(axis=1) - losses.mean(axis=1)).mean() < max(found.checks[-1].bound, 1e-5)
+    assert np.abs(found.losses.mean(axis=1) - losses.mean(axis=1)).mean() < max(found.mean_error_bound, 1e-5)
+
+
+def test_the_surrogate_keeps_the_losses_of_each_draw_of_probe_texts(dataset, region):
+    protocol, rows = Protocol(draws=2), hull(20, 4)
+    found = evaluate_hull(region, rows, dataset, protocol=protocol, tolerance=0.2)
+    own = surrogate_rows(found)
+    assert own.any()
+    exact = evaluate(region, rows, dataset, protocol=protocol)
+    assert found.losses_by_draw.shape == exact.losses_by_draw.shape == (2, 20, 40)
+    np.testing.assert_allclose(found.losses_by_draw[:, ~own], exact.losses_by_draw[:, ~own], atol=1e-4)
+    assert np.abs(found.losses_by_draw[:, own].mean(axis=2) - exact.losses_by_draw[:, own].mean(axis=2)).mean() < 0.2
+    assert np.abs(exact.losses_by_draw[0] - exact.losses_by_draw[1]).mean() > 0.01  # the draws differ
 
 
 def test_polynomials_take_the_place_of_most_probes(dataset, region, monkeypatch):
     from wsr.engine import surrogate
 
     scored = []
-    score = surrogate.probe_score(dataset, Protocol())
+    protocol = Protocol(inverse_l2=1.0)  # a chosen C jumps from point to point, and polynomials do not
+    score = surrogate.probe_score(dataset, protocol)
 
     def counted(features):
         scored.append(len(features["test"]))
@@ -174,11 +195,11 @@ def test_polynomials_take_the_place_of_most_probes(dataset, region, monkeypatch)
 
     monkeypatch.setattr(surrogate, "probe_score", lambda dataset, protocol: counted)
     rows = hull(600, 4)
-    found = evaluate_hull(region, rows, dataset, tolerance=0.02)
+    found = evaluate_hull(region, rows, dataset, tolerance=0.02, protocol=protocol)
     assert sum(scored) < 200
     some = np.flatnonzero(surrogate_rows(found))[::20]
-    exact = evaluate(region, rows[some], dataset)
-    assert np.abs(found.generalised_loss[some] - exact.generalised_loss).mean() < found.checks[-1].bound
+    exact = evaluate(region, rows[some], dataset, protocol=protocol)
+    assert (np.abs(found.generalised_loss[some] - exact.generalised_loss) <= found.error_bounds[some]).mean() > 0.9
     assert (found.predictions[some] == exact.predictions).mean() > 0.95
 
 
@@ -190,27 +211,69 @@ def test_regression_has_one_value_a_text(dataset):
     data = dataclasses.replace(dataset, classes=1, metric="pearson", label_names=(), splits=splits)
     region, rows = polynomial_region(2), hull(40, 3)
     found = evaluate_hull(region, rows, data, tolerance=1e-4)
-    assert surrogate_rows(found).sum() == 34
+    assert surrogate_rows(found).sum() == 40 - found.checks[-1].held_out
     exact = evaluate(region, rows, data)
     np.testing.assert_allclose(found.losses, exact.losses, atol=1e-4)
     np.testing.assert_allclose(found.predictions, exact.predictions, atol=1e-4)
 
 
-@pytest.mark.parametrize("law", ["exponential", "half normal", "shifted normal", "uniform"])
-@pytest.mark.parametrize("held", [4, 8, 16])
-def test_the_bound_covers_the_mean_as_often_as_it_says(law, held):
+def smooth_region(seed):
+    """Two members of an encoder whose features no polynomial equals."""
+
+    def encode(params, batch, dropout_key=None):
+        return jnp.tanh(params["token"][batch["token_ids"].reshape(-1)[batch["starts"] + 1]])
+
+    generator = np.random.default_rng(seed)
+    model = Model("smooth", {"seed": seed}, 6, 64, lambda key: {}, encode)
+    base, *members = ({"token": generator.normal(size=(300, 6)).astype(np.float32)} for _ in range(3))
+    return from_params(model, base, {f"m{number}": params for number, params in enumerate(members)})
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_line_with_most_points_near_its_middle_has_no_row_far_off(dataset, seed):
+    """High degrees through points of the middle are off by thousands of nats at the ends of the line."""
+    generator = np.random.default_rng(seed)
+    middle = 0.5 + 0.002 * generator.normal(size=160)
+    rows = sampling.line(np.concatenate([np.linspace(0, 1, 41), middle]))
+    head = {"kernel": generator.normal(size=(6, 2)).astype(np.float32), "bias": np.zeros(2, np.float32)}
+    found = evaluate_hull(smooth_region(seed), rows, dataset, tolerance=0.02, score=fixed_head(head), seed=seed)
+    exact = evaluate_hull(smooth_region(seed), rows, dataset, score=fixed_head(head), held_out=len(rows))
+    assert surrogate_rows(found).sum() > 100
+    assert set(exact.how) == {EXACT}
+    errors = np.abs(found.generalised_loss - exact.generalised_loss)
+    assert np.isfinite(found.losses).all()
+    assert errors.max() <= 0.02
+    assert errors.mean() <= found.mean_error_bound
+    assert (errors > found.error_bounds + 1e-6).mean() <= 0.05
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_bounds_hold_in_requests_of_every_kind(kind):
+    trials = [trial(kind, seed) for seed in range(8)]
+    answered = sum(each["answered"] for each in trials)
+    assert answered > 0
+    assert sum(each["over"] for each in trials) <= LEVEL * answered
+    assert not any(each["mean_over"] for each in trials)
+    assert not any(each["not_finite"] for each in trials)
+
+
+def test_rows_that_come_out_as_not_a_number_are_exact():
     generator = np.random.default_rng(0)
-    draw = {
-        "exponential": lambda size: generator.exponential(size=size),
-        "half normal": lambda size: np.abs(generator.normal(size=size)),
-        "shifted normal": lambda size: np.abs(generator.normal(0.7, size=size)),
-        "uniform": lambda size: generator.uniform(size=size),
-    }[law]
-    truth = draw(1_000_000).mean()
-    covered = np.mean([upper_bound(errors) >= truth for errors in draw((4000, held))])
-    assert covered >= 0.95 - 3 * np.sqrt(0.05 * 0.95 / 4000)
-    if law == "exponential":
-        assert covered < 0.97
+    rows = KINDS["uniform"].draw(generator, 400)
+    world = Simulated(generator, KINDS["uniform"], rows)
+    exact = world.scores(rows).losses
+
+    def logits_of(features):
+        logits = world.logits_of(features)
+        return np.where(logits[:, :1, :1] > np.quantile(logits[:, 0, 0], 0.9), np.nan, logits)
+
+    answers = answer_hull(
+        rows, world, logits_of, world.labels, tolerance=1.0, held_out=4, degree=None, generator=generator
+    )
+    assert (answers.degrees > 0).any()
+    np.testing.assert_allclose(answers.scores.losses[answers.degrees == 0], exact[answers.degrees == 0], atol=1e-6)
+    assert np.isfinite(answers.scores.losses).all()
+    assert np.isfinite(answers.error_bounds).all()
 
 
 def test_an_error_needs_points_to_be_measured_at(dataset, region):

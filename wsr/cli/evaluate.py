@@ -80,11 +80,24 @@ PAGE = Page(
                     "linear",
                     accepts="linear or roberta_head",
                 ),
-                Flag("inverse_l2", "Inverse of the L2 penalty (C) of the linear probe.", 1.0, at_least=0.0),
+                Flag(
+                    "inverse_l2",
+                    "Inverse of the L2 penalty (C) of the linear probe, on the features as they are.",
+                    kind=float,
+                    value="C",
+                    at_least=0.0,
+                    otherwise="chosen for each point by cross-validation, on standardised features",
+                ),
+                Flag(
+                    "draws",
+                    "Number of disjoint parts of the probe texts; a probe is fitted on each, and a loss is the mean.",
+                    1,
+                    at_least=1,
+                ),
                 Flag(
                     "surrogate_tolerance",
-                    "Score points of the hull by a surrogate if its mean error is below this tolerance. The rows "
-                    "report the error.",
+                    "Score a point of the hull by a surrogate if the bound on its error is at most this tolerance, "
+                    "and exactly otherwise. The rows state the bounds.",
                     kind=float,
                     value="ERROR",
                     at_least=0.0,
@@ -152,7 +165,7 @@ def _evaluate(values: Values, reports: bool) -> None:
     population = learned_region(store)
     base = store.checkpoint()
     tokenizer = base.processor
-    protocol = Protocol(probe=values.probe, inverse_l2=values.inverse_l2)
+    protocol = Protocol(probe=values.probe, inverse_l2=values.inverse_l2, draws=values.draws)
     settings = device_flags.settings_of(values, results=store.results())
     merged = [_merged(base, population, folder) for folder in values.merged]
     rows: list[dict] = []

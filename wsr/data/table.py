@@ -9,7 +9,7 @@ from wsr.data.hub import Hub
 from wsr.data.image_sources import Digits, MadeUpImages
 from wsr.data.made_up import MadeUp
 from wsr.data.metrics import METRICS, REGRESSION_METRICS
-from wsr.data.packaged import Packaged
+from wsr.data.packaged import SUBJECTS, Packaged
 from wsr.data.records import Source
 from wsr.errors import WsrError, nearest_names
 from wsr.types import Reads
@@ -112,10 +112,16 @@ def _packaged() -> Iterator[DatasetSpec]:
         ("newsgroups", (), 20),
         ("newsgroups_comp", ("comp.",), 5),
         ("newsgroups_rec_sci", ("rec.", "sci."), 8),
+        ("newsgroups_talk", ("alt.", "misc.", "soc.", "talk."), 7),
     ):
         source = Packaged("20newsgroups", "topics", categories=categories)
         yield DatasetSpec(name, "topic", source, classes=classes)
     yield DatasetSpec("reuters_r8", "topic", Packaged("reuters-r8", "topics"), classes=8)
+    yield DatasetSpec("bbc_news", "topic", Packaged("bbcnews", "documents"), classes=5)
+    for subject in SUBJECTS:
+        source = Packaged(subject, "subject")
+        tweets = f"tweets_{subject}"
+        yield DatasetSpec(tweets, "sentiment", source, label_names=("negative", "neutral", "positive"), classes=3)
     # Two of the tweets are only a link.
     yield DatasetSpec(
         "election_tweets",
@@ -258,6 +264,7 @@ BUILT_IN = frozenset(_TABLE)
 _SHARED_TEXTS = (
     ("newsgroups", "newsgroups_comp", "20_newsgroups"),
     ("newsgroups", "newsgroups_rec_sci", "20_newsgroups"),
+    ("newsgroups", "newsgroups_talk", "20_newsgroups"),
     ("trec_fine", "trec_coarse"),
     # All from the snippets of Pang and Lee 2005.
     ("rotten_tomatoes", "sst2", "sst5", "vader_movie"),

@@ -4,8 +4,13 @@ settings.py               points at a time, memory, devices, precision, cache of
 region_features.py        features of texts under points of a region, one chunk of points at a time
 scoring.py                finds the points without a result, encodes and scores them, saves the results
 probe.py, logistic.py     linear probes for many points at once
+cross_validation.py       the penalty of each probe, chosen by cross-validation
 evaluate.py               exact scores: the generalised loss of each point
-lattice.py, surrogate.py  a whole convex hull from a few forward passes, with a measured error
+surrogate.py              a whole convex hull from a few forward passes, with a bound on the error of each point
+hull_answers.py           its method: nodes, degree, held-out points, and which points are exact after all
+lattice.py                nodes in a simplex, polynomials through them, and how far these miss higher degrees
+held_out.py               bounds of errors at points from errors at held-out points
+fewer_probes.py           polynomials in place of probes
 early.py                  which of two groups is better, stopped as soon as the answer is certain enough
 language_model.py         the language-model loss of a decoder
 suggest.py                the best starting point for new data

@@ -12,11 +12,12 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
 from wsr.data.dataset import Dataset
-from wsr.engine.evaluate import Protocol, fit_on, point_key
+from wsr.engine.evaluate import Protocol, fit_draws, point_key
 from wsr.engine.probe import fixed_head_loss
 from wsr.engine.region_features import region_features
 from wsr.engine.settings import Settings
@@ -349,15 +350,20 @@ class _Scorer:
             # Only the heads of this fit are used, so any texts can serve as its test split.
             known = features["probe"][: len(rows)]
             tested = self.dataset.with_split("test", self.dataset.splits["probe"])
-            fitted = fit_on({"probe": known, "test": known}, tested, self.protocol).heads
+            draws = [draw.heads for draw in fit_draws({"probe": known, "test": known}, tested, self.protocol)]
+            fitted = {name: np.stack([np.asarray(heads[name]) for heads in draws], axis=1) for name in draws[0]}
             for number, key in enumerate(keys):
-                self.results.put(key, **{name: np.asarray(leaf[number]) for name, leaf in fitted.items()})
+                self.results.put(key, **{name: leaf[number] for name, leaf in fitted.items()})
         first = self.results.get(keys[0])
         heads = {name: np.stack([self.results.get(key)[name] for key in keys]) for name in first}
+        draws = [
+            {name: jnp.asarray(leaf[:, draw]) for name, leaf in heads.items()} for draw in range(self.protocol.draws)
+        ]
         for part in parts:
             if part.content_hash in features:
-                losses = fixed_head_loss(features[part.content_hash][: len(rows)], part.splits["test"].labels, heads)
-                for row, own in zip(rows, np.asarray(losses), strict=True):
+                texts, labels = features[part.content_hash][: len(rows)], part.splits["test"].labels
+                losses = np.stack([np.asarray(fixed_head_loss(texts, labels, draw)) for draw in draws]).mean(axis=0)
+                for row, own in zip(rows, losses, strict=True):
                     self.results.put(self._key(group, row, part, "losses"), losses=own)
 
     def _key(self, group: Group, row: np.ndarray, dataset: Dataset, what: str) -> str:

@@ -2,21 +2,24 @@
 
 The generalised loss of a point is the test loss of a fresh linear classifier on its frozen encoder: the classifier is
 fitted on the probe split of the target dataset and its loss is measured on the test split. No member was trained on
-either split.
+either split. With several draws, the probe split is cut into disjoint parts and a classifier is fitted on each, so that
+the spread over probe texts can be measured.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Bool, Float, Shaped
 
 from wsr.data.dataset import Dataset
 from wsr.data.metrics import score
+from wsr.engine.cross_validation import FOLDS, GRID, dealt
 from wsr.engine.probe import PROBES, ProbeResult
 from wsr.engine.scoring import key_of, score_points
 from wsr.engine.settings import Precision, Settings
+from wsr.errors import WsrError
 from wsr.region.region import Region
 from wsr.store.row import Row, result_row
 from wsr.types import AnyArray
@@ -26,23 +29,55 @@ if TYPE_CHECKING:
 
 EXACT = "exact"
 KEPT = ("losses", "predictions")
-"""Arrays saved for each evaluated point."""
+"""Names under which losses and predictions of a point are saved."""
 
 
 @dataclass(frozen=True)
 class Protocol:
     """The classifier that measures the features of a point.
 
+    Raises:
+      WsrError: if ``inverse_l2`` is not positive or ``draws`` is less than 1.
+
     Example:
       >>> import wsr
-      >>> wsr.Protocol(inverse_l2=0.1)
-      Protocol(probe='linear', inverse_l2=0.1)
+      >>> wsr.Protocol().told
+      'linear probe, C by 5-fold cross-validation on standardised features'
+      >>> wsr.Protocol(inverse_l2=0.1).told
+      'linear probe, C = 0.1'
     """
 
     probe: str = "linear"
     """Name of the classifier, one of ``wsr.engine.probe.PROBES``."""
-    inverse_l2: float = 1.0
-    """Inverse of the linear probe's L2 penalty, ``C`` in scikit-learn."""
+    inverse_l2: float | None = None
+    """Inverse of the linear probe's L2 penalty, ``C`` in scikit-learn, on the features as they are; None: chosen for
+    each point by cross-validation inside the probe split, on standardised features."""
+    draws: int = 1
+    """Number of disjoint parts of the probe split; a classifier is fitted on each."""
+
+    def __post_init__(self) -> None:
+        """Checks the numbers."""
+        if self.inverse_l2 is not None and not self.inverse_l2 > 0:
+            raise WsrError(f"protocol: inverse_l2 must be positive, found {self.inverse_l2}")
+        if self.draws < 1:
+            raise WsrError(f"protocol: draws must be at least 1, found {self.draws}")
+
+    @property
+    def told(self) -> str:
+        """The classifier in words, as rows of results say it."""
+        told = self.probe
+        if self.probe == "linear":
+            chosen = f"by {FOLDS}-fold cross-validation on standardised features"
+            told = f"linear probe, C {chosen if self.inverse_l2 is None else f'= {self.inverse_l2:g}'}"
+        return told if self.draws == 1 else f"{told}, mean of {self.draws} draws of probe texts"
+
+    @property
+    def identity(self) -> list[object]:
+        """Everything that a result depends on, for its key."""
+        penalty: list[object] = ["raw", self.inverse_l2]
+        if self.inverse_l2 is None:
+            penalty = ["standardised", FOLDS, *GRID]
+        return [self.probe, *(penalty if self.probe == "linear" else []), self.draws]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -66,12 +101,28 @@ class Evaluation:
     """One row per point."""
     dataset: Dataset
     """The target dataset."""
-    losses: Float[np.ndarray, "points texts"]
-    """Loss of each test text: cross-entropy in nats, or squared error for regression."""
-    predictions: Shaped[np.ndarray, "points texts"]
+    losses_by_draw: Float[np.ndarray, "draws points texts"]
+    """Loss of each test text under the probe of each draw: cross-entropy in nats, or squared error for regression."""
+    predictions_by_draw: Shaped[np.ndarray, "draws points texts"]
     """Predicted class of each test text, or predicted value for regression."""
     how: tuple[str, ...]
     """How each point was scored: ``exact``, or by a surrogate with its degree and error."""
+    protocol: Protocol = Protocol()
+    """The classifier."""
+    inverse_l2: Float[np.ndarray, "draws points"] | None = None
+    """Inverse of the L2 penalty of each probe, if all points are exact; NaN for a probe without one."""
+    converged: Bool[np.ndarray, "draws points"] | None = None
+    """Whether each probe reached its optimum, if all points are exact."""
+
+    @property
+    def losses(self) -> Float[np.ndarray, "points texts"]:
+        """Loss of each test text, the mean over draws."""
+        return self.losses_by_draw.mean(axis=0)
+
+    @property
+    def predictions(self) -> Shaped[np.ndarray, "points texts"]:
+        """Predictions of the first draw's probe."""
+        return self.predictions_by_draw[0]
 
     @property
     def generalised_loss(self) -> Float[np.ndarray, " points"]:
@@ -80,9 +131,11 @@ class Evaluation:
 
     @property
     def scores(self) -> Float[np.ndarray, " points"]:
-        """Score of each point in the dataset's own metric."""
+        """Score of each point in the dataset's own metric, the mean over draws."""
         labels = self.dataset.splits["test"].labels
-        return np.array([score(self.dataset.metric, labels, own) for own in self.predictions])
+        return np.array(
+            [[score(self.dataset.metric, labels, own) for own in draw] for draw in self.predictions_by_draw]
+        ).mean(axis=0)
 
     def __repr__(self) -> str:
         losses = self.generalised_loss
@@ -91,7 +144,17 @@ class Evaluation:
             f"{type(self).__name__} of {len(losses)} points on {self.dataset.name}, {self.losses.shape[1]} texts: "
             f"generalised loss {losses.min():.4f} to {losses.max():.4f}\n"
             f"  best point {best}: {self.dataset.metric} {self.scores[best]:.4f}; {exact} points exact"
+            + (f"; {self.penalties}" if self.penalties else "")
         )
+
+    @property
+    def penalties(self) -> str:
+        """The penalties that cross-validation chose, in words; empty if it chose none, or for points of a surrogate."""
+        if self.inverse_l2 is None or self.protocol.inverse_l2 is not None or self.protocol.probe != "linear":
+            return ""
+        ends = np.isclose(self.inverse_l2[..., None], (GRID[0], GRID[-1])).any(axis=-1).sum()
+        edge = f", {ends} at an end of the grid" if ends else ""
+        return f"C {self.inverse_l2.min():.2g} to {self.inverse_l2.max():.2g} in {self.inverse_l2.size} probes{edge}"
 
     def _repr_html_(self) -> str:
         return self.to_frame()._repr_html_()
@@ -121,6 +184,8 @@ class Evaluation:
                 how=self.how[point],
                 members=self.region.names,
                 coefficients=row,
+                probe=self.protocol.told,
+                draws=len(self.losses_by_draw),
                 **more,
             )
             for point, row in enumerate(self.coefficients)
@@ -159,12 +224,22 @@ def evaluate(
         coefficients,
         [point_key(region, row, dataset, protocol, settings.precision) for row in coefficients],
         {split: dataset.splits[split] for split in ("probe", "test")},
-        lambda features: dict(zip(KEPT, score_features(features, dataset, protocol), strict=True)),
+        lambda features: _scores(fit_draws(features, dataset, protocol)),
         settings=settings,
         note=dataset.name,
     )
-    losses, predictions = (kept[name] for name in KEPT)
-    return Evaluation(region, coefficients, dataset, losses, predictions, (EXACT,) * len(losses))
+    by_draw = {name: np.moveaxis(values, 1, 0) for name, values in kept.items()}
+    losses, predictions = (by_draw.pop(name) for name in KEPT)
+    found = Evaluation(
+        region, coefficients, dataset, losses, predictions, (EXACT,) * len(coefficients), protocol, **by_draw
+    )
+    if lost := int((~np.asarray(found.converged)).any(axis=0).sum()):
+        print(
+            f"{dataset.name}: the probes of {lost} of {len(coefficients)} points did not converge, so their losses are "
+            "not exact" + ("; leave out inverse_l2, and features are standardised" if protocol.inverse_l2 else ""),
+            flush=True,
+        )
+    return found
 
 
 def score_features(
@@ -178,16 +253,16 @@ def score_features(
       protocol: the classifier.
 
     Returns:
-      Losses and predictions, each of shape ``[points, texts]``.
+      Losses (the mean over draws) and predictions (of the first draw), each of shape ``[points, texts]``.
     """
-    result = fit_on(features, dataset, protocol)
-    return np.asarray(result.losses), np.asarray(result.predictions)
+    kept = _scores(fit_draws(features, dataset, protocol))
+    return kept["losses"].mean(axis=1), kept["predictions"][:, 0]
 
 
-def fit_on(
+def fit_draws(
     features: Mapping[str, Float[AnyArray, "points _ hidden"]], dataset: Dataset, protocol: Protocol
-) -> ProbeResult:
-    """Fits the protocol's probe to each point's features.
+) -> list[ProbeResult]:
+    """Fits the protocol's probe to each point's features, once for each draw of probe texts.
 
     Args:
       features: features of the texts of the ``probe`` and the ``test`` split.
@@ -195,16 +270,36 @@ def fit_on(
       protocol: the classifier.
 
     Returns:
-      Test losses, predictions and fitted heads.
+      Test losses, predictions and fitted heads of each draw.
     """
-    return PROBES[protocol.probe](
-        features["probe"],
-        dataset.splits["probe"].labels,
-        features["test"],
-        dataset.splits["test"].labels,
-        classes=dataset.classes,
-        **({"inverse_l2": protocol.inverse_l2} if protocol.probe == "linear" else {}),
-    )
+    known, tested = (dataset.splits[split].labels for split in ("probe", "test"))
+    options = {"inverse_l2": protocol.inverse_l2} if protocol.probe == "linear" else {}
+    return [
+        PROBES[protocol.probe](
+            features["probe"][:, texts], known[texts], features["test"], tested, classes=dataset.classes, **options
+        )
+        for texts in probe_draws(known, protocol.draws)
+    ]
+
+
+def probe_draws(labels: Shaped[np.ndarray, " texts"], draws: int) -> Sequence[Shaped[np.ndarray, " _"] | slice]:
+    """Returns the texts of each draw: disjoint parts of the probe split with the same mix of labels.
+
+    The parts depend on the labels only, so all points have the same ones.
+
+    Args:
+      labels: labels of the probe split.
+      draws: number of parts.
+
+    Raises:
+      WsrError: if there are fewer texts than parts.
+    """
+    if draws == 1:
+        return [slice(None)]
+    if len(labels) < draws:
+        raise WsrError(f"probe: {len(labels)} texts cannot be cut into {draws} draws; give more probe texts")
+    hand = dealt(labels, draws, "draws of probe texts")
+    return [np.flatnonzero(hand == draw) for draw in range(draws)]
 
 
 def point_key(
@@ -219,5 +314,11 @@ def point_key(
       protocol: the classifier.
       precision: precision of the encoder.
     """
-    what: dict[str, object] = {"dataset": dataset.content_hash, "probe": [protocol.probe, protocol.inverse_l2]}
+    what: dict[str, object] = {"dataset": dataset.content_hash, "probe": protocol.identity}
     return key_of(region, row, what, precision)
+
+
+def _scores(results: Sequence[ProbeResult]) -> dict[str, Shaped[np.ndarray, "points draws ..."]]:
+    """The arrays that are saved for each point."""
+    names = (*KEPT, "inverse_l2", "converged")
+    return {name: np.stack([np.asarray(getattr(result, name)) for result in results], axis=1) for name in names}

@@ -13,7 +13,10 @@ from math import comb, factorial, prod
 import numpy as np
 from jaxtyping import Float, Int
 
-_SIZES = np.linspace(0.2, 1.0, 17)
+HIGHEST_DEGREE = 8
+WORST_CONDITION = 1e8
+"""Largest condition number of the basis at the nodes: beyond it, rounding takes half of the digits."""
+_SIZES = np.array([0.02, 0.06, 0.1, *np.linspace(0.2, 1.0, 9)])
 _MOST_LOOKED_AT = 500  # wanted points that are used to place the nodes
 
 
@@ -55,17 +58,19 @@ def basis(points: Float[np.ndarray, "points members"], degree: int) -> Float[np.
       degree: degree of the polynomials.
     """
     exponents = _exponents(points.shape[1], degree)
-    multiplicity = [factorial(degree) / prod(map(factorial, row)) for row in exponents.tolist()]
+    powers = np.cumprod([np.ones_like(points), *[points] * degree], axis=0)
     values = np.ones((len(points), len(exponents)))
     for member in range(points.shape[1]):
-        values *= points[:, member, None] ** exponents[:, member]
-    return values * np.array(multiplicity)
+        values *= powers[exponents[:, member], :, member].T
+    return values * _multiplicities(points.shape[1], degree)
 
 
 @dataclass(frozen=True, eq=False)
 class Interpolation:
     """A polynomial determined by its values at nodes; a least-squares fit if there are more nodes than terms."""
 
+    nodes: Float[np.ndarray, "nodes members"]
+    """Points at which the values are known."""
     degree: int
     """Degree of the polynomial."""
     inverse: Float[np.ndarray, "terms nodes"]
@@ -74,11 +79,83 @@ class Interpolation:
     @classmethod
     def through(cls, nodes: Float[np.ndarray, "nodes members"], degree: int) -> "Interpolation":
         """Returns the interpolation of a degree through some nodes."""
-        return cls(degree, np.linalg.pinv(basis(nodes, degree)))
+        return cls(nodes, degree, np.linalg.pinv(basis(nodes, degree)))
 
     def weights(self, points: Float[np.ndarray, "points members"]) -> Float[np.ndarray, "points nodes"]:
         """Returns the weights that turn values at the nodes into values at ``points``; each row sums to 1."""
         return basis(points, self.degree) @ self.inverse
+
+    def remainders(self, points: Float[np.ndarray, "points members"]) -> Float[np.ndarray, " points"]:
+        """Returns how far polynomials one degree higher are missed at each point (the power function of kriging).
+
+        The error is the root mean square over random polynomials without a preferred direction: those of degree p have
+        covariance ``<x, y>^p``. It is zero at the nodes of an interpolation and grows steeply away from them.
+        """
+        x, y, radius = self._local(points)
+        own, power = self.weights(points), self.degree + 1
+        squares = (x * x).sum(axis=1) ** power - 2 * (own * (x @ y.T) ** power).sum(axis=1)
+        squares += ((own @ (y @ y.T) ** power) * own).sum(axis=1)
+        return radius**power * np.sqrt(np.maximum(squares, 0.0))
+
+    def furthest(self, points: Float[np.ndarray, "points members"], number: int) -> Int[np.ndarray, " number"]:
+        """Returns points of large remainder: each has the largest one when the values at the earlier ones are known.
+
+        This is a pivoted Cholesky decomposition of the covariance of what is missed.
+
+        Args:
+          points: one row per point, ``number`` or more.
+          number: how many points to return.
+        """
+        x, y, radius = self._local(points)
+        own, power = self.weights(points), self.degree + 1
+        half = (x @ y.T) ** power - own @ (y @ y.T) ** power
+        left = (self.remainders(points) / radius**power) ** 2
+        columns, chosen = np.zeros((len(points), 0)), np.zeros(0, int)
+        for _ in range(number):
+            chosen = np.append(chosen, left.argmax())
+            one = chosen[-1]
+            column = (x @ x[one]) ** power - own @ (y @ x[one]) ** power - half @ own[one] - columns @ columns[one]
+            columns = np.column_stack([columns, column / np.sqrt(max(left[one], np.finfo(float).tiny))])
+            left = left - columns[:, -1] ** 2
+            left[chosen] = -np.inf
+        return chosen
+
+    def _local(
+        self, points: Float[np.ndarray, "points members"]
+    ) -> tuple[Float[np.ndarray, "points members"], Float[np.ndarray, "nodes members"], float]:
+        """Points and nodes around the mean of the nodes, in units of their radius.
+
+        The origin is free, because another one changes only lower degrees. Here no digits are lost near the nodes.
+        """
+        centre = self.nodes.mean(axis=0)
+        radius = float(np.linalg.norm(self.nodes - centre, axis=1).max())
+        return (points - centre) / radius, (self.nodes - centre) / radius, radius
+
+
+def well_conditioned(nodes: Float[np.ndarray, "nodes members"], degree: int) -> bool:
+    """Returns whether rounding leaves a polynomial of a degree through some nodes half of its digits.
+
+    Args:
+      nodes: points at which the values are known.
+      degree: degree of the polynomial.
+    """
+    return bool(np.linalg.cond(basis(nodes, degree)) <= WORST_CONDITION)
+
+
+def smooth_fit(nodes: Float[np.ndarray, "nodes members"]) -> Interpolation:
+    """Returns the least-squares fit of the highest degree that is well conditioned and has two nodes per term.
+
+    Args:
+      nodes: points at which the values are known.
+    """
+    degree = 1
+    while (
+        degree < HIGHEST_DEGREE
+        and 2 * count(nodes.shape[1], degree + 1) <= len(nodes)
+        and well_conditioned(nodes, degree + 1)
+    ):
+        degree += 1
+    return Interpolation.through(nodes, degree)
 
 
 def place_nodes(
@@ -111,28 +188,26 @@ def place_nodes(
 def remainder(
     points: Float[np.ndarray, "points members"], nodes: Float[np.ndarray, "nodes members"], degree: int
 ) -> float:
-    """Returns the interpolation error for polynomials one degree higher.
-
-    The error is the root mean square over the points and over random polynomials without a preferred direction: those
-    of degree p around the centroid have covariance ``<x, y>^p``.
+    """Returns the root mean square over points of ``Interpolation.remainders``.
 
     Args:
       points: points at which the error is measured.
       nodes: the interpolation nodes.
       degree: degree of the interpolation.
     """
-    own = Interpolation.through(nodes, degree).weights(points)
-    x, y = points - 1 / points.shape[1], nodes - 1 / points.shape[1]
-    power = degree + 1
-    left = (x * x).sum(axis=1) ** power - 2 * (own * (x @ y.T) ** power).sum(axis=1)
-    left += ((own @ (y @ y.T) ** power) * own).sum(axis=1)
-    return float(np.sqrt(max(left.mean(), 0.0)))
+    return float(np.sqrt(np.square(Interpolation.through(nodes, degree).remainders(points)).mean()))
 
 
 @lru_cache(maxsize=16)
 def _exponents(members: int, degree: int) -> Int[np.ndarray, "terms members"]:
     chosen = itertools.combinations_with_replacement(range(members), degree)
     return np.array([np.bincount(row, minlength=members) for row in chosen])
+
+
+@lru_cache(maxsize=16)
+def _multiplicities(members: int, degree: int) -> Float[np.ndarray, " terms"]:
+    rows = _exponents(members, degree).tolist()
+    return np.array([factorial(degree) / prod(map(factorial, row)) for row in rows])
 
 
 def _most_independent(

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 
 from wsr.data.dataset import AnySplit, Dataset, joined
 from wsr.data.packing import evaluation_batches, row_length_for
-from wsr.engine.evaluate import Protocol
+from wsr.engine.evaluate import Protocol, probe_draws
 from wsr.engine.probe_gradient import probed_loss_and_gradient
 from wsr.engine.settings import Settings
 from wsr.errors import WsrError
@@ -133,6 +133,7 @@ def validation_loss(
     probe, validation = dataset.splits["probe"], dataset.splits["validation"]
     refuse_unfit(model, probe, validation)
     texts: AnySplit = joined([probe, validation])
+    draws = [np.arange(len(probe))[own] for own in probe_draws(probe.labels, protocol.draws)]
     row_length = row_length_for(settings.row_length, texts)
     batches = evaluation_batches(texts, rows=settings.rows, row_length=row_length, packed=model.packed)
     model_bytes = sum(4 * leaf.size for leaf in jax.tree.leaves(region.base))
@@ -150,9 +151,17 @@ def validation_loss(
         params = _combine(base, members, point)
         features = split_features(computing, params, batches, len(texts))
         features = features.astype(jnp.float32)
-        loss, slopes = probed_loss_and_gradient(
-            features, probe.labels, validation.labels, classes=dataset.classes, inverse_l2=protocol.inverse_l2
-        )
+        loss, slopes = 0.0, jnp.zeros_like(features)
+        for own in draws:
+            read = np.concatenate([own, np.arange(len(probe), len(texts))])
+            held_out, slope = probed_loss_and_gradient(
+                features[read],
+                probe.labels[own],
+                validation.labels,
+                classes=dataset.classes,
+                inverse_l2=protocol.inverse_l2,
+            )
+            loss, slopes = loss + held_out / len(draws), slopes.at[read].add(slope / len(draws))
 
         def gradient() -> Float[np.ndarray, " members"]:
             total = jax.tree.map(jnp.zeros_like, params)

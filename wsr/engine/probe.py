@@ -2,7 +2,7 @@
 
 The loss of a probe is the *generalised loss* of a model on a dataset. It measures the model's features independently of
 the head the model was fine-tuned with. The linear probe is a convex problem, so its result does not depend on the
-optimiser.
+optimiser. Cross-validation chooses its penalty for each model (``wsr.engine.cross_validation``), unless one is given.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,9 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from wsr.engine.logistic import fit_logistic
+from wsr.engine.cross_validation import fit_logistic_by_folds, folds_of, ridge_by_folds, scale_of
+from wsr.engine.logistic import Fit, fit_logistic
 from wsr.errors import WsrError
 from wsr.geometry.linear_head import einsum, logits, losses
 from wsr.types import AnyArray
@@ -38,6 +39,10 @@ class ProbeResult:
     """Predicted class of each test text, or predicted value for regression."""
     heads: Heads
     """The fitted heads."""
+    inverse_l2: Float[Array, " points"]
+    """Inverse of the L2 penalty of each head; NaN for a head without one."""
+    converged: Bool[Array, " points"]
+    """Whether the solver reached the optimum; always for a head that is trained for a fixed number of steps."""
 
 
 def linear_probe(
@@ -47,7 +52,7 @@ def linear_probe(
     test_labels: Int[AnyArray, " test_texts"] | Float[AnyArray, " test_texts"],
     *,
     classes: int,
-    inverse_l2: float = 1.0,
+    inverse_l2: float | None = None,
 ) -> ProbeResult:
     """Fits one linear probe per point and evaluates it on the test texts, see ``fit_probe``.
 
@@ -57,7 +62,8 @@ def linear_probe(
       test_features: features of the test texts under each point.
       test_labels: class of each test text, or value for regression.
       classes: number of classes; 1 for regression.
-      inverse_l2: inverse of the L2 penalty, ``C`` in scikit-learn.
+      inverse_l2: inverse of the L2 penalty, ``C`` in scikit-learn, on the features as they are; None: chosen for each
+        point by cross-validation, on standardised features.
 
     Returns:
       Test losses, predictions and heads.
@@ -73,8 +79,9 @@ def linear_probe(
       >>> linear_probe(features, labels, features, labels, classes=2).predictions.tolist()
       [[0, 0, 1, 1]]
     """
-    heads = fit_probe(train_features, train_labels, classes=classes, inverse_l2=inverse_l2)
-    return _result(test_features, test_labels, heads)
+    return _result(
+        test_features, test_labels, fit_probe(train_features, train_labels, classes=classes, inverse_l2=inverse_l2)
+    )
 
 
 def roberta_head(
@@ -118,14 +125,15 @@ def roberta_head(
         classes=classes,
         steps=steps,
     )
-    return _result(test_features, test_labels, heads)
+    points = len(heads["bias"])
+    return _result(test_features, test_labels, Fit(heads, jnp.full(points, jnp.nan), jnp.ones(points, bool)))
 
 
 PROBES: Mapping[str, Callable[..., ProbeResult]] = {"linear": linear_probe, "roberta_head": roberta_head}
 """The probes by name, as ``Protocol.probe`` selects them."""
 
 
-def fit_probe(features: Features, labels: Labels, *, classes: int, inverse_l2: float = 1.0) -> dict[str, Array]:
+def fit_probe(features: Features, labels: Labels, *, classes: int, inverse_l2: float | None = None) -> Fit:
     """Fits one linear head per point to its optimum.
 
     Minimises ``inverse_l2 * sum(cross-entropies) + 0.5 * |kernel|^2`` with an unpenalised intercept, as scikit-learn's
@@ -134,23 +142,38 @@ def fit_probe(features: Features, labels: Labels, *, classes: int, inverse_l2: f
     text; here it gets a zero kernel and a log-odds of ``wsr.engine.logistic.NEVER``. One class means ridge regression,
     scikit-learn's ``Ridge(alpha=1 / inverse_l2)``.
 
+    Without ``inverse_l2``, the features are standardised and each point's ``inverse_l2`` is chosen by cross-validation,
+    as by scikit-learn's ``LogisticRegressionCV`` behind a ``StandardScaler``, see ``wsr.engine.cross_validation``. The
+    heads returned are those of the features as they were given.
+
     Args:
       features: features of the training texts under each point.
       labels: class of each text, or value for regression.
       classes: number of classes; 1 for regression.
-      inverse_l2: inverse of the L2 penalty.
+      inverse_l2: inverse of the L2 penalty; None: chosen for each point.
 
     Returns:
-      The heads as ``kernel [points, hidden, classes]`` and ``bias [points, classes]``.
+      The heads as ``kernel [points, hidden, classes]`` and ``bias [points, classes]``, their penalties, and whether
+      each is an optimum.
 
     Raises:
       WsrError: if there are no texts, a label is out of range, or ``inverse_l2`` is not positive.
     """
     _check_labels(labels, classes)
-    if not inverse_l2 > 0:
+    if inverse_l2 is not None and not inverse_l2 > 0:
         raise WsrError(f"probe: inverse_l2 must be positive, found {inverse_l2}")
-    fit = _fit_ridge if classes == 1 else partial(fit_logistic, classes=classes)
-    return fit(jnp.asarray(features, jnp.float32), jnp.asarray(labels), jnp.float32(inverse_l2))
+    features, targets = jnp.asarray(features, jnp.float32), jnp.asarray(labels)
+    if inverse_l2 is None:
+        folds = folds_of(np.asarray(labels), classes=classes)
+        if classes > 1:
+            return fit_logistic_by_folds(features, targets, jnp.asarray(folds), classes=classes)
+        scales = scale_of(features)
+        chosen = ridge_by_folds(np.asarray(features * scales[:, None]), np.asarray(labels), folds)
+        return _fit_ridge(features, targets, jnp.asarray(chosen, jnp.float32), scales)
+    if classes > 1:
+        return fit_logistic(features, targets, jnp.float32(inverse_l2), classes=classes)
+    points, _, hidden = features.shape
+    return _fit_ridge(features, targets, jnp.full(points, inverse_l2, jnp.float32), jnp.ones((points, hidden)))
 
 
 @jax.jit
@@ -178,10 +201,12 @@ def head_logits(features: Features, heads: Heads) -> Float[Array, "points texts 
     return logits(inputs, heads)
 
 
-def _result(features: Features, labels: Labels, heads: Heads) -> ProbeResult:
-    features, labels = jnp.asarray(features, jnp.float32), jnp.asarray(labels)
+def _result(features: Features, labels: Labels, fit: Fit) -> ProbeResult:
+    features, labels, heads = jnp.asarray(features, jnp.float32), jnp.asarray(labels), fit.heads
     _check_labels(labels, heads["bias"].shape[-1])
-    return ProbeResult(fixed_head_loss(features, labels, heads), _predict(features, heads), dict(heads))
+    return ProbeResult(
+        fixed_head_loss(features, labels, heads), _predict(features, heads), heads, fit.inverse_l2, fit.converged
+    )
 
 
 @jax.jit
@@ -205,26 +230,29 @@ def _check_labels(labels: Labels, classes: int) -> None:
 def _fit_ridge(
     features: Float[Array, "points texts hidden"],
     labels: Int[Array, " texts"] | Float[Array, " texts"],
-    inverse_l2: Float[Array, ""],
-) -> dict[str, Array]:
+    inverse_l2: Float[Array, " points"],
+    scales: Float[Array, "points hidden"],
+) -> Fit:
     """Ridge regression by the normal equations, refined twice with the residual of the *data* (the normal equations
     square the condition number)."""
     values = labels.astype(jnp.float32)
     mean = features.mean(axis=1, keepdims=True)
-    inputs, targets = features - mean, (values - values.mean())[None]
+    inputs, targets = (features - mean) * scales[:, None], (values - values.mean())[None]
     gram = einsum("pth,pti->phi", inputs, inputs)
     diagonal = jnp.diagonal(gram, axis1=1, axis2=2)
     identity = jnp.broadcast_to(jnp.eye(features.shape[-1]), gram.shape)
-    factor = jnp.linalg.cholesky(gram + identity * (1 / inverse_l2 + 1e-6 * diagonal)[:, None])
+    penalty = 1 / inverse_l2[:, None]
+    factor = jnp.linalg.cholesky(gram + identity * (penalty + 1e-6 * diagonal)[:, None])
 
     def refine(_: Int[Array, ""], weights: Array) -> Array:
         residual = targets - einsum("pth,ph->pt", inputs, weights)
-        downhill = einsum("pt,pth->ph", residual, inputs) - weights / inverse_l2
+        downhill = einsum("pt,pth->ph", residual, inputs) - weights * penalty
         return weights + jax.scipy.linalg.cho_solve((factor, True), downhill[..., None])[..., 0]
 
-    weights = jax.lax.fori_loop(0, 3, refine, jnp.zeros_like(mean[:, 0]))
+    weights = jax.lax.fori_loop(0, 3, refine, jnp.zeros_like(mean[:, 0])) * scales
     bias = values.mean() - einsum("ph,ph->p", mean[:, 0], weights)
-    return {"kernel": weights[..., None], "bias": bias[:, None]}
+    heads = {"kernel": weights[..., None], "bias": bias[:, None]}
+    return Fit(heads, inverse_l2, jnp.isfinite(weights).all(axis=1))
 
 
 @partial(jax.jit, static_argnames=("classes", "steps"))

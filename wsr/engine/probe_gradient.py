@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from wsr.engine.cross_validation import scale_of
 from wsr.engine.probe import fit_probe, fixed_head_loss
 from wsr.geometry.linear_head import HIGHEST
 from wsr.types import AnyArray
@@ -20,13 +21,15 @@ def probed_loss_and_gradient(
     labels: Labels,
     *,
     classes: int,
-    inverse_l2: float = 1.0,
+    inverse_l2: float | None = None,
 ) -> tuple[float, Float[Array, "texts hidden"]]:
     """Returns the mean held-out loss of a linear probe, and its gradient in the features of all texts.
 
     The gradient includes the change of the probe's optimum, by the implicit function theorem: at the optimum the
     gradient of ``fit_probe``'s convex problem is zero, so one linear system in its Hessian, solved by conjugate
-    gradients, gives the derivative of the optimum (Bengio 2000, Gradient-based optimization of hyperparameters).
+    gradients, gives the derivative of the optimum (Bengio 2000, Gradient-based optimization of hyperparameters). A
+    penalty that cross-validation chooses is a step function of the features: the gradient is that of the loss under the
+    chosen penalty, the standardisation of the features included.
 
     Args:
       features: features of the texts; the probe is fitted on the first ``len(probe_labels)`` texts, the others are held
@@ -34,12 +37,14 @@ def probed_loss_and_gradient(
       probe_labels: labels of the texts that fit the probe.
       labels: labels of the held-out texts.
       classes: number of classes; 1 for regression.
-      inverse_l2: inverse of the L2 penalty.
+      inverse_l2: inverse of the L2 penalty; None: chosen by cross-validation, on standardised features.
     """
     values = jnp.asarray(features)
-    head = fit_probe(values[None, : len(probe_labels)], probe_labels, classes=classes, inverse_l2=inverse_l2)
-    fitted = jnp.concatenate([head["kernel"][0], head["bias"]])
-    loss, gradient = _loss_and_gradient(values, fitted, probe_labels, labels, jnp.float32(inverse_l2))
+    fit = fit_probe(values[None, : len(probe_labels)], probe_labels, classes=classes, inverse_l2=inverse_l2)
+    fitted = jnp.concatenate([fit.heads["kernel"][0], fit.heads["bias"]])
+    loss, gradient = _loss_and_gradient(
+        values, fitted, probe_labels, labels, fit.inverse_l2[0], standardised=inverse_l2 is None
+    )
     return float(loss), gradient
 
 
@@ -49,18 +54,23 @@ def _held_out_loss(
     probe_labels: Labels,
     labels: Labels,
     inverse_l2: Float[Array, ""],
+    *,
+    standardised: bool,
 ) -> Float[Array, ""]:
     known, held_out = features[: len(probe_labels)], features[len(probe_labels) :]
     # Subtracting a constant from all features changes the intercept only. The mean keeps float32 sums small.
     mean = jax.lax.stop_gradient(known.mean(axis=0))
-    inputs = jnp.pad(known - mean, ((0, 0), (0, 1)), constant_values=1.0)
+    scale = scale_of(known) if standardised else jnp.ones_like(mean)
+    inputs = jnp.pad((known - mean) * scale, ((0, 0), (0, 1)), constant_values=1.0)
+    fixed = jax.lax.stop_gradient(scale)[:, None]
     centred = fitted.at[-1].add(jnp.matmul(mean, fitted[:-1], precision=HIGHEST))
+    centred = centred.at[:-1].set(jnp.where(fixed > 0, fitted[:-1] / jnp.where(fixed > 0, fixed, 1.0), 0.0))
     weights = _optimal_weights(inputs, centred, probe_labels, inverse_l2)
     head = {"kernel": weights[None, :-1], "bias": weights[None, -1]}
-    return fixed_head_loss((held_out - mean)[None], labels, head).mean()
+    return fixed_head_loss(((held_out - mean) * scale)[None], labels, head).mean()
 
 
-_loss_and_gradient = jax.jit(jax.value_and_grad(_held_out_loss))
+_loss_and_gradient = jax.jit(jax.value_and_grad(_held_out_loss), static_argnames="standardised")
 
 
 def _optimal_weights(

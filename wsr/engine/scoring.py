@@ -19,7 +19,7 @@ from wsr.runtime.hosts import Deal, agree, deal, exchange
 from wsr.store.results import Results
 from wsr.types import AnyArray
 
-Score = Callable[[Mapping[str, Float[AnyArray, "chunk _ _"]]], Mapping[str, Shaped[np.ndarray, "chunk texts"]]]
+Score = Callable[[Mapping[str, Float[AnyArray, "chunk _ _"]]], Mapping[str, Shaped[np.ndarray, "chunk ..."]]]
 """Turns the features of some points, by split, into the arrays that are saved for each point."""
 
 
@@ -32,7 +32,7 @@ def score_points(
     *,
     settings: Settings,
     note: str,
-) -> dict[str, Shaped[np.ndarray, "points texts"]]:
+) -> dict[str, Shaped[np.ndarray, "points ..."]]:
     """Scores the points that are not in the cache, saves their results, and returns the results of all points.
 
     Args:
@@ -113,7 +113,7 @@ def _missing(keys: Sequence[str], results: Results, settings: Settings) -> _Miss
     return _Missing(len(missing), own, share, replace(settings, mesh=share.mesh))
 
 
-def _keep(results: Results, keys: Sequence[str], arrays: Mapping[str, Shaped[np.ndarray, "chunk texts"]]) -> None:
+def _keep(results: Results, keys: Sequence[str], arrays: Mapping[str, Shaped[np.ndarray, "chunk ..."]]) -> None:
     for at, key in enumerate(keys):
         results.put(key, **{name: values[at] for name, values in arrays.items()})
 

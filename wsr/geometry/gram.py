@@ -78,8 +78,10 @@ def hull_distance(
 ) -> tuple[float, Float64[np.ndarray, " corners"]]:
     """Returns the distance from a point to the convex hull of some members, and the weights of the nearest point.
 
-    Minimises ``||point - sum_k w_k corner_k||`` over the probability simplex by accelerated projected gradients
-    (FISTA, Beck and Teboulle 2009). The Gram matrix suffices; no parameters are read.
+    Minimises ``||A w||`` over weights ``w >= 0`` that sum to 1, where the columns of A are the corners minus the point.
+    With ``w = u / sum(u)``, that is the non-negative least squares problem of ``||A u||^2 + (sum(u) - 1)^2``: scaling
+    ``u`` freely turns this into ``||A w||^2 / (1 + ||A w||^2)``. The active-set method (Lawson and Hanson 1974) solves
+    it exactly, also when one corner is far longer than the others. The Gram matrix suffices; no parameters are read.
 
     Args:
       gram_matrix: inner products of the members' task vectors.
@@ -98,34 +100,20 @@ def hull_distance(
       >>> round(distance, 4), weights.round(4).tolist()
       (1.4142, [0.5, 0.5])
     """
+    from scipy.optimize import nnls
+
     chosen = np.asarray(corners)
-    # The weights sum to 1, so the origin can move to the centroid of the corners: their common part would only slow
-    # the descent.
-    hessian, linear = gram_matrix[np.ix_(chosen, chosen)], gram_matrix[chosen] @ point
-    rows = hessian.mean(axis=1)
-    linear = linear - linear.mean() - rows + rows.mean()
-    hessian = hessian - rows[:, None] - rows[None, :] + rows.mean()
-    lipschitz = max(float(np.linalg.eigvalsh(hessian)[-1]), np.finfo(float).tiny)
-    weights = momentum = np.full(len(chosen), 1 / len(chosen))
-    inertia = 1.0
-    for _ in range(10_000):
-        moved = _onto_simplex(momentum - (hessian @ momentum - linear) / lipschitz)
-        if (momentum - moved) @ (moved - weights) > 0:  # O'Donoghue and Candes 2015: restart when it overshoots
-            inertia, momentum = 1.0, weights
-            continue
-        following = (1 + np.sqrt(1 + 4 * inertia**2)) / 2
-        momentum = moved + (inertia - 1) / following * (moved - weights)
-        step = np.abs(moved - weights).max()
-        weights, inertia = moved, following
-        if step < 1e-12:
-            break
+    apart = np.zeros((len(chosen), len(gram_matrix)))
+    apart[np.arange(len(chosen)), chosen] = 1
+    apart -= point
+    products = apart @ gram_matrix @ apart.T
+    scale = float(np.median(np.diag(products)))
+    values, vectors = np.linalg.eigh(products / (scale if scale > 0 else 1.0))
+    rows = np.sqrt(np.maximum(values, 0.0))[:, None] * vectors.T  # rows.T @ rows are the products
+    found = nnls(
+        np.vstack([rows, np.ones(len(chosen))]), np.append(np.zeros(len(chosen)), 1.0), maxiter=100 * len(chosen)
+    )[0]
+    weights = found / found.sum()
     nearest = np.zeros(len(gram_matrix))
     nearest[chosen] = weights
     return distance(gram_matrix, point, nearest), weights
-
-
-def _onto_simplex(vector: np.ndarray) -> np.ndarray:
-    """Euclidean projection onto the probability simplex (Held, Wolfe and Crowder 1974)."""
-    ordered = np.sort(vector)[::-1]
-    excess = (np.cumsum(ordered) - 1) / np.arange(1, len(vector) + 1)
-    return np.maximum(vector - excess[ordered > excess][-1], 0.0)

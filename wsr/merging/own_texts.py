@@ -47,7 +47,7 @@ def own_head(region: Region, member: Member, params: Params, given: Given) -> He
     if not head:
         split = dataset.splits["probe"]
         features = all_features(region.model, params, split)
-        fitted = fit_probe(features[None], split.labels, classes=dataset.classes)
+        fitted = fit_probe(features[None], split.labels, classes=dataset.classes).heads
         head = {name: leaf[0] for name, leaf in fitted.items()}
     expected = (region.model.hidden, dataset.classes)
     if set(head) != {"kernel", "bias"} or head["kernel"].shape != expected:

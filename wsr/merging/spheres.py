@@ -19,6 +19,8 @@ from wsr.merging.run import on_all_cores
 
 Gram = Float64[np.ndarray, "members members"]
 
+OPPOSITE = 1 - 1e-9
+"""Two vectors whose cosine is below minus this number are opposite."""
 SMALLEST_ANGLE = 1e-5
 """In radians; below it, a step along the sphere and a step along its chord are equal in floating point."""
 
@@ -51,6 +53,9 @@ class _OnSphere(OfWeights):
             # Summed in the order of the paths, so that the result does not depend on the threads.
             whole = np.sum([grams[path] for path in sorted(grams)], axis=0)
             grams = dict.fromkeys(grams, whole)
+        else:
+            # A single number has a sign and no direction: numbers count as parallel.
+            grams = {leaf.path: np.abs(grams[leaf.path]) if leaf.size == 1 else grams[leaf.path] for leaf in leaves}
         rows: Mapping[str, Row] = {path: self.row(gram) for path, gram in grams.items()}
         return lambda leaf, out: mixing(rows[leaf.path])(leaf.within(around=self.around), out)
 
@@ -60,7 +65,7 @@ class Slerp(_OnSphere):
     """Spherical linear interpolation of two models: ``(sin((1 - t) a) v_1 + sin(t a) v_2) / sin(a)``.
 
     ``a`` is the angle between the vectors, which keep their lengths. Parallel vectors are interpolated along a straight
-    line.
+    line. Opposite vectors have no shortest arc between them and raise ``WsrError``.
 
     Source: Shoemake, Animating rotation with quaternion curves, 1985.
 
@@ -81,9 +86,14 @@ class Slerp(_OnSphere):
     )
 
     def row(self, gram: Gram) -> Row:
-        """Returns the coefficients of the two vectors."""
+        """Returns the coefficients of the two vectors; raises ``WsrError`` if they are opposite."""
         cosine = float(_units(gram)[1][0, 1])
-        if abs(cosine) > self.linear_above:
+        if cosine < -OPPOSITE and 0 < self.t < 1:
+            raise WsrError(
+                f"slerp: the two vectors are opposite (cosine {cosine:.9f}), so no arc between them is "
+                "shorter than all others; merge with the method linear, or with vectors from another origin (around)"
+            )
+        if cosine > self.linear_above:
             return np.array([1 - self.t, self.t])
         angle = np.arccos(cosine)
         return np.sin(np.array([1 - self.t, self.t]) * angle) / np.sin(angle)
@@ -115,7 +125,7 @@ class MultiSlerp(_OnSphere):
     normalise: bool = option(True, "Divide the weights by their sum.")
 
     def row(self, gram: Gram) -> Row:
-        """Returns the coefficients; raises ``WsrError`` if the unit vectors cancel."""
+        """Returns the coefficients; raises ``WsrError`` if the unit vectors cancel, as opposite ones do."""
         lengths, cosines = _units(gram)
         given = np.ones(len(gram)) if self.weights is None else np.asarray(self.weights, np.float64)
         given = normalised(given) if self.normalise else given
@@ -123,8 +133,6 @@ class MultiSlerp(_OnSphere):
             return given
         square = given @ cosines @ given
         if square < 1e-14:
-            if len(gram) == 2:
-                return given
             raise WsrError(
                 "multislerp: the weighted unit vectors cancel, so there is no direction; choose other weights"
             )

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from wsr.geometry.gram import cosine, norms
-from wsr.region.standing import UNKNOWN, Population
+from wsr.geometry.gram import cosine, distance, norms
+from wsr.region.standing import UNKNOWN, Gram, Population
 
 FURTHEST_Z = 3.5
 """Lengths with a larger robust z-score are outliers (Iglewicz and Hoaglin, How to detect outliers, 1993)."""
@@ -21,6 +21,11 @@ APART = 0.25
 """A member is apart if its largest cosine with its own dataset's members is below this share of the usual cosine."""
 TWIN = 1e-3
 """Two members closer than this share of their length are the same model."""
+ORTHOGONAL = 0.05
+"""Cosine below which two vectors are orthogonal."""
+ROUNDED = 2**-9
+"""Rounding weights to bfloat16 moves a model by less than this share of the length of its weights: by 0.0015 of it, if
+their logarithms are spread evenly, and by 0.0002 in float16."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,8 @@ def flags(population: Population) -> list[tuple[Flag, ...]]:
     - ``unmoved``: its weights equal the base.
     - ``apart``: it is not similar to the other members of its own dataset.
     - ``alone``: no other member has its dataset, and it is as orthogonal to every member as a random direction.
-    - ``twin``: it is the same model as an earlier member, so an average would count that model twice.
+    - ``twin``: it is the same model as an earlier member, perhaps rounded to bfloat16 or float16, so an average would
+      count that model twice.
 
     Args:
       population: the members and their Gram matrix.
@@ -120,9 +126,20 @@ def _apart(population: Population, member: int) -> Flag | None:
 
 
 def _twin(population: Population, member: int) -> Flag | None:
-    gram = population.gram
+    lengths = norms(population.gram)
     for other in range(member):
-        apart = np.sqrt(max(gram[member, member] + gram[other, other] - 2 * gram[member, other], 0.0))
-        if gram[member, member] > 0 and apart <= TWIN * np.sqrt(gram[member, member]):
+        apart = distance(population.gram, *np.eye(len(population))[[member, other]])
+        if lengths[member] > 0 and apart <= TWIN * lengths[member]:
             return Flag("twin", f"it is the same model as {population.names[other]}")
+        if apart <= ROUNDED * population.base_length and _only_rounded(population.gram, member, other):
+            return Flag("twin", f"it is the same model as {population.names[other]}, up to rounding to 16 bits")
     return None
+
+
+def _only_rounded(gram: Gram, first: int, second: int) -> bool:
+    """Returns whether the difference of two members looks like rounding: noise that is orthogonal to one of them and
+    shorter than both."""
+    apart = gram[first, first] + gram[second, second] - 2 * gram[first, second]
+    along = [abs(gram[first, second] - gram[one, one]) for one in (first, second)]
+    shorter = min(gram[first, first], gram[second, second])
+    return bool(apart < shorter and min(along) < ORTHOGONAL * np.sqrt(apart * shorter))

@@ -7,7 +7,7 @@ hull of the others. The limits are Student's prediction intervals; ``docs/check.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -15,6 +15,7 @@ from jaxtyping import Float, Float64
 
 from wsr.geometry.gram import distance, hull_distance
 from wsr.geometry.sampling import centroid
+from wsr.geometry.trees import flatten
 from wsr.region.region import Region
 
 UNKNOWN = ("", "unknown")
@@ -43,6 +44,8 @@ class Population:
     """Inner products of the task vectors."""
     entries: int
     """Number of parameters of the encoder, the dimension of the weight space; 0 if unknown."""
+    base_length: float = 0.0
+    """Length of the base's weights; 0 if unknown."""
 
     @classmethod
     def of(cls, region: Region, gram: Float64[np.ndarray, "members members"] | None = None) -> "Population":
@@ -56,14 +59,18 @@ class Population:
         """
         datasets = tuple("" if member.dataset == member.name else member.dataset for member in region.members)
         products = region.gram if gram is None else gram
-        return cls(region.names, datasets, region.families, products, sum(region.leaf_sizes.values()))
+        base_length = np.sqrt(sum(np.vdot(leaf, leaf).astype(np.float64) for leaf in flatten(region.base).values()))
+        entries = sum(region.leaf_sizes.values())
+        return cls(region.names, datasets, region.families, products, entries, float(base_length))
 
     def part(self, members: Sequence[int]) -> "Population":
         """Returns the population of some members, given by index, in that order."""
         names, datasets, families = (
             tuple(own[k] for k in members) for own in (self.names, self.datasets, self.families)
         )
-        return Population(names, datasets, families, self.gram[np.ix_(members, members)], self.entries)
+        return replace(
+            self, names=names, datasets=datasets, families=families, gram=self.gram[np.ix_(members, members)]
+        )
 
     def joined(self, name: str, products: Float64[np.ndarray, " members_and_one"]) -> "Population":
         """Returns the population with one more model, of unknown dataset, at the end.
@@ -75,7 +82,9 @@ class Population:
         gram = np.zeros((len(products), len(products)))
         gram[:-1, :-1] = self.gram
         gram[-1] = gram[:, -1] = products
-        return Population((*self.names, name), (*self.datasets, ""), (*self.families, ""), gram, self.entries)
+        return replace(
+            self, names=(*self.names, name), datasets=(*self.datasets, ""), families=(*self.families, ""), gram=gram
+        )
 
     def __len__(self) -> int:
         return len(self.names)

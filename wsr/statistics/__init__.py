@@ -7,6 +7,7 @@ difference.py        differences of means and their p-values, alone and adjusted
 barrier.py           the loss barrier on a line, with its interval
 interval.py          a value with its interval, and the interval of a mean
 resampling.py        what the bootstraps share: checks, draws, percentiles
+power.py             power of a t-test, and the number of units that it takes
 bootstrap.py         intervals of a mean over models and texts of several datasets
 clustering.py        spectral and average-linkage clusters, and how well they agree with labels
 cluster_count.py     number of clusters of a population

@@ -11,10 +11,12 @@ from wsr.statistics.clustering import check_similarity, dendrogram
 
 MOST = 30
 """The largest number of clusters that is tried."""
-DEALS, DEALS_OF_MANY, MANY = 99, 19, 60
-"""Permutations of the cosines; ``DEALS_OF_MANY`` from ``MANY`` models on, where each permutation is slow."""
-FEWEST_TO_DEAL = 5
-"""Fewer models allow no permutation test: four models form two pairs by chance too often."""
+DRAWS, DRAWS_OF_MANY, MANY = 99, 19, 60
+"""Populations without clusters; ``DRAWS_OF_MANY`` from ``MANY`` models on, where each is slow."""
+ROUNDING = 1e-9
+"""Silhouettes closer than this are equal."""
+FEWEST_TO_TEST = 8
+"""Fewer models allow no test: six models along a continuum form two or three groups by chance too often."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,8 @@ class ClusterCount:
     eigengaps: Mapping[int, float]
     """For each number k from 1 on, the gap between eigenvalues k and k + 1; see ``eigengaps``."""
     p_value: float | None
-    """Share of random permutations of the cosines with a silhouette at least as good; None for too few models."""
+    """Share of populations without clusters that have a silhouette at least as good, see ``count_clusters``; None for
+    too few models."""
 
     @property
     def used(self) -> int:
@@ -41,8 +44,9 @@ class ClusterCount:
 def count_clusters(similarity: Float[np.ndarray, "models models"], *, seed: int = 0) -> ClusterCount:
     """Returns the number of clusters of a population, by two criteria.
 
-    Any matrix has a best silhouette, even without clusters. So the best silhouette is tested against random
-    permutations of the same cosines over the pairs of models.
+    Any matrix has a best silhouette, even without clusters, and so has a chain of models in which each resembles the
+    next. So the best silhouette is tested against populations without clusters: models at random places of one
+    continuum, whose cosines fall with the distance as they do here, with the same noise.
 
     Args:
       similarity: cosines of the task vectors.
@@ -63,7 +67,7 @@ def count_clusters(similarity: Float[np.ndarray, "models models"], *, seed: int 
     matrix = check_similarity(similarity)
     of_silhouette, of_gap = silhouettes(matrix), eigengaps(matrix)
     best = _best(of_silhouette)
-    return ClusterCount(best, _best(of_gap), of_silhouette, of_gap, _dealt(matrix, of_silhouette, seed))
+    return ClusterCount(best, _best(of_gap), of_silhouette, of_gap, _p_value(matrix, of_silhouette, seed))
 
 
 def silhouettes(similarity: Float[np.ndarray, "models models"]) -> dict[int, float]:
@@ -128,16 +132,34 @@ def _best(values: Mapping[int, float]) -> int:
     return max(values, key=lambda clusters: values[clusters]) if values else 1
 
 
-def _dealt(matrix: np.ndarray, observed: Mapping[int, float], seed: int) -> float | None:
-    """Returns the p-value of the best silhouette among those of random permutations of the cosines over the pairs."""
-    if len(matrix) < FEWEST_TO_DEAL:
+def _p_value(matrix: np.ndarray, observed: Mapping[int, float], seed: int) -> float | None:
+    """Returns the p-value of the best silhouette among those of populations along one continuum."""
+    models = len(matrix)
+    if models < FEWEST_TO_TEST:
         return None
-    draw = seeds.generator(seed, "cosines dealt out")
-    pairs = np.triu_indices(len(matrix), 1)
-    best, as_good = max(observed.values()), 0
-    deals = DEALS if len(matrix) < MANY else DEALS_OF_MANY
-    for _ in range(deals):
-        dealt = np.eye(len(matrix))
-        dealt[pairs] = draw.permutation(matrix[pairs])
-        as_good += max(silhouettes(dealt + dealt.T - np.eye(len(matrix))).values()) >= best
-    return (1 + as_good) / (1 + deals)
+    draw = seeds.generator(seed, "populations without clusters")
+    order = _along_the_continuum(matrix)
+    first, second = np.triu_indices(models, 1)
+    cosines, apart = matrix[order[first], order[second]], second - first
+    trend = np.bincount(apart, cosines)[1:] / np.bincount(apart)[1:]  # mean cosine at each distance, from 1 on
+    noise = cosines - trend[apart - 1]
+    at_no_distance = np.clip(2 * trend[0] - trend[1], trend[0], 1.0)
+    best, as_good = max(observed.values()) - ROUNDING, 0
+    draws = DRAWS if models < MANY else DRAWS_OF_MANY
+    for _ in range(draws):
+        places = np.sort(draw.uniform(0, models - 1, models))
+        expected = np.interp(places[second] - places[first], np.arange(models), [at_no_distance, *trend])
+        drawn = np.eye(models)
+        drawn[first, second] = np.clip(expected + draw.permutation(noise), -1, 1)
+        as_good += max(silhouettes(drawn + drawn.T - np.eye(models)).values()) >= best
+    return (1 + as_good) / (1 + draws)
+
+
+def _along_the_continuum(matrix: np.ndarray) -> Int[np.ndarray, " models"]:
+    """Returns the models in the order of their entries in the Fiedler vector of the cosines, shifted to begin at 0
+    (Atkins, Boman and Hendrickson, A spectral algorithm for seriation, 1998)."""
+    weights = matrix - matrix.min()
+    np.fill_diagonal(weights, 0.0)
+    scale = 1 / np.sqrt(np.maximum(weights.sum(axis=1), np.finfo(float).tiny))
+    laplacian = np.eye(len(weights)) - scale[:, None] * weights * scale[None, :]
+    return np.argsort(np.linalg.eigh(laplacian)[1][:, 1] * scale, kind="stable")

@@ -46,8 +46,16 @@ class FewShot:
             mode="bitfit", learning_rate=3e-3, batch_size=16, epochs=5, warmup=0.006, dropout=False
         )
     )
-    inverse_l2: float = 1.0
-    """Of the head-only probe, which is fitted to its optimum."""
+    least_steps: int = 40
+    """BitFit passes over the examples until it has made so many steps, because starts compare only after training."""
+    inverse_l2: float | None = None
+    """Of the head-only probe, which is fitted to its optimum; None: chosen by cross-validation."""
+
+    def job(self, target: Dataset, seed: int) -> Job:
+        """Returns the BitFit training on a target, the same from every start."""
+        asked = Job(target, seed, self.bitfit, self.examples or None)
+        epochs = self.least_steps * self.bitfit.batch_size / len(asked.split)
+        return replace(asked, recipe=replace(self.bitfit, epochs=max(self.bitfit.epochs, epochs)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,8 +123,8 @@ def _kept_predictions(
 
 def _bitfit(context: Context, start: _Start, target: Dataset, seed: int, plan: FewShot) -> Shaped[np.ndarray, " texts"]:
     # The same seed, hence the same examples and initial head, from both starts: the comparison is paired.
-    model, job = context.region.model, Job(target, seed, plan.bitfit, plan.examples or None)
-    (member,) = finetune(model, start.params, [job], chunk=1)
+    model = context.region.model
+    (member,) = finetune(model, start.params, [plan.job(target, seed)], chunk=1)
     features = all_features(model, member.params, target.splits["test"])
     return predict(features, member.head, regression=target.regression)
 
@@ -126,7 +134,7 @@ def _head_only(
 ) -> Shaped[np.ndarray, " texts"]:
     """The frozen encoder is read once; the head is a convex problem, solved to its optimum."""
     model, test = context.region.model, target.splits["test"]
-    examples = Job(target, seed, replace(plan.bitfit, mode="head"), plan.examples or None).split
+    examples = plan.job(target, seed).split
     fitted = linear_probe(
         all_features(model, start.params, examples)[None],
         examples.labels,
@@ -264,7 +272,8 @@ def _section(
         text=(
             f"{told.capitalize()}, {plan.seeds} seeds, the same examples and initial heads from both starts. The "
             "centroid is the average of the members that never saw the target. bitfit trains the bias terms and the "
-            "head; head trains the head alone, to the optimum of a linear probe.",
+            f"head, for at least {plan.least_steps} steps; head trains the head alone, to the optimum of a linear "
+            "probe.",
         ),
         figures=(
             Figure(

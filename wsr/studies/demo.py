@@ -213,7 +213,7 @@ def _facts(
         "Members": f"{len(records)}: {plan.seeds} seeds a dataset, {plan.recipe.mode} fine-tuning",
         "Recipe": f"AdamW, learning rate {plan.recipe.learning_rate:g}, batch {plan.recipe.batch_size}, "
         f"{plan.recipe.epochs:g} epochs of {plan.split_sizes['finetune']} examples, {plan.max_length} tokens a text",
-        "Scoring": f"{plan.protocol.probe} probe on {plan.split_sizes['probe']} texts, loss on "
+        "Scoring": f"{plan.protocol.told}, on {plan.split_sizes['probe']} texts; loss on "
         f"{plan.split_sizes['test']} others; both are held out from all training",
         "Device": f"{len(jax.devices())} x {device.device_kind}, {os.cpu_count()} CPU threads",
         "Versions": f"wsr {wsr.__version__}, jax {jax.__version__}, jaxlib {jaxlib.__version__}",

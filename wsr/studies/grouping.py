@@ -195,12 +195,10 @@ def _criteria_table(count: ClusterCount) -> Table:
 def _criteria_told(count: ClusterCount) -> str:
     told = f"The silhouette speaks for {count.by_silhouette}, the eigengap for {count.by_eigengap}."
     if count.p_value is None:
-        return told
+        return f"{told} So few models allow no test of whether there are clusters at all."
     if count.p_value > 0.05:
-        return (
-            f"{told} The same cosines dealt out to other pairs are as clustered (p {count.p_value:.2f}): one cluster."
-        )
-    return f"{told} The same cosines dealt out to other pairs are less clustered (p {count.p_value:.2f})."
+        return f"{told} Models along one continuum have as good a silhouette (p {count.p_value:.2f}): one cluster."
+    return f"{told} Models along one continuum have a worse silhouette (p {count.p_value:.2f})."
 
 
 def _told(names: Sequence[str], flags: Sequence[tuple[Flag, ...]]) -> list[str]:

@@ -70,7 +70,9 @@ def task_clusters(region: Region, *, seed: int = 0, command: str = "") -> tuple[
         "Do members of different datasets of one family cluster together?",
         "Tasks cluster with 90 % accuracy; F1 NLI 100, Topic 87, Sentiment 83.",
         "; ".join(
-            f"by {own[0].level} {accuracy_told(own)}; F1 (spectral) {_f1_told(own[0])}" for own in (found, fewer) if own
+            f"by {own[0].level} {accuracy_told(own)}; F1 (spectral) {_f1_told(own, 'spectral')}"
+            for own in (found, fewer)
+            if own
         ),
         verdict(reached(own.scores.one_to_one_accuracy >= HOLDS) for own in [*found, *fewer]),
         text=tuple(text),
@@ -130,8 +132,8 @@ def domain_clusters(
         f"The domain {domain} is no task",
         "Does a domain cluster as a task does?",
         "No: with a Twitter group added, F1 NLI 100, Topic 61, Sentiment 71, Twitter 30.",
-        f"with {domain} apart, F1 (spectral) {_f1_told(added[0])}; (average linkage) {_f1_told(added[1])}; by task "
-        f"alone F1 (spectral) {_f1_told(tasks_alone[0])}",
+        f"with {domain} apart, F1 (spectral) {_f1_told(added, 'spectral')}; (average linkage) "
+        f"{_f1_told(added, 'average linkage')}; by task alone F1 (spectral) {_f1_told(tasks_alone, 'spectral')}",
         _domain_verdict(added, domain, nearer),
         text=(f"{domain}: {', '.join(f'{name} (task {task})' for name, task in tasks.items())}.", *text),
         figures=population_figures(region.names, similarity, {"dataset": region.datasets, "group": with_domain}, seed),
@@ -155,8 +157,9 @@ def _datasets_by_label(labels: Sequence[str], datasets: Sequence[str]) -> dict[s
     return found
 
 
-def _f1_told(found: Clustered) -> str:
-    return ", ".join(f"{label} {100 * value:.0f}" for label, value in sorted(found.scores.f1.items()))
+def _f1_told(found: Sequence[Clustered], method: str) -> str:
+    (own,) = (one for one in found if one.method == method)
+    return ", ".join(f"{label} {100 * value:.0f}" for label, value in sorted(own.scores.f1.items()))
 
 
 def _f1_range(found: Sequence[Clustered], labels: Sequence[str]) -> str:

@@ -34,8 +34,14 @@ class Job:
 
     @property
     def stream(self) -> tuple[str, ...]:
-        """The part that, after the seed, begins the names of this member's random streams."""
-        return () if self.shared_streams else (self.dataset.name,)
+        """The part that, after the seed, begins the names of this member's random streams.
+
+        It includes the size: otherwise the subsets of one seed would be nested, and members of one seed would look
+        alike across sizes.
+        """
+        if self.shared_streams:
+            return ()
+        return (self.dataset.name,) if self.size is None else (self.dataset.name, f"{self.size} examples")
 
     @property
     def split(self) -> AnySplit:
@@ -68,8 +74,7 @@ class Job:
 def initial_head(job: Job, hidden: int) -> dict[str, np.ndarray]:
     """Returns a member's freshly initialised head: ``kernel [hidden, classes]`` and ``bias [classes]``.
 
-    The kernel has standard deviation 0.02, as in BERT, and is drawn from the random stream (dataset, seed, "head"); the
-    bias is 0.
+    The kernel has standard deviation 0.02, as in BERT, and is drawn from the job's random stream "head"; the bias is 0.
     """
     generator = seeds.generator(job.seed, *job.stream, "head")
     kernel = generator.normal(0.0, 0.02, (hidden, job.dataset.classes)).astype(np.float32)

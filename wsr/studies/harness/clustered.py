@@ -1,8 +1,10 @@
 """Clusters models and compares the cosines of related pairs, with bootstrap intervals, for the studies of similarity.
 
 The bootstrap draws members with replacement within each stratum (usually the seeds of one dataset), so an interval says
-what other seeds would give. It says nothing about other datasets. A member drawn twice is clustered once and counted
-twice. It forms no pair with itself, since its cosine of 1 with its copy would make every cluster look tight.
+what other seeds would give. It says nothing about other datasets. Each draw takes one member fewer than a stratum has,
+which makes the variance that of a mean and not a smaller one (Rao and Wu 1988); ``benchmarks/cosine_intervals.py``
+measures the coverage. A member drawn twice is clustered once and counted twice. It forms no pair with itself, since its
+cosine of 1 with its copy would make every cluster look tight.
 """
 
 import dataclasses
@@ -69,6 +71,9 @@ class Related:
 def member_draws(strata: Sequence[str], generator: np.random.Generator, resamples: int = RESAMPLES) -> Draws:
     """Returns how often each resample draws each model, with replacement among the models of its stratum.
 
+    Each resample takes one model fewer than the stratum has. A stratum of one model is always drawn; one of two models
+    forms no pair, so the mean cosine of its pairs has no interval.
+
     Args:
       strata: stratum of each model.
       generator: the random stream.
@@ -78,7 +83,7 @@ def member_draws(strata: Sequence[str], generator: np.random.Generator, resample
     draws = np.zeros((resamples, len(names)), np.int64)
     for stratum in np.unique(names):
         own = np.flatnonzero(names == stratum)
-        draws[:, own] = generator.multinomial(len(own), np.full(len(own), 1 / len(own)), size=resamples)
+        draws[:, own] = generator.multinomial(max(1, len(own) - 1), np.full(len(own), 1 / len(own)), size=resamples)
     return draws
 
 
@@ -94,9 +99,10 @@ def cluster(similarity: Similarity, labels: Mapping[str, Sequence[str]], draws: 
     for level, own in labels.items():
         for name, method in METHODS.items():
             observed = scores(own, method(similarity, len(set(own))))
-            drawn = _drawn_again(similarity, own, method, draws)
+            drawn = _drawn_again(similarity, own, method, draws)  # a draw may lack a label, and its F1
             intervals = {
-                metric: _interval(value, [d[metric] for d in drawn]) for metric, value in flat(observed).items()
+                metric: _interval(value, [d.get(metric, np.nan) for d in drawn])
+                for metric, value in flat(observed).items()
             }
             found.append(Clustered(level, name, observed, intervals if drawn else {}))
     return found
@@ -199,10 +205,7 @@ def score_table(found: Sequence[Clustered], title: str = "Clustering", caption: 
     )
 
 
-INTERVALS = (
-    "bootstrap over the members of each dataset, clustered again in each draw; datasets are not drawn again. With few "
-    "members of a dataset it is too narrow."
-)
+INTERVALS = "bootstrap over the members of each dataset, clustered again in each draw; datasets are not drawn again."
 
 
 def cosine_table(found: Sequence[Related], title: str = "Cosine similarity of task vectors") -> Table:

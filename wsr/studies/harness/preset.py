@@ -46,8 +46,11 @@ class Preset:
     """Number of checks of the validation loss without improvement after which a member stops; 0 for never."""
     probe: str = "linear"
     """Classifier fitted on the features: linear or roberta_head."""
-    inverse_l2: float = 1.0
-    """Inverse of the L2 penalty (C) of the linear probe."""
+    inverse_l2: float = 0.0
+    """Inverse of the L2 penalty (C) of the linear probe, on the features as they are; 0: chosen for each point by
+    cross-validation, on standardised features."""
+    draws: int = 1
+    """Number of disjoint parts of the probe texts; a probe is fitted on each."""
     seed: int = 0
     """Seed of everything that a study draws; members have seeds of their own."""
 
@@ -78,7 +81,7 @@ class Preset:
     @property
     def protocol(self) -> Protocol:
         """How a point is scored."""
-        return Protocol(probe=self.probe, inverse_l2=self.inverse_l2)
+        return Protocol(probe=self.probe, inverse_l2=self.inverse_l2 or None, draws=self.draws)
 
 
 PRESETS: Mapping[str, Preset] = {
@@ -117,7 +120,7 @@ PRESETS: Mapping[str, Preset] = {
         ),
         targets=("vader_movie", "vader_tweets", "newsgroups_rec_sci", "reuters_r8"),
         finetune_texts=256,
-        probe_texts=160,
+        probe_texts=480,
         validation_texts=80,
         test_texts=160,
         max_length=32,
@@ -128,6 +131,7 @@ PRESETS: Mapping[str, Preset] = {
         warmup=0.1,
         dropout=False,
         patience=0,
+        draws=3,
     ),
     # The paper's setting: needs the hub or tfds, and an accelerator.
     "paper": Preset(

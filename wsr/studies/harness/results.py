@@ -22,12 +22,14 @@ from typing import Any
 
 import numpy as np
 
+from wsr.engine.evaluate import Protocol
 from wsr.errors import WsrError
 from wsr.report.document import Document
 from wsr.runtime.atomic import write_atomically
 from wsr.store.results import read_rows
 
 _LONGEST_UNFOLDED = 30  # lines; longer tables are folded
+_PROBED = ("generalised_loss", "accuracy")  # metrics of a probe
 _KIND = "table|findings|figures|verdict"
 _BLOCK = re.compile(rf"(<!-- ({_KIND}): (.*?) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 _PLAIN = {
@@ -47,6 +49,8 @@ class Kept:
     commit: str
     rows: list[dict[str, Any]]
     document: Document
+    probe: str | None
+    """The probe of the rows, if they have losses or scores of one."""
 
 
 def collect(run: Path, folder: Path, *, commit: str) -> list[Path]:
@@ -96,7 +100,7 @@ def load_kept(folder: Path) -> dict[str, Kept]:
         try:
             about, *rows = (json.loads(line) for line in gzip.decompress(file.read_bytes()).splitlines())
             document = Document.from_json((folder / f"{name}.json").read_text(encoding="utf-8"))
-            kept[name] = Kept(about["command"], about["commit"], rows, document)
+            kept[name] = Kept(about["command"], about["commit"], rows, document, _probe(about, rows))
         except (OSError, EOFError, ValueError, KeyError) as error:
             raise WsrError(f"{file}: cannot be read ({error}); collect the run again") from error
     return kept
@@ -203,7 +207,16 @@ def _cell(rows: Sequence[Mapping[str, Any]], interval: bool) -> str:
 
 
 def _source(name: str, kept: Kept, results: PurePosixPath) -> str:
-    return f"`{kept.command}`, commit `{kept.commit}`, [rows]({results / name}.jsonl.gz)\n"
+    probe = f", {kept.probe}" if kept.probe else ""
+    return f"`{kept.command}`, commit `{kept.commit}`{probe}, [rows]({results / name}.jsonl.gz)\n"
+
+
+def _probe(about: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str | None:
+    preset = about.get("plan", {}).get("preset")
+    if preset is None or not any(row["metric"] in _PROBED for row in rows):
+        return None
+    # Plans of earlier versions fix C and name no draws.
+    return Protocol(preset["probe"], preset["inverse_l2"] or None, preset.get("draws", 1)).told
 
 
 def _findings(name: str, kept: Kept, options: Sequence[str], results: PurePosixPath) -> str:
