@@ -12,8 +12,9 @@ import pytest
 from test_report_example import document, heatmap, lines
 
 from wsr.errors import WsrError
-from wsr.report.document import Document, Figure, Section, Table
+from wsr.report.document import VERDICTS, Document, Figure, Section, Table
 from wsr.report.page import page_html, write_page
+from wsr.report.stylesheet import STYLESHEET
 from wsr.report.tables import interval_cell
 
 HOSTILE = (
@@ -237,6 +238,16 @@ def test_a_section_without_a_claim_has_no_verdict_and_no_paper():
     assert "inside" in own
     assert theirs.count("holds") == 2  # in the index and over the section
     assert theirs.count("The paper") == 2
+
+
+@pytest.mark.parametrize("verdict", VERDICTS)
+def test_every_verdict_has_a_mark_a_colour_and_its_power(verdict):
+    section = Section("Theirs", "Does it hold?", "98 %", "97 %", verdict, power="It shows 0.1 nats.")
+    html = page_html(Document("d", (), {}, (section,)))
+    name = verdict.replace(" ", "-")
+    assert f'class="verdict {name}"' in html
+    assert f".{name}" in STYLESHEET
+    assert "It shows 0.1 nats." in _read(html).text
 
 
 def test_columns_break_the_lines_of_long_texts_alone() -> None:

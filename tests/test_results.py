@@ -143,6 +143,15 @@ def test_what_several_sections_say_is_said_once(kept):
     assert lines("verdict: hull", kept) == ["**Verdict: holds in part.**"]
 
 
+def test_the_power_stands_beside_the_verdict(kept):
+    path = kept / "hull.json"
+    document = Document.from_json(path.read_text())
+    (section,) = document.sections
+    path.write_text(replace(document, sections=(replace(section, power="It shows 0.1 nats."),)).to_json())
+    assert lines("verdict: hull", kept) == ["**Verdict: holds in part.** It shows 0.1 nats."]
+    assert lines("findings: hull", kept)[-1] == "  - It shows 0.1 nats."
+
+
 def test_verdicts_that_differ_are_given_section_by_section(kept):
     run = kept.parent.parent / "runs" / "hull"
     document = Document.from_json((run / "document.json").read_text())
