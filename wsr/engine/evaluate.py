@@ -154,7 +154,8 @@ class Evaluation:
             return ""
         ends = np.isclose(self.inverse_l2[..., None], (GRID[0], GRID[-1])).any(axis=-1).sum()
         edge = f", {ends} at an end of the grid" if ends else ""
-        return f"C {self.inverse_l2.min():.2g} to {self.inverse_l2.max():.2g} in {self.inverse_l2.size} probes{edge}"
+        least, most = (float(f"{end:.2g}") for end in (self.inverse_l2.min(), self.inverse_l2.max()))
+        return f"C {least:g} to {most:g} in {self.inverse_l2.size} probes{edge}"
 
     def _repr_html_(self) -> str:
         return self.to_frame()._repr_html_()
