@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Shaped
 
 from wsr.data.dataset import Dataset
 from wsr.data.metrics import score
-from wsr.engine.cross_validation import FOLDS, GRID, dealt
+from wsr.engine.cross_validation import FOLDS, GRID, MARGIN, dealt
 from wsr.engine.probe import PROBES, ProbeResult
 from wsr.engine.scoring import key_of, score_points
 from wsr.engine.settings import Precision, Settings
@@ -76,7 +76,7 @@ class Protocol:
         """Everything that a result depends on, for its key."""
         penalty: list[object] = ["raw", self.inverse_l2]
         if self.inverse_l2 is None:
-            penalty = ["standardised", FOLDS, *GRID]
+            penalty = ["standardised", FOLDS, MARGIN, *GRID]
         return [self.probe, *(penalty if self.probe == "linear" else []), self.draws]
 
 
