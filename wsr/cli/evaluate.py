@@ -230,7 +230,7 @@ def _evaluate(values: Values, reports: bool) -> None:
                     on_seen += target.by_text(scored)[:, ~unseen].mean(axis=1).tolist()
         _show(dataset.name, target.metrics, found, intervals, on_seen)
         if values.loss == "generalised":
-            print("; ".join([protocol.told, *penalties]))
+            print("; ".join([f"probe: {protocol.told}", *penalties]))
         if on_seen:
             print(
                 f"the probe never saw the classes of {unseen.sum()} of {len(unseen)} test texts; the loss on seen "
