@@ -56,6 +56,17 @@ def test_units_are_drawn_too_as_wide_as_the_standard_error_of_their_mean(size):
     assert np.std([*draws, *lows]) == pytest.approx(values.std(ddof=1) / np.sqrt(size), rel=0.08)
 
 
+def test_draws_of_probe_texts_are_drawn_as_wide_as_the_standard_error_of_their_mean():
+    draws = np.array([0.0, 1.0, 5.0])[:, None, None] * np.ones((3, 1, 4))
+    found = bootstrap_mean([draws, draws], "aa", first, generator=np.random.default_rng(0), resamples=4000)
+    # Two of three are drawn: a mean of 0 with probability 1/9, and of 5 likewise; both units share the draw.
+    assert (found.value, found.low, found.high) == pytest.approx((2, 0, 5))
+    inner = bootstrap_mean([draws], "a", first, generator=np.random.default_rng(0), confidence=0.5, resamples=4000)
+    assert (inner.low, inner.high) == pytest.approx((0.5, 3))
+    same = bootstrap_mean([np.ones((3, 1, 4))], "a", first, generator=np.random.default_rng(0))
+    assert (same.low, same.high) == pytest.approx((1, 1))
+
+
 def test_datasets_are_fixed():
     # What sets two datasets apart is no chance of the draw of units.
     units = [np.full((1, 5), value) for value in (0.0, 0.0, 1.0, 1.0)]

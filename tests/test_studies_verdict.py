@@ -8,7 +8,7 @@ from scipy import stats
 
 from wsr.report.document import VERDICTS, Section
 from wsr.statistics.interval import Interval
-from wsr.studies.harness.verdict import above, all_of, any_of, below, power, reached, smallest_effect, verdict
+from wsr.studies.harness.verdict import above, all_of, any_of, below, power_told, reached, smallest_effect, verdict
 
 SURELY, SURELY_NOT, OPEN = Interval(0.2, 0.1, 0.3), Interval(-0.2, -0.3, -0.1), Interval(0.2, -0.1, 0.5)
 SMALL, SMALL_AND_SURE = Interval(0.0, -0.004, 0.006), Interval(0.004, 0.002, 0.006)
@@ -94,13 +94,13 @@ def test_an_effect_of_the_smallest_size_is_shown_in_80_of_100_repetitions():
 
 
 def test_the_power_is_told_where_there_are_intervals():
-    assert power({"a": Interval(0, -0.0196, 0.0196), "b": NONE}) == (
+    assert power_told({"a": Interval(0, -0.0196, 0.0196), "b": NONE}) == (
         "Smallest effect that these data show with 80 % power: 0.028 nats (a)."
     )
-    assert power({"": Interval(0, -0.0196, 0.0196)}, "points", scale=100).endswith(": 2.8 points.")
+    assert power_told({"": Interval(0, -0.0196, 0.0196)}, "points", scale=100).endswith(": 2.8 points.")
     many = {str(k): Interval(0, -0.01 * k, 0.01 * k) for k in range(1, 6)}
-    assert power(many).endswith(": 0.014 to 0.071 nats, depending on the comparison.")
-    assert power({"b": NONE}) == power({}) == ""
+    assert power_told(many).endswith(": 0.014 to 0.071 nats, depending on the comparison.")
+    assert power_told({"b": NONE}) == power_told({}) == ""
 
 
 @pytest.mark.parametrize(

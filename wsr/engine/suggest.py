@@ -35,7 +35,7 @@ MANY = 24
 """With more starts than this, a first round on a quarter of the texts drops those that are clearly worse."""
 FEWEST_OF_ROUND = 50
 """Fewest texts for that first round."""
-RESAMPLES = 2000
+RESAMPLES = 1000
 """Bootstrap resamples."""
 ROUNDING = 1e-4
 """Two starts whose losses differ by less are the same up to rounding, however often one is ahead."""
@@ -209,10 +209,11 @@ def against_the_best(
     start, which need not be the one with the lowest mean. With the given confidence all intervals hold together.
 
     Every start is a candidate for the truly best. For each candidate, the differences of all others from it get
-    intervals that hold together (bootstrap of the largest studentised difference, drawing texts). A candidate that some
-    start surely beats is dropped; an interval here spans those from the candidates that are left (multiple comparisons
-    with the best, Edwards and Hsu 1983). So the lower end is 0 for every start that may be the best, and the upper end
-    of the start with the lowest mean says how much its luck may have hidden.
+    intervals that hold together (bootstrap of the largest difference in standard errors, drawing texts). A candidate
+    that some start surely beats is dropped; an interval here spans those from the candidates that are left (multiple
+    comparisons with the best, Edwards and Hsu 1983). benchmarks/coverage.py simulates how often they hold. So the lower
+    end is 0 for every start that may be the best, and the upper end of the start with the lowest mean says how much its
+    luck may have hidden.
 
     Args:
       losses: loss of each text under each start.
@@ -237,9 +238,8 @@ def against_the_best(
             others = np.flatnonzero(error > 0)
             width = np.zeros(len(losses))
             if len(others):
-                moved = shares @ differences[others].T  # [resamples, others]
-                spread = np.sqrt(np.maximum(shares @ differences[others].T ** 2 - moved**2, 0) / texts)
-                furthest = (np.abs(moved - above[others]) / np.maximum(spread, 1e-3 * error[others])).max(axis=1)
+                moved = shares @ np.ascontiguousarray(differences[others].T)  # [resamples, others]
+                furthest = (np.abs(moved - above[others]) / error[others]).max(axis=1)
                 width[others] = np.quantile(furthest, confidence) * error[others]
             if (above + width >= 0).all():
                 candidates.append(number)

@@ -24,7 +24,7 @@ from wsr.statistics.difference import Difference, holm, mean_difference
 from wsr.statistics.interval import Interval, mean_interval
 from wsr.store.row import result_row
 from wsr.studies.harness.context import Context
-from wsr.studies.harness.verdict import NO_EFFECT_SHARE, above, power, verdict
+from wsr.studies.harness.verdict import NO_EFFECT_SHARE, above, power_told, verdict
 from wsr.training import Job, Recipe, finetune, predict
 from wsr.types import Params
 
@@ -304,7 +304,7 @@ def _section(
         headline=(f"From the average of other datasets' models, training on {told} scores {_gains_told(gains)}."),
         paper_short="+10.66 points with at most 1,000 examples" if few else "+3.06 points, better on 11 of 12",
         measured_short=", ".join(f"{100 * _mean_gain(gains, mode).value:+.1f} points ({mode})" for mode in MODES),
-        power=power({mode: _mean_gain(gains, mode) for mode in MODES}, "points", scale=100),
+        power=power_told({mode: _mean_gain(gains, mode) for mode in MODES}, "points", scale=100),
     )
 
 

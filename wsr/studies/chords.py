@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
 
 from wsr.engine.evaluate import Evaluation
 from wsr.report.document import Cell, Table
@@ -43,8 +42,8 @@ def find_chords(scored: Scored) -> list[Chord]:
             if of_level == level and "interior" in own:
                 region, datasets = own["member"].region, own["member"].region.datasets
                 found[target] = chord_difference(
-                    losses_of(own["interior"]),
-                    losses_of(own["member"]),
+                    own["interior"].losses_by_draw,
+                    own["member"].losses_by_draw,
                     own["interior"].coefficients,
                     sources=datasets if len(set(datasets)) > 1 else region.names,
                 )
@@ -105,9 +104,3 @@ def chord_table(chords: Sequence[Chord], means: Mapping[str, Interval]) -> Table
         "are of one dataset), points and test texts. Interval of the mean: over targets (Student's t), widened where "
         "the same members stand behind several targets.",
     )
-
-
-def losses_of(evaluation: Evaluation) -> Float[np.ndarray, "*draws points texts"]:
-    """Returns the losses, for each draw of probe texts if there are several."""
-    draws = getattr(evaluation, "losses_by_draw", None)
-    return evaluation.losses if draws is None else draws

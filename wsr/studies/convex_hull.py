@@ -25,9 +25,9 @@ from wsr.statistics.better import Comparison, mean_probability, probability_bett
 from wsr.statistics.difference import holm
 from wsr.statistics.interval import Interval
 from wsr.store.row import result_row
-from wsr.studies.chords import CANNOT_SAY, Chord, Scored, chord_rows, chord_table, find_chords, losses_of, mean_chords
+from wsr.studies.chords import CANNOT_SAY, Chord, Scored, chord_rows, chord_table, find_chords, mean_chords
 from wsr.studies.harness.context import Context, Request, score_all
-from wsr.studies.harness.verdict import NO_EFFECT_NATS, above, below, power, verdict
+from wsr.studies.harness.verdict import NO_EFFECT_NATS, above, below, power_told, verdict
 
 LEVELS = ("dataset", "family", "general")
 PAIRS = (("interior", "exterior"), ("interior", "member"), ("member", "exterior"))
@@ -115,7 +115,7 @@ def groups(context: Context, sizes: Sizes) -> tuple[list[dict], Section]:
         headline=f"A random mixture of models beats {_beaten(outcomes)}.",
         paper_short="88 to 97 % of members, 100 % of outsiders",
         measured_short=_short(outcomes),
-        power=power({f"In' minus chord, {level}": own for level, own in of_chords.items()}),
+        power=power_told({f"In' minus chord, {level}": own for level, own in of_chords.items()}),
     )
     return rows, section
 
@@ -156,8 +156,8 @@ def _compare(context: Context, scored: Scored) -> list[Outcome]:
                 if better in own and worse in own:
                     half, strict = (
                         probability_better(
-                            losses_of(own[better]),
-                            losses_of(own[worse]),
+                            own[better].losses_by_draw,
+                            own[worse].losses_by_draw,
                             sources_a=Group(own[better].region, own[better].coefficients).sources,
                             sources_b=Group(own[worse].region, own[worse].coefficients).sources,
                             ties=ties,

@@ -17,7 +17,7 @@ from wsr.statistics.bootstrap import bootstrap_mean
 from wsr.statistics.interval import Interval
 from wsr.store.row import result_row
 from wsr.studies.harness.context import Context, Request, score_all
-from wsr.studies.harness.verdict import above, below, power, verdict
+from wsr.studies.harness.verdict import above, below, power_told, verdict
 from wsr.studies.lines import KINDS, NO_BARRIER_NATS
 
 
@@ -90,8 +90,8 @@ def landscape(context: Context, *, degree: int, grid: int, reach: float) -> tupl
         filled, around, extra = scored[3 * number : 3 * number + 3]
         for part, own in (("triangle", filled), ("plane", around), ("base and centroid", extra)):
             rows += own.rows(corners.kind, study="landscape", part=part)
-        height = _interval(context, corners, "height", filled.losses, partial(_height, triangle))
-        outwards = np.concatenate([filled.losses, around.losses[_rim(grid)]])
+        height = _interval(context, corners, "height", filled.losses_by_draw, partial(_height, triangle))
+        outwards = np.concatenate([filled.losses_by_draw, around.losses_by_draw[:, _rim(grid)]], axis=1)
         wall = _interval(context, corners, "wall", outwards, partial(_wall, len(filled.losses)))
         heights.append(height)
         walls.append(wall)
@@ -139,7 +139,7 @@ def landscape(context: Context, *, degree: int, grid: int, reach: float) -> tupl
         measured_short=f"barriers up to {max(own.value for own in heights):.3f}, walls {_range(walls)} nats"
         if drawn
         else "no three members",
-        power=power({f"rim, {corners.kind}": wall for corners, wall in zip(drawn, walls, strict=True)}),
+        power=power_told({f"rim, {corners.kind}": wall for corners, wall in zip(drawn, walls, strict=True)}),
     )
     return rows, section
 

@@ -18,7 +18,7 @@ from wsr.statistics.bootstrap import bootstrap_mean
 from wsr.statistics.interval import Interval
 from wsr.store.row import result_row
 from wsr.studies.harness.context import Context, Request, score_all
-from wsr.studies.harness.verdict import above, below, power, verdict
+from wsr.studies.harness.verdict import above, below, power_told, verdict
 
 KINDS = ("same dataset", "same family", "across families")
 NO_BARRIER_NATS = 0.02
@@ -103,7 +103,7 @@ def lines(context: Context, *, alphas: Float[np.ndarray, " points"], pairs_a_kin
         headline=_between_told({kind: own["barrier"] for kind, own in found.items()}),
         paper_short="as low as at the models, often lower",
         measured_short=f"mean barrier at most {_highest(found):.3f} nats" if found else "no pair",
-        power=power({kind: own["barrier"] for kind, own in found.items()}),
+        power=power_told({kind: own["barrier"] for kind, own in found.items()}),
     )
     return rows, section
 
@@ -130,7 +130,7 @@ def extrapolation(
         own = [(pair, found) for pair, found in zip(pairs, evaluations, strict=True) if pair.kind == kind]
         for alpha in outside if own else []:
             rise = bootstrap_mean(
-                [found.losses for _, found in own],
+                [found.losses_by_draw for _, found in own],
                 [pair.target for pair, _ in own],
                 partial(_rise, alphas, alpha),
                 generator=context.generator("extrapolation", kind, repr(alpha)),
@@ -243,7 +243,7 @@ def _of_kind(
     own = [(pair, found) for pair, found in zip(pairs, evaluations, strict=True) if pair.kind == kind]
     if not own:
         return {}
-    losses, targets = [found.losses for _, found in own], [pair.target for pair, _ in own]
+    losses, targets = [found.losses_by_draw for _, found in own], [pair.target for pair, _ in own]
     return {
         what: bootstrap_mean(losses, targets, statistic, generator=context.generator("lines", kind, what))
         for what, statistic in (("barrier", partial(barriers, alphas)), ("middle", partial(_middle, alphas)))

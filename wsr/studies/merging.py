@@ -15,7 +15,7 @@ from wsr.runtime.progress import progress
 from wsr.statistics.difference import holm
 from wsr.store.row import result_row
 from wsr.studies.harness.context import Context
-from wsr.studies.harness.verdict import NO_EFFECT_SHARE, above, any_of, power, verdict
+from wsr.studies.harness.verdict import NO_EFFECT_SHARE, above, any_of, power_told, verdict
 from wsr.studies.merged_models import Effort, ModelScore, models_of, score_model
 from wsr.types import Head
 
@@ -270,5 +270,5 @@ def _section(
         ),
         paper_short="not in the paper; it merges by average",
         measured_short=f"{len(sure)} of {len(gains)} methods, best {best}" if sure else f"0 of {len(gains)} methods",
-        power=power(gains, "points", scale=100),
+        power=power_told(gains, "points", scale=100),
     )

@@ -19,7 +19,7 @@ from wsr.report.tables import INTERVAL, interval_cell
 from wsr.statistics.difference import Difference, holm, mean_difference
 from wsr.store.row import result_row
 from wsr.studies.harness.context import Context, Request, score_all
-from wsr.studies.harness.verdict import Part, above, all_of, below, power, verdict
+from wsr.studies.harness.verdict import Part, above, all_of, below, power_told, verdict
 
 PROBES = ("unseen", "seen")
 GROUPS = {"member": "In", "interior": "In'"}
@@ -43,8 +43,8 @@ def probe_texts(context: Context, *, interior: int) -> tuple[list[dict], Section
     ]
     gains = {
         (target, probe, group): mean_difference(
-            scored[target, probe, group].losses,
-            scored[target, probe, "pretrained"].losses,
+            scored[target, probe, group].losses_by_draw,
+            scored[target, probe, "pretrained"].losses_by_draw,
             generator=context.generator("probe texts", target, group),
         )
         for target in targets
@@ -99,7 +99,7 @@ def probe_texts(context: Context, *, interior: int) -> tuple[list[dict], Section
         ),
         paper_short="not known",
         measured_short=f"on {len(flips)} of {len(targets)} targets, beyond doubt {sure}",
-        power=power({", ".join(key): gain for key, gain in gains.items() if key[2] == "member"}),
+        power=power_told({", ".join(key): gain for key, gain in gains.items() if key[2] == "member"}),
     )
     return rows, section
 

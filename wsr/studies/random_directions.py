@@ -14,7 +14,7 @@ from wsr.statistics.bootstrap import bootstrap_mean
 from wsr.statistics.interval import Interval
 from wsr.store.row import result_row
 from wsr.studies.harness.context import Context, Request, score_all
-from wsr.studies.harness.verdict import Part, above, below, power, verdict
+from wsr.studies.harness.verdict import Part, above, below, power_told, verdict
 from wsr.studies.lines import NO_BARRIER_NATS
 from wsr.types import Params
 
@@ -64,7 +64,7 @@ def random_directions(
     confidence = 1 - 0.05 / (targets * (len(radii) + 1))
     rises = [
         bootstrap_mean(
-            [np.stack([walk.losses[step], middle.losses[0]]) for walk in walks],
+            [np.stack([walk.losses_by_draw[:, step], middle.losses_by_draw[:, 0]], axis=1) for walk in walks],
             [target] * directions,
             _added,
             generator=context.generator("rise", target, repr(radius)),
@@ -76,7 +76,7 @@ def random_directions(
     risen = [radius for radius, rise in zip(radii, rises, strict=True) if rise.low > 0]
     home = homewards.generalised_loss
     homeward_rise = bootstrap_mean(
-        [np.stack([homewards.losses[:-1].mean(axis=0), middle.losses[0]])],
+        [np.stack([homewards.losses_by_draw[:, :-1].mean(axis=1), middle.losses_by_draw[:, 0]], axis=1)],
         [target],
         _added,
         generator=context.generator("rise", target, "home"),
@@ -158,7 +158,7 @@ def random_directions(
             else f"not up to {radii[-1]:g} radii"
         )
         + f"; to pretrained {homeward_rise.value:+.3f} nats",
-        power=power(
+        power=power_told(
             {f"a step of {radii[0]:g} radii": rises[0], "the way to the pretrained model": homeward_rise},
             confidence=confidence,
         ),

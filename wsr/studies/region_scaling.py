@@ -19,7 +19,7 @@ from wsr.statistics.difference import Difference, holm, mean_difference
 from wsr.statistics.interval import Interval, mean_interval
 from wsr.store.row import result_row
 from wsr.studies.harness.context import Context, Request, score_all
-from wsr.studies.harness.verdict import NO_EFFECT_NATS, below, power, verdict
+from wsr.studies.harness.verdict import NO_EFFECT_NATS, below, power_told, verdict
 
 PLACES = ("left out", "in")
 
@@ -151,8 +151,8 @@ def _gains(context: Context, scored: Mapping[Cell, Mapping[str, Evaluation]]) ->
                 pairs[target] = (sizes[0], sizes[-1])
         differences = {
             target: mean_difference(
-                scored[largest][target].losses,
-                scored[smallest][target].losses,
+                scored[largest][target].losses_by_draw,
+                scored[smallest][target].losses_by_draw,
                 generator=context.generator("scaling gain", place, target),
             )
             for target, (smallest, largest) in pairs.items()
@@ -267,7 +267,7 @@ def _section(
         headline=_headline(means, start),
         paper_short="not in the paper; it averages all",
         measured_short=_short(means),
-        power=power({target: own for (place, target), (own, *_) in gains.items() if place == "left out"}),
+        power=power_told({target: own for (place, target), (own, *_) in gains.items() if place == "left out"}),
     )
 
 

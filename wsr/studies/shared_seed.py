@@ -22,7 +22,7 @@ from wsr.studies.harness.clustered import (
     score_table,
     told,
 )
-from wsr.studies.harness.verdict import above, power, verdict
+from wsr.studies.harness.verdict import above, power_told, verdict
 
 POPULATIONS = ("independent seeds", "shared seeds")
 SAME_SEED, OTHER_SEED = "other dataset, same seed", "other dataset, other seed"
@@ -90,7 +90,7 @@ def shared_seed(
         ),
         paper_short="not in the paper",
         measured_short=f"{effect.value:+.3f} shared, {gaps['independent seeds'].value:+.3f} independent",
-        power=power({"": effect}, "of cosine"),
+        power=power_told({"": effect}, "of cosine"),
     )
     return rows, section
 

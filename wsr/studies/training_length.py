@@ -25,7 +25,7 @@ from wsr.statistics.interval import Interval
 from wsr.store.row import result_row
 from wsr.studies.chords import CANNOT_SAY
 from wsr.studies.harness.context import Context, Request, score_all
-from wsr.studies.harness.verdict import NO_EFFECT_NATS, above, below, power, verdict
+from wsr.studies.harness.verdict import NO_EFFECT_NATS, above, below, power_told, verdict
 
 REPORTED = {"member": "In", "interior": "In'", "exterior": "Ex", "centroid": "centroid", "past": "past the members"}
 
@@ -105,7 +105,7 @@ def _draw(context: Context, target: str, epochs: float, sizes: LengthSizes) -> l
 
 
 def _found(context: Context, target: str, epochs: float, groups: dict[str, Evaluation]) -> _Found:
-    losses = {group: own.losses for group, own in groups.items()}
+    losses = {group: own.losses_by_draw for group, own in groups.items()}
     names, region = (target, f"{epochs:g}"), groups["member"].region
     half, as_losses = (
         probability_better(
@@ -149,9 +149,9 @@ def _rises(found: Mapping[tuple[float, str], _Found], populations: Mapping[float
     for epochs in lengths:
         own = {target: result.groups for (length, target), result in found.items() if length == epochs}
         pairs = [
-            (np.stack([past, member]), target)
+            (np.stack([groups["past"].losses_by_draw[:, k], groups["member"].losses_by_draw[:, k]], axis=1), target)
             for target, groups in own.items()
-            for past, member in zip(groups["past"].losses, groups["member"].losses, strict=True)
+            for k in range(len(groups["member"].coefficients))
         ]
         rises[epochs] = bootstrap_mean(
             [pair for pair, _ in pairs],
@@ -281,7 +281,7 @@ def _section(
         headline=_headline(lengths, found, rises),
         paper_short="88 % on one dataset, 10 epochs or less",
         measured_short=f"{_mean_probability(found, lengths[-1])} after {lengths[-1]:g} epochs" if lengths else "",
-        power=power({target: own.gain for (epochs, target), own in found.items() if epochs == lengths[-1]}),
+        power=power_told({target: own.gain for (epochs, target), own in found.items() if epochs == lengths[-1]}),
     )
 
 

@@ -24,7 +24,7 @@ from wsr.studies.harness.clustered import (
     score_table,
     told,
 )
-from wsr.studies.harness.verdict import above, power, reached, verdict
+from wsr.studies.harness.verdict import above, power_told, reached, verdict
 from wsr.studies.same_dataset_clusters import population_figures
 
 HOLDS = 0.95
@@ -107,7 +107,7 @@ def two_bases(
         ),
         paper_short="two RoBERTa-base: by checkpoint",
         measured_short=f"{percent_told([*by_checkpoint[0], *by_checkpoint[1]])} by checkpoint",
-        power=power({"": gaps[0]}, "of cosine"),
+        power=power_told({"": gaps[0]}, "of cosine"),
     )
     return rows, section
 

@@ -135,7 +135,9 @@ def smallest_effect(interval: Bounded, confidence: float = 0.95) -> float:
     return (interval.high - interval.low) / 2 / level * (level + float(norm.ppf(0.8)))
 
 
-def power(effects: Mapping[str, Bounded], unit: str = "nats", *, scale: float = 1.0, confidence: float = 0.95) -> str:
+def power_told(
+    effects: Mapping[str, Bounded], unit: str = "nats", *, scale: float = 1.0, confidence: float = 0.95
+) -> str:
     """Returns a sentence that gives the smallest effects that the data could have shown; empty if there are none.
 
     Args:
