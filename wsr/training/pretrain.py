@@ -79,7 +79,7 @@ class Pretrained:
     losses: Float[np.ndarray, " steps"]
     """Loss of the masked tokens at each step, in nats."""
     held_out: float
-    """Mean loss of masked tokens of the held-out texts, in nats (its exponential is the perplexity); NaN without texts."""
+    """Mean loss of masked tokens of held-out texts, in nats (exponential: the perplexity); NaN without such texts."""
 
 
 def pretrain(
