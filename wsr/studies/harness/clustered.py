@@ -2,7 +2,7 @@
 
 The bootstrap draws members with replacement within each stratum (usually the seeds of one dataset), so an interval says
 what other seeds would give. It says nothing about other datasets. Each draw takes one member fewer than a stratum has,
-which makes the variance that of a mean and not a smaller one (Rao and Wu 1988); ``benchmarks/cosine_intervals.py``
+which makes the variance that of a mean and not a smaller one (Rao and Wu 1988); ``benchmarks/similarity_coverage.py``
 measures the coverage. A member drawn twice is clustered once and counted twice. It forms no pair with itself, since its
 cosine of 1 with its copy would make every cluster look tight.
 """
