@@ -1,4 +1,7 @@
-"""Linear probes of many points against scikit-learn's LogisticRegression, a point at a time, at the same optimum."""
+"""Linear probes of many points against scikit-learn's LogisticRegression, a point at a time, at the same optimum.
+
+Also: how long the default takes, which chooses C by cross-validation, beside a probe whose C is given.
+"""
 
 import time
 import warnings
@@ -16,6 +19,7 @@ from threadpoolctl import threadpool_limits
 from benchmarks.harness import Mark, Result, side_by_side
 from benchmarks.matmul_rate import matmul_rate
 from wsr.data.load import load_dataset
+from wsr.engine.logistic import Fit
 from wsr.engine.probe import fit_probe
 from wsr.models import load
 from wsr.models.features import all_features
@@ -55,6 +59,7 @@ AS_IT_COMES = Rival("scikit-learn as it comes", None, {})
 ONE_THREAD = Rival("scikit-learn, one thread", 1, {})
 CONVERGED = Rival("scikit-learn, one thread, tol=1e-5", 1, {"tol": 1e-5, "max_iter": 5000})
 NEWTON_CG = Rival("scikit-learn, newton-cg, tol=1e-5", None, {"tol": 1e-5, "solver": "newton-cg"})
+CHOSEN = "wsr, C by cross-validation"
 NEWTON_CHOLESKY = Rival("scikit-learn, newton-cholesky, one thread", 1, {"solver": "newton-cholesky"})
 
 
@@ -71,26 +76,33 @@ def _compare(name: str, texts: int, rivals: tuple[Rival, ...]) -> Result:
     work = _work(name, texts)
     on_device = jax.device_put(work.train)
 
-    def ours() -> dict:
-        return jax.block_until_ready(fit_probe(on_device, work.train_labels, classes=work.classes))
+    def ours(inverse_l2: float | None = 1.0) -> Fit:
+        return jax.block_until_ready(
+            fit_probe(on_device, work.train_labels, classes=work.classes, inverse_l2=inverse_l2)
+        )
 
     def theirs(rival: Rival) -> Callable[[], list[LogisticRegression]]:
         return lambda: [rival.fit(work.train[point], work.train_labels) for point in range(THEIR_POINTS)]
 
     first_s = _seconds_without_cache(ours)
-    contenders: dict[str, Callable[[], object]] = {"wsr": ours} | {rival.name: theirs(rival) for rival in rivals}
+    contenders: dict[str, Callable[[], object]] = {
+        "wsr": ours,
+        CHOSEN: lambda: ours(None),
+        **{rival.name: theirs(rival) for rival in rivals},
+    }
     measured = side_by_side(contenders, repeats=REPEATS)
     seconds = {
-        key: [second * (1 if key == "wsr" else POINTS / THEIR_POINTS) for second in times]
+        key: [second * (1 if key in ("wsr", CHOSEN) else POINTS / THEIR_POINTS) for second in times]
         for key, times in measured.items()
     }
-    heads = {key: np.asarray(leaf, np.float64) for key, leaf in ours().items()}
+    heads = {key: np.asarray(leaf, np.float64) for key, leaf in ours().heads.items()}
     own = [_score(work, point, heads["kernel"][point], heads["bias"][point]) for point in range(THEIR_POINTS)]
     mean_loss = np.mean([losses.mean() for losses, _ in own])
     figures: dict[str, float | int | str] = {
         "compiling and the like of the first call, s": first_s - median(seconds["wsr"]),
         "matrix products of the machine, GFLOP/s": matmul_rate() / 1e9,
         "mean test loss, nats": float(mean_loss),
+        f"{CHOSEN}: C of the first point": float(ours(None).inverse_l2[0]),
     }
     for rival in rivals:
         scores = [_score(work, point, *_head(model)) for point, model in enumerate(theirs(rival)())]
@@ -110,7 +122,12 @@ def _compare(name: str, texts: int, rivals: tuple[Rival, ...]) -> Result:
         units=POINTS,
         unit="point",
         figures=figures,
+        marks=(Mark("times as long with C by cross-validation", median(_ratios(seconds)), 2.0, at_most=True),),
     )
+
+
+def _ratios(seconds: dict[str, list[float]]) -> list[float]:
+    return [chosen / fixed for chosen, fixed in zip(seconds[CHOSEN], seconds["wsr"], strict=True)]
 
 
 def _marked(result: Result) -> Result:
@@ -119,7 +136,7 @@ def _marked(result: Result) -> Result:
         Mark(f"times as fast as {rival.name}", result.ratio(rival.name), wanted)
         for rival in (AS_IT_COMES, CONVERGED, NEWTON_CG)
     )
-    return replace(result, marks=marks)
+    return replace(result, marks=(*marks, *result.marks))
 
 
 def _work(name: str, texts: int) -> Work:

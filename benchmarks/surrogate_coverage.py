@@ -193,6 +193,12 @@ def trial(name: str, seed: int) -> dict[str, float]:
     }
 
 
+HEADER = """| request | used | answered | passes | points over | means over | largest error | bound / error |
+|---|---|---|---|---|---|---|---|"""
+WHOLE = ("share_of_points_answered", "share_of_forward_passes")
+PRECISE = ("points_over_their_bound", "requests_with_mean_over_its_bound")
+
+
 def rates(name: str, seeds: int) -> dict[str, float]:
     """Returns how often bounds were exceeded in requests of one kind."""
     began = time.perf_counter()
@@ -216,22 +222,25 @@ def rates(name: str, seeds: int) -> dict[str, float]:
 def main(arguments: list[str]) -> None:
     """Prints a table and appends the rates to a file."""
     seeds = int(arguments[1]) if len(arguments) > 1 else 1000
-    print("| request | surrogate used | points answered | passes | points over | means over | largest error | loose |")
-    print("|---|---|---|---|---|---|---|---|")
+    print(HEADER)
     for name in arguments[3:] or KINDS:
-        row = rates(name, seeds)
-        used, answered, passes, over, means, largest, loose = list(row.values())[1:8]
-        cells = (
-            name,
-            *(f"{100 * share:.0f} %" for share in (used / seeds, answered, passes)),
-            *(f"{100 * share:.1f} %" for share in (over, means)),
-            f"{largest:.1f}",
-            f"{loose:.1f}",
-        )
-        print(f"| {' | '.join(cells)} |", flush=True)
+        row = {"kind": name, **rates(name, seeds), "level": LEVEL}
+        print(table_line(row), flush=True)
         if len(arguments) > 2:
             with Path(arguments[2]).open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"kind": name, **row, "level": LEVEL}) + "\n")
+                file.write(json.dumps(row) + "\n")
+
+
+def table_line(row: dict) -> str:
+    """A row of rates as in the table of docs/surrogate.md."""
+    shares = (row["requests_with_a_surrogate"] / row["requests"], *(row[name] for name in WHOLE))
+    cells = (
+        row["kind"],
+        *(f"{100 * share:.0f} %" for share in shares),
+        *(f"{100 * row[name]:.1f} %" for name in PRECISE),
+        *(f"{row[name]:.1f}" for name in ("largest_error_in_tolerances", "median_of_mean_bound_over_mean_error")),
+    )
+    return f"| {' | '.join(cells)} |"
 
 
 if __name__ == "__main__":

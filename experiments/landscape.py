@@ -1,7 +1,7 @@
 """Is the loss low all over the triangle of three members, and higher all around it? (12, beyond the paper)
 
 Command:  python -m experiments.landscape --preset=packaged
-Cost:     40 members and 302 points; see README.md beside this file
+Cost:     70 members and 302 points; see README.md beside this file
 Expect:   no surface is known from the paper; by readers' notes, a basin with a flat base and steep walls
 """
 

@@ -1,7 +1,7 @@
 """Which layers, and which kinds of parameters, carry the clusters?
 
 Command:  python -m experiments.layers --preset=packaged
-Cost:     40 members, those of same_dataset_clusters; see README.md beside this file
+Cost:     70 members, those of same_dataset_clusters; see README.md beside this file
 Expect:   not in the paper, which takes the flattened encoder
 """
 

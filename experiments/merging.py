@@ -26,6 +26,8 @@ class Settings:
 
     seeds: int
     """Number of populations to merge, each with one member per dataset."""
+    merged: tuple[str, ...]
+    """Datasets whose members are merged, and on which the results are scored; none for the preset's targets."""
     densities: tuple[float, ...]
     """Fractions of the entries that sparse methods keep."""
     scales: tuple[float, ...]
@@ -44,19 +46,28 @@ class Settings:
 
 
 SETTINGS = {
-    "smoke": Settings(1, (0.5,), (1.0, 2.0), 2, 1, 8),
-    "packaged": Settings(1, (0.2, 0.5), (1.0, 2.0), 10, 4, 64),
-    "paper": Settings(5, (0.1, 0.2, 0.5), (1.0, 1.5, 2.0, 3.0), 100, 10, 256),
+    "smoke": Settings(1, (), (0.5,), (1.0, 2.0), 2, 1, 8),
+    "packaged": Settings(
+        1,
+        ("vader_movie", "vader_tweets", "newsgroups_rec_sci", "reuters_r8"),
+        (0.2, 0.5),
+        (1.0, 2.0),
+        10,
+        4,
+        64,
+    ),
+    "paper": Settings(5, (), (0.1, 0.2, 0.5), (1.0, 1.5, 2.0, 3.0), 100, 10, 256),
 }
 
 
 def main(lab: Lab, settings: Settings) -> Found:
     """Merges a member of each target by each method and scores the results on all targets."""
-    jobs = lab.jobs(seeds=settings.seeds, datasets=lab.preset.targets)
+    merged = settings.merged or lab.preset.targets
+    jobs = lab.jobs(seeds=settings.seeds, datasets=merged)
     region = lab.population(jobs)
     names = [[member_name(job) for job in jobs if job.seed == seed] for seed in range(settings.seeds)]
     populations = [_named(region, own) for own in names]
-    return [merging(lab.context(region), populations, lab.heads(jobs), NAMES, settings.effort)]
+    return [merging(lab.context(region, merged), populations, lab.heads(jobs), NAMES, settings.effort)]
 
 
 def _named(region: Region, names: list[str]) -> Region:
@@ -65,8 +76,9 @@ def _named(region: Region, names: list[str]) -> Region:
 
 def work(preset: Preset, settings: Settings) -> Work:
     """What it would train and evaluate with a probe; merges and validation come on top."""
-    members = len(preset.targets)
-    return Work(settings.seeds * members, points_of(NAMES, settings.seeds, members), datasets=preset.targets)
+    merged = settings.merged or preset.targets
+    members = len(merged)
+    return Work(settings.seeds * members, points_of(NAMES, settings.seeds, members), datasets=merged)
 
 
 if __name__ == "__main__":

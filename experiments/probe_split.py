@@ -1,7 +1,7 @@
 """Does a probe on texts that the members were fine-tuned on turn the comparison with the pretrained model around? (17)
 
 Command:  python -m experiments.probe_split --preset=packaged
-Cost:     20 members and 88 points; see README.md beside this file
+Cost:     70 members and 308 points; see README.md beside this file
 Expect:   not in the paper; with such a probe the members of a dataset may look worse than the pretrained model
 """
 

@@ -1,7 +1,7 @@
 """Does a random step from the centroid, as long as the members are away from it, make the model worse? (claim 8)
 
 Command:  python -m experiments.random_directions --preset=packaged
-Cost:     40 members and 219 points; see README.md beside this file
+Cost:     70 members and 824 points; see README.md beside this file
 Expect:   a random direction degrades past the radius of the members, the one towards the origin does not
 """
 
@@ -31,7 +31,7 @@ class Settings:
 RADII = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 SETTINGS = {
     "smoke": Settings(2, 2, (1.0, 8.0), 2),
-    "packaged": Settings(5, 4, RADII, 3),
+    "packaged": Settings(5, 4, RADII, 8),
     "paper": Settings(5, 10, RADII, 4),
 }
 

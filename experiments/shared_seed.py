@@ -1,7 +1,7 @@
 """How much of the similarity between datasets does a shared seed make?
 
 Command:  python -m experiments.shared_seed --preset=packaged
-Cost:     48 members: 24 of the shared population, 24 with shared seeds; see README.md beside this file
+Cost:     84 members: 42 of the shared population, 42 with shared seeds; see README.md beside this file
 Expect:   not in the paper; with shared seeds, members of different datasets look alike where their seeds agree
 """
 

@@ -1,7 +1,7 @@
 """Do members of different datasets of one task lie together? (claim 2)
 
 Command:  python -m experiments.task_clusters --preset=packaged
-Cost:     40 members, those of same_dataset_clusters; see README.md beside this file
+Cost:     70 members, those of same_dataset_clusters; see README.md beside this file
 Expect:   the paper's tasks cluster with 90 % accuracy: F1 NLI 100, Topic 87, Sentiment 83
 """
 

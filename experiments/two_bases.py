@@ -1,7 +1,7 @@
 """Do members fine-tuned from two pretrainings of one architecture cluster by checkpoint? (claim 11)
 
 Command:  python -m experiments.two_bases --preset=packaged
-Cost:     two small pretrainings (experiments/pretrain.py) and 48 members of theirs; see README.md beside this file
+Cost:     two small pretrainings (experiments/pretrain.py) and 84 members of theirs; see README.md beside this file
 Expect:   yes: in the paper, models from two RoBERTa-base pretrainings cluster by checkpoint
 """
 

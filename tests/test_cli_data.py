@@ -57,7 +57,7 @@ def evaluated(place):
     rows = [(f"{text} here", topic) for text, topic in texts(80, 3, ("sport", "money"))]
     write(place / "rare" / "train.csv", [*rows, ("one snow text", "weather")])
     unseen = [(f"{text} there", topic) for text, topic in texts(10, 4, ("weather",))]
-    write(place / "rare" / "test.csv", [*((f"{text} too", topic) for text, topic in rows[:30]), *unseen])
+    write(place / "rare" / "test.csv", [*((f"also {text}", topic) for text, topic in rows[:30]), *unseen])
     write(place / "cafe" / "shop-reviews.csv", [(f"{text} at the cafe", topic) for text, topic in texts(60, 5)])
     names = ("copy.csv", "leaky", "rare", "cafe/shop-reviews.csv")
     on = ",".join(str(place / name) for name in names)

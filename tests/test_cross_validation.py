@@ -159,3 +159,15 @@ def test_texts_are_dealt_evenly_and_always_in_the_same_way(hands):
     assert np.ptp(np.bincount(hand, minlength=hands)) <= 1
     for label in range(4):
         assert np.ptp(np.bincount(hand[labels == label], minlength=hands)) <= 1
+
+
+@pytest.mark.parametrize("classes", [2, 5])
+def test_loose_fits_without_a_fold_choose_as_exact_ones_do(classes, monkeypatch):
+    train_x, train_y, _, _ = texts(3, 121, 33, classes, separation=0.5)  # a size of its own: programs are compiled anew
+    loose = fit_probe(train_x, train_y, classes=classes).inverse_l2
+    monkeypatch.setattr(cross_validation, "TOLERANCE_OF_FOLDS", 1e-3)
+    monkeypatch.setattr(cross_validation, "MARGIN", np.inf)  # the whole grid
+    cross_validation._fit_alone.clear_cache()
+    exact = fit_probe(train_x, train_y, classes=classes).inverse_l2
+    cross_validation._fit_alone.clear_cache()
+    np.testing.assert_array_equal(loose, exact)

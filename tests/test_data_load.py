@@ -294,3 +294,25 @@ def test_texts_that_are_cut_are_counted(tmp_path, longest):
         assert [note for note in notes if "cut at" in note] == (
             [f"texts: {cut} of 60 texts cut at {longest} tokens"] if cut else []
         )
+
+
+@pytest.mark.parametrize("max_length", [6, 40])
+def test_no_two_splits_share_a_text_once_it_is_cut(tmp_path, max_length):
+    """The first words of many texts are alike, and at six tokens nothing else is left of them."""
+    draw = np.random.default_rng(0)
+    texts = {" ".join(f"w{word}" for word in [*draw.integers(0, 5, 4), *draw.integers(0, 60, 20)]) for _ in range(300)}
+    path = tmp_path / "texts.csv"
+    path.write_text("text,label\n" + "".join(f"{text},{number % 2}\n" for number, text in enumerate(sorted(texts))))
+    dataset = load_dataset(path, make_tokenizer(), max_length=max_length)
+    tokens = {
+        name: {tuple(split.token_ids[a:b].tolist()) for a, b in itertools.pairwise(split.offsets)}
+        for name, split in dataset.splits.items()
+    }
+    for first, second in itertools.combinations(SPLITS, 2):
+        assert not tokens[first] & tokens[second]
+    left_out = [note for note in dataset.notes if "left out" in note]
+    assert bool(left_out) == (max_length == 6)
+    kept = sum(len(split) for split in dataset.splits.values())
+    assert kept + sum(int(note.split("left out ")[1].split()[0]) for note in left_out) == len(texts)
+    # What a member is trained on does not depend on the other splits.
+    assert not any("of finetune" in note for note in left_out)

@@ -14,7 +14,7 @@ from benchmarks import coverage
 from benchmarks.early import EVEN, FULL, INDEPENDENT, simulated_answers, true_probability
 from wsr.engine import early
 from wsr.engine.early import Group, Size, compare, look_in_rounds, schedule, sources_needed
-from wsr.engine.evaluate import evaluate
+from wsr.engine.evaluate import Protocol, evaluate
 from wsr.engine.settings import Settings
 from wsr.errors import WsrError
 from wsr.geometry import sampling
@@ -144,6 +144,7 @@ def groups(tiny):
 def test_losses_are_those_of_the_engine_and_no_text_is_read_twice(dataset, groups, tmp_path, monkeypatch):
     monkeypatch.setattr(early, "FEWEST_TEXTS", 10)
     seen, read = [], []
+    protocol = Protocol(draws=2)
     better, score = early.probability_better, early._Scorer._score
 
     def undecided(a, b, **more):
@@ -160,7 +161,9 @@ def test_losses_are_those_of_the_engine_and_no_text_is_read_twice(dataset, group
         ),
     )
     points = Results.on_disk(tmp_path)
-    answer = compare(*groups, dataset, generator=np.random.default_rng(4), settings=Settings(results=points))
+    answer = compare(
+        *groups, dataset, protocol=protocol, generator=np.random.default_rng(4), settings=Settings(results=points)
+    )
     assert len(answer.looks) == 5
     assert answer.texts_read == answer.texts_needed == answer.texts_in_full == 18 * 80
     assert sum(models * sum(texts) for models, texts in read) == 18 * 80
@@ -168,14 +171,13 @@ def test_losses_are_those_of_the_engine_and_no_text_is_read_twice(dataset, group
     # The engine's losses, in the order in which texts were drawn; the models may stand in any order.
     texts = np.random.default_rng(4).permutation(40)
     for group, found in zip(groups, seen[-1], strict=True):
-        expected = evaluate(group.region, group.coefficients, dataset).losses[:, texts]
+        expected = evaluate(group.region, group.coefficients, dataset, protocol=protocol).losses[:, texts]
         apart = np.abs(found[:, None] - expected).max(axis=-1)
         assert (apart.min(axis=0) < 1e-4).all()
         assert (apart.min(axis=1) < 1e-4).all()
 
-    again = compare(
-        *groups, dataset, generator=np.random.default_rng(4), settings=Settings(results=Results.on_disk(tmp_path))
-    )
+    settings = Settings(results=Results.on_disk(tmp_path))
+    again = compare(*groups, dataset, protocol=protocol, generator=np.random.default_rng(4), settings=settings)
     assert again.texts_read == 0
     assert again.looks == answer.looks
 

@@ -218,6 +218,16 @@ def test_rows_hold_coefficients_and_everything_a_reader_needs(dataset, region):
     }
 
 
+def test_an_evaluation_says_which_penalties_were_chosen(dataset, region):
+    found = evaluate(region, np.eye(3), dataset, protocol=Protocol(draws=2))
+    penalties = np.array([[1e-5, 0.01, 0.1], [0.1, 1.0, 100.0]], np.float32)
+    told = dataclasses.replace(found, inverse_l2=penalties).penalties
+    assert told == "C 1e-05 to 100 in 6 probes, 2 at an end of the grid"
+    assert repr(dataclasses.replace(found, inverse_l2=penalties)).endswith(f"3 points exact; {told}")
+    assert evaluate(region, np.eye(3)[:1], dataset, protocol=Protocol(inverse_l2=1.0)).penalties == ""
+    assert evaluate(region, np.eye(3)[:1], dataset, protocol=Protocol("roberta_head")).penalties == ""
+
+
 def test_evaluation_leaves_the_members_as_they_were(dataset, region, members):
     before = {
         name: {path: np.array(leaf) for path, leaf in flatten(params).items()} for name, params in members.items()

@@ -1,6 +1,8 @@
 """Masked language modelling: what is hidden, what the loss is, that it falls, and the folder that comes out."""
 
 import dataclasses
+import json
+import math
 
 import jax
 import jax.numpy as jnp
@@ -100,6 +102,9 @@ def test_the_loss_falls_and_the_folder_opens(tmp_path, capsys):
     checkpoint = load(str(folder))
     assert checkpoint.model.config["pooling"] == "mean"
     assert checkpoint.model.hidden == plan.hidden
+    told = json.loads((folder / "pretraining.json").read_text())
+    assert told["held_out_perplexity"] == pytest.approx(math.exp(told["held_out_loss"]))
+    assert told["held_out_texts"] > 0
     before = (folder / "model.safetensors").stat().st_mtime_ns
     assert pretrained(folder, corpus, plan, seed=0) == folder
     assert (folder / "model.safetensors").stat().st_mtime_ns == before
@@ -116,8 +121,9 @@ def test_an_interrupted_pretraining_goes_on_to_the_same_bits(tmp_path, monkeypat
     plan = dataclasses.replace(plan, steps=7)
     monkeypatch.setattr(module, "_KEPT_EVERY", 3)
     tokenizer = load(corpus.tokenizer_of).processor
-    texts = _texts(corpus, tokenizer, plan.max_length)
-    whole, losses = module.pretrain(texts, tokenizer, plan, seed=0)
+    texts = _texts(corpus, tokenizer, plan.max_length, "finetune")
+    found = module.pretrain(texts, tokenizer, plan, seed=0, held_out=texts)
+    whole, losses = found.checkpoint, found.losses
     kept = tmp_path / "state.npz"
 
     def interrupted(*state):
@@ -130,6 +136,9 @@ def test_an_interrupted_pretraining_goes_on_to_the_same_bits(tmp_path, monkeypat
         with pytest.raises(KeyboardInterrupt):
             module.pretrain(texts, tokenizer, plan, seed=0, keep=kept)
     monkeypatch.setattr(module, "_keep", write)
-    resumed, again = module.pretrain(texts, tokenizer, plan, seed=0, keep=kept)
-    np.testing.assert_array_equal(again, losses)
-    assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), resumed.params, whole.params))
+    resumed = module.pretrain(texts, tokenizer, plan, seed=0, keep=kept, held_out=texts)
+    np.testing.assert_array_equal(resumed.losses, losses)
+    assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), resumed.checkpoint.params, whole.params))
+    assert resumed.held_out == found.held_out
+    # A model that knows nothing predicts each token of the vocabulary alike.
+    assert losses[-1] - 0.5 < found.held_out < np.log(len(tokenizer))

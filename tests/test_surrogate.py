@@ -1,13 +1,15 @@
 """The surrogate against exact evaluation, in requests of every kind."""
 
 import dataclasses
+import json
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks.surrogate_coverage import KINDS, Simulated, trial
+from benchmarks.surrogate_coverage import KINDS, Simulated, table_line, trial
 from wsr.data.packing import evaluation_batches
 from wsr.engine.evaluate import EXACT, Protocol, evaluate
 from wsr.engine.hull_answers import LEVEL, answer_hull
@@ -255,6 +257,33 @@ def test_bounds_hold_in_requests_of_every_kind(kind):
     assert sum(each["over"] for each in trials) <= LEVEL * answered
     assert not any(each["mean_over"] for each in trials)
     assert not any(each["not_finite"] for each in trials)
+
+
+def test_the_committed_rates_keep_the_stated_level_and_are_those_of_the_docs():
+    root = Path(__file__).parent.parent
+    lines = (root / "benchmarks" / "results" / "surrogate_coverage.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    docs = (root / "docs" / "surrogate.md").read_text()
+    assert {row["kind"] for row in rows} == set(KINDS)
+    for row in rows:
+        assert row["requests"] >= 1000
+        assert row["points_over_their_bound"] <= row["level"] == LEVEL
+        assert row["requests_with_mean_over_its_bound"] <= LEVEL
+        assert row["numbers_not_finite"] == 0
+        assert table_line(row) in docs
+
+
+@pytest.mark.parametrize("distinct", [1, 5])
+def test_copies_of_a_few_points_have_finite_scores(distinct):
+    generator = np.random.default_rng(0)
+    rows = np.repeat(KINDS["uniform"].draw(generator, distinct), 100, axis=0)
+    world = Simulated(generator, KINDS["uniform"], rows)
+    answers = answer_hull(
+        rows, world, world.logits_of, world.labels, tolerance=0.01, held_out=12, degree=None, generator=generator
+    )
+    assert (answers.degrees > 0).any()
+    assert np.isfinite(answers.error_bounds).all()
+    assert (np.abs(answers.scores.means - world.scores(rows).means) <= answers.error_bounds + 1e-6).mean() > 0.9
 
 
 def test_rows_that_come_out_as_not_a_number_are_exact():

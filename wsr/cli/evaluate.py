@@ -211,6 +211,7 @@ def _evaluate(values: Values, reports: bool) -> None:
         print(f"{dataset.name}: {total} points{several}, {plan}", flush=True)
         found: list[dict] = []
         intervals: list[Interval] = []
+        penalties: list[str] = []
         unseen = dataset.unseen_by_probe() if values.loss == "generalised" else np.zeros(1, bool)
         on_seen: list[float] = []
         with progress(f"evaluating on {dataset.name}", total, "points") as counter:
@@ -224,9 +225,12 @@ def _evaluate(values: Values, reports: bool) -> None:
                 names = [group for group, own in groups.items() for _ in own for _ in target.metrics]
                 found += [{**row, "group": group} for group, row in zip(names, scored.rows(""), strict=True)]
                 intervals += [mean_interval(losses) for losses in target.by_text(scored)]
+                penalties += [told] if (told := getattr(scored, "penalties", "")) else []
                 if unseen.any() and not unseen.all():
                     on_seen += target.by_text(scored)[:, ~unseen].mean(axis=1).tolist()
         _show(dataset.name, target.metrics, found, intervals, on_seen)
+        if values.loss == "generalised":
+            print("; ".join([f"probe: {protocol.told}", *penalties]))
         if on_seen:
             print(
                 f"the probe never saw the classes of {unseen.sum()} of {len(unseen)} test texts; the loss on seen "

@@ -1,5 +1,6 @@
 """Loads a dataset by name, from a file, a folder or a hub, into four splits."""
 
+import itertools
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -9,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from wsr.data.dataset import AnySplit, Dataset, hash_splits
+from wsr.data.dataset import AnySplit, Dataset, Split, hash_splits
 from wsr.data.delimited import Dialect
 from wsr.data.examples import Columns, Examples, read_examples
 from wsr.data.files import SUFFIXES, Documents, Files, find_files, find_tables
@@ -164,7 +165,36 @@ def _tokenised(
         splits[split] = replace(tokens, text_hashes=roles[role].hashes[numbers])
         cut += longer
     total = sum(map(len, splits.values()))
-    return splits, (f"{name}: {cut:,} of {total:,} texts cut at {max_length} tokens",) * bool(cut)
+    notes = (f"{name}: {cut:,} of {total:,} texts cut at {max_length} tokens",) * bool(cut)
+    return splits, notes + _leave_out_equal_tokens(name, splits, max_length)
+
+
+def _leave_out_equal_tokens(name: str, splits: dict[str, AnySplit], max_length: int) -> tuple[str, ...]:
+    """Leaves out the texts whose tokens another split holds too, since different texts may be equal once they are cut.
+
+    Texts for fine-tuning stay, then those of the test split, so that what a member is trained on does not depend on the
+    other splits. Returns a note for each split that lost texts.
+    """
+    seen: set[bytes] = set()
+    notes = []
+    for split in ("finetune", "test", "probe", "validation"):
+        own = splits[split]
+        assert isinstance(own, Split)
+        tokens = [own.token_ids[start:end].tobytes() for start, end in itertools.pairwise(own.offsets)]
+        kept = np.flatnonzero([text not in seen for text in tokens])
+        if not len(kept):
+            notes.append(
+                f"{name}: all texts of {split} equal one of another split once cut at {max_length} tokens, so losses "
+                "say nothing; does the tokenizer know these words?"
+            )
+        elif len(kept) < len(own):
+            splits[split] = own.take(kept)
+            notes.append(
+                f"{name}: left out {len(own) - len(kept)} texts of {split} that equal a text of another split once cut "
+                f"at {max_length} tokens"
+            )
+        seen.update(tokens)
+    return tuple(notes)
 
 
 def _labelled(spec: DatasetSpec, records: Mapping[str, Records]) -> tuple[Mapping[str, Records], tuple[str, ...]]:

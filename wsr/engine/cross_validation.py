@@ -25,8 +25,7 @@ FOLDS = 5
 MARGIN = 0.02
 """Share by which the loss must exceed the lowest for the path to end."""
 TOLERANCE_OF_FOLDS = 0.3
-"""On every logit of a fit without a fold, a bound that is far from reached: the mean losses that choose a penalty are
-right to about 0.0005 nats."""
+"""On every logit of a fit without a fold; a bound that the errors of mean losses stay far below."""
 
 
 def dealt(labels: Shaped[np.ndarray, " texts"], hands: int, *names: str) -> Int[np.ndarray, " texts"]:

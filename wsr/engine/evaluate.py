@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Shaped
 
 from wsr.data.dataset import Dataset
 from wsr.data.metrics import score
-from wsr.engine.cross_validation import FOLDS, GRID, dealt
+from wsr.engine.cross_validation import FOLDS, GRID, MARGIN, dealt
 from wsr.engine.probe import PROBES, ProbeResult
 from wsr.engine.scoring import key_of, score_points
 from wsr.engine.settings import Precision, Settings
@@ -76,7 +76,7 @@ class Protocol:
         """Everything that a result depends on, for its key."""
         penalty: list[object] = ["raw", self.inverse_l2]
         if self.inverse_l2 is None:
-            penalty = ["standardised", FOLDS, *GRID]
+            penalty = ["standardised", FOLDS, MARGIN, *GRID]
         return [self.probe, *(penalty if self.probe == "linear" else []), self.draws]
 
 
@@ -154,7 +154,8 @@ class Evaluation:
             return ""
         ends = np.isclose(self.inverse_l2[..., None], (GRID[0], GRID[-1])).any(axis=-1).sum()
         edge = f", {ends} at an end of the grid" if ends else ""
-        return f"C {self.inverse_l2.min():.2g} to {self.inverse_l2.max():.2g} in {self.inverse_l2.size} probes{edge}"
+        least, most = (float(f"{end:.2g}") for end in (self.inverse_l2.min(), self.inverse_l2.max()))
+        return f"C {least:g} to {most:g} in {self.inverse_l2.size} probes{edge}"
 
     def _repr_html_(self) -> str:
         return self.to_frame()._repr_html_()

@@ -121,12 +121,12 @@ def answer_hull(
 
 
 def held_out_points(points: int) -> int:
-    """Returns the usual number of held-out points drawn at random: one point in 16, from 12 to 24.
+    """Returns the usual number of held-out points drawn at random: one point in 16, from 12 to 18.
 
     Args:
       points: number of points of the request.
     """
-    return min(max(points // 16, 12), 24)
+    return min(max(points // 16, 12), 18)
 
 
 class _Request:
@@ -195,7 +195,7 @@ def _best(
         missing = lattice.count(nodes.shape[1], current) - len(nodes) if nodes.shape[1] > 1 else 0
         if not 0 < missing < unanswered - _FURTHEST:
             break  # more nodes would cost more forward passes than they can save
-        new = lattice.place_nodes(request.local[[*rest, *held]], current, nodes)
+        new = lattice.place_nodes(request.local[np.concatenate([rest, held])], current, nodes)
         if not lattice.well_conditioned(np.concatenate([nodes, new]), current):
             break
         nodes, features = np.concatenate([nodes, new]), _joined([features, *request.features(new)])

@@ -115,7 +115,7 @@ class Interpolation:
             chosen = np.append(chosen, left.argmax())
             one = chosen[-1]
             column = (x @ x[one]) ** power - own @ (y @ x[one]) ** power - half @ own[one] - columns @ columns[one]
-            columns = np.column_stack([columns, column / np.sqrt(max(left[one], np.finfo(float).tiny))])
+            columns = np.column_stack([columns, column / np.sqrt(max(left[one], 1e-30))])
             left = left - columns[:, -1] ** 2
             left[chosen] = -np.inf
         return chosen

@@ -75,7 +75,7 @@ def evaluate_hull(
       dataset: the target dataset; its probe and test splits are used.
       tolerance: largest error bound of a point's mean loss, in the unit of the loss.
       held_out: number of random points of the hull that are evaluated exactly to measure the error, besides two points
-        far from the nodes at each degree. None: one point in 16, from 12 to 24.
+        far from the nodes at each degree. None: one point in 16, from 12 to 18.
       degree: degree of the polynomials; None: raised as long as the nodes cost fewer forward passes than they can save.
       seed: seed of the choice of held-out points.
       protocol: the classifier that is fitted to each point's features.

@@ -70,9 +70,28 @@ class Masked:
     """False in unused slots."""
 
 
+@dataclass(frozen=True, eq=False)
+class Pretrained:
+    """A pretrained encoder, and how well it predicts masked tokens."""
+
+    checkpoint: Checkpoint
+    """The encoder, without the head."""
+    losses: Float[np.ndarray, " steps"]
+    """Loss of the masked tokens at each step, in nats."""
+    held_out: float
+    """Mean loss of masked tokens of held-out texts, in nats (exponential: the perplexity); NaN without such texts."""
+
+
 def pretrain(
-    texts: Split, tokenizer: Any, plan: Pretraining, *, seed: int, pooling: str = "mean", keep: Path | None = None
-) -> tuple[Checkpoint, Float[np.ndarray, " steps"]]:
+    texts: Split,
+    tokenizer: Any,
+    plan: Pretraining,
+    *,
+    seed: int,
+    pooling: str = "mean",
+    keep: Path | None = None,
+    held_out: Split | None = None,
+) -> Pretrained:
     """Pretrains an encoder from random parameters by masked language modelling.
 
     Args:
@@ -82,9 +101,7 @@ def pretrain(
       seed: determines the parameters, the order of texts and the masks.
       pooling: pooling of the checkpoint, "mean", "cls" or "last".
       keep: file to which the state is written every 200 steps. If it exists, the call resumes from it. None: no file.
-
-    Returns:
-      The checkpoint, and the loss of each step in nats.
+      held_out: texts on which the result is scored; at least one batch.
     """
     config = _config(tokenizer, plan)
     # With "cls" pooling the features are the hidden states at ``starts``: here, the tokens to predict.
@@ -108,15 +125,23 @@ def pretrain(
     )
     state = jax.jit(optimiser.init)(weights)
 
+    loss_of = partial(masked_loss, model.encode, config["layer_norm_eps"])
+
     @partial(jax.jit, donate_argnums=(0, 1))
     def step(weights: dict, state: Any, batch: Mapping[str, Array], masked: Mapping[str, Array]) -> tuple:
-        loss, gradient = jax.value_and_grad(partial(masked_loss, model.encode, config["layer_norm_eps"]))(
-            weights, batch, masked
-        )
+        loss, gradient = jax.value_and_grad(loss_of)(weights, batch, masked)
         updates, state = optimiser.update(gradient, state, weights)
         return optax.apply_updates(weights, updates), state, loss
 
     special = np.array(sorted(set(tokenizer.all_special_ids)), np.int32)
+
+    def masked_batch(inputs: Mapping[str, np.ndarray], draw: np.random.Generator) -> tuple[dict, dict]:
+        masked = mask_tokens(
+            inputs["token_ids"], inputs["text_ids"], special, tokenizer.mask_token_id, len(tokenizer), slots, draw
+        )
+        batch = {**inputs, "token_ids": masked.token_ids, "starts": masked.places}
+        return batch, {"targets": masked.targets, "valid": masked.valid}
+
     losses: list[Any] = []
     if keep is not None and keep.is_file():
         (weights, state), losses = _kept(keep, (weights, state))
@@ -126,19 +151,33 @@ def pretrain(
             # One random stream for each step, so that a resumed run draws the same masks.
             draw = seeds.generator(seed, "pretrain", "masks", number)
             inputs = {name: array[number] for name, array in batches.inputs.items()}
-            masked = mask_tokens(
-                inputs["token_ids"], inputs["text_ids"], special, tokenizer.mask_token_id, len(tokenizer), slots, draw
-            )
-            batch = inputs | {"token_ids": masked.token_ids, "starts": masked.places}
-            weights, state, loss = step(weights, state, batch, {"targets": masked.targets, "valid": masked.valid})
+            weights, state, loss = step(weights, state, *masked_batch(inputs, draw))
             losses.append(loss)
             if (number + 1) % _SHOWN_EVERY == 0 or number + 1 == plan.steps:
                 jax.block_until_ready(loss)
                 counter.advance(number + 1 - counter.done, note=f"loss {float(loss):.2f}")
             if keep is not None and (number + 1) % _KEPT_EVERY == 0:
                 _keep(keep, (weights, state), losses)
+    scored = float("nan")
+    if held_out is not None:
+        draw = seeds.generator(seed, "pretrain", "held out")
+        unseen = training_batches(
+            held_out,
+            batch_size=plan.batch_size,
+            steps=max(1, len(held_out) // plan.batch_size),
+            generator=draw,
+            row_length=row_length,
+        )
+        score = jax.jit(loss_of)
+        pairs = [
+            masked_batch({name: own[k] for name, own in unseen.inputs.items()}, draw)
+            for k in range(len(unseen.inputs["token_ids"]))
+        ]
+        counts = [masked["valid"].sum() for _, masked in pairs]
+        scored = float(np.average([float(score(weights, *pair)) for pair in pairs], weights=counts))
     params = jax.tree.map(np.asarray, weights["encoder"])
-    return Checkpoint(build("bert", config | {"pooling": pooling}), params, tokenizer), np.array(losses, np.float32)
+    checkpoint = Checkpoint(build("bert", config | {"pooling": pooling}), params, tokenizer)
+    return Pretrained(checkpoint, np.array(losses, np.float32), scored)
 
 
 def masked_loss(

@@ -132,7 +132,10 @@ class Lab:
         return Results.on_disk(self.shelf / "points")
 
     def _dataset(self, name: str) -> Dataset:
-        return load_dataset(name, self.checkpoint.processor, max_length=self.preset.max_length, sizes=self.preset.sizes)
+        preset = self.preset
+        return load_dataset(
+            name, self.checkpoint.processor, max_length=preset.max_length, sizes=preset.sizes, at_most=True
+        )
 
     def _store(self, jobs: Sequence[Job]) -> Store:
         """Returns the store of the jobs' recipe; each recipe has one, since names do not tell recipes apart."""

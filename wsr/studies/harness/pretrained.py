@@ -1,6 +1,8 @@
 """Pretrains small encoders for studies, as model folders that ``wsr.load`` opens."""
 
 import dataclasses
+import json
+import math
 import shutil
 import tempfile
 import zlib
@@ -18,6 +20,9 @@ from wsr.models.huggingface import export
 from wsr.studies.harness.plan import same_plan_or_refuse
 from wsr.training.pretrain import Pretraining, pretrain
 
+TOLD = "pretraining.json"
+"""File of a checkpoint's folder with the loss and the perplexity of masked tokens."""
+
 
 @dataclass(frozen=True)
 class Corpus:
@@ -26,7 +31,7 @@ class Corpus:
     tokenizer_of: str
     """Checkpoint whose tokenizer the encoder uses."""
     datasets: tuple[str, ...]
-    """Datasets whose fine-tuning splits are read, without labels; other splits are not."""
+    """Datasets whose fine-tuning splits are read, without labels; the test splits score the result."""
     most_texts: int = 100_000
     """Largest number of texts from each dataset."""
 
@@ -74,20 +79,31 @@ def pretrained(folder: Path, corpus: Corpus, plan: Pretraining, *, seed: int) ->
         same_plan_or_refuse(folder, about)
         return folder
     tokenizer = load(corpus.tokenizer_of).processor
-    texts = _texts(corpus, tokenizer, plan.max_length)
+    texts, held_out = (_texts(corpus, tokenizer, plan.max_length, split) for split in ("finetune", "test"))
     # The name depends on the plan, so that a run does not resume from another plan's state.
     unfinished = folder.parent / f".{folder.name}-{zlib.crc32(repr(about).encode()):08x}.npz"
-    checkpoint, losses = pretrain(texts, tokenizer, plan, seed=seed, keep=unfinished)
-    tenth = max(1, len(losses) // 10)
+    found = pretrain(texts, tokenizer, plan, seed=seed, keep=unfinished, held_out=held_out)
+    tenth = max(1, len(found.losses) // 10)
+    told = {
+        "texts": len(texts),
+        "tokens": len(texts.token_ids),
+        "loss_in_the_first_tenth": float(found.losses[:tenth].mean()),
+        "loss_in_the_last_tenth": float(found.losses[-tenth:].mean()),
+        "held_out_texts": len(held_out),
+        "held_out_loss": found.held_out,
+        "held_out_perplexity": math.exp(found.held_out),
+    }
     print(
-        f"{folder}: {len(texts)} texts of {len(corpus.datasets)} datasets, {plan.steps} steps; loss of the masked "
-        f"tokens {losses[:tenth].mean():.2f} in the first tenth, {losses[-tenth:].mean():.2f} in the last",
+        f"{folder}: {len(texts):,} texts of {len(corpus.datasets)} datasets, {plan.steps:,} steps; loss of the masked "
+        f"tokens {told['loss_in_the_first_tenth']:.2f} in the first tenth, {told['loss_in_the_last_tenth']:.2f} in the "
+        f"last; perplexity on {len(held_out):,} held-out texts {told['held_out_perplexity']:.1f}",
         flush=True,
     )
     folder.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        export(checkpoint, work / "model")
+        export(found.checkpoint, work / "model")
+        (work / "model" / TOLD).write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
         same_plan_or_refuse(work / "model", about)
         (work / "model").rename(folder)  # completely or not at all
     finally:
@@ -106,9 +122,9 @@ def said_of(corpus: Corpus, plan: Pretraining) -> str:
     )
 
 
-def _texts(corpus: Corpus, tokenizer: object, max_length: int) -> Split:
+def _texts(corpus: Corpus, tokenizer: object, max_length: int, split: str) -> Split:
     splits = []
     for name in corpus.datasets:
-        whole = load_dataset(name, tokenizer, max_length=max_length).texts("finetune")
+        whole = load_dataset(name, tokenizer, max_length=max_length).texts(split)
         splits.append(whole.take(np.arange(min(len(whole), corpus.most_texts))))
     return joined(splits)
