@@ -44,7 +44,7 @@ def store(tmp_path_factory):
         "--datasets=made_up_a1,made_up_b1",
         "--seeds=2",
         "--size=160",
-        "--epochs=4",
+        "--epochs=6",
         "--learning_rate=0.01",
         "--max_length=48",
     )
@@ -102,9 +102,9 @@ def test_ls_tells_what_made_each_member(store):
 
 def test_train_again_trains_nothing_and_another_recipe_is_refused(store):
     flags = [f"--store={store}", "--base=tiny", "--datasets=made_up_a1", "--seeds=2", "--size=160", "--max_length=48"]
-    assert "2 of 2 members are in the store already" in works("train", *flags, "--epochs=4", "--learning_rate=0.01")
+    assert "2 of 2 members are in the store already" in works("train", *flags, "--epochs=6", "--learning_rate=0.01")
     assert "learning_rate is 0.01 in the store and 0.02 here" in refuses(
-        "train", *flags, "--epochs=4", "--learning_rate=0.02"
+        "train", *flags, "--epochs=6", "--learning_rate=0.02"
     )
 
 

@@ -55,7 +55,7 @@ def refuses(wsr):
 def store(tmp_path_factory, tiny):
     """Two datasets of three members each, trained."""
     folder = tmp_path_factory.mktemp("maps") / "store"
-    words = f"train --store={folder} --base=tiny --datasets={','.join(DATASETS)} --seeds=3 --size=160 --epochs=4"
+    words = f"train --store={folder} --base=tiny --datasets={','.join(DATASETS)} --seeds=3 --size=160 --epochs=6"
     assert main([*words.split(), "--learning_rate=0.01", "--max_length=48"]) == 0
     return folder
 

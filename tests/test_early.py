@@ -171,8 +171,8 @@ def test_losses_are_those_of_the_engine_and_no_text_is_read_twice(dataset, group
     # The engine's losses, in the order in which texts were drawn; the models may stand in any order.
     texts = np.random.default_rng(4).permutation(40)
     for group, found in zip(groups, seen[-1], strict=True):
-        expected = evaluate(group.region, group.coefficients, dataset, protocol=protocol).losses[:, texts]
-        apart = np.abs(found[:, None] - expected).max(axis=-1)
+        expected = evaluate(group.region, group.coefficients, dataset, protocol=protocol).losses_by_draw[..., texts]
+        apart = np.abs(found[:, :, None] - expected[:, None]).max(axis=(0, -1))
         assert (apart.min(axis=0) < 1e-4).all()
         assert (apart.min(axis=1) < 1e-4).all()
 

@@ -29,7 +29,7 @@ from wsr.store.results import Results
 
 MAX_ROUNDS = 5
 FEWEST_TEXTS = 50
-Losses = Float[np.ndarray, "models texts"]
+Losses = Float[np.ndarray, "*draws models texts"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,7 +176,7 @@ def compare(
     read = 0
     began = time.perf_counter()
 
-    def losses(size: Size) -> tuple[Float[np.ndarray, "models_a texts"], Float[np.ndarray, "models_b texts"]]:
+    def losses(size: Size) -> tuple[Float[np.ndarray, "*draws models_a texts"], Float[np.ndarray, "*draws models_b texts"]]:
         nonlocal read
         known = [part for end, part in parts.items() if end <= size.texts]
         both = []
@@ -336,13 +336,12 @@ class _Scorer:
         return read
 
     def kept(self, group: Group, parts: list[Dataset]) -> Losses:
-        """Returns the losses of all models of a group on the given parts."""
-        return np.stack(
-            [
-                np.concatenate([self.results.get(self._key(group, row, part, "losses"))["losses"] for part in parts])
-                for row in group.coefficients
-            ]
-        )
+        """Returns the losses of all models of a group on the given parts, for each draw of probe texts."""
+        by_model = [
+            [self.results.get(self._key(group, row, part, "losses"))["losses"] for part in parts]
+            for row in group.coefficients
+        ]
+        return np.stack([np.concatenate(own, axis=1) for own in by_model], axis=1)
 
     def _score(self, group: Group, rows: np.ndarray, features: dict, parts: list[Dataset]) -> None:
         keys = [self._key(group, row, self.dataset, "head") for row in rows]
@@ -362,7 +361,7 @@ class _Scorer:
         for part in parts:
             if part.content_hash in features:
                 texts, labels = features[part.content_hash][: len(rows)], part.splits["test"].labels
-                losses = np.stack([np.asarray(fixed_head_loss(texts, labels, draw)) for draw in draws]).mean(axis=0)
+                losses = np.stack([np.asarray(fixed_head_loss(texts, labels, draw)) for draw in draws], axis=1)
                 for row, own in zip(rows, losses, strict=True):
                     self.results.put(self._key(group, row, part, "losses"), losses=own)
 
