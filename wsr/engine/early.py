@@ -176,7 +176,9 @@ def compare(
     read = 0
     began = time.perf_counter()
 
-    def losses(size: Size) -> tuple[Float[np.ndarray, "*draws models_a texts"], Float[np.ndarray, "*draws models_b texts"]]:
+    def losses(
+        size: Size,
+    ) -> tuple[Float[np.ndarray, "*draws models_a texts"], Float[np.ndarray, "*draws models_b texts"]]:
         nonlocal read
         known = [part for end, part in parts.items() if end <= size.texts]
         both = []
