@@ -55,7 +55,7 @@ def refuses(wsr):
 def store(tmp_path_factory, tiny):
     """Two datasets of three members each, trained."""
     folder = tmp_path_factory.mktemp("maps") / "store"
-    words = f"train --store={folder} --base=tiny --datasets={','.join(DATASETS)} --seeds=3 --size=160 --epochs=6"
+    words = f"train --store={folder} --base=tiny --datasets={','.join(DATASETS)} --seeds=3 --size=160 --epochs=8"
     assert main([*words.split(), "--learning_rate=0.01", "--max_length=48"]) == 0
     return folder
 
@@ -296,7 +296,7 @@ def write_data(path, texts, family="made_up_a"):
 
 
 def test_suggest_names_starts_and_its_commands_run(works, store, tmp_path):
-    write_data(tmp_path / "mine.csv", 120)
+    write_data(tmp_path / "mine.csv", 400)
     flags = ["--text_column=review", "--label_column=stars", "--max_length=48"]
     printed = works("suggest", f"--store={store}", "--data=mine.csv", *flags)
     best = re.search(r"the lowest loss: (.+)", printed)[1]
