@@ -16,7 +16,7 @@ def join(documents: Sequence[Document]) -> Document:
         return documents[0]
     sections = tuple(section for document in documents for section in document.sections)
     verdicts = Counter(section.verdict for section in sections)
-    told = ", ".join(f"{verdicts[verdict]} {verdict}" for verdict in VERDICTS if verdicts[verdict])
+    told = ", ".join(f"{verdict} {verdicts[verdict]}" for verdict in VERDICTS if verdicts[verdict])
     names = dict.fromkeys(name for document in documents for name in document.facts if name != "command")
     facts = {"Studies": ", ".join(document.title for document in documents)}
     for name in names:
@@ -25,7 +25,7 @@ def join(documents: Sequence[Document]) -> Document:
         facts[name] = next(iter(values.values())) if same else "; ".join(f"{k}: {v}" for k, v in values.items())
     return Document(
         f"{len(documents)} studies of a region in weight space",
-        (f"{len(sections)} questions of {len(documents)} studies: {told}.",),
+        (f"{len(sections)} questions of {len(documents)} studies. Verdicts: {told}.",),
         facts,
         sections,
     )
