@@ -289,13 +289,22 @@ def test_one_member_rescaled_by_norm_keeps_its_sum_of_magnitudes(name):
         assert np.abs(kept).sum() == pytest.approx(np.abs(tau(path)[0]).sum(), rel=1e-4)
 
 
+CHANGES = {
+    "iso_c": "makes the singular values equal",
+    "iso_cts": "makes the singular values equal",
+    "tsv_m": "keeps a part of the singular directions",
+}
+"""Methods that do not return a member that they merge with itself, and why."""
+OF_ANY_NUMBER = [name for name in WEIGHTS_ONLY if find(name).members[1] is None]
+
+
 def whole(name):
     """The method with nothing left out."""
     options = options_of(find(name))
     return made(name, {"density": 1.0} if "density" in options else {})
 
 
-@pytest.mark.parametrize("name", WEIGHTS_ONLY)
+@pytest.mark.parametrize("name", [name for name in WEIGHTS_ONLY if name not in CHANGES])
 def test_identical_members_return_themselves(name):
     count = find(name).members[1] or 3
     found = merged(whole(name), population(MEMBERS[:1] * count))
@@ -303,7 +312,7 @@ def test_identical_members_return_themselves(name):
         np.testing.assert_allclose(found[path], MEMBERS[0][path], atol=1e-5)
 
 
-@pytest.mark.parametrize("name", [own for own in WEIGHTS_ONLY if own != "slerp"])
+@pytest.mark.parametrize("name", OF_ANY_NUMBER)
 def test_the_order_of_members_does_not_matter(name):
     there = merged(made(name, {}))
     back = merged(made(name, {}), population(MEMBERS[::-1], names=NAMES[::-1]))

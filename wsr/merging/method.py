@@ -1,6 +1,7 @@
 """The base classes of merge methods: frozen dataclasses whose fields are documented and checked options."""
 
 import importlib
+import re
 import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
@@ -33,6 +34,9 @@ METHODS: Mapping[str, str] = {
     "breadcrumbs": "wsr.merging.sparse.Breadcrumbs",
     "breadcrumbs_ties": "wsr.merging.sparse.BreadcrumbsTies",
     "sce": "wsr.merging.sce.Sce",
+    "iso_c": "wsr.merging.spectral.IsoC",
+    "iso_cts": "wsr.merging.spectral.IsoCts",
+    "tsv_m": "wsr.merging.spectral.TsvM",
     "greedy": "wsr.merging.soups.GreedySoup",
     "learned": "wsr.merging.soups.Learned",
     "learned_free": "wsr.merging.soups.LearnedFree",
@@ -84,6 +88,11 @@ def at_least(least: float, default: float, what: str) -> Any:
 def one_of(default: str, what: str, *names: str) -> Any:
     """An option that is one of some words."""
     return option(default, what, " or ".join(filter(None, (", ".join(names[:-1]), names[-1]))), lambda v: v in names)
+
+
+def expression(what: str, *, otherwise: str) -> Any:
+    """An option that is a regular expression on the paths of leaves; None where none is given."""
+    return option(None, what, "a regular expression", _is_expression, otherwise=otherwise)
 
 
 def weights() -> Any:
@@ -263,6 +272,14 @@ def kind_of(hint: Any) -> str:
     """The type of an option in words."""
     told = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}
     return " or ".join(told.get(kind, "numbers, one per member") for kind in _kinds(hint) if kind is not type(None))
+
+
+def _is_expression(text: str) -> bool:
+    try:
+        re.compile(text)
+    except re.error:
+        return False
+    return True
 
 
 def _kinds(hint: Any) -> tuple[Any, ...]:
