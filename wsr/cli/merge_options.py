@@ -30,7 +30,7 @@ SUMMARIES = {
     "regmean": "least-squares fit of each dense layer to the members' outputs on their own texts",
     "adamerging": "coefficients that make the members' answers on their own texts the most certain",
 }
-"""One line on each method."""
+"""One line on each method of this package."""
 
 
 def options() -> tuple[str, ...]:
@@ -56,7 +56,7 @@ def method_page(name: str) -> Page:
     return Page(
         "wsr merge",
         f"wsr merge --method={name} --store=STORE --to=FOLDER{' --on=DATASET' * ('dataset' in kind.needs)} [options]",
-        f"Merge members by {name}: {SUMMARIES[name]}.",
+        f"Merge members by {name}: {_summary(name)}.",
         (f"wsr merge --method={name} --store=runs/mine{more} --to=runs/{name}",),
         (Group(f"Options of {name}", own),) if own else (),
         (
@@ -75,9 +75,14 @@ def method_table(width: int = 100) -> str:
     lines = ["Methods, with the names of their options in brackets:"]
     for name in METHODS:
         own = ", ".join(options_of(find(name)))
-        text = textwrap.wrap(f"{SUMMARIES[name]}{f' [{own}]' if own else ''}", width - at)
+        text = textwrap.wrap(f"{_summary(name)}{f' [{own}]' if own else ''}", width - at)
         lines += [f"  {name}".ljust(at) + text[0], *(" " * at + line for line in text[1:])]
     return "\n".join(lines)
+
+
+def _summary(name: str) -> str:
+    """One line on a method; one from another package has the first line of its docstring."""
+    return SUMMARIES.get(name) or (find(name).__doc__ or name).strip().partition("\n")[0].removesuffix(".")
 
 
 def _flag(name: str, option: Option) -> Flag:
