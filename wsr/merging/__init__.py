@@ -7,6 +7,9 @@ averages.py       uniform, weighted (linear), task arithmetic
 spheres.py        SLERP, SLERP of many models, Karcher mean, Model Stock: coefficients from a Gram matrix
 sparse.py         TIES, DARE, DELLA, breadcrumbs: task vectors of which a part is kept
 sce.py            SCE
+consensus.py      RAM, consensus of TALL masks, EMR: entries by how many members use them
+layers.py         LiNeS
+fusion.py         NuSLERP, nearswap, Arcee Fusion, passthrough
 spectral.py       Iso-C, Iso-CTS, TSV-M: singular vectors of task matrices
 magnitudes.py     which entries are kept by their magnitude
 order_statistics.py   the k-th smallest of numbers that are read in pieces

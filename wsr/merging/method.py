@@ -36,6 +36,15 @@ _KNOWN: "dict[str, str | type[Method]]" = {
     "breadcrumbs": "wsr.merging.sparse.Breadcrumbs",
     "breadcrumbs_ties": "wsr.merging.sparse.BreadcrumbsTies",
     "sce": "wsr.merging.sce.Sce",
+    "ram": "wsr.merging.consensus.Ram",
+    "ramplus_tl": "wsr.merging.consensus.RamPlus",
+    "consensus": "wsr.merging.consensus.Consensus",
+    "emr": "wsr.merging.consensus.Emr",
+    "lines": "wsr.merging.layers.Lines",
+    "nuslerp": "wsr.merging.fusion.NuSlerp",
+    "nearswap": "wsr.merging.fusion.NearSwap",
+    "arcee_fusion": "wsr.merging.fusion.ArceeFusion",
+    "passthrough": "wsr.merging.fusion.Passthrough",
     "iso_c": "wsr.merging.spectral.IsoC",
     "iso_cts": "wsr.merging.spectral.IsoCts",
     "tsv_m": "wsr.merging.spectral.TsvM",
@@ -165,7 +174,8 @@ class Method:
         name, (fewest, most) = name_of(type(self)), self.members
         if len(names) < fewest or (most is not None and len(names) > most):
             wanted = f"exactly {fewest}" if most == fewest else f"at least {fewest}"
-            raise WsrError(f"{name} merges {wanted} members; found {len(names)}: {', '.join(names)}")
+            several = "" if fewest == 1 else "s"
+            raise WsrError(f"{name} merges {wanted} member{several}; found {len(names)}: {', '.join(names)}")
         for own in ("weights", "density"):
             given = getattr(self, own, None)
             if isinstance(given, tuple) and len(given) != len(names):

@@ -285,6 +285,26 @@ _METHODS: Mapping[str, _Translation] = {
     "sce": _Translation(
         "required", lambda values: {"density": values["select_topk"], "floor": 1e-6}, {"select_topk": (float, 1.0)}, {}
     ),
+    "nuslerp": _Translation(
+        "optional",
+        lambda values: {
+            "weights": values["weight"],
+            "scope": "leaf" if values["nuslerp_flatten"] else "input" if values["nuslerp_row_wise"] else "output",
+            "around": "base" if values["base_model"] else "zero",
+        },
+        {"nuslerp_flatten": (bool, True), "nuslerp_row_wise": (bool, False)},
+        {"weight": (float, _REQUIRED)},
+    ),
+    "nearswap": _Translation("required", lambda values: {"t": values["t"]}, {"t": (float, _REQUIRED)}, {}),
+    "arcee_fusion": _Translation("required", lambda values: {}, {}, {}),
+    "ram": _Translation("required", lambda values: {"epsilon": values["epsilon"]}, {"epsilon": (float, 1e-5)}, {}),
+    "ramplus_tl": _Translation(
+        "required",
+        lambda values: {name: values[name] for name in ("epsilon", "r", "alpha")},
+        {"epsilon": (float, 1e-5), "r": (float, 0.1), "alpha": (float, 0.2)},
+        {},
+    ),
+    "passthrough": _Translation("member", lambda values: {"scale": values["scale"][0]}, {}, {"scale": (float, 1.0)}),
     "ties": _generalised(True, False, lambda values: {"scope": "leaf"}),
     "dare_ties": _generalised(False, True),
     "dare_linear": _generalised(False, True),

@@ -64,7 +64,7 @@ class _Spectral(OfWeights):
                 mean(leaf, out)
                 return
             merged = self.matrix(leaf)
-            flat = self.scale * (merged.T if _transposed(leaf) else merged).reshape(-1)
+            flat = self.scale * (merged.T if leaf.inputs_lead else merged).reshape(-1)
             start = 0
             for block in leaf.blocks():
                 stop = start + block.base.size
@@ -215,13 +215,8 @@ def _tasks(leaf: Leaf) -> Iterator[Matrix]:
 
 def _matrix(leaf: Leaf, flat: np.ndarray) -> Matrix:
     matrix = flat.reshape(leaf.shape)
-    return matrix.T if _transposed(leaf) else matrix
-
-
-def _transposed(leaf: Leaf) -> bool:
-    """Whether the leaf is stored as ``[inputs, outputs]``."""
-    return leaf.ingredients.inputs_first and leaf.path.rpartition("/")[2] == "kernel"
+    return matrix.T if leaf.inputs_lead else matrix
 
 
 def _oriented(leaf: Leaf) -> tuple[int, ...]:
-    return leaf.shape[::-1] if _transposed(leaf) else leaf.shape
+    return leaf.shape[::-1] if leaf.inputs_lead else leaf.shape
