@@ -7,7 +7,8 @@ from wsr.errors import WsrError
 from wsr.merging.ingredients import Ingredients
 from wsr.merging.method import made
 from wsr.merging.run import assigned, merge_leaves
-from wsr.merging.spectral import TABLES_AND_HEADS, svd
+from wsr.merging.spectral import svd
+from wsr.merging.task_matrices import TABLES_AND_HEADS
 
 SHAPES = {
     "layers/0/query/kernel": (12, 12),
@@ -129,6 +130,36 @@ def test_matrices_are_merged_by_the_formula_and_other_leaves_averaged(name, coun
         np.testing.assert_allclose(found[path], expected, atol=1e-5, err_msg=path)
 
 
+@pytest.mark.parametrize("torch", [False, True], ids=["flax", "torch"])
+def test_wudi_steps_down_the_interference_as_adam_does(torch):
+    """The gradient is taken numerically from the loss of the paper, in float64."""
+
+    def loss(merged, matrices):
+        return sum(np.sum(((merged - own) @ own.T) ** 2) / np.sum(own**2) for own in matrices)
+
+    def reference(matrices):
+        merged = sum(matrices)
+        m, v = np.zeros((2, *merged.shape))
+        for t in range(1, 4):
+            gradient = np.zeros_like(merged)
+            for place in np.ndindex(*merged.shape):
+                step = np.zeros_like(merged)
+                step[place] = 1e-4
+                gradient[place] = (loss(merged + step, matrices) - loss(merged - step, matrices)) / 2e-4
+            m, v = 0.9 * m + 0.1 * gradient, 0.999 * v + 0.001 * gradient**2
+            merged = merged - 0.01 * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
+        return merged
+
+    members = members_of(3)
+    found = merged(made("wudi", {"steps": 3, "learning_rate": 0.01}), members, torch=torch)
+    for path in SHAPES:
+        if path in MATRICES:
+            expected = BASE[path] + reference(tasks(members, path)).T
+        else:
+            expected = np.mean([own[path] for own in members], axis=0)
+        np.testing.assert_allclose(found[path], expected, atol=1e-5, err_msg=path)
+
+
 @pytest.mark.parametrize("common", [0.0, 0.5, 1.0])
 def test_the_common_share_of_iso_cts(common):
     members = members_of(3)
@@ -198,7 +229,7 @@ def test_directions_that_no_member_changed_stay_those_of_the_base(name):
 
 def test_equal_or_absent_task_vectors_give_finite_results():
     for members in (members_of(1) * 3, [BASE] * 3):
-        for name in SPECTRAL:
+        for name in (*SPECTRAL, "wudi"):
             found = merged(made(name, {}), members)
             assert all(np.isfinite(leaf).all() for leaf in found.values())
     np.testing.assert_array_equal(merged(made("tsv_m", {}), [BASE] * 2)["head/kernel"], BASE["head/kernel"])

@@ -439,6 +439,7 @@ CHANGES = {
     "iso_c": "makes the singular values equal",
     "iso_cts": "makes the singular values equal",
     "tsv_m": "keeps a part of the singular directions",
+    "wudi": "starts at the sum and takes small steps",
     "lines": "has a factor for each layer",
     "consensus": "drops entries that the sum hides",
     "nearswap": "moves the base by little",

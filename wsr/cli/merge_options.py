@@ -32,6 +32,7 @@ SUMMARIES = {
     "iso_c": "sum of the task matrices with equal singular values",
     "iso_cts": "directions that the tasks share and directions of each task, with equal singular values",
     "tsv_m": "largest singular directions of each task matrix, made orthogonal and summed",
+    "wudi": "matrices that interfere least with the tasks, by gradient steps without data",
     "greedy": "average to which members are added while the validation loss on --on does not rise",
     "learned": "point of the convex hull with the lowest validation loss on --on, by gradients",
     "learned_free": "as learned, with coefficients of any sign and sum",

@@ -10,7 +10,9 @@ sce.py            SCE
 consensus.py      RAM, consensus of TALL masks, EMR: entries by how many members use them
 layers.py         LiNeS
 fusion.py         NuSLERP, nearswap, Arcee Fusion, passthrough
+task_matrices.py  the base class of methods that merge matrices and average all other leaves
 spectral.py       Iso-C, Iso-CTS, TSV-M: singular vectors of task matrices
+wudi.py           WUDI
 magnitudes.py     which entries are kept by their magnitude
 order_statistics.py   the k-th smallest of numbers that are read in pieces
 soups.py          greedy soup and learned coefficients, chosen on a dataset

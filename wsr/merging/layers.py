@@ -10,7 +10,7 @@ import numpy as np
 from wsr.merging.averages import default_scale, mixing
 from wsr.merging.ingredients import Ingredients, Leaf
 from wsr.merging.method import OfWeights, option
-from wsr.merging.spectral import TABLES_AND_HEADS
+from wsr.merging.task_matrices import TABLES_AND_HEADS
 
 _NUMBERED = re.compile(r"(.*?[./])(\d+)[./]")
 """The stack of layers that a leaf belongs to, and the layer's number, in Flax and in PyTorch."""

@@ -48,6 +48,7 @@ _KNOWN: "dict[str, str | type[Method]]" = {
     "iso_c": "wsr.merging.spectral.IsoC",
     "iso_cts": "wsr.merging.spectral.IsoCts",
     "tsv_m": "wsr.merging.spectral.TsvM",
+    "wudi": "wsr.merging.wudi.Wudi",
     "greedy": "wsr.merging.soups.GreedySoup",
     "learned": "wsr.merging.soups.Learned",
     "learned_free": "wsr.merging.soups.LearnedFree",

@@ -5,26 +5,17 @@ Singular vectors come from an eigendecomposition of the smaller Gram matrix in f
 those vectors that it keeps. One member's matrix is in memory at a time.
 """
 
-import re
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float64
 
-from wsr.merging.averages import mixing
-from wsr.merging.ingredients import Ingredients, Leaf
-from wsr.merging.method import OfWeights, expression, option, share
+from wsr.merging.ingredients import Leaf
+from wsr.merging.method import share
+from wsr.merging.task_matrices import Matrix, OfMatrices, each_task, summed
 
-Matrix = Float64[np.ndarray, "outputs inputs"]
 Columns = Float64[np.ndarray, "rows columns"]
-
-TABLES_AND_HEADS = re.compile(
-    r"embed|(^|[./_])(wte|wpe|shared|lm_head|head|classifier|score|qa_outputs|predictions|text_projection|"
-    r"visual_projection|relative_attention_bias)([./]|$)"
-)
-"""Paths of token tables and heads, in Flax and in PyTorch."""
 
 SMALLEST = 1e-6
 """Singular values below this share of the largest are rounding errors of float32; their directions are left out."""
@@ -39,43 +30,7 @@ class Svd(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _Spectral(OfWeights):
-    """Options and code shared by the methods of this file."""
-
-    wide: ClassVar = True
-
-    scale: float = option(1.0, "Factor of the merged task vector that is added to the base.")
-    averaged: str | None = expression(
-        "Leaves whose path it matches are averaged; leaves that are not matrices are averaged too.",
-        otherwise="token tables and heads",
-    )
-
-    def matrix(self, leaf: Leaf) -> Matrix:
-        """Returns the merged task matrix of a leaf."""
-        raise NotImplementedError
-
-    def prepared(self, ingredients: Ingredients) -> Callable[[Leaf, np.ndarray], None]:
-        """Returns the merge of one leaf."""
-        mean = mixing(np.full(len(ingredients.names), self.scale / len(ingredients.names)))
-        tables = TABLES_AND_HEADS if self.averaged is None else re.compile(self.averaged)
-
-        def fill(leaf: Leaf, out: np.ndarray) -> None:
-            if len(leaf.shape) != 2 or tables.search(leaf.path):
-                mean(leaf, out)
-                return
-            merged = self.matrix(leaf)
-            flat = self.scale * (merged.T if leaf.inputs_lead else merged).reshape(-1)
-            start = 0
-            for block in leaf.blocks():
-                stop = start + block.base.size
-                block.put(out, block.base + flat[start:stop])
-                start = stop
-
-        return fill
-
-
-@dataclass(frozen=True)
-class IsoC(_Spectral):
+class IsoC(OfMatrices):
     """Iso-C, isotropic merging in the common subspace: ``M = mean(s) U V^T``, where ``U diag(s) V^T = sum_k M_k``.
 
     Every singular value of the sum of the task matrices becomes their mean. Directions that no member changed stay as
@@ -92,13 +47,13 @@ class IsoC(_Spectral):
 
     def matrix(self, leaf: Leaf) -> Matrix:
         """Returns the sum with equal singular values."""
-        total = _total(leaf)
+        total = summed(leaf)
         found = svd(total, min(total.shape))
         return (found.values.sum() / min(total.shape)) * (found.left @ found.right.T)
 
 
 @dataclass(frozen=True)
-class IsoCts(_Spectral):
+class IsoCts(OfMatrices):
     """Iso-CTS, isotropic merging in common and task-specific subspaces: ``M = mean(s) P(U) P(V)^T``.
 
     ``U`` and ``V`` are the first singular vectors of ``sum_k M_k``, the common subspace, then ``d`` singular vectors of
@@ -119,7 +74,7 @@ class IsoCts(_Spectral):
 
     def matrix(self, leaf: Leaf) -> Matrix:
         """Returns the common and task-specific directions with equal singular values."""
-        total, members = _total(leaf), len(leaf.ingredients.names)
+        total, members = summed(leaf), len(leaf.ingredients.names)
         rank = min(total.shape)
         own = min(round((rank - int(self.common * rank)) / members), rank // members)
         shared = svd(total, rank - own * members)
@@ -127,13 +82,13 @@ class IsoCts(_Spectral):
         if own:
             # Without a part outside the common subspace, a task leaves only rounding errors there.
             least = SMALLEST * shared.values.max(initial=0.0)
-            parts += [svd(task - shared.left @ (shared.left.T @ task), own, least=least) for task in _tasks(leaf)]
+            parts += [svd(task - shared.left @ (shared.left.T @ task), own, least=least) for task in each_task(leaf)]
         mean = sum(float(part.values.sum()) for part in parts) / rank
         return mean * _paired(parts, None)
 
 
 @dataclass(frozen=True)
-class TsvM(_Spectral):
+class TsvM(OfMatrices):
     """TSV-M, merging of task singular vectors: ``M = P(U) diag(s) P(V)^T``.
 
     ``U``, ``s`` and ``V`` stack the first ``int(min(outputs, inputs) / n)`` singular triples of each of the ``n`` task
@@ -152,8 +107,8 @@ class TsvM(_Spectral):
         """Returns the sum of the tasks' first singular directions, made orthogonal."""
         own = min(leaf.shape) // len(leaf.ingredients.names)
         if not own:
-            return np.zeros(_oriented(leaf))
-        parts = [svd(task, own) for task in _tasks(leaf)]
+            return np.zeros(leaf.shape[::-1] if leaf.inputs_lead else leaf.shape)
+        parts = [svd(task, own) for task in each_task(leaf)]
         return _paired(parts, np.concatenate([part.values for part in parts]))
 
 
@@ -197,26 +152,3 @@ def _polar(columns: Columns) -> Columns:
     squares, vectors = np.linalg.eigh(columns.T @ columns)
     kept = squares > 1e-10
     return columns @ ((vectors[:, kept] / np.sqrt(squares[kept])) @ vectors[:, kept].T)
-
-
-def _total(leaf: Leaf) -> Matrix:
-    """Returns the sum of the task matrices."""
-    total = np.empty(leaf.size)
-    for block in leaf.blocks():
-        block.put(total, block.vectors.sum(axis=0, dtype=np.float64))
-    return _matrix(leaf, total)
-
-
-def _tasks(leaf: Leaf) -> Iterator[Matrix]:
-    """Yields the task matrix of each member."""
-    for member in range(len(leaf.ingredients.names)):
-        yield _total(Leaf(leaf.path, leaf.shape, leaf.ingredients.alone(member)))
-
-
-def _matrix(leaf: Leaf, flat: np.ndarray) -> Matrix:
-    matrix = flat.reshape(leaf.shape)
-    return matrix.T if leaf.inputs_lead else matrix
-
-
-def _oriented(leaf: Leaf) -> tuple[int, ...]:
-    return leaf.shape[::-1] if leaf.inputs_lead else leaf.shape
