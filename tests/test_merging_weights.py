@@ -315,6 +315,30 @@ def test_ram_averages_what_several_members_changed():
     expect(merged(plus), lambda path: reference(path, 0.5, 0.8))
 
 
+@pytest.mark.parametrize(("density", "trim"), [(0.1, 1e-4), (0.5, 0.1), (1.0, 0.0), (0.95, 0.02)])
+def test_pcb(density, trim):
+    """On the whole flat task vectors, entries sorted in full."""
+    vectors = tau()
+    count, size = vectors.shape
+    sizes = np.abs(vectors)
+    for row in sizes:
+        ordered = np.sort(row)
+        row[:] = np.clip(row, ordered[int(size * trim)], ordered[int(size * (1 - trim) - 1)])
+    ranged = np.stack([(row - row.min()) / (row.max() - row.min()) for row in sizes])
+    scores = np.exp(count * ranged**2) * np.tanh(vectors * vectors.sum(axis=0))
+    for row in scores:
+        least = np.sort(row)[min(int(size * (1 - density)), size - 1)]
+        row[:] = (np.maximum(row, least) - least) / (row.max() - least)
+    together = (np.sign(vectors) * sizes * scores).sum(axis=0) / np.maximum(scores.sum(axis=0), 1e-12)
+    start = np.concatenate([base(path) for path in sorted(SHAPES)])
+    expected = dict(zip(sorted(SHAPES), np.split(start + 0.7 * together, _ends()), strict=True))
+    expect(merged(made("pcb", {"density": density, "trim": trim, "scale": 0.7})), expected.get)
+
+
+def _ends():
+    return np.cumsum([np.prod(SHAPES[path]) for path in sorted(SHAPES)])[:-1]
+
+
 LAYERS = (
     "layers/{}/dense/kernel",
     "model.layers.{}.mlp.weight",
@@ -440,6 +464,7 @@ CHANGES = {
     "iso_cts": "makes the singular values equal",
     "tsv_m": "keeps a part of the singular directions",
     "wudi": "starts at the sum and takes small steps",
+    "pcb": "moves the largest entries",
     "lines": "has a factor for each layer",
     "consensus": "drops entries that the sum hides",
     "nearswap": "moves the base by little",

@@ -24,6 +24,7 @@ SUMMARIES = {
     "ramplus_tl": "as ram, with the entries that one member changed raised",
     "consensus": "sum of the task vectors where several members use the entry",
     "emr": "largest entry of any task vector with the sign of their sum",
+    "pcb": "average of the task vectors by how each entry competes with others and with other members",
     "lines": "sum of the task vectors with a factor that grows with the depth of the layer",
     "nuslerp": "spherical interpolation of two members by weights, as in mergekit",
     "nearswap": "base moved towards one member where the two are close",

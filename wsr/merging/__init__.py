@@ -8,6 +8,7 @@ spheres.py        SLERP, SLERP of many models, Karcher mean, Model Stock: coeffi
 sparse.py         TIES, DARE, DELLA, breadcrumbs: task vectors of which a part is kept
 sce.py            SCE
 consensus.py      RAM, consensus of TALL masks, EMR: entries by how many members use them
+pcb.py            PCB
 layers.py         LiNeS
 fusion.py         NuSLERP, nearswap, Arcee Fusion, passthrough
 task_matrices.py  the base class of methods that merge matrices and average all other leaves

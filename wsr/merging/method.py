@@ -40,6 +40,7 @@ _KNOWN: "dict[str, str | type[Method]]" = {
     "ramplus_tl": "wsr.merging.consensus.RamPlus",
     "consensus": "wsr.merging.consensus.Consensus",
     "emr": "wsr.merging.consensus.Emr",
+    "pcb": "wsr.merging.pcb.Pcb",
     "lines": "wsr.merging.layers.Lines",
     "nuslerp": "wsr.merging.fusion.NuSlerp",
     "nearswap": "wsr.merging.fusion.NearSwap",
