@@ -3,7 +3,9 @@
 import json
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import patch
 
 import golden_merging as golden
 import numpy as np
@@ -11,7 +13,9 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
+import wsr
 from wsr.errors import WsrError
+from wsr.merging import method
 from wsr.merging.files import merge_files
 from wsr.merging.method import METHODS
 from wsr.merging.recipe import read_recipe
@@ -165,7 +169,8 @@ LINEAR = "merge_method: linear\nmodels: [{model: a.safetensors}, {model: b.safet
     ("text", "told"),
     [
         (LINEAR.replace("linear", "tie"), "merge_method: tie: not supported in recipes; nearest: ties"),
-        (LINEAR.replace("linear", "passthrough"), "passthrough: not supported in recipes"),
+        (LINEAR.replace("linear", "fisher"), "fisher: not supported in recipes because it needs texts; use --store"),
+        (LINEAR.replace("linear", "[linear]"), r"merge_method: \['linear'\]: not supported in recipes"),
         (LINEAR + "slices: []", "slices: not supported"),
         (LINEAR + "tokenizer_source: union", "tokenizer_source: not supported"),
         (LINEAR + "dtype: int8", "dtype: int8: expected one of float32"),
@@ -210,15 +215,153 @@ def test_an_index_may_not_leave_its_folder(tmp_path):
         open_tensors(tmp_path)
 
 
-@pytest.mark.parametrize("method", ["ties", "della"])
-def test_memory_does_not_grow_with_the_members(tmp_path, method):
+def test_a_method_that_mergekit_lacks_has_its_own_options_as_parameters(files):
+    """Against the same method called on the same weights."""
+    found = merged(
+        files,
+        """
+merge_method: iso_cts
+base_model: base.safetensors
+models: [{model: base.safetensors}, {model: a.safetensors}, {model: b.safetensors}]
+parameters: {common: 0.5, scale: [{filter: dense, value: 0.7}, {value: 0.2}]}
+""",
+    )
+    base, a, b = (golden.models()[name] for name in ("base", "a", "b"))
+    bias, dense = "layer.0.dense.bias", "layer.0.dense.weight"
+    np.testing.assert_allclose(found[bias], base[bias] + 0.7 * ((a[bias] + b[bias]) / 2 - base[bias]), atol=1e-5)
+    norm = "norm.weight"
+    np.testing.assert_allclose(found[norm], base[norm] + 0.2 * ((a[norm] + b[norm]) / 2 - base[norm]), atol=1e-5)
+    values = np.linalg.svd((found[dense] - base[dense]) / 0.7, compute_uv=False)
+    np.testing.assert_allclose(values, values.mean(), atol=1e-5)
+
+
+def test_weights_of_such_a_method_stand_with_the_members(files):
+    text = "merge_method: weighted\nmodels: [{model: a.safetensors, parameters: {weight: 3}}, {model: b.safetensors}]\n"
+    found = merged(files, text + "parameters: {weight: 1}")
+    a, b = (golden.models()[name]["norm.weight"] for name in ("a", "b"))
+    np.testing.assert_allclose(found["norm.weight"], 0.75 * a + 0.25 * b, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "told"),
+    [
+        ("{commen: 0.5}", "commen: not a parameter of iso_cts; it has averaged, common, int8_mask, scale"),
+        ("{common: 1.5}", "iso_cts: common = 1.5; expected a number from 0 to 1"),
+        ("{averaged: '('}", r"iso_cts: averaged = '\('; expected a regular expression"),
+    ],
+)
+def test_wrong_options_of_such_a_method_are_refused(files, parameters, told):
+    with pytest.raises(WsrError, match=told):
+        merged(
+            files,
+            f"merge_method: iso_cts\nbase_model: base.safetensors\nmodels: [{{model: a.safetensors}}]\n"
+            f"parameters: {parameters}",
+        )
+
+
+OWN = '''
+from dataclasses import dataclass
+
+import numpy as np
+
+from wsr.merging.method import OfWeights, option
+
+
+@dataclass(frozen=True)
+class Median(OfWeights):
+    """The median of the task vectors, entry by entry."""
+
+    scale: float = option(1.0, "Factor of the median.")
+
+    def prepared(self, ingredients):
+        def fill(leaf, out):
+            for block in leaf.blocks():
+                block.put(out, block.base + self.scale * np.median(block.vectors, axis=0))
+
+        return fill
+'''
+
+
+@pytest.fixture
+def installed(files, monkeypatch):
+    """A package that names a method in its entry points."""
+    (files / "median_merge.py").write_text(OWN)
+    about = files / "median_merge-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: median-merge\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text("[wsr.merging]\nmedian = median_merge:Median\n")
+    root = Path(__file__).parent.parent
+    monkeypatch.setenv("PYTHONPATH", f"{files}:{root}")
+    return files
+
+
+def told_by(*words):
+    return subprocess.run([sys.executable, "-m", "wsr.cli", *words], capture_output=True, text=True)
+
+
+def test_a_method_of_an_installed_package_is_listed_helped_and_used_by_recipes(installed):
+    page = " ".join(told_by("merge", "--help").stdout.split())
+    assert "median The median of the task vectors, entry by entry [scale]" in page
+    own = told_by("merge", "--method=median", "--help").stdout
+    assert "Options of median" in own
+    assert "Factor of the median. [number; default: 1]" in " ".join(own.split())
+    (installed / "recipe.yaml").write_text(
+        "merge_method: median\nbase_model: base.safetensors\nparameters: {scale: 0.5}\n"
+        "models: [{model: a.safetensors}, {model: b.safetensors}, {model: c.safetensors}]"
+    )
+    done = told_by("merge", "--recipe=recipe.yaml", "--to=out")
+    assert done.returncode == 0, done.stderr
+    base, *members = golden.models().values()
+    for path, leaf in load_file("out/model.safetensors").items():
+        expected = base[path] + 0.5 * np.median([own[path] - base[path] for own in members], axis=0)
+        np.testing.assert_allclose(leaf, expected, atol=1e-5)
+
+
+def test_a_package_that_cannot_be_imported_is_named(installed):
+    (installed / "median_merge.py").write_text("import nowhere")
+    (installed / "recipe.yaml").write_text("merge_method: median\nmodels: [{model: a.safetensors}]")
+    done = told_by("merge", "--recipe=recipe.yaml", "--to=out")
+    assert done.returncode == 1
+    assert "the merge method median cannot be imported from median_merge.Median: No module" in done.stderr
+
+
+def test_an_installed_package_cannot_replace_a_method(installed):
+    (installed / "median_merge-1.0.dist-info" / "entry_points.txt").write_text("[wsr.merging]\nties = nowhere:Ties\n")
+    done = told_by("merge", "--method=ties", "--help")
+    assert "a merge method is called ties already; it is left out" in done.stderr
+    assert "--density" in done.stdout
+
+
+def test_a_class_that_is_registered_is_found_and_used_by_recipes(files):
+    space = {}
+    exec(OWN, space)
+    with patch.dict(method._KNOWN):
+        kind = wsr.merging.register("middle")(space["Median"])
+        assert wsr.merging.find("middle") is kind
+        assert method.name_of(kind) == "middle"
+        found = merged(files, "merge_method: middle\nbase_model: base.safetensors\nmodels: [{model: a.safetensors}]")
+        np.testing.assert_allclose(found["norm.weight"], golden.models()["a"]["norm.weight"], atol=1e-6)
+        with pytest.raises(WsrError, match="a merge method is called ties already"):
+            wsr.merging.register("ties")(kind)
+        with pytest.raises(WsrError, match="expected a name in lower case"):
+            wsr.merging.register("My method")(kind)
+        with pytest.raises(WsrError, match="expected a class that extends OfWeights"):
+            wsr.merging.register("mine")(type("Undecorated", (method.OfWeights,), {}))
+        bare = dataclass(frozen=True)(type("Bare", (method.OfWeights,), {"__annotations__": {"k": int}, "k": 1}))
+        with pytest.raises(WsrError, match="mine: make k by option"):
+            wsr.merging.register("mine")(bare)
+    assert "middle" not in METHODS
+
+
+@pytest.mark.parametrize("name", ["ties", "della"])
+def test_memory_does_not_grow_with_the_members(tmp_path, name):
     """24 files of 20 MB, 480 MB together: the process, Python and NumPy included, stays far below."""
     forms = {"table": ("F32", (4000, 1000)), "layer.weight": ("F32", (1000, 1000))}
     models = [str(tmp_path / f"{number}.safetensors") for number in range(25)]
     for path in models:
         with TensorWriter(Path(path), forms):
             pass  # zeros that take no place on the disk
-    recipe = {"merge_method": method, "base_model": models[0], "parameters": {"weight": 1, "density": 0.5}}
+    recipe = {"merge_method": name, "base_model": models[0], "parameters": {"weight": 1, "density": 0.5}}
     (tmp_path / "recipe.yaml").write_text(json.dumps(recipe | {"models": [{"model": path} for path in models[1:]]}))
     code = (
         f"from wsr.cli import main; main(['merge', '--recipe={tmp_path / 'recipe.yaml'}', '--to={tmp_path / 'out'}']);"

@@ -20,6 +20,20 @@ SUMMARIES = {
     "breadcrumbs": "entries of each task vector that are neither the largest nor the smallest, summed",
     "breadcrumbs_ties": "the same entries as breadcrumbs, averaged where their signs agree",
     "sce": "entries in which the members differ most, averaged where their signs agree",
+    "ram": "entries that one member changed as they are, those that several changed averaged",
+    "ramplus_tl": "as ram, with the entries that one member changed raised",
+    "consensus": "sum of the task vectors where several members use the entry",
+    "emr": "largest entry of any task vector with the sign of their sum",
+    "pcb": "average of the task vectors by how each entry competes with others and with other members",
+    "lines": "sum of the task vectors with a factor that grows with the depth of the layer",
+    "nuslerp": "spherical interpolation of two members by weights, as in mergekit",
+    "nearswap": "base moved towards one member where the two are close",
+    "arcee_fusion": "base with the entries of one member that matter most",
+    "passthrough": "copy of one member, scaled",
+    "iso_c": "sum of the task matrices with equal singular values",
+    "iso_cts": "directions that the tasks share and directions of each task, with equal singular values",
+    "tsv_m": "largest singular directions of each task matrix, made orthogonal and summed",
+    "wudi": "matrices that interfere least with the tasks, by gradient steps without data",
     "greedy": "average to which members are added while the validation loss on --on does not rise",
     "learned": "point of the convex hull with the lowest validation loss on --on, by gradients",
     "learned_free": "as learned, with coefficients of any sign and sum",
@@ -27,7 +41,7 @@ SUMMARIES = {
     "regmean": "least-squares fit of each dense layer to the members' outputs on their own texts",
     "adamerging": "coefficients that make the members' answers on their own texts the most certain",
 }
-"""One line on each method."""
+"""One line on each method of this package."""
 
 
 def options() -> tuple[str, ...]:
@@ -53,7 +67,7 @@ def method_page(name: str) -> Page:
     return Page(
         "wsr merge",
         f"wsr merge --method={name} --store=STORE --to=FOLDER{' --on=DATASET' * ('dataset' in kind.needs)} [options]",
-        f"Merge members by {name}: {SUMMARIES[name]}.",
+        f"Merge members by {name}: {_summary(name)}.",
         (f"wsr merge --method={name} --store=runs/mine{more} --to=runs/{name}",),
         (Group(f"Options of {name}", own),) if own else (),
         (
@@ -72,9 +86,14 @@ def method_table(width: int = 100) -> str:
     lines = ["Methods, with the names of their options in brackets:"]
     for name in METHODS:
         own = ", ".join(options_of(find(name)))
-        text = textwrap.wrap(f"{SUMMARIES[name]}{f' [{own}]' if own else ''}", width - at)
+        text = textwrap.wrap(f"{_summary(name)}{f' [{own}]' if own else ''}", width - at)
         lines += [f"  {name}".ljust(at) + text[0], *(" " * at + line for line in text[1:])]
     return "\n".join(lines)
+
+
+def _summary(name: str) -> str:
+    """One line on a method; one from another package has the first line of its docstring."""
+    return SUMMARIES.get(name) or (find(name).__doc__ or name).strip().partition("\n")[0].removesuffix(".")
 
 
 def _flag(name: str, option: Option) -> Flag:

@@ -7,11 +7,20 @@ averages.py       uniform, weighted (linear), task arithmetic
 spheres.py        SLERP, SLERP of many models, Karcher mean, Model Stock: coefficients from a Gram matrix
 sparse.py         TIES, DARE, DELLA, breadcrumbs: task vectors of which a part is kept
 sce.py            SCE
+consensus.py      RAM, consensus of TALL masks, EMR: entries by how many members use them
+pcb.py            PCB
+layers.py         LiNeS
+fusion.py         NuSLERP, nearswap, Arcee Fusion, passthrough
+task_matrices.py  the base class of methods that merge matrices and average all other leaves
+spectral.py       Iso-C, Iso-CTS, TSV-M: singular vectors of task matrices
+wudi.py           WUDI
 magnitudes.py     which entries are kept by their magnitude
 order_statistics.py   the k-th smallest of numbers that are read in pieces
 soups.py          greedy soup and learned coefficients, chosen on a dataset
 fisher.py, regmean.py, adamerging.py, own_texts.py   methods that use the members' own texts
 recipe.py, yaml_file.py, files.py   YAML recipes over safetensors files
+
+A method of your own is a class with ``register``, or with an entry point of the group ``wsr.merging``.
 
 JAX is imported only by methods that need it, when they run, so that a merge of files starts at once.
 """
@@ -19,12 +28,16 @@ JAX is imported only by methods that need it, when they run, so that a merge of 
 import importlib
 from typing import Any
 
-from wsr.merging.method import METHODS, Given, Method, find
+from wsr.merging.method import METHODS, Given, Method, find, register
 
-_CLASSES = {place.rpartition(".")[2]: place.rpartition(".")[0] for place in METHODS.values()}
+_CLASSES = {
+    place.rpartition(".")[2]: place.rpartition(".")[0]
+    for place in METHODS.values()
+    if isinstance(place, str) and place.startswith(f"{__name__}.")
+}
 """The module of each method's class: ``wsr.merging.Ties`` and the others are imported when they are first used."""
 
-__all__ = ["METHODS", "Given", "Method", "find", *_CLASSES]
+__all__ = ["METHODS", "Given", "Method", "find", "register", *_CLASSES]
 
 
 def __getattr__(name: str) -> Any:

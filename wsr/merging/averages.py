@@ -27,6 +27,7 @@ class Uniform(OfWeights):
     """
 
     wide: ClassVar = True
+    based: ClassVar = False
 
     def prepared(self, ingredients: Ingredients) -> Callable[[Leaf, np.ndarray], None]:
         """Returns a function that mixes every leaf with the same coefficients."""
@@ -47,6 +48,7 @@ class Weighted(OfWeights):
     """
 
     wide: ClassVar = True
+    based: ClassVar = False
 
     weights: tuple[float, ...] | None = weights()
     normalise: bool = option(True, "Divide by the sum of the weights.")

@@ -94,6 +94,11 @@ class Leaf:
         """Type in which the leaf is read and merged."""
         return np.dtype(np.float64 if self.path in self.ingredients.wide else np.float32)
 
+    @property
+    def inputs_lead(self) -> bool:
+        """Whether the leaf is stored as ``[inputs, outputs]``."""
+        return self.ingredients.inputs_first and self.path.rpartition("/")[2] == "kernel"
+
     def within(self, **changes: Any) -> "Leaf":
         """Returns the same leaf with some fields of its ingredients changed."""
         return replace(self, ingredients=replace(self.ingredients, **changes))
@@ -129,7 +134,7 @@ class Leaf:
         if len(self.shape) < 2:
             yield from ((block, self.size) for block in self.within(piece=max(self.size, 1)).blocks())
             return
-        if not (self.ingredients.inputs_first and self.path.rpartition("/")[2] == "kernel"):
+        if not self.inputs_lead:
             row = self.shape[-1]
             rows = self.within(piece=_rows(self.ingredients.piece, row))
             yield from ((block, row) for block in rows.blocks())

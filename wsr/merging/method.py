@@ -1,10 +1,13 @@
 """The base classes of merge methods: frozen dataclasses whose fields are documented and checked options."""
 
 import importlib
+import importlib.metadata
+import re
 import types
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar, get_args, get_type_hints
 
 import numpy as np
 
@@ -16,7 +19,7 @@ if TYPE_CHECKING:
     from wsr.merging.ingredients import Ingredients, Leaf
     from wsr.region.region import Region
 
-METHODS: Mapping[str, str] = {
+_KNOWN: "dict[str, str | type[Method]]" = {
     "uniform": "wsr.merging.averages.Uniform",
     "weighted": "wsr.merging.averages.Weighted",
     "linear": "wsr.merging.averages.Weighted",
@@ -33,6 +36,20 @@ METHODS: Mapping[str, str] = {
     "breadcrumbs": "wsr.merging.sparse.Breadcrumbs",
     "breadcrumbs_ties": "wsr.merging.sparse.BreadcrumbsTies",
     "sce": "wsr.merging.sce.Sce",
+    "ram": "wsr.merging.consensus.Ram",
+    "ramplus_tl": "wsr.merging.consensus.RamPlus",
+    "consensus": "wsr.merging.consensus.Consensus",
+    "emr": "wsr.merging.consensus.Emr",
+    "pcb": "wsr.merging.pcb.Pcb",
+    "lines": "wsr.merging.layers.Lines",
+    "nuslerp": "wsr.merging.fusion.NuSlerp",
+    "nearswap": "wsr.merging.fusion.NearSwap",
+    "arcee_fusion": "wsr.merging.fusion.ArceeFusion",
+    "passthrough": "wsr.merging.fusion.Passthrough",
+    "iso_c": "wsr.merging.spectral.IsoC",
+    "iso_cts": "wsr.merging.spectral.IsoCts",
+    "tsv_m": "wsr.merging.spectral.TsvM",
+    "wudi": "wsr.merging.wudi.Wudi",
     "greedy": "wsr.merging.soups.GreedySoup",
     "learned": "wsr.merging.soups.Learned",
     "learned_free": "wsr.merging.soups.LearnedFree",
@@ -40,9 +57,14 @@ METHODS: Mapping[str, str] = {
     "regmean": "wsr.merging.regmean.RegMean",
     "adamerging": "wsr.merging.adamerging.AdaMerging",
 }
-"""The class of every method, by name. Each is imported when it is first used."""
+METHODS: "Mapping[str, str | type[Method]]" = types.MappingProxyType(_KNOWN)
+"""The class of every method, by name, or its place; classes in other files are imported when they are first used."""
+
+ENTRY_POINTS = "wsr.merging"
+"""Group of the entry points by which installed packages add methods: ``name = "package.module:Class"``."""
 
 Check = Callable[[Any], bool]
+M = TypeVar("M", bound="Method")
 
 
 def option(
@@ -84,6 +106,11 @@ def at_least(least: float, default: float, what: str) -> Any:
 def one_of(default: str, what: str, *names: str) -> Any:
     """An option that is one of some words."""
     return option(default, what, " or ".join(filter(None, (", ".join(names[:-1]), names[-1]))), lambda v: v in names)
+
+
+def expression(what: str, *, otherwise: str) -> Any:
+    """An option that is a regular expression on the paths of leaves; None where none is given."""
+    return option(None, what, "a regular expression", _is_expression, otherwise=otherwise)
 
 
 def weights() -> Any:
@@ -149,7 +176,8 @@ class Method:
         name, (fewest, most) = name_of(type(self)), self.members
         if len(names) < fewest or (most is not None and len(names) > most):
             wanted = f"exactly {fewest}" if most == fewest else f"at least {fewest}"
-            raise WsrError(f"{name} merges {wanted} members; found {len(names)}: {', '.join(names)}")
+            several = "" if fewest == 1 else "s"
+            raise WsrError(f"{name} merges {wanted} member{several}; found {len(names)}: {', '.join(names)}")
         for own in ("weights", "density"):
             given = getattr(self, own, None)
             if isinstance(given, tuple) and len(given) != len(names):
@@ -164,6 +192,8 @@ class OfWeights(Method):
 
     wide: ClassVar[bool] = False
     """Whether the method can merge leaves in float64; others merge in float32."""
+    based: ClassVar[bool] = True
+    """Whether the method needs a base."""
 
     def prepared(self, ingredients: "Ingredients") -> Callable[["Leaf", np.ndarray], None]:
         """Returns ``fill(leaf, out)``, which writes the merged leaf into the flat array ``out``.
@@ -205,14 +235,84 @@ def find(name: str) -> type[Method]:
     """
     if name not in METHODS:
         raise WsrError(f"no merge method is called {name!r}; nearest: {nearest_names(name, METHODS)}")
-    module, _, kind = METHODS[name].rpartition(".")
-    return getattr(importlib.import_module(module), kind)
+    place = METHODS[name]
+    if not isinstance(place, str):
+        return place
+    module, _, kind = place.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), kind)
+    except (ImportError, AttributeError) as error:
+        raise WsrError(f"the merge method {name} cannot be imported from {place}: {error}") from error
+    _refuse_incomplete(name, found)
+    return found
 
 
 def name_of(kind: type[Method]) -> str:
     """Returns the first name of a method's class in ``METHODS``."""
     place = f"{kind.__module__}.{kind.__name__}"
-    return next((name for name, own in METHODS.items() if own == place), kind.__name__)
+    return next((name for name, own in METHODS.items() if own in (place, kind)), kind.__name__)
+
+
+def register(name: str) -> "Callable[[type[M]], type[M]]":
+    """Adds a method of your own: a decorator for a frozen dataclass whose fields are options.
+
+    The method then works by its name in ``wsr.merging.find``, in recipes and on the command line. A package that is
+    installed can name its class in the entry points ``wsr.merging`` instead.
+
+    Args:
+      name: name of the method, in lower case with underscores.
+
+    Raises:
+      WsrError: if the name is taken, or the class is not a method.
+
+    Example:
+      >>> from dataclasses import dataclass
+      >>> import numpy as np
+      >>> import wsr
+      >>> from wsr.merging.method import OfWeights, option
+      >>> @wsr.merging.register("median")
+      ... @dataclass(frozen=True)
+      ... class Median(OfWeights):
+      ...     '''The median of the task vectors, entry by entry.'''
+      ...     scale: float = option(1.0, "Factor of the merged task vector.")
+      ...     def prepared(self, ingredients):
+      ...         def fill(leaf, out):
+      ...             for block in leaf.blocks():
+      ...                 block.put(out, block.base + self.scale * np.median(block.vectors, axis=0))
+      ...         return fill
+      >>> merged = wsr.merge(wsr.made_up_region(3), wsr.merging.find("median")(scale=0.5))
+    """
+
+    def add(kind: type[M]) -> type[M]:
+        _refuse_incomplete(name, kind)
+        if METHODS.get(name, kind) is not kind:
+            raise WsrError(f"a merge method is called {name} already; choose another name")
+        _KNOWN[name] = kind
+        return kind
+
+    return add
+
+
+def _refuse_incomplete(name: str, kind: Any) -> None:
+    if not re.fullmatch("[a-z][a-z0-9_]*", name):
+        raise WsrError(f"merge method {name!r}: expected a name in lower case with underscores")
+    if not (isinstance(kind, type) and issubclass(kind, (OfWeights, OfData)) and "__dataclass_params__" in vars(kind)):
+        raise WsrError(f"merge method {name}: expected a class that extends OfWeights, with @dataclass(frozen=True)")
+    bare = [own.name for own in fields(kind) if "what" not in own.metadata]
+    if bare:
+        raise WsrError(f"merge method {name}: make {', '.join(bare)} by option(default, what), which the help shows")
+
+
+def _add_installed() -> None:
+    """Adds the methods of installed packages; a name that is taken keeps its method."""
+    for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
+        if point.name in _KNOWN:
+            warnings.warn(f"{point.value}: a merge method is called {point.name} already; it is left out", stacklevel=2)
+        else:
+            _KNOWN[point.name] = point.value.replace(":", ".")
+
+
+_add_installed()
 
 
 class Option(NamedTuple):
@@ -242,7 +342,7 @@ def options_of(kind: type[Method]) -> dict[str, Option]:
 
 def _allowed(hint: Any, words: str) -> str:
     """The allowed values in words."""
-    several = float in _kinds(hint) and any(get_args(kind) for kind in _kinds(hint))
+    several = float in kinds_of(hint) and any(get_args(kind) for kind in kinds_of(hint))
     return f"{words}, or one per member" if words and several else words or kind_of(hint)
 
 
@@ -262,15 +362,24 @@ def made(name: str, given: Mapping[str, Any]) -> Method:
 def kind_of(hint: Any) -> str:
     """The type of an option in words."""
     told = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}
-    return " or ".join(told.get(kind, "numbers, one per member") for kind in _kinds(hint) if kind is not type(None))
+    return " or ".join(told.get(kind, "numbers, one per member") for kind in kinds_of(hint) if kind is not type(None))
 
 
-def _kinds(hint: Any) -> tuple[Any, ...]:
+def _is_expression(text: str) -> bool:
+    try:
+        re.compile(text)
+    except re.error:
+        return False
+    return True
+
+
+def kinds_of(hint: Any) -> tuple[Any, ...]:
+    """Returns the types that an option may have."""
     return get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    return any(_is(value, kind) for kind in _kinds(hint))
+    return any(_is(value, kind) for kind in kinds_of(hint))
 
 
 def _is(value: Any, kind: Any) -> bool:

@@ -8,10 +8,10 @@ differences. Sums are taken in float32 or better; ``dtype`` only says how the re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from wsr.errors import WsrError, nearest_names
-from wsr.merging.method import Method, made
+from wsr.merging.method import METHODS, Method, OfWeights, find, kinds_of, made, options_of
 from wsr.merging.yaml_file import read_yaml
 from wsr.runtime.tensor_files import NAMES
 
@@ -64,7 +64,7 @@ class MergeRecipe:
         Raises:
           WsrError: if a required parameter is missing, or a value has the wrong type.
         """
-        translation = _METHODS[self.merge_method]
+        translation = _translation(self.merge_method)
         values: dict[str, Any] = {"base_model": self.base_model} | {
             name: self._value(name, leaf, kind, default, (self.shared,))
             for name, (kind, default) in translation.shared.items()
@@ -136,10 +136,11 @@ def read_recipe(path: Path) -> MergeRecipe:
     unknown = [str(key) for key in content if key not in KEYS]
     if unknown:
         raise WsrError(f"{path}: {', '.join(unknown)}: not supported; a recipe has {', '.join(KEYS)}")
-    name = content.get("merge_method")
-    if not isinstance(name, str) or name not in _METHODS:
-        nearest = nearest_names(name, sorted(_METHODS))
-        raise WsrError(f"{path}: merge_method: {name}: not supported in recipes; nearest: {nearest}")
+    name = str(content.get("merge_method"))
+    if name not in METHODS or not issubclass(find(name), OfWeights):
+        nearest = nearest_names(name, sorted(METHODS))
+        why = " because it needs texts; use --store and --method" if name in METHODS else ""
+        raise WsrError(f"{path}: merge_method: {name}: not supported in recipes{why or f'; nearest: {nearest}'}")
     models = _models(path, content.get("models"))
     return _with_base(path, name, content, models)
 
@@ -161,7 +162,7 @@ def _models(path: Path, listed: Any) -> list[tuple[str, Mapping[str, Any]]]:
 def _with_base(
     path: Path, name: str, content: Mapping[str, Any], models: list[tuple[str, Mapping[str, Any]]]
 ) -> MergeRecipe:
-    translation, given = _METHODS[name], content.get("base_model")
+    translation, given = _translation(name), content.get("base_model")
     shared = content.get("parameters") or {}
     base = given if isinstance(given, str) else None
     if (given is not None and base is None) or (translation.base == "required" and base is None):
@@ -185,6 +186,29 @@ def _with_base(
         raise WsrError(f"{path}: dtype: {dtype}: expected one of {', '.join(DTYPES)}")
     members, each = zip(*models, strict=True) if models else ((), ())
     return MergeRecipe(path, name, base, members, DTYPES[dtype] if dtype else None, shared, each)
+
+
+def _translation(name: str) -> _Translation:
+    """Returns how a recipe maps to a method; one that mergekit lacks has its own options as parameters."""
+    return _METHODS.get(name) or _own_options(find(name))
+
+
+def _own_options(kind: type[Method]) -> _Translation:
+    """``weights`` is called ``weight`` as in mergekit; options with one value per member may stand with the member."""
+    types = {name: kinds_of(about.hint) for name, about in options_of(kind).items()}
+    each = {name: "weight" if name == "weights" else name for name in types if any(map(get_args, types[name]))}
+
+    def options(values: dict[str, Any]) -> dict[str, Any]:
+        found = {name: values[name] for name in types if name not in each}
+        found |= {name: None if set(values[own]) == {None} else values[own] for name, own in each.items()}
+        return {name: value for name, value in found.items() if value is not None}
+
+    return _Translation(
+        "required" if getattr(kind, "based", True) else "member",
+        options,
+        {name: (kinds[0], None) for name, kinds in types.items() if name not in each},
+        dict.fromkeys(each.values(), (float, None)),
+    )
 
 
 def _sparse(values: dict[str, Any]) -> dict[str, Any]:
@@ -261,6 +285,26 @@ _METHODS: Mapping[str, _Translation] = {
     "sce": _Translation(
         "required", lambda values: {"density": values["select_topk"], "floor": 1e-6}, {"select_topk": (float, 1.0)}, {}
     ),
+    "nuslerp": _Translation(
+        "optional",
+        lambda values: {
+            "weights": values["weight"],
+            "scope": "leaf" if values["nuslerp_flatten"] else "input" if values["nuslerp_row_wise"] else "output",
+            "around": "base" if values["base_model"] else "zero",
+        },
+        {"nuslerp_flatten": (bool, True), "nuslerp_row_wise": (bool, False)},
+        {"weight": (float, _REQUIRED)},
+    ),
+    "nearswap": _Translation("required", lambda values: {"t": values["t"]}, {"t": (float, _REQUIRED)}, {}),
+    "arcee_fusion": _Translation("required", lambda values: {}, {}, {}),
+    "ram": _Translation("required", lambda values: {"epsilon": values["epsilon"]}, {"epsilon": (float, 1e-5)}, {}),
+    "ramplus_tl": _Translation(
+        "required",
+        lambda values: {name: values[name] for name in ("epsilon", "r", "alpha")},
+        {"epsilon": (float, 1e-5), "r": (float, 0.1), "alpha": (float, 0.2)},
+        {},
+    ),
+    "passthrough": _Translation("member", lambda values: {"scale": values["scale"][0]}, {}, {"scale": (float, 1.0)}),
     "ties": _generalised(True, False, lambda values: {"scope": "leaf"}),
     "dare_ties": _generalised(False, True),
     "dare_linear": _generalised(False, True),

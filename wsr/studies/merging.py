@@ -26,6 +26,10 @@ LEFT_OUT = {
     "weighted": "with equal weights it is uniform",
     "linear": "the same",
     "slerp": "merges two; multislerp is its form for more",
+    "nuslerp": "merges two",
+    "nearswap": "merges one member into the base",
+    "arcee_fusion": "the same",
+    "passthrough": "copies one member",
 }
 
 Found = dict[tuple[str, str], list[ModelScore]]
