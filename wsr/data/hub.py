@@ -16,8 +16,8 @@ from wsr.runtime.hub_client import HubUnavailable, watched
 
 REACH_SECONDS = 8.0
 """Longest wait for the hub to answer, in seconds, before it counts as unreachable."""
-TRIES = 3
-"""How often the hub is asked for a repository while it answers with a fault of its own."""
+PAUSES = (1.0, 2.0)
+"""Seconds after which the hub is asked again for a repository, while it answers with a fault of its own."""
 
 OFFLINE_CHOICE = "use a folder written by datasets' save_to_disk, a local file, or a packaged corpus (vader_movie, ...)"
 REPLACED = {
@@ -188,7 +188,7 @@ def _in_time(ask: Callable[[], str]) -> str:
 
     def repeat() -> None:
         last: Exception | None = None
-        for pause in (*range(1, TRIES), 0):
+        for pause in (*PAUSES, 0.0):
             try:
                 answers.append(ask())
                 return
