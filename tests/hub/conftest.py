@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hub_model import roberta
 from hub_repositories import isear, repositories
 from hub_server import LocalHub
 
@@ -16,7 +17,7 @@ from hub_server import LocalHub
 @pytest.fixture(scope="session")
 def local_hub() -> Iterator[LocalHub]:
     """The hub, with the repositories of the paper's datasets."""
-    with LocalHub(repositories()).running() as hub:
+    with LocalHub(repositories(), {roberta().name: roberta()}).running() as hub:
         yield hub
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import jax
+import jax.numpy as jnp
 
 import wsr
 from wsr.data import hub
@@ -26,10 +28,19 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
     hub_client.PATIENCE, hub_client.SILENCE, hub.PAUSES = request.get("patience") or USUAL
     start = time.monotonic()
     try:
-        said = _dataset(request["name"]) if "name" in request else _hub(**request["hub"])
+        said = _answer(request)
     except WsrError as error:
         said = {"error": str(error)}
     return said | {"seconds": time.monotonic() - start, "cache": _cache()}
+
+
+def _answer(request: dict[str, Any]) -> dict[str, Any]:
+    if "model" in request:
+        checkpoint = wsr.load(request["model"])
+        tokens = checkpoint.processor("the kla label number 1")["input_ids"]
+        arrays = jax.tree.leaves(checkpoint.params)
+        return {"tokens": tokens, "architecture": checkpoint.model.name, "total": sum(map(jnp.size, arrays))}
+    return _dataset(request["name"]) if "name" in request else _hub(**request["hub"])
 
 
 def _dataset(name: str) -> dict[str, Any]:

@@ -41,6 +41,8 @@ class LocalHub:
 
     def __init__(self, datasets: Mapping[str, Repository], models: Mapping[str, Repository] | None = None):
         self.repositories = {"datasets": dict(datasets), "models": dict(models or {})}
+        self.renamed = {"roberta-base": "FacebookAI/roberta-base"}
+        """Present names of repositories, by their former ones."""
         self.faults: list[Fault] = []
         self.requests: Counter[str] = Counter()
         """Number of requests, by method and path."""
@@ -92,7 +94,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 return
         api = re.fullmatch(r"/api/(datasets|models)/(.+?)(?:/(revision|tree|paths-info|refs)(?:/(.+))?)?", path)
         file = re.fullmatch(r"/(?:(datasets)/)?([^/]+(?:/[^/]+)??)/resolve/([^/]+)/(.+)", path)
-        if api:
+        former = (api or file) and (api or file)[2]
+        if former in self.hub.renamed:
+            self._send(307, b"", {"Location": path.replace(f"/{former}", f"/{self.hub.renamed[former]}", 1)})
+        elif api:
             self._answer(*api.groups(), form)
         elif file:
             self._file(file[1] or "models", *file.groups()[1:], fault)
