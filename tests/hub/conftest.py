@@ -23,7 +23,10 @@ def local_hub() -> Iterator[LocalHub]:
 
 @pytest.fixture(scope="session")
 def ask(local_hub: LocalHub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., dict[str, Any]]]:
-    """Asks a process with an empty cache for a dataset: ``ask(name="cola")``, ``ask(hub={"path": ...})``."""
+    """Asks a process with an empty cache for a dataset: ``ask(name="cola")``, ``ask(hub={"path": ...})``.
+
+    The answer for a name is kept; ``again`` asks once more.
+    """
     folder = tmp_path_factory.mktemp("hub")
     (folder / "isear.csv").write_text(isear())
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "PYTEST"))}
@@ -47,12 +50,12 @@ def ask(local_hub: LocalHub, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
     answers: dict[str, dict[str, Any]] = {}
 
-    def asked(**request: Any) -> dict[str, Any]:
+    def asked(*, again: bool = False, **request: Any) -> dict[str, Any]:
         name = request.get("name", "")
-        if name not in answers:
+        if again or name not in answers:
             print(json.dumps(request), file=process.stdin, flush=True)
             answer = json.loads(process.stdout.readline())
-            if not name:
+            if again or not name:
                 return answer
             answers[name] = answer
         return answers[name]
