@@ -1,11 +1,16 @@
 """A hub that fails: one clear line in seconds, retries where they help, and a cache that is whole."""
 
 import zlib
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
 from hub_repositories import Repository, repositories
 from hub_server import Fault
+from huggingface_hub import constants
+from huggingface_hub.utils import _http
+
+from wsr.runtime.hub_client import watched
 
 QUICK = (1.0, 1.5, (0.1, 0.2))
 """Patience, silence and pauses, in seconds: the usual ones would make these tests slow."""
@@ -26,6 +31,16 @@ def repository(local_hub, request):
 def kept(found, repository):
     """What the cache holds of a repository."""
     return [path for path in found["cache"] if path.startswith(repository.name.replace("/", "___"))]
+
+
+def test_the_client_is_as_before_once_it_is_no_longer_watched():
+    usual, xet = _http._GLOBAL_CLIENT_FACTORY, constants.HF_HUB_DISABLE_XET
+    with watched():
+        assert _http._GLOBAL_CLIENT_FACTORY is not usual
+    with suppress(ValueError), watched():
+        raise ValueError
+    assert _http._GLOBAL_CLIENT_FACTORY is usual
+    assert constants.HF_HUB_DISABLE_XET == xet
 
 
 def test_a_hub_without_faults_is_asked_once_for_each_file(local_hub, repository, ask):

@@ -12,7 +12,7 @@ from wsr.data.decompressed import Allowance
 from wsr.data.records import Records
 from wsr.data.roles import roles_of
 from wsr.errors import WsrError, nearest_names
-from wsr.runtime.hub_client import HubUnavailable, watched
+from wsr.runtime.hub_client import REPEATED, HubUnavailable, unavailable, watched
 
 REACH_SECONDS = 8.0
 """Longest wait for the hub to answer, in seconds, before it counts as unreachable."""
@@ -152,26 +152,23 @@ def _commit(path: str, revision: str | None, scripts: bool) -> str:
 
     if huggingface_hub.constants.HF_HUB_OFFLINE:
         raise HubUnavailable("HF_HUB_OFFLINE is set")
-    with watched():
-        try:
-            info = huggingface_hub.HfApi().dataset_info(path, revision=revision, timeout=REACH_SECONDS)
-        except errors.RevisionNotFoundError:
-            raise WsrError(f"{path}: the hub has no revision {revision!r} of it{_other_revisions(path)}") from None
-        except errors.GatedRepoError:
-            raise _gated(path) from None
-        except errors.RepositoryNotFoundError:
-            raise WsrError(
-                f"{path}: the hub has no dataset of this name, or it is private; check the name, or log in with "
-                "HF_TOKEN or `hf auth login`"
-            ) from None
-        except errors.HFValidationError as error:
-            raise WsrError(f"{path}: {_first_line(error)}") from None
-        except errors.HfHubHTTPError as error:
-            status = error.response.status_code
-            told = f"it answered {status} {error.response.reason_phrase}".rstrip()
-            if status < 500 and status != 429:
-                raise WsrError(f"{path}: the hub does not give this dataset: {told}") from None
-            raise HubUnavailable(told) from None
+    try:
+        info = huggingface_hub.HfApi().dataset_info(path, revision=revision, timeout=REACH_SECONDS)
+    except errors.RevisionNotFoundError:
+        raise WsrError(f"{path}: the hub has no revision {revision!r} of it{_other_revisions(path)}") from None
+    except errors.GatedRepoError:
+        raise _gated(path) from None
+    except errors.RepositoryNotFoundError:
+        raise WsrError(
+            f"{path}: the hub has no dataset of this name, or it is private; check the name, or log in with "
+            "HF_TOKEN or `hf auth login`"
+        ) from None
+    except errors.HFValidationError as error:
+        raise WsrError(f"{path}: {_first_line(error)}") from None
+    except errors.HfHubHTTPError as error:
+        if error.response.status_code in REPEATED:
+            raise unavailable(error.response) from None
+        raise WsrError(f"{path}: the hub does not give this dataset: {unavailable(error.response)}") from None
     script = f"{path.rpartition('/')[2]}.py"
     if not scripts and script in (file.rfilename for file in info.siblings or ()):
         raise _only_script(path, script)
@@ -197,7 +194,7 @@ def _in_time(ask: Callable[[], str]) -> str:
                 return
             except HubUnavailable as error:
                 last = error
-                if "answered" not in str(error) or "wait" in str(error):
+                if not error.passing:
                     break
             except Exception as error:  # offline mode, name look-up, proxy, certificate, timeout: unreachable
                 last = HubUnavailable(_first_line(error))

@@ -23,7 +23,16 @@ RESTARTS = 3
 
 
 class HubUnavailable(Exception):
-    """The hub does not answer, or only with errors. The message says which."""
+    """The hub does not answer, or only with errors. The message says which.
+
+    Args:
+      reason: what the hub did.
+      passing: whether asking again in a few seconds may help.
+    """
+
+    def __init__(self, reason: str, *, passing: bool = False):
+        super().__init__(reason)
+        self.passing = passing
 
 
 class Watch:
@@ -49,10 +58,10 @@ class Watch:
     def on_response(self, response: Any) -> None:
         """Notes a failure, or follows the body of the answer."""
         if response.status_code in REPEATED:
-            self._thread.status = f"it answered {response.status_code} {response.reason_phrase}".rstrip()
-            wait = response.headers.get("Retry-After", "")
-            if wait.isdecimal() and int(wait) > PATIENCE:
-                self.give_up(f"{self._thread.status} and asked to wait {wait} seconds")
+            told = unavailable(response)
+            self._thread.status = str(told)
+            if not told.passing:
+                self.give_up(str(told))
             return
         if "Range" in response.request.headers and response.status_code == 200:
             restarts = self._thread.__dict__.setdefault("restarts", Counter())
@@ -83,6 +92,15 @@ class Watch:
     @_since.setter
     def _since(self, value: float | None) -> None:
         self._thread.since = value
+
+
+def unavailable(response: Any) -> HubUnavailable:
+    """Returns in words what the hub answered in place of what was asked for."""
+    told = f"it answered {response.status_code} {response.reason_phrase}".rstrip()
+    wait = response.headers.get("Retry-After", "")
+    if wait.isdecimal() and int(wait) > PATIENCE:
+        return HubUnavailable(f"{told} and asked to wait {wait} seconds")
+    return HubUnavailable(told, passing=response.status_code in REPEATED)
 
 
 @contextmanager
