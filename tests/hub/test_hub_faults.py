@@ -40,7 +40,7 @@ def test_the_client_is_as_before_once_it_is_no_longer_watched():
     with suppress(ValueError), watched():
         raise ValueError
     assert _http._GLOBAL_CLIENT_FACTORY is usual
-    assert constants.HF_HUB_DISABLE_XET == xet
+    assert xet == constants.HF_HUB_DISABLE_XET
 
 
 def test_a_hub_without_faults_is_asked_once_for_each_file(local_hub, repository, ask):
