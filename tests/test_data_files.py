@@ -95,7 +95,7 @@ def test_labels_as_numbers_and_as_names(tmp_path, cells, options, expected, name
         ("text,label\na,0\nb,0\n", {}, "column 'label': every label is '0'; expected two or more"),
         ("text,label\na,0\nb,x\nc,1\n", {}, "line 3, column 'label': label 'x' is not a whole number"),
         ("text,label\na,0\nb,0.5\n", {}, "line 3, column 'label': label '0.5' is not a whole number"),
-        ("text,label\na,0\nb,2\n", {"classes": 2}, "line 3, column 'label': label 2 is out of range"),
+        ("text,label\na,0\nb,2\nc,1\n", {"classes": 2}, "line 3, column 'label': label 2 is out of range"),
         ("text,label\na,0\nb,-1\n", {"classes": 2}, "line 3, column 'label': label -1 marks a hidden label"),
         ("text,label\na,x\nb,y\n", {"classes": 3}, "expected 3 classes, found 2: 'x', 'y'"),
         ("text,label\na,no\nb,nope\n", {"label_names": ("no", "yes")}, "label 'nope' is none of the 2 classes"),

@@ -9,7 +9,7 @@ import math
 import numbers
 import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -47,20 +47,45 @@ def read_classes(
     if not names:
         names = _found_names(train, column)
         if classes and all(whole(name) is not None for name in names):
-            names, ordered = tuple(map(str, range(classes))), True
+            names, ordered = tuple(map(str, class_values(_wholes(records, column), classes))), True
     if classes and len(names) != classes:
         raise WsrError(
             f"{train.origin}, column {column!r}: expected {classes} classes, found {len(names)}: {listed(names)}"
         )
+    numbers = class_values(_wholes(records, column), len(names))
     labels, notes = {}, []
+    if label_names and numbers != tuple(range(len(names))) and not set(map(str, numbers)) <= set(names):
+        pairs = ", ".join(f"{number} {shown(name)}" for number, name in zip(numbers[:12], names, strict=False))
+        notes.append(f"{train.origin}, column {column!r}: numbers read as names in their order: {pairs}")
     for role, table in records.items():
         declared = table.label_names.get(column, ())
         if declared:
             labels[role] = _positions(table, column, declared, names, renamed=bool(label_names))
         else:
-            labels[role], merged = _matched(table, column, names, ordered)
+            labels[role], merged = _matched(table, column, names, ordered, numbers)
             notes += merged
     return labels, names, tuple(notes)
+
+
+def class_values(found: Collection[int], classes: int) -> tuple[int, ...]:
+    """Returns the numbers that stand for the classes 0, 1, ... of a dataset.
+
+    They are 0 to n - 1 if the labels fit, else 1 to n if they fit, else the labels themselves if there are n of them.
+
+    Args:
+      found: the labels that occur; some classes may have none.
+      classes: number of classes, n.
+
+    Example:
+      >>> from wsr.data.classes import class_values
+      >>> class_values({0, 2}, 3), class_values({1, 3}, 3), class_values({0, 2, 4}, 3)
+      ((0, 1, 2), (1, 2, 3), (0, 2, 4))
+    """
+    for values in (range(classes), range(1, classes + 1)):
+        if set(found) <= set(values):
+            return tuple(values)
+    # -1 beside 0 alone is a hidden label, not a class.
+    return tuple(sorted(found)) if len(found) == classes and set(found) != {-1, 0} else tuple(range(classes))
 
 
 def is_empty(cell: Any) -> bool:
@@ -100,6 +125,12 @@ def listed(names: tuple[str, ...], most: int = 12) -> str:
     """Returns names for a message; at most ``most`` of them."""
     text = ", ".join(map(shown, names[:most]))
     return text if len(names) <= most else f"{text} and {len(names) - most} more"
+
+
+def _wholes(records: Mapping[str, Records], column: str) -> set[int]:
+    """Returns the whole numbers among the labels of all roles."""
+    cells = {cell for table in records.values() for cell in table.columns[column] if not isinstance(cell, list | dict)}
+    return {number for number in map(whole, cells) if number is not None}
 
 
 def _found_names(table: Records, column: str) -> tuple[str, ...]:
@@ -162,11 +193,12 @@ def _positions(
 
 
 def _matched(
-    table: Records, column: str, names: tuple[str, ...], ordered: bool
+    table: Records, column: str, names: tuple[str, ...], ordered: bool, numbers: tuple[int, ...]
 ) -> tuple[Int32[np.ndarray, " texts"], list[str]]:
     """Returns the classes of cells by name, or by position if the names are ``ordered``, and notes on spellings."""
     by_name = {name: number for number, name in enumerate(names)}
-    # Class names that are numbers ("1" to "5") are matched as names; otherwise numbers count classes from 0.
+    by_number = {value: number for number, value in enumerate(numbers)}
+    # Class names that are numbers ("1" to "5") are matched as names; otherwise numbers count classes.
     numbered = not all(whole(name) is not None for name in names)
     labels = np.empty(len(table), np.int32)
     known: dict[tuple[type, Any], int] = {}
@@ -181,13 +213,13 @@ def _matched(
             found = by_name.get(str(cell).strip())
             if found is None and value is not None:
                 found = by_name.get(str(value))
-            if found is None and numbered and value is not None and 0 <= value < len(names):
+            if found is None and numbered and value is not None and value in by_number:
                 if not ordered:
                     raise WsrError(
                         f"{table.where(record, column)}: label {shown(cell)} is a number, but the classes of train are "
                         f"the names {listed(names)}, whose order is not declared; {WAYS_ON}"
                     )
-                found = value
+                found = by_number[value]
             if found is None:
                 raise _no_class(table, record, column, cell if value is None else value, names)
             known[key] = found

@@ -27,6 +27,8 @@ class Dialect:
     delimiter: str | None = None
     quoting: bool | None = None
     """Whether double quotes enclose cells; otherwise they are characters like others."""
+    surplus: str | None = None
+    """Column of texts that contain the delimiter: it takes the surplus cells of a row that has too many."""
 
     def __post_init__(self) -> None:
         if self.delimiter is not None and (len(self.delimiter) != 1 or self.delimiter in '"\r\n'):
@@ -55,13 +57,18 @@ def read_delimited(path: Path, content: str, dialect: Dialect) -> Records:
         notes.append(f"{path}: read as cells separated by {DELIMITERS.get(delimiter, repr(delimiter))}")
 
     def read(quoted: bool) -> Rows:
-        return _rows(path, content, delimiter, quoted, skipped)
+        return _rows(path, content, delimiter, quoted, skipped, dialect.surplus)
 
     if dialect.quoting is not None or '"' not in content:
         header, cells, rows = read(dialect.quoting is not False)
     else:
         header, cells, rows, assumed = _by_cells(path, read, usual)
         notes += assumed
+    joined = sum(len(row) > len(header) for row in cells)
+    if joined:
+        notes.append(f"{path}: column {dialect.surplus!r} of {joined} rows contains the delimiter {delimiter!r}")
+        assert dialect.surplus is not None
+        cells = [_without_surplus(row, header, dialect.surplus, delimiter) for row in cells]
     columns = zip(*cells, strict=True) if cells else [()] * len(header)
     return Records(str(path), dict(zip(header, columns, strict=True)), rows, notes=tuple(notes))
 
@@ -109,7 +116,13 @@ def _by_cells(
     return *quoted, [told] if usual == "\t" else []
 
 
-def _rows(path: Path, content: str, delimiter: str, quoted: bool, skipped: int) -> Rows:
+def _without_surplus(row: list[str], header: list[str], column: str, delimiter: str) -> list[str]:
+    """Returns a row with the surplus cells joined to the cell of ``column``."""
+    start, more = header.index(column), len(row) - len(header)
+    return [*row[:start], delimiter.join(row[start : start + more + 1]), *row[start + more + 1 :]]
+
+
+def _rows(path: Path, content: str, delimiter: str, quoted: bool, skipped: int, surplus: str | None) -> Rows:
     header: list[str] | None = None
     cells: list[list[str]] = []
     rows: list[int] = []
@@ -128,7 +141,7 @@ def _rows(path: Path, content: str, delimiter: str, quoted: bool, skipped: int) 
             if header is None:
                 header = _header(path, record)
             elif record:
-                if len(record) != len(header):
+                if len(record) < len(header) or (len(record) > len(header) and surplus not in header):
                     raise WsrError(
                         f"{path}, line {start}: expected {len(header)} cells ({', '.join(header)}), found {len(record)}"
                     )

@@ -11,7 +11,7 @@ from jaxtyping import Float32, Int32
 from wsr.data.classes import is_empty, listed, number_in, read_classes, shown
 from wsr.data.identity import Hashes, text_hashes
 from wsr.data.records import Records
-from wsr.errors import WsrError
+from wsr.errors import WsrError, nearest_names
 
 Labels = Int32[np.ndarray, " texts"] | Float32[np.ndarray, " texts"]
 SEPARATOR = " <SEP> "
@@ -163,7 +163,8 @@ def _check_columns(table: Records, wanted: Sequence[str]) -> None:
     if missing:
         raise WsrError(
             f"{table.origin}: no column {', '.join(map(repr, missing))}; "
-            f"found {listed(tuple(table.columns))}; name the columns with --text_column, --pair_column and "
+            f"found {listed(tuple(table.columns))}; nearest: {nearest_names(missing[0], table.columns, most=1)}; "
+            f"name the columns with --text_column, --pair_column and "
             f"--label_column (columns=Columns(...) in Python)"
         )
     if not len(table):

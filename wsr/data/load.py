@@ -14,6 +14,7 @@ from wsr.data.dataset import AnySplit, Dataset, Split, hash_splits
 from wsr.data.delimited import Dialect
 from wsr.data.examples import Columns, Examples, read_examples
 from wsr.data.files import SUFFIXES, Documents, Files, find_files, find_tables
+from wsr.data.hidden import without_hidden
 from wsr.data.hub import Hub
 from wsr.data.image_processor import ImageProcessor
 from wsr.data.image_sources import ImageFolder, holds_images
@@ -104,10 +105,12 @@ def load_dataset(
     if classes == 1 and metric is None:
         given["metric"] = "pearson"
     spec = replace(spec, **given)
-    records, hidden = _labelled(spec, source_of(spec, dialect).read())
+    records, hidden = without_hidden(
+        source_of(spec, dialect).read(), spec.columns.label, spec.label_names, spec.classes
+    )
     named, built_in = str(name_or_path) in registered(), str(name_or_path) in BUILT_IN
     of_images = isinstance(tokenizer, ImageProcessor)
-    cut = partial(choose_splits, spec.name, sizes=sizes, seed=seed, by_name=built_in, at_most=at_most)
+    cut = partial(choose_splits, spec.name, sizes=sizes, seed=seed, usual=spec.usual, by_name=built_in, at_most=at_most)
     spec = replace(spec, columns=Columns("image") if of_images and not (named or columns) else spec.columns)
     roles: Mapping[str, Examples] | Mapping[str, ImageExamples]
     splits: Mapping[str, AnySplit]
@@ -131,7 +134,8 @@ def load_dataset(
         metric=spec.metric,
         splits=splits,
         content_hash=hash_splits(splits),
-        notes=tuple(note for examples in roles.values() for note in examples.notes)
+        notes=spec.notes
+        + tuple(note for examples in roles.values() for note in examples.notes)
         + hidden
         + notes
         + (_unseen(spec.name, splits, names) if names else _scale(spec.name, splits)),
@@ -195,21 +199,6 @@ def _leave_out_equal_tokens(name: str, splits: dict[str, AnySplit], max_length: 
             )
         seen.update(tokens)
     return tuple(notes)
-
-
-def _labelled(spec: DatasetSpec, records: Mapping[str, Records]) -> tuple[Mapping[str, Records], tuple[str, ...]]:
-    """Returns the records without splits whose labels are all hidden (-1), as benchmarks publish them, and a note."""
-    hidden = [
-        role
-        for role, table in records.items()
-        if role != "train"
-        and spec.columns.label in table.columns
-        and len(table)
-        # A cell may be a list, which equals no number.
-        and all(isinstance(cell, int | float) and cell == -1 for cell in table.columns[spec.columns.label])
-    ]
-    notes = tuple(f"{records[role].origin}: not read, because all its labels are hidden (-1)" for role in hidden)
-    return {role: table for role, table in records.items() if role not in hidden}, notes
 
 
 def _scale(name: str, splits: Mapping[str, AnySplit]) -> tuple[str, ...]:

@@ -35,6 +35,7 @@ def choose_splits(
     sizes: Mapping[str, int] | None = None,
     seed: int = 0,
     *,
+    usual: Mapping[str, int] | None = None,
     by_name: bool = False,
     at_most: bool = False,
 ) -> tuple[dict[str, list[Place]], tuple[str, ...]]:
@@ -49,6 +50,7 @@ def choose_splits(
       roles: the examples of the source, by role.
       sizes: number of texts or images of a split, by its name. Subsamples are nested: a smaller one is part of a
         larger one.
+      usual: largest number of texts of a split that ``sizes`` does not name; a note says when it applies.
       seed: draws the subsample of ``finetune`` only, so members of all seeds are probed and tested on the same texts.
       by_name: cuts by the name of the dataset and the position of a text, not by its hash.
       at_most: takes all texts of a split that has fewer than ``sizes`` wants, and notes it.
@@ -63,7 +65,10 @@ def choose_splits(
     chosen = {}
     for split in SPLITS:
         pool = pools[split]
-        asked = (sizes or {}).get(split, len(pool))
+        most = min(len(pool), (usual or {}).get(split, len(pool)))
+        asked = (sizes or {}).get(split, most)
+        if asked == most < len(pool) and split not in (sizes or {}):
+            notes += (f"{name}: {most:,} of {len(pool):,} texts of {split} are used, as in the paper",)
         if at_most and asked > len(pool):
             notes += (f"{name}: {split} has {len(pool):,} texts, fewer than the {asked:,} asked for; all are used",)
             asked = len(pool)

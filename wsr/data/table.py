@@ -1,15 +1,17 @@
 """The registry of datasets: packaged corpora, the 36 datasets of the paper, made-up ones, and those you register."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
+from wsr.data.delimited import Dialect
 from wsr.data.examples import Columns
-from wsr.data.files import Files
 from wsr.data.hub import Hub
 from wsr.data.image_sources import Digits, MadeUpImages
 from wsr.data.made_up import MadeUp
 from wsr.data.metrics import METRICS, REGRESSION_METRICS
 from wsr.data.packaged import SUBJECTS, Packaged
+from wsr.data.published_file import LabelledLines, WebFile
 from wsr.data.records import Source
 from wsr.errors import WsrError, nearest_names
 from wsr.types import Reads
@@ -48,6 +50,10 @@ class DatasetSpec:
     """Whether rows without text are left out and counted in a note; otherwise they raise an error."""
     reads: Reads | None = "text"
     """Whether the examples are texts or images; None if the source may hold either."""
+    usual: Mapping[str, int] = field(default_factory=dict)
+    """Largest number of texts of a split unless the caller says another."""
+    notes: tuple[str, ...] = ()
+    """What a reader of results has to know about the source, one line each."""
 
     def __post_init__(self) -> None:
         if self.metric not in METRICS:
@@ -137,23 +143,35 @@ def _packaged() -> Iterator[DatasetSpec]:
 _HELD_OUT = {"train": "train", "test": "validation"}
 _TRAIN_TEST = {"train": "train", "test": "test"}
 _ALL = {"train": "train", "validation": "validation", "test": "test"}
+# The authors tested MNLI on the genres that its training texts lack.
+_MNLI = {"train": "train", "test": "validation_mismatched"}
+_EMOTIONS = ("joy", "fear", "anger", "sadness", "disgust", "shame", "guilt")
+# On no hub. Its texts contain the delimiter.
+_ISEAR = WebFile(
+    "https://raw.githubusercontent.com/sinmaniphel/py_isear_dataset/10d9b34cca49154253c6fa22c2aa1bd9d945045c/isear.csv",
+    "370110fff70a1e1d9e23b10cf6db1f64876120fa02276afe5916fbfeb038cdca",
+    Dialect("|", quoting=False, surplus="SIT"),
+)
+# Beside its script the repository holds the authors' zip file.
+_PHRASES = LabelledLines(
+    "takala/financial_phrasebank",
+    "data/FinancialPhraseBank-v1.0.zip",
+    "FinancialPhraseBank-v1.0/Sentences_50Agree.txt",
+    separator="@",
+    columns=("sentence", "label"),
+    encoding="iso-8859-1",
+)
 
 
-def _glue(name: str, config: str, family: str, text: str, pair: str | None, classes: int, metric: str) -> DatasetSpec:
-    splits = {"train": "train", "test": "validation_matched"} if config == "mnli" else _HELD_OUT
+def _glue(name: str, config: str, family: str, text: str, pair: str | None, classes: int) -> DatasetSpec:
+    splits = _MNLI if config == "mnli" else _HELD_OUT
     source = Hub("nyu-mll/glue", config, splits)
+    metric = "spearman" if classes == 1 else "accuracy"
     return DatasetSpec(name, family, source, Columns(text, pair), classes, metric=metric, drop_empty=config == "qqp")
 
 
-def _superglue(
-    name: str,
-    text: str | tuple[str, ...],
-    pair: str | tuple[str, ...],
-    classes: int,
-    metric: str = "accuracy",
-) -> DatasetSpec:
-    source = Hub("aps/super_glue", name, _HELD_OUT)
-    return DatasetSpec(name, "general", source, Columns(text, pair), classes, metric=metric)
+def _superglue(name: str, text: str | tuple[str, ...], pair: str | tuple[str, ...], classes: int) -> DatasetSpec:
+    return DatasetSpec(name, "general", Hub("aps/super_glue", name, _HELD_OUT), Columns(text, pair), classes)
 
 
 def _hub(
@@ -164,47 +182,54 @@ def _hub(
     splits: dict[str, str],
     classes: int,
     columns: Columns = Columns("text"),  # noqa: B008 frozen
-    metric: str = "accuracy",
-    drop_empty: bool = False,
+    **more: Any,
 ) -> DatasetSpec:
-    source = Hub(path, config, splits)
-    return DatasetSpec(name, family, source, columns, classes, metric=metric, drop_empty=drop_empty)
+    return DatasetSpec(name, family, Hub(path, config, splits), columns, classes, **more)
 
 
 def _paper() -> Iterator[DatasetSpec]:
     nli_pair = Columns("premise", "hypothesis")
+    # The authors tested on 3,000 texts of the largest datasets.
+    large = {"test": 3_000}
     # General
-    yield _glue("cola", "cola", "general", "sentence", None, 2, "matthews")
-    yield _glue("mrpc", "mrpc", "general", "sentence1", "sentence2", 2, "f1")
-    yield _glue("qqp", "qqp", "general", "question1", "question2", 2, "f1")
-    yield _glue("stsb", "stsb", "general", "sentence1", "sentence2", 1, "pearson")
+    yield _glue("cola", "cola", "general", "sentence", None, 2)
+    yield _glue("mrpc", "mrpc", "general", "sentence1", "sentence2", 2)
+    yield _glue("qqp", "qqp", "general", "question1", "question2", 2)
+    yield _glue("stsb", "stsb", "general", "sentence1", "sentence2", 1)
     yield _superglue("boolq", "question", "passage", 2)
-    yield _superglue("cb", "premise", "hypothesis", 3, "macro_f1")
+    yield _superglue("cb", "premise", "hypothesis", 3)
     yield _superglue("copa", ("premise", "question"), ("choice1", "choice2"), 2)
-    yield _superglue("multirc", "paragraph", ("question", "answer"), 2, "f1")
+    yield _superglue("multirc", "paragraph", ("question", "answer"), 2)
     yield _superglue("wic", ("word", "sentence1"), "sentence2", 2)
     yield _superglue("wsc", "text", ("span1_text", "span2_text"), 2)
     # NLI
-    yield _glue("mnli", "mnli", "nli", "premise", "hypothesis", 3, "accuracy")
-    yield _glue("qnli", "qnli", "nli", "question", "sentence", 2, "accuracy")
-    yield _glue("rte", "rte", "nli", "sentence1", "sentence2", 2, "accuracy")
-    yield _glue("wnli", "wnli", "nli", "sentence1", "sentence2", 2, "accuracy")
-    yield _hub("esnli", "nli", "esnli/esnli", None, _ALL, 3, nli_pair)
+    yield _glue("mnli", "mnli", "nli", "premise", "hypothesis", 3)
+    yield _glue("qnli", "qnli", "nli", "question", "sentence", 2)
+    yield _glue("rte", "rte", "nli", "sentence1", "sentence2", 2)
+    yield _glue("wnli", "wnli", "nli", "sentence1", "sentence2", 2)
+    # esnli/esnli holds a script. Its pairs and labels are those of SNLI that have a label.
+    snli = ("esnli: read from stanfordnlp/snli, whose labelled pairs are those of e-SNLI",)
+    yield _hub("esnli", "nli", "stanfordnlp/snli", None, _ALL, 3, nli_pair, notes=snli)
     rounds = {
         role: "+".join(f"{split}_r{number}" for number in (1, 2, 3))
         for role, split in (("train", "train"), ("validation", "dev"), ("test", "test"))
     }
     yield _hub("anli", "nli", "facebook/anli", None, rounds, 3, nli_pair)
     # Topic
-    yield _hub("ag_news", "topic", "fancyzhx/ag_news", None, _TRAIN_TEST, 4)
-    # On no hub under a name that is known to last: the file of its authors, under this name, where one runs.
-    yield DatasetSpec("isear", "topic", Files("isear.csv"), Columns("SIT", label="EMOT"), 7)
+    yield _hub("ag_news", "topic", "fancyzhx/ag_news", None, _TRAIN_TEST, 4, usual=large)
+    yield DatasetSpec("isear", "topic", _ISEAR, Columns("SIT", label="Field1"), 7, _EMOTIONS)
     questions = Columns(("question_title", "question_content", "best_answer"), label="topic")
-    yield _hub("yahoo_answers", "topic", "community-datasets/yahoo_answers_topics", None, _TRAIN_TEST, 10, questions)
-    yield _hub("dbpedia", "topic", "fancyzhx/dbpedia_14", None, _TRAIN_TEST, 14, Columns(("title", "content")))
-    yield _hub("20_newsgroups", "topic", "SetFit/20_newsgroups", None, _TRAIN_TEST, 20, drop_empty=True)
-    yield _hub("trec_fine", "topic", "CogComp/trec", None, _TRAIN_TEST, 50, Columns("text", label="fine_label"))
-    yield _hub("trec_coarse", "topic", "CogComp/trec", None, _TRAIN_TEST, 6, Columns("text", label="coarse_label"))
+    yahoo = "community-datasets/yahoo_answers_topics"
+    yield _hub("yahoo_answers", "topic", yahoo, None, _TRAIN_TEST, 10, questions, usual=large)
+    articles = Columns(("title", "content"))
+    yield _hub("dbpedia", "topic", "fancyzhx/dbpedia_14", None, _TRAIN_TEST, 14, articles, usual=large)
+    stripped = ("20_newsgroups: the copy of SetFit, without headers, footers and quotes",)
+    newsgroups = "SetFit/20_newsgroups"
+    yield _hub("20_newsgroups", "topic", newsgroups, None, _TRAIN_TEST, 20, drop_empty=True, notes=stripped)
+    # CogComp/trec holds a script.
+    yield _hub("trec_fine", "topic", "SetFit/TREC-QC", None, _TRAIN_TEST, 50)
+    coarse = Columns("text", label="label_coarse")
+    yield _hub("trec_coarse", "topic", "SetFit/TREC-QC", None, _TRAIN_TEST, 6, coarse)
     # Sentiment
     poem = "google-research-datasets/poem_sentiment"
     yield _hub("poem_sentiment", "sentiment", poem, None, _ALL, 4, Columns("verse_text"))
@@ -212,29 +237,21 @@ def _paper() -> Iterator[DatasetSpec]:
     rotten = "cornell-movie-review-data/rotten_tomatoes"
     yield _hub("rotten_tomatoes", "sentiment", rotten, None, _ALL, 2)
     yield _hub("sst5", "sentiment", "SetFit/sst5", None, _ALL, 5)
-    yield _glue("sst2", "sst2", "sentiment", "sentence", None, 2, "accuracy")
+    yield _glue("sst2", "sst2", "sentiment", "sentence", None, 2)
     yield _hub("amazon_reviews", "sentiment", "SetFit/amazon_reviews_multi_en", None, _ALL, 5)
-    phrases = "takala/financial_phrasebank"
-    yield _hub(
-        "financial_phrasebank",
-        "sentiment",
-        phrases,
-        "sentences_50agree",
-        {"train": "train"},
-        3,
-        Columns("sentence"),
-    )
-    # Twitter: the metrics of TweetEval; that of irony is the F1 of the ironic class.
-    for config, classes, metric in (
-        ("emoji", 20, "macro_f1"),
-        ("emotion", 4, "macro_f1"),
-        ("hate", 2, "macro_f1"),
-        ("irony", 2, "f1"),
-        ("offensive", 2, "macro_f1"),
-        ("sentiment", 3, "macro_recall"),
-    ):
-        tweets = f"tweet_{config}"
-        yield _hub(tweets, "twitter", "cardiffnlp/tweet_eval", config, _ALL, classes, metric=metric)
+    feelings = ("negative", "neutral", "positive")
+    yield DatasetSpec("financial_phrasebank", "sentiment", _PHRASES, Columns("sentence"), 3, feelings)
+    # Twitter
+    for config, classes in (("emoji", 20), ("emotion", 4), ("hate", 2), ("irony", 2), ("offensive", 2),
+                            ("sentiment", 3)):  # fmt: skip
+        yield _hub(f"tweet_{config}", "twitter", "cardiffnlp/tweet_eval", config, _ALL, classes)
+
+
+def _variants() -> Iterator[DatasetSpec]:
+    mnli = next(spec for spec in _paper() if spec.name == "mnli")
+    assert isinstance(mnli.source, Hub)
+    matched = replace(mnli.source, splits={"train": "train", "test": "validation_matched"})
+    yield replace(mnli, name="mnli_matched", source=matched)
 
 
 def _made_up() -> Iterator[DatasetSpec]:
@@ -257,7 +274,9 @@ PACKAGED = tuple(spec.name for spec in _packaged())
 """Names of the packaged corpora, which need only a package index."""
 PAPER = tuple(spec.name for spec in _paper())
 """Names of the 36 datasets of the paper."""
-_TABLE = {spec.name: spec for spec in (*_packaged(), *_paper(), *_made_up(), *_images())}
+VARIANTS = tuple(spec.name for spec in _variants())
+"""Names of datasets of the paper that are tested on other texts than there."""
+_TABLE = {spec.name: spec for spec in (*_packaged(), *_paper(), *_variants(), *_made_up(), *_images())}
 BUILT_IN = frozenset(_TABLE)
 """Names of the package's own datasets, whose splits are cut by name; see ``wsr.data.splits``."""
 
@@ -266,6 +285,7 @@ _SHARED_TEXTS = (
     ("newsgroups", "newsgroups_rec_sci", "20_newsgroups"),
     ("newsgroups", "newsgroups_talk", "20_newsgroups"),
     ("trec_fine", "trec_coarse"),
+    ("mnli", "mnli_matched"),
     # All from the snippets of Pang and Lee 2005.
     ("rotten_tomatoes", "sst2", "sst5", "vader_movie"),
     ("wnli", "wsc"),

@@ -8,8 +8,10 @@ from wsr.data.splits import dealt
 from wsr.errors import WsrError
 
 ROWS: Mapping[str, tuple[int, int, int]] = {
-    # Rows of train, validation and test as ``wsr.data.table`` reads them; 0: the source has no such split. Written from
-    # memory of the datasets' cards and not checked against them: good enough for hours, not for a table.
+    # Rows of train, validation and test as ``wsr.data.table`` reads them; 0: the source has no such split. All 36 were
+    # checked against the row counts on the datasets' cards, and of ISEAR and PhraseBank against the lines of their
+    # files. Of AG News, Yahoo Answers and DBpedia 3,000 texts are tested, as in the authors' released code; MNLI is
+    # tested on validation_mismatched.
     "cola": (8_551, 0, 1_043),
     "mrpc": (3_668, 0, 408),
     "qqp": (363_846, 0, 40_430),
@@ -20,16 +22,16 @@ ROWS: Mapping[str, tuple[int, int, int]] = {
     "multirc": (27_243, 0, 4_848),
     "wic": (5_428, 0, 638),
     "wsc": (554, 0, 104),
-    "mnli": (392_702, 0, 9_815),
+    "mnli": (392_702, 0, 9_832),
     "qnli": (104_743, 0, 5_463),
     "rte": (2_490, 0, 277),
     "wnli": (635, 0, 71),
     "esnli": (549_367, 9_842, 9_824),
     "anli": (162_865, 3_200, 3_200),
-    "ag_news": (120_000, 0, 7_600),
+    "ag_news": (120_000, 0, 3_000),
     "isear": (7_666, 0, 0),
-    "yahoo_answers": (1_400_000, 0, 60_000),
-    "dbpedia": (560_000, 0, 70_000),
+    "yahoo_answers": (1_400_000, 0, 3_000),
+    "dbpedia": (560_000, 0, 3_000),
     "20_newsgroups": (11_314, 0, 7_532),
     "trec_fine": (5_452, 0, 500),
     "trec_coarse": (5_452, 0, 500),

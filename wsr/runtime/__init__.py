@@ -5,5 +5,6 @@ compilation.py, seeds.py                       the cache of compiled programs; n
 atomic.py, strict_json.py, printable.py        atomic writes, strict JSON, text that is safe on a terminal
 tensor_files.py, model_folder.py               safetensors in pieces; which files of a model folder are read and kept
 assets.py, buckets.py                          packages downloaded by hash; folders synchronised with a bucket
+hub_client.py                                  the client of the Hugging Face hub, which gives up in seconds
 progress.py, preemption.py                     progress of long work; SIGTERM ends it cleanly
 """

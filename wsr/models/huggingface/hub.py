@@ -1,9 +1,11 @@
 """Downloads model folders from the Hugging Face hub, through its client and cache."""
 
 import re
+from contextlib import suppress
 from pathlib import Path
 
 from wsr.errors import WsrError
+from wsr.runtime.hub_client import watched
 
 TIMEOUT_SECONDS = 10.0
 FILES = (
@@ -23,9 +25,13 @@ def download(name: str) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(name, allow_patterns=list(FILES), etag_timeout=TIMEOUT_SECONDS))
+        with watched() as watch:
+            return Path(snapshot_download(name, allow_patterns=list(FILES), etag_timeout=TIMEOUT_SECONDS))
     except Exception as error:  # The client and its transport raise errors of many kinds.
-        reason = " ".join(str(error).split())
+        if watch.reason is not None:
+            with suppress(Exception):
+                return Path(snapshot_download(name, allow_patterns=list(FILES), local_files_only=True))
+        reason = watch.reason or " ".join(str(error).split())
         raise WsrError(
             f"{name!r} is not a local folder and could not be downloaded from the Hugging Face hub ({reason}); "
             "without a network, use a local folder with config.json and model.safetensors, 'minilm' or 'tiny'"
