@@ -19,7 +19,9 @@ def test_sections_come_in_order_and_shared_facts_once():
     joined = join([first, second])
     assert joined.sections == first.sections + second.sections
     assert joined.facts == {"Studies": "first, second", "Base": "tiny", "device": "first: cpu; second: gpu"}
-    assert joined.summary == ("12 questions of 2 studies. Verdicts: holds 4, holds in part 4, refuted 2, not tested 2.",)
+    assert joined.summary == (
+        "12 questions of 2 studies. Verdicts: holds 4, holds in part 4, refuted 2, not tested 2.",
+    )
 
 
 def report(*arguments):
