@@ -59,7 +59,9 @@ def method_page(name: str) -> Page:
     kind = find(name)
     own = tuple(_flag(option, about) for option, about in options_of(kind).items())
     needed = {"dataset": " --on=made_up_a2", "own": ""}
-    more = "".join(needed[what] for what in kind.needs) + (" --max_length=48" if kind.needs else "")
+    first = ("made_up_a1-full-s0", "made_up_a1-full-s1")[: kind.members[1] or 0]
+    few = f" --members={','.join(first)}" if first else ""
+    more = few + "".join(needed[what] for what in kind.needs) + (" --max_length=48" if kind.needs else "")
     notes = {
         "dataset": "It chooses coefficients on the probe and validation splits of --on; the test split plays no part.",
         "own": "It reads texts of the datasets on which the members were fine-tuned; --own names them if they moved.",
