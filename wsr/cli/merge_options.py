@@ -1,6 +1,7 @@
 """The options of merge methods as flags, with the words and defaults of each (method, option); a page a method."""
 
 from wsr.cli.flags import Flag, Group, Page
+from wsr.errors import WsrError
 from wsr.merging.method import METHODS, Option, find, options_of
 
 SUMMARIES = {
@@ -52,6 +53,14 @@ def options() -> tuple[str, ...]:
 def unlisted() -> tuple[Flag, ...]:
     """A flag for each option of any method, read as a word; which of them a method has, ``made`` checks."""
     return tuple(Flag(name, "An option of some methods.", otherwise="the method's own") for name in options())
+
+
+def refuse_clashes(page: Page) -> None:
+    """Raises ``WsrError`` if a method has an option with the name of another flag of the page."""
+    taken = {flag.name for group in page.groups for flag in group.flags}
+    for name in METHODS:
+        if clash := taken & options_of(find(name)).keys():
+            raise WsrError(f"merge method {name}: wsr merge has a flag --{min(clash)} itself; rename the option")
 
 
 def method_page(name: str) -> Page:
