@@ -1,7 +1,7 @@
 """Does any way to merge members of several datasets beat their plain average on the members' own tasks?
 
 Command:  python -m experiments.merging --preset=packaged
-Cost:     4 members of the shared population, 124 points and the merges themselves (packaged); see README.md beside this
+Cost:     4 members of the shared population, 164 points and the merges themselves (packaged); see README.md beside this
 Expect:   not in the paper, whose merged model is the centroid
 """
 

@@ -100,6 +100,14 @@ def test_an_example_runs_as_it_is_printed(outputs, example):
     assert out.strip()
 
 
+@pytest.mark.parametrize("name", [name for name in METHODS if find(name).members[1]])
+def test_an_example_names_as_many_members_as_its_method_merges(outputs, folder, monkeypatch, capsys, name):
+    monkeypatch.chdir(folder)
+    (example,) = VARIANTS[f"merge --method={name}"].examples
+    assert main(shlex.split(example)[1:]) == 0, capsys.readouterr().err
+    assert (folder / f"runs/{name}/model.safetensors").is_file()
+
+
 def test_examples_write_what_they_name(outputs, folder):
     for made in (
         "runs/theirs/first/model.safetensors",

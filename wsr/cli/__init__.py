@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from wsr.cli.program import call, complain
+from wsr.errors import WsrError
 
 VERBS = {
     "demo": "fine-tune, map, evaluate and merge a small population, and write a report",
@@ -45,7 +46,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         nearest = difflib.get_close_matches(verb, VERBS, n=1)
         hint = f"did you mean {nearest[0]!r}?" if nearest else f"expected one of {', '.join(VERBS)}"
         return complain("wsr", f"no verb is called {verb!r}; {hint}", status=2)
-    module = importlib.import_module(f"wsr.cli.{verb}")
+    try:
+        module = importlib.import_module(f"wsr.cli.{verb}")
+    except WsrError as error:  # a merge method of an installed package that cannot be used
+        return complain(f"wsr {verb}", str(error))
     return call(module.PAGE, module.run, rest)
 
 

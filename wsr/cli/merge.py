@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from wsr.cli import dataset_flags, device_flags
 from wsr.cli.flags import Flag, Group, Page, Values
-from wsr.cli.merge_options import method_page, method_table, options, unlisted
+from wsr.cli.merge_options import method_page, method_table, options, refuse_clashes, unlisted
 from wsr.merging.method import METHODS
 
 if TYPE_CHECKING:
@@ -92,6 +92,7 @@ PAGE = Page(
     unlisted=unlisted(),
     variants={f"--method={name}": method_page(name) for name in METHODS},
 )
+refuse_clashes(PAGE)
 
 
 def run(values: Values, positional: Sequence[str]) -> None:

@@ -1,6 +1,7 @@
 """The options of merge methods as flags, with the words and defaults of each (method, option); a page a method."""
 
 from wsr.cli.flags import Flag, Group, Page
+from wsr.errors import WsrError
 from wsr.merging.method import METHODS, Option, find, options_of
 
 SUMMARIES = {
@@ -54,12 +55,22 @@ def unlisted() -> tuple[Flag, ...]:
     return tuple(Flag(name, "An option of some methods.", otherwise="the method's own") for name in options())
 
 
+def refuse_clashes(page: Page) -> None:
+    """Raises ``WsrError`` if a method has an option with the name of another flag of the page."""
+    taken = {flag.name for group in page.groups for flag in group.flags}
+    for name in METHODS:
+        if clash := taken & options_of(find(name)).keys():
+            raise WsrError(f"merge method {name}: wsr merge has a flag --{min(clash)} itself; rename the option")
+
+
 def method_page(name: str) -> Page:
     """The page of one method: its options alone, in its own words."""
     kind = find(name)
     own = tuple(_flag(option, about) for option, about in options_of(kind).items())
     needed = {"dataset": " --on=made_up_a2", "own": ""}
-    more = "".join(needed[what] for what in kind.needs) + (" --max_length=48" if kind.needs else "")
+    first = ("made_up_a1-full-s0", "made_up_a1-full-s1")[: kind.members[1] or 0]
+    few = f" --members={','.join(first)}" if first else ""
+    more = few + "".join(needed[what] for what in kind.needs) + (" --max_length=48" if kind.needs else "")
     notes = {
         "dataset": "It chooses coefficients on the probe and validation splits of --on; the test split plays no part.",
         "own": "It reads texts of the datasets on which the members were fine-tuned; --own names them if they moved.",
