@@ -2,8 +2,10 @@
 
 import hashlib
 import http.server
+import importlib.util
 import threading
 import zipfile
+from pathlib import Path
 
 import pytest
 
@@ -18,6 +20,7 @@ from wsr.data.hub import Hub
 from wsr.data.published_file import LabelledLines, WebFile
 from wsr.data.records import Records
 from wsr.data.table import DatasetSpec
+from wsr.data.tfds import Tfds
 from wsr.errors import WsrError
 
 
@@ -184,3 +187,49 @@ def test_a_missing_split_and_a_renamed_column_get_the_nearest_name(tmp_path):
         Hub(str(tmp_path), splits={"train": "train", "test": "validatoin"}).read()
     with pytest.raises(WsrError, match="no column 'sentense'; found 'sentence', 'label'; nearest: sentence; name"):
         wsr.load_dataset(str(tmp_path / "train.csv"), wsr.load("tiny").processor, columns=Columns("sentense"))
+
+
+def test_the_catalogue_replaces_the_hub_on_request(monkeypatch):
+    """Made-up rows stand for what TensorFlow Datasets prepared."""
+    asked = []
+
+    def read(self):
+        asked.append((self.name, dict(self.splits)))
+        return {
+            role: Records(role, {"sentence1": [f"{role} {n}" for n in range(40)], "sentence2": ["b"] * 40,
+                                 "label": [n % 2 for n in range(40)]}, range(1, 41),
+                          label_names={"label": ("entailment", "not_entailment")})
+            for role in self.splits
+        }  # fmt: skip
+
+    monkeypatch.setattr(Tfds, "read", read)
+    processor = wsr.load("tiny").processor
+    data = wsr.load_dataset("rte", processor, tfds=True)
+    assert asked == [("glue/rte", {"train": "train", "test": "validation"})]
+    assert data.label_names == ("entailment", "not_entailment")
+    with pytest.raises(WsrError, match=r"ag_news: no entry in the catalogue .* known: cola, mrpc, "):
+        wsr.load_dataset("ag_news", processor, tfds=True)
+
+
+def test_the_catalogue_has_the_entries_configurations_and_columns():
+    """Against the builders' source, because building them needs TensorFlow."""
+    package = importlib.util.find_spec("tensorflow_datasets")
+    if package is None:
+        pytest.skip("pip install 'wsr[tfds]'")
+    folder = Path(package.origin).parent / "text"
+    named = [table.find(name) for name in table.PAPER if table.find(name).catalogue]
+    assert len(named) == 16
+    for spec in named:
+        dataset, _, config = spec.catalogue.name.partition("/")
+        source = (folder / f"{dataset}.py").read_text(encoding="utf-8").replace("'", '"')
+        for word in filter(None, (*spec.columns.of_texts, config)):
+            assert f'"{word}"' in source, (spec.name, word)
+        assert spec.catalogue.splits == spec.source.splits
+
+
+def test_preparing_a_catalogue_dataset_without_tensorflow_says_what_to_do(tmp_path):
+    pytest.importorskip("array_record", reason="pip install 'wsr[tfds]'")
+    if importlib.util.find_spec("tensorflow"):
+        pytest.skip("TensorFlow is installed")
+    with pytest.raises(WsrError, match="super_glue/boolq: preparing it needs TensorFlow, reading it does not"):
+        Tfds("super_glue/boolq", data_dir=tmp_path).read()

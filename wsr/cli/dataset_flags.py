@@ -51,6 +51,7 @@ GROUP = Group(
             allowed=("yes", "no"),
             otherwise="as the cells show",
         ),
+        Flag("tfds", "Read registered datasets from the catalogue of TensorFlow Datasets, not from the hub.", False),
     ),
 )
 """How a dataset is read."""
@@ -98,6 +99,7 @@ def load(
         drop_empty=values.drop_empty or None,
         dialect=_dialect(values),
         at_most=True,
+        tfds=values.tfds,
     )
     for note in dataset.notes:
         print(note, flush=True)

@@ -50,6 +50,7 @@ def load_dataset(
     drop_empty: bool | None = None,
     dialect: Dialect | None = None,
     at_most: bool = False,
+    tfds: bool = False,
 ) -> Dataset:
     """Returns a dataset, tokenised or as normalised images, in four disjoint splits.
 
@@ -79,6 +80,7 @@ def load_dataset(
       dialect: how the cells of CSV and TSV files are separated; by default this is found in each file.
       at_most: takes all texts of a split that has fewer than ``sizes`` wants, and says so in ``Dataset.notes``;
         otherwise too few texts raise an error.
+      tfds: reads a registered dataset from the catalogue of TensorFlow Datasets, not from the hub.
 
     Raises:
       WsrError: naming the file, row and column of bad data; or if the model reads images and the dataset holds texts,
@@ -92,6 +94,7 @@ def load_dataset(
       {'finetune': 100, 'probe': 60, 'validation': 40, 'test': 60}
     """
     spec = spec_of(str(name_or_path))
+    spec = _from_catalogue(spec) if tfds else spec
     refuse_other_kind(spec, tokenizer)
     overrides: dict[str, Any] = {
         "columns": columns,
@@ -143,6 +146,16 @@ def load_dataset(
         max_length=None if of_images else max_length,
         built_in=built_in,
     )
+
+
+def _from_catalogue(spec: DatasetSpec) -> DatasetSpec:
+    """Returns the spec with its data in the catalogue of TensorFlow Datasets as the source."""
+    if spec.catalogue is None:
+        named = [name for name in registered() if find(name).catalogue]
+        raise WsrError(
+            f"{spec.name}: no entry in the catalogue of TensorFlow Datasets is known for it; known: {', '.join(named)}"
+        )
+    return replace(spec, source=spec.catalogue, notes=())
 
 
 def source_of(spec: DatasetSpec, dialect: Dialect | None) -> Source:

@@ -13,6 +13,7 @@ from wsr.data.metrics import METRICS, REGRESSION_METRICS
 from wsr.data.packaged import SUBJECTS, Packaged
 from wsr.data.published_file import LabelledLines, WebFile
 from wsr.data.records import Source
+from wsr.data.tfds import Tfds
 from wsr.errors import WsrError, nearest_names
 from wsr.types import Reads
 
@@ -50,6 +51,8 @@ class DatasetSpec:
     """Whether rows without text are left out and counted in a note; otherwise they raise an error."""
     reads: Reads | None = "text"
     """Whether the examples are texts or images; None if the source may hold either."""
+    catalogue: Tfds | None = None
+    """The same data in the catalogue of TensorFlow Datasets, with the same columns."""
     usual: Mapping[str, int] = field(default_factory=dict)
     """Largest number of texts of a split unless the caller says another."""
     notes: tuple[str, ...] = ()
@@ -167,11 +170,18 @@ def _glue(name: str, config: str, family: str, text: str, pair: str | None, clas
     splits = _MNLI if config == "mnli" else _HELD_OUT
     source = Hub("nyu-mll/glue", config, splits)
     metric = "spearman" if classes == 1 else "accuracy"
-    return DatasetSpec(name, family, source, Columns(text, pair), classes, metric=metric, drop_empty=config == "qqp")
+    return DatasetSpec(
+        *(name, family, source, Columns(text, pair), classes),
+        metric=metric,
+        drop_empty=config == "qqp",
+        catalogue=Tfds(f"glue/{config}", splits),
+    )
 
 
 def _superglue(name: str, text: str | tuple[str, ...], pair: str | tuple[str, ...], classes: int) -> DatasetSpec:
-    return DatasetSpec(name, "general", Hub("aps/super_glue", name, _HELD_OUT), Columns(text, pair), classes)
+    catalogue = Tfds(f"super_glue/{name}", _HELD_OUT)
+    source = Hub("aps/super_glue", name, _HELD_OUT)
+    return DatasetSpec(name, "general", source, Columns(text, pair), classes, catalogue=catalogue)
 
 
 def _hub(
@@ -209,7 +219,7 @@ def _paper() -> Iterator[DatasetSpec]:
     yield _glue("wnli", "wnli", "nli", "sentence1", "sentence2", 2)
     # esnli/esnli holds a script. Its pairs and labels are those of SNLI that have a label.
     snli = ("esnli: read from stanfordnlp/snli, whose labelled pairs are those of e-SNLI",)
-    yield _hub("esnli", "nli", "stanfordnlp/snli", None, _ALL, 3, nli_pair, notes=snli)
+    yield _hub("esnli", "nli", "stanfordnlp/snli", None, _ALL, 3, nli_pair, notes=snli, catalogue=Tfds("esnli", _ALL))
     rounds = {
         role: "+".join(f"{split}_r{number}" for number in (1, 2, 3))
         for role, split in (("train", "train"), ("validation", "dev"), ("test", "test"))
@@ -250,8 +260,9 @@ def _paper() -> Iterator[DatasetSpec]:
 def _variants() -> Iterator[DatasetSpec]:
     mnli = next(spec for spec in _paper() if spec.name == "mnli")
     assert isinstance(mnli.source, Hub)
-    matched = replace(mnli.source, splits={"train": "train", "test": "validation_matched"})
-    yield replace(mnli, name="mnli_matched", source=matched)
+    splits = {"train": "train", "test": "validation_matched"}
+    catalogue = Tfds("glue/mnli", splits)
+    yield replace(mnli, name="mnli_matched", source=replace(mnli.source, splits=splits), catalogue=catalogue)
 
 
 def _made_up() -> Iterator[DatasetSpec]:

@@ -51,6 +51,12 @@ class Tfds:
             builder = tensorflow_datasets.builder(self.name, data_dir=self.data_dir, file_format="array_record")
             builder.download_and_prepare()
         except Exception as error:  # builders raise all kinds of errors
+            if "No module named 'tensorflow'" in str(error):
+                raise WsrError(
+                    f"{self.name}: preparing it needs TensorFlow, reading it does not: prepare it once where "
+                    "TensorFlow is installed, with file_format='array_record', and give its folder here, or the "
+                    "folder of all prepared datasets as TFDS_DATA_DIR"
+                ) from None
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise WsrError(
                 f"{self.name}: tensorflow-datasets cannot prepare it: {reason}; prepare it on a machine with network "
