@@ -10,7 +10,6 @@ import pytest
 from flax import linen, nnx
 from models_support import in_rows, random_texts
 
-from wsr.engine.evaluate import evaluate
 from wsr.errors import WsrError
 from wsr.models import from_linen, from_nnx, registry
 
@@ -167,14 +166,13 @@ def test_the_page_on_adding_an_architecture_runs(monkeypatch):
     np.testing.assert_allclose(names["model"].encode(params, batch), expected, atol=1e-5)
     np.testing.assert_allclose(names["in_linen"].encode(params, batch), expected, atol=1e-5)
 
-    # What the page shows is no accident: members are alike, and better than the base; so is their average.
+    # What the page shows is no accident: members are alike, and they and their average solve a dataset that none saw.
     cosines = names["region"].similarity()
     assert cosines.shape == (3, 3)
     assert (cosines > 0.2).all()
     scores = names["scores"]
     assert scores.losses.shape[0] == 5
-    base = evaluate(names["region"], np.zeros((1, 3)), scores.dataset).generalised_loss[0]
-    assert (scores.generalised_loss < base).all()
+    assert (scores.scores > 0.9).all()
     members = np.stack([member["dense"]["bias"] for member in names["members"].values()])
     np.testing.assert_allclose(names["merged"]["dense"]["bias"], members.mean(axis=0), atol=1e-6)
     assert names["again"].model.name == "camembert"

@@ -190,7 +190,7 @@ def test_studies_together_train_shared_members_once():
     found = workload(works, preset)
     assert found.members == 40 + 12
     assert found.trained_texts == pytest.approx(40 * 256 * 2.0 + 12 * 100 * 0.5)
-    assert found.scored_texts == 15 * (450 + 160)
+    assert found.scored_texts == 15 * (450 + 480)
     assert found.checked_texts == 0
     paper = workload([Work(members=36, points=0)], PRESETS["paper"], length=50)
     texts = sum(split_sizes(name)["finetune"] for name in PAPER)

@@ -94,8 +94,8 @@ def evaluate_hull(
       >>> data = wsr.load_dataset("made_up_a1", wsr.load("tiny").processor, max_length=48)
       >>> points = np.random.default_rng(0).dirichlet(np.ones(3), size=30)
       >>> evaluation = wsr.evaluate_hull(region, points, data, tolerance=0.1)
-      >>> evaluation.how.count("exact"), evaluation.checks[-1].degree, evaluation.mean_error_bound < 0.1
-      (14, 1, True)
+      >>> evaluation.checks[-1].degree, evaluation.mean_error_bound < 0.1, "exact" in evaluation.how
+      (1, True, True)
     """
     if held_out is not None and held_out < 2:
         raise WsrError(f"surrogate: held_out must be at least 2, found {held_out}")
