@@ -2,7 +2,6 @@
 
 import ctypes
 import gc
-import json
 import os
 import sys
 from pathlib import Path
@@ -17,6 +16,7 @@ install_import_hook("wsr", "typechecking.checked")
 
 import jax
 import pytest
+from fault_trials import Trials
 
 from wsr.runtime.compilation import use_persistent_cache
 
@@ -29,23 +29,6 @@ FORGET_BYTES = 3 * 2**29
 def pytest_addoption(parser: pytest.Parser) -> None:
     """``--torture=FILE``: the long form of the tests of faults; what they count is kept in FILE."""
     parser.addoption("--torture", metavar="FILE", help="run faults as often as promised; write what was counted")
-
-
-class Trials:
-    """How often a fault is tried, and what came of it."""
-
-    def __init__(self, file: Path | None):
-        self.file = file
-
-    def __call__(self, often: int, *, torture: int) -> int:
-        """Returns ``torture`` for ``make torture``, else ``often``."""
-        return torture if self.file else often
-
-    def note(self, fault: str, **counted: float | str) -> None:
-        """Keeps what was counted under the name of the fault; the file has a line for each."""
-        if self.file:
-            with self.file.open("a", encoding="utf-8") as lines:
-                lines.write(json.dumps({"fault": fault, **counted}) + "\n")
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from typing import Any
 import fsspec
 import numpy as np
 import pytest
-from conftest import Trials
+from fault_trials import Trials
 from fsspec.implementations.memory import MemoryFileSystem
 from test_store import make_store, near, random_head, random_params, record_of, same_bits
 

@@ -201,6 +201,7 @@ def test_train_on_a_file_of_ones_own(tmp_path):
     assert not (tmp_path / "t").exists()
 
 
+@pytest.mark.long
 def test_merge_chooses_coefficients_on_a_dataset_and_shows_them(store, tmp_path):
     from safetensors.numpy import load_file
 

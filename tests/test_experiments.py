@@ -14,7 +14,7 @@ from wsr.studies.harness.preset import PRESETS
 
 FOLDER = Path(__file__).parent.parent / "experiments"
 EXPERIMENTS = sorted(path.stem for path in FOLDER.glob("*.py") if "    launch(main, " in path.read_text())
-LONG = ("centroid_start", "merging", "two_bases")
+LONG = ("centroid_start", "convex_hull", "data_size", "merging", "two_bases")
 
 
 class CountingLab(Lab):

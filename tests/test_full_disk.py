@@ -49,6 +49,7 @@ def hashes(path: Path) -> dict[str, str]:
     return {record.name: record.content_sha256 for record in store.records()}
 
 
+@pytest.mark.long
 @pytest.mark.fault
 def test_no_room_is_an_error_and_work_goes_on_when_there_is(tmp_path: Path, trials: Any) -> None:
     store, clean = tmp_path / "store", tmp_path / "clean"

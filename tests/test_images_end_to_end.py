@@ -39,6 +39,7 @@ def members(vit, data):
     return list(finetune(vit.model, vit.params, [Job(data[0], seed, recipe) for seed in range(2)], chunk=1))
 
 
+@pytest.mark.long
 def test_the_command_line_takes_digits_through_everything(tmp_path, capsys):
     store, merged = tmp_path / "store", tmp_path / "merged"
     common = ["--learning_rate=0.01", "--epochs=8", "--size=192", "--seeds=1"]

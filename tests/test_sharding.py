@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 SCRIPT = Path(__file__).with_name("evaluation_in_a_process.py")
 TRAINING = Path(__file__).with_name("training_in_a_process.py")
@@ -36,6 +37,7 @@ def test_meshes_of_eight_devices_give_the_losses_of_one():
     assert found["default"] == [1, 1]  # virtual devices of a CPU are no more than the CPU
 
 
+@pytest.mark.long
 def test_members_are_trained_on_all_devices_and_come_out_as_on_one(tmp_path):
     """Five members, three at a time on three devices; the last group is filled up."""
     on_eight_devices(TRAINING, tmp_path / "found.npz", 1, 3)

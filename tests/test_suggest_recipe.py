@@ -61,6 +61,7 @@ def test_the_command_trains_as_the_members_were(stores):
     assert f"--batch_size={recipe['batch_size']}" in command
 
 
+@pytest.mark.long
 def test_more_epochs_until_a_member_learns(tiny, dataset, monkeypatch):
 
     found = check_recipe(tiny.model, tiny.params, dataset, Recipe(learning_rate=0.01, epochs=1, batch_size=16))
