@@ -25,7 +25,7 @@ DATASETS = ("vader_movie", "vader_amazon", "newsgroups_rec_sci", "reuters_r8", "
 TARGET, TEXTS = "vader_nyt", 300  # no member saw it
 TOLERANCE = 0.01  # of a point
 REPEATS, EXACT_POINTS = 2, 5  # exact points a repeat
-WANTED = {200: 5.0, 2000: 30.0}
+WANTED = {200: 8.0, 2000: 40.0}
 
 
 def run() -> list[Result]:

@@ -9,7 +9,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.preprocessing import StandardScaler
 from test_probe import TOLERANCE, texts
 
-from wsr.engine import cross_validation
+from wsr.engine import cross_validation, logistic
 from wsr.engine.cross_validation import FOLDS, GRID, dealt, fit_logistic_by_folds, folds_of, scale_of
 from wsr.engine.probe import fit_probe, fixed_head_loss, linear_probe
 
@@ -134,7 +134,7 @@ def test_a_batch_of_points_as_on_an_accelerator_chooses_the_same(classes):
     train_x, train_y, test_x, test_y = texts(3, 100, 16, classes)
     train_x[1] = np.random.default_rng(1).normal(size=train_x[1].shape)  # nothing to learn: another penalty
     arguments = jnp.asarray(train_x), jnp.asarray(train_y), jnp.asarray(folds_of(train_y, classes=classes))
-    together = cross_validation._fit_together(*arguments, classes=classes)
+    together = logistic.programs_of(cross_validation._fit).together(*arguments, classes=classes)
     alone = fit_logistic_by_folds(*arguments, classes=classes)
     np.testing.assert_array_equal(together.inverse_l2, alone.inverse_l2)
     assert len(set(alone.inverse_l2.tolist())) > 1
@@ -167,7 +167,7 @@ def test_loose_fits_without_a_fold_choose_as_exact_ones_do(classes, monkeypatch)
     loose = fit_probe(train_x, train_y, classes=classes).inverse_l2
     monkeypatch.setattr(cross_validation, "TOLERANCE_OF_FOLDS", 1e-3)
     monkeypatch.setattr(cross_validation, "MARGIN", np.inf)  # the whole grid
-    cross_validation._fit_alone.clear_cache()
+    logistic.programs_of(cross_validation._fit).alone.clear_cache()
     exact = fit_probe(train_x, train_y, classes=classes).inverse_l2
-    cross_validation._fit_alone.clear_cache()
+    logistic.programs_of(cross_validation._fit).alone.clear_cache()
     np.testing.assert_array_equal(loose, exact)

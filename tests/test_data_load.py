@@ -296,6 +296,15 @@ def test_texts_that_are_cut_are_counted(tmp_path, longest):
         )
 
 
+def test_texts_of_words_that_the_tokenizer_does_not_know_are_kept_and_said(tmp_path):
+    path = tmp_path / "texts.csv"
+    path.write_text("text,label\n" + "".join(f"word{number} more,{number % 2}\n" for number in range(100)))
+    dataset = load_dataset(path, make_tokenizer())
+    assert sum(len(split) for split in dataset.splits.values()) == 100
+    told = [note for note in dataset.notes if "does the tokenizer know these words" in note]
+    assert [note.split()[4] for note in told] == ["test", "probe", "validation"]
+
+
 @pytest.mark.parametrize("max_length", [6, 40])
 def test_no_two_splits_share_a_text_once_it_is_cut(tmp_path, max_length):
     """The first words of many texts are alike, and at six tokens nothing else is left of them."""

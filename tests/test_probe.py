@@ -133,7 +133,9 @@ def test_a_batch_of_points_as_on_an_accelerator_equals_points_one_by_one(classes
     train_x[1] *= 100  # a point that takes many more iterations
     test_x[1] *= 100
     arguments = jnp.asarray(train_x), jnp.asarray(train_y), jnp.float32(1)
-    together = fixed_head_loss(test_x, test_y, logistic._fit_together(*arguments, classes=classes).heads)
+    together = fixed_head_loss(
+        test_x, test_y, logistic.programs_of(logistic._fit).together(*arguments, classes=classes).heads
+    )
     alone = fixed_head_loss(test_x, test_y, fit_logistic(*arguments, classes=classes).heads)
     assert np.all(np.abs(together - alone) <= TOLERANCE * np.maximum(1, alone))
     np.testing.assert_allclose(together.mean(axis=1), alone.mean(axis=1), rtol=1e-5)
@@ -142,9 +144,9 @@ def test_a_batch_of_points_as_on_an_accelerator_equals_points_one_by_one(classes
 def test_one_point_more_is_the_same_program_and_the_same_bits():
     train_x, train_y, _, _ = texts(3, 50, 12, 3)
     few = fit_probe(train_x[:2], train_y, classes=3, inverse_l2=1.0).heads
-    compiled = logistic._fit_alone._cache_size()
+    compiled = logistic.programs_of(logistic._fit).alone._cache_size()
     many = fit_probe(train_x, train_y, classes=3, inverse_l2=1.0).heads
-    assert logistic._fit_alone._cache_size() == compiled
+    assert logistic.programs_of(logistic._fit).alone._cache_size() == compiled
     for name, leaf in few.items():
         np.testing.assert_array_equal(many[name][:2], leaf)
 

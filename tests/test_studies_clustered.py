@@ -50,7 +50,7 @@ def test_an_interval_of_a_mean_cosine_covers_it():
         draws = member_draws(labels, draw, 300)
         (found,) = relate(matrix(labels), {"other dataset": ~same(labels)}, draws)
         covered += found.mean.low <= truth <= found.mean.high
-    assert covered / trials >= 0.92  # 0.95 less twice the standard error of 150 trials; drawing as many: 0.87
+    assert covered / trials >= 0.92  # 0.95 less twice the standard error of 150 trials; drawing as many: 0.85
 
 
 def test_a_mean_cosine_is_that_of_the_pairs_and_its_interval_that_of_drawn_pairs():

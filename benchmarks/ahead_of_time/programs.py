@@ -89,7 +89,7 @@ def probing(mesh: Mesh, *, points: int, texts: int, hidden: int, classes: int) -
     """Returns the lowered program that fits a probe at each of ``points`` points."""
     inputs = _shape(mesh, (points, texts, hidden), np.float32, None)
     labels, strength = _shape(mesh, (texts,), np.int32, None), _shape(mesh, (), np.float32, None)
-    return logistic._fit_together.lower(inputs, labels, strength, classes=classes)
+    return logistic.programs_of(logistic._fit).together.lower(inputs, labels, strength, classes=classes)
 
 
 def training(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from hub_repositories import Repository, text
+from published_bases import ROBERTA
 from safetensors.numpy import save
 from tokenizers import ByteLevelBPETokenizer, Tokenizer
 from tokenizers.processors import RobertaProcessing
@@ -21,23 +22,12 @@ def roberta() -> Repository:
     """Returns the repository of the checkpoint."""
     tokenizer = _tokenizer()
     size = tokenizer.get_vocab_size()
-    config = {
-        "architectures": ["RobertaForMaskedLM"],
-        "attention_probs_dropout_prob": 0.1,
-        "bos_token_id": 0,
-        "eos_token_id": 2,
-        "hidden_act": "gelu",
-        "hidden_dropout_prob": 0.1,
+    config = ROBERTA | {
         "hidden_size": HIDDEN,
-        "initializer_range": 0.02,
         "intermediate_size": WIDE,
-        "layer_norm_eps": 1e-05,
         "max_position_embeddings": POSITIONS,
-        "model_type": "roberta",
         "num_attention_heads": 2,
         "num_hidden_layers": LAYERS,
-        "pad_token_id": 1,
-        "type_vocab_size": 1,
         "vocab_size": size,
     }
     about = json.loads(tokenizer.to_str())

@@ -7,7 +7,6 @@ fits at the two penalties before point to. The path ends when the loss exceeds t
 penalties, which take longest.
 """
 
-from functools import partial
 from typing import Any
 
 import jax
@@ -96,7 +95,7 @@ def fit_logistic_by_folds(
       folds: the fold that leaves out each text, see ``folds_of``.
       classes: number of classes, at least 2.
     """
-    return per_point(_fit_alone, _fit_together, features, labels, folds, classes=classes)
+    return per_point(_fit, features, labels, folds, classes=classes)
 
 
 def _fit(
@@ -106,20 +105,6 @@ def _fit(
     inverse_l2, start = _chosen(inputs, folds)
     state = minimise(inputs, jnp.ones((1, len(features))), start[None], inverse_l2, tolerance=TOLERANCE)
     return Fit(inputs.head(state.weights[0]), inverse_l2, state.done[0])
-
-
-_fit_alone = jax.jit(_fit, static_argnames="classes")
-
-
-@partial(jax.jit, static_argnames="classes")
-def _fit_together(
-    features: Float[Array, "points texts hidden"],
-    labels: Int[Array, " texts"],
-    folds: Int[Array, " texts"],
-    *,
-    classes: int,
-) -> Fit:
-    return jax.vmap(lambda own: _fit(own, labels, folds, classes=classes))(features)
 
 
 def _chosen(inputs: Inputs, folds: Int[Array, " texts"]) -> tuple[Float[Array, ""], Float[Array, "k inputs"]]:

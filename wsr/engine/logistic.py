@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -51,38 +51,57 @@ def fit_logistic(
       inverse_l2: inverse of the L2 penalty, ``C`` in scikit-learn.
       classes: number of classes, at least 2.
     """
-    return per_point(_fit_alone, _fit_together, features, labels, inverse_l2, classes=classes)
+    return per_point(_fit, features, labels, inverse_l2, classes=classes)
 
 
 def per_point(
-    alone: Callable[..., Fit],
-    together: Callable[..., Fit],
-    features: Float[Array, "points texts hidden"],
-    *rest: Any,
-    **static: Any,
+    fit: Callable[..., Fit], features: Float[Array, "points texts hidden"], *shared: Any, classes: int
 ) -> Fit:
     """Runs a fit for each point: on a CPU one core a point until it has converged, on accelerators all as one batch.
 
     Args:
-      alone: the compiled fit of one point.
-      together: the compiled fit of all points.
+      fit: takes the features of one point, the shared arrays and ``classes``.
       features: features of the training texts under each point.
-      *rest: further arrays, which all points share.
-      **static: static arguments.
+      *shared: further arrays, which all points share.
+      classes: number of classes.
     """
     from threadpoolctl import threadpool_limits
 
+    alone, together = programs_of(fit)
     if next(iter(features.devices())).platform != "cpu":
-        return together(features, *rest, **static)
+        return together(features, *shared, classes=classes)
 
-    def fit(point: int) -> Fit:
-        return jax.block_until_ready(alone(features[point], *rest, **static))
+    def fit_one(point: int) -> Fit:
+        return jax.block_until_ready(alone(features[point], *shared, classes=classes))
 
     # LAPACK's threads wait for each other actively and would take the cores from other points.
     with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(usable_cores()) as pool:
         # The first point compiles the program that the others share.
-        fits = [fit(0), *pool.map(fit, range(1, len(features)))]
+        fits = [fit_one(0), *pool.map(fit_one, range(1, len(features)))]
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *fits)
+
+
+class Programs(NamedTuple):
+    """The compiled forms of a fit."""
+
+    alone: Any
+    """Fits one point."""
+    together: Any
+    """Fits all points as one batch."""
+
+
+@cache
+def programs_of(fit: Callable[..., Fit]) -> Programs:
+    """Returns the compiled forms of a fit, the same ones at each call.
+
+    Args:
+      fit: see ``per_point``.
+    """
+
+    def together(features: Float[Array, "points texts hidden"], *shared: Any, classes: int) -> Fit:
+        return jax.vmap(lambda own: fit(own, *shared, classes=classes))(features)
+
+    return Programs(jax.jit(fit, static_argnames="classes"), jax.jit(together, static_argnames="classes"))
 
 
 class Inputs(NamedTuple):
@@ -319,20 +338,6 @@ def _fit(
         inputs, jnp.ones((1, len(features))), jnp.zeros((1, *inputs.weights)), inverse_l2, tolerance=TOLERANCE
     )
     return Fit(inputs.head(state.weights[0]), inverse_l2, state.done[0])
-
-
-_fit_alone = jax.jit(_fit, static_argnames="classes")
-
-
-@partial(jax.jit, static_argnames="classes")
-def _fit_together(
-    features: Float[Array, "points texts hidden"],
-    labels: Int[Array, " texts"],
-    inverse_l2: Float[Array, ""],
-    *,
-    classes: int,
-) -> Fit:
-    return jax.vmap(lambda own: _fit(own, labels, inverse_l2, classes=classes))(features)
 
 
 def _direction(state: State, metric: Float[Array, "k inputs"]) -> Float[Array, "k inputs"]:

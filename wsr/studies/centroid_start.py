@@ -49,7 +49,7 @@ class FewShot:
     least_steps: int = 40
     """BitFit passes over the examples until it has made so many steps, because starts compare only after training."""
     inverse_l2: float | None = None
-    """Of the head-only probe, which is fitted to its optimum; None: chosen by cross-validation."""
+    """Inverse of the L2 penalty (C) of the probe that trains the head alone; None: chosen by cross-validation."""
 
     def job(self, target: Dataset, seed: int) -> Job:
         """Returns the BitFit training on a target, the same from every start."""
