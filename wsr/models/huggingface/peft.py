@@ -125,6 +125,38 @@ def read_adapter(
     return Adapter(task_vector, head, tuple(lacking), raw.get("base_model_name_or_path"), model_class, prefix)
 
 
+def read_updates(folder: Path) -> dict[str, Factors]:
+    """Returns what an adapter adds to the weight of each module as transformers stores it, by the module's name.
+
+    Args:
+      folder: holds adapter_config.json and adapter_model.safetensors.
+
+    Raises:
+      WsrError: another kind of adapter, unsupported attributes, a pickle, whole tensors beside the factors, or factors
+        that are missing or of a wrong shape or dtype.
+    """
+    raw = read_json(folder / CONFIG)
+    tensors = _read_tensors(folder)
+    problems: list[str] = []
+    found = {}
+    try:
+        lora = _understood(folder / CONFIG, raw)
+        pairs, others = _paired(tensors)
+        problems += [f"{name} is a whole tensor" for name in others.values()]
+        for module, names in pairs.items():
+            inputs = tensors[names["A"]].shape[-1] if "A" in names else 0
+            outputs = tensors[names["B"]].shape[0] if "B" in names else 0
+            factors = _factors(lora, module, names, tensors, (inputs, outputs), problems)
+            if factors is not None:
+                as_it_is = raw.get("fan_in_fan_out") or "lora_embedding" in names["A"]
+                found[module] = factors if as_it_is else Factors(factors.b.T, factors.a.T)
+    except re.error as error:
+        raise WsrError(f"{folder / CONFIG}: a pattern for modules is no regular expression: {error}") from error
+    if problems:
+        raise WsrError(f"{folder / TENSORS}: {'; '.join(problems)}; merge the adapter into its base with PEFT first")
+    return found
+
+
 @dataclass(frozen=True)
 class _Lora:
     """Ranks, scales and modules from a config; patterns match the end of a module's name."""
