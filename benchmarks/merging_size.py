@@ -29,17 +29,25 @@ from absl import app
 
 from benchmarks.harness import Mark, Result, side_by_side
 from benchmarks.merging import _peak_mib
+from wsr.errors import WsrError
 from wsr.runtime.cores import usable_cores
-from wsr.runtime.tensor_files import TensorWriter
+from wsr.runtime.tensor_files import TensorWriter, open_tensors
 
 MODELS = ("base", "a", "b", "c")
 RECIPES = {
     "linear": {"merge_method": "linear", "parameters": {"weight": 1.0}},
     "ties": {"merge_method": "ties", "parameters": {"weight": 1.0, "density": 0.3}, "base_model": "base"},
 }
-REPEATS = 3
+REPEATS = 1
 BLOCK = 2**24
 """Bytes that are read and written at a time."""
+OFTEN = """
+import sys
+from wsr.cli import main
+from wsr.merging import unfinished
+unfinished.SYNC_ENTRIES = 2**20  # so that even small models are killed half-way
+sys.exit(main(sys.argv[1:]))
+"""
 LEAST_SHARE, MOST_MIB = 0.7, 2048
 
 
@@ -157,6 +165,7 @@ def _measure(folder: Path, name: str, theirs: str | None) -> Result:
         figures={
             "GB a second of the disk": (sum(sizes) + written) / 1e9 / median(seconds["disk"]),
             **{f"peak MiB, {own}": median(values) for own, values in peaks.items()},
+            **(_beside(folder) if theirs else {}),
             **_killed(folder, ours),
         },
     )
@@ -168,17 +177,33 @@ def _measure(folder: Path, name: str, theirs: str | None) -> Result:
     return replace(result, marks=marks)
 
 
+def _beside(folder: Path) -> dict[str, float | int | str]:
+    """How far the results of wsr and mergekit are apart; both round to bfloat16."""
+    ours, theirs = open_tensors(folder / "wsr"), open_tensors(folder / "mergekit")
+    differing, largest, total = 0, 0.0, 0
+    for name, tensor in ours.items():
+        for start in range(0, tensor.size, BLOCK):
+            left, right = np.empty((2, min(BLOCK, tensor.size - start)), np.float32)
+            tensor.read(start, left)
+            theirs[name].read(start, right)
+            apart = np.abs(left - right)
+            differing, largest = differing + int(np.count_nonzero(apart)), max(largest, float(apart.max()))
+            total += apart.size
+    return {"share of entries that differ from mergekit's": differing / total, "largest difference": largest}
+
+
 def _killed(folder: Path, command: list[str]) -> dict[str, float | int | str]:
     """Kills a merge when half of the tensors are recorded, resumes it, and compares the files."""
     whole = folder / "whole"
     os.rename(folder / "wsr", whole)
     record = folder / ".wsr.merging" / ".finished"
     tensors = len(json.loads((folder / "a" / "model.safetensors.index.json").read_text())["weight_map"])
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen([sys.executable, "-c", OFTEN, *command[3:]], stdout=subprocess.DEVNULL)
     while process.poll() is None and _lines(record) - 1 < tensors // 2:
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
-    process.wait()
+    if process.wait() != -signal.SIGKILL:
+        raise WsrError("merging_size: the merge ended before it was killed")
     finished = max(_lines(record) - 1, 0)
     start = time.perf_counter()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)

@@ -130,6 +130,23 @@ def test_bfloat16_goes_in_and_out(files):
         torch.testing.assert_close(leaf, mean, atol=1e-2, rtol=1e-2)
 
 
+def test_bfloat16_is_rounded_and_read_as_its_reference_does(tmp_path):
+    """Against the type of ml_dtypes, on every upper half of a float and with every way to round."""
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    upper = np.arange(2**16, dtype=np.uint32)[:, None] << 16
+    bits = (upper | np.array([0, 1, 0x7FFF, 0x8000, 0x8001, 0xFFFF], np.uint32)).reshape(-1)
+    values = bits.view(np.float32)
+    values = values[np.isfinite(values) & (np.abs(values) < 3.3e38)]
+    with TensorWriter(tmp_path / "x.safetensors", {"a": ("BF16", values.shape)}) as file:
+        file.put("a", values[:1000])
+        file.put("a", values[1000:], start=1000)
+    tensor, found = open_tensors(tmp_path / "x.safetensors")["a"], np.empty_like(values)
+    expected = values.astype(ml_dtypes.bfloat16)
+    np.testing.assert_array_equal(tensor.whole().view(np.uint16), expected.view(np.uint16))
+    tensor.read(0, found)
+    np.testing.assert_array_equal(found, expected.astype(np.float32))
+
+
 def test_a_written_file_is_what_safetensors_reads(tmp_path):
     with TensorWriter(
         tmp_path / "x.safetensors", {"a": ("F32", (2, 3)), "b": ("I64", ()), "c": ("F16", (0, 2))}

@@ -198,7 +198,7 @@ def test_regmean_plus_plus_fits_each_layer_to_what_the_merged_layers_compute(reg
     found = flatten(merge(region, made("regmean_plus_plus", {"texts": 0}), given))
     assert found.keys() == expected.keys()
     for path, leaf in found.items():
-        np.testing.assert_allclose(leaf, expected[path], atol=1e-4, err_msg=path)
+        np.testing.assert_allclose(leaf, expected[path], atol=1e-5, err_msg=path)
 
 
 def test_with_all_shrunk_regmean_weighs_each_input(region, given):

@@ -15,8 +15,11 @@ from wsr.exchange.agreement import (
     vocabulary_difference,
 )
 from wsr.exchange.door import Brought
+from wsr.merging.run import on_all_cores
 from wsr.runtime.tensor_files import FLOATS, Tensor, name_today
 
+MOST_MATRICES = 48
+"""Matrices by which two models are compared."""
 _COUNTED = re.compile(r"(^|\.)position_ids$")
 """Buffers that hold 0, 1, 2, ... and that some versions of transformers save and others do not."""
 
@@ -87,21 +90,25 @@ def reordered(
 
 
 def of_other_bases(first: Brought, others: Sequence[Brought]) -> list[str]:
-    """Returns which models were not fine-tuned from the base of the first, by the tensors that both have.
+    """Returns which models were not fine-tuned from the base of the first, by matrices that both have.
+
+    Of many matrices, some that are spread evenly over the model are enough.
 
     Args:
       first: a model.
       others: others.
     """
-    found = []
-    for other in others:
-        shared = {
-            name: tensor
+
+    def told(other: Brought) -> str | None:
+        shared = [
+            name
             for name, tensor in first.tensors.items()
-            if name in other.tensors and other.tensors[name].shape == tensor.shape
-        }
-        found.append(other_base(replace(first, tensors=shared), other))
-    return [told for told in found if told]
+            if len(tensor.shape) >= 2 and name in other.tensors and other.tensors[name].shape == tensor.shape
+        ]
+        some = shared[:: -(-len(shared) // MOST_MATRICES) or 1]
+        return other_base(replace(first, tensors={name: first.tensors[name] for name in some}), other)
+
+    return [problem for problem in on_all_cores(told, others) if problem]
 
 
 def refuse_unlike(problems: Sequence[str], *, force: bool) -> list[str]:

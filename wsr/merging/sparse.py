@@ -355,7 +355,8 @@ def elected(
       given: weight of each member.
       normalise: whether to divide by the weights of the entries that took part.
     """
-    sign = np.where(vectors.sum(axis=0) >= 0, np.float32(1), np.float32(-1))
+    # A sum is -0 only where all entries are 0, which have no sign to elect.
+    sign = np.copysign(np.float32(1), vectors.sum(axis=0))
     vectors *= sign
     np.maximum(vectors, 0, out=vectors)
     merged = vectors.sum(axis=0)
