@@ -53,7 +53,7 @@ def test_lists_of_a_config_with_one_entry_for_each_layer_are_cut_as_the_layers_a
     assert config["layer_types"] == [*kinds["a"][0:3], *kinds["b"][1:4]]
 
 
-def test_an_adapter_adds_what_peft_adds_and_may_stand_in_tables(models):
+def test_an_adapter_adds_what_peft_adds(models):
     """The scale of rank-stabilised LoRA, and an alpha of its own for one module."""
     found, _ = merged(
         "merge_method: passthrough\nmodels: [{model: {model: {path: base}, lora: {path: lora}}}]\ndtype: float32"
@@ -66,6 +66,41 @@ def test_an_adapter_adds_what_peft_adds_and_may_stand_in_tables(models):
             scale = (5 if "v_proj" in path else 3) / np.sqrt(2)
             expected = base[path] + scale * adapter[f"{at}.lora_B.weight"] @ adapter[f"{at}.lora_A.weight"]
         np.testing.assert_allclose(leaf, expected, atol=1e-6)
+
+
+def test_adapters_of_tables_and_of_modules_that_store_inputs_first(tmp_path, monkeypatch):
+    """As PEFT's merge_and_unload: the product is transposed for an embedding and where fan_in_fan_out says so."""
+    monkeypatch.chdir(tmp_path)
+    draw = np.random.default_rng(0)
+    weights = {"wte.weight": draw.standard_normal((9, 4)), "h.0.c_fc.weight": draw.standard_normal((4, 6))}
+    factors = {
+        "base_model.model.transformer.wte.lora_embedding_A": draw.standard_normal((2, 9)),
+        "base_model.model.transformer.wte.lora_embedding_B": draw.standard_normal((4, 2)),
+        "base_model.model.transformer.h.0.c_fc.lora_A.weight": draw.standard_normal((2, 4)),
+        "base_model.model.transformer.h.0.c_fc.lora_B.weight": draw.standard_normal((6, 2)),
+    }
+    weights, factors = ({n: leaf.astype(np.float32) for n, leaf in own.items()} for own in (weights, factors))
+    Path("lora").mkdir()
+    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 6, "fan_in_fan_out": True, "target_modules": ["wte", "c_fc"]}
+    Path("lora/adapter_config.json").write_text(json.dumps(config))
+    save_file(factors, "lora/adapter_model.safetensors")
+    save_file(weights, "base.safetensors")
+    found, _ = merged("merge_method: passthrough\nmodels: [{model: base.safetensors+lora}]")
+    a, b, c, d = factors.values()
+    np.testing.assert_allclose(found["wte.weight"], weights["wte.weight"] + 3 * (b @ a).T, atol=1e-5)
+    np.testing.assert_allclose(found["h.0.c_fc.weight"], weights["h.0.c_fc.weight"] + 3 * (d @ c).T, atol=1e-5)
+
+
+@pytest.mark.parametrize(("shape", "told"), [((4,), None), ((5,), r"its model.norm.weight \(5,\) has no counterpart")])
+def test_whole_tensors_of_an_adapter_take_the_place_of_the_bases(models, shape, told):
+    trained = {"base_model.model.model.norm.weight": np.full(shape, 2, np.float32)}
+    save_file(golden.adapter() | trained, models / "lora" / "adapter_model.safetensors")
+    text = "merge_method: passthrough\nmodels: [{model: base+lora}]"
+    if told:
+        with pytest.raises(WsrError, match=told):
+            merged(text)
+    else:
+        np.testing.assert_array_equal(merged(text)[0]["model.norm.weight"], 2)
 
 
 def test_a_finished_stage_is_not_merged_again(models, monkeypatch):

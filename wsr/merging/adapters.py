@@ -8,7 +8,7 @@ from jaxtyping import Float
 
 from wsr.errors import WsrError
 from wsr.exchange.door import Brought, open_model
-from wsr.runtime.tensor_files import FLOATS, Tensor
+from wsr.runtime.tensor_files import FLOATS, Tensor, open_tensors
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,12 +45,20 @@ def open_named(name: str) -> Brought:
     base, plus, adapter = name.partition("+")
     if not plus or Path(name).exists():
         return open_model(Path(name))
-    from wsr.models.huggingface.peft import read_updates
+    from wsr.models.huggingface.peft import TENSORS, read_updates
 
     model = open_model(Path(base))
     tensors = dict(model.tensors)
     problems = []
-    for module, update in read_updates(Path(adapter)).items():
+    updates, whole = read_updates(Path(adapter))
+    stored = open_tensors(Path(adapter) / TENSORS)
+    for name, there in whole.items():  # trained heads, and copies of adapted tables
+        path = _path_of(name, tensors)
+        if path is None or stored[there].shape != tensors[path].shape:
+            problems.append(f"its {name} {stored[there].shape} has no counterpart in {base}")
+            continue
+        tensors[path] = stored[there]
+    for module, update in updates.items():
         path = _path_of(f"{module}.weight", tensors)
         if path is None:
             problems.append(f"it adapts {module}, which {base} does not have")

@@ -34,9 +34,11 @@ class Unfinished:
         self._record = open(self.path / _RECORD, "a+", encoding="utf-8")  # noqa: SIM115
         try:
             fcntl.flock(self._record, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             self._record.close()
             raise WsrError(f"{folder}: another process writes this folder; wait for it or choose another") from error
+        except OSError:
+            pass  # a file system without locks
         self.done = self._read(identity)
         self._pending: list[str] = []
         self._entries, self._lock = 0, Lock()

@@ -125,15 +125,19 @@ def read_adapter(
     return Adapter(task_vector, head, tuple(lacking), raw.get("base_model_name_or_path"), model_class, prefix)
 
 
-def read_updates(folder: Path) -> dict[str, Factors]:
-    """Returns what an adapter adds to the weight of each module as transformers stores it, by the module's name.
+def read_updates(folder: Path) -> tuple[dict[str, Factors], dict[str, str]]:
+    """Returns what an adapter changes in a model as transformers stores it.
 
     Args:
       folder: holds adapter_config.json and adapter_model.safetensors.
 
+    Returns:
+      What is added to the weight of each module, by the module's name; and the names in the adapter's file of tensors
+      that replace those of the model, by their names in the model.
+
     Raises:
-      WsrError: another kind of adapter, unsupported attributes, a pickle, whole tensors beside the factors, or factors
-        that are missing or of a wrong shape or dtype.
+      WsrError: another kind of adapter, unsupported attributes, a pickle, or factors that are missing or of a wrong
+        shape or dtype.
     """
     raw = read_json(folder / CONFIG)
     tensors = _read_tensors(folder)
@@ -142,7 +146,6 @@ def read_updates(folder: Path) -> dict[str, Factors]:
     try:
         lora = _understood(folder / CONFIG, raw)
         pairs, others = _paired(tensors)
-        problems += [f"{name} is a whole tensor" for name in others.values()]
         for module, names in pairs.items():
             inputs = tensors[names["A"]].shape[-1] if "A" in names else 0
             outputs = tensors[names["B"]].shape[0] if "B" in names else 0
@@ -153,8 +156,8 @@ def read_updates(folder: Path) -> dict[str, Factors]:
     except re.error as error:
         raise WsrError(f"{folder / CONFIG}: a pattern for modules is no regular expression: {error}") from error
     if problems:
-        raise WsrError(f"{folder / TENSORS}: {'; '.join(problems)}; merge the adapter into its base with PEFT first")
-    return found
+        raise WsrError(f"{folder / TENSORS}: {'; '.join(problems)}")
+    return found, others
 
 
 @dataclass(frozen=True)
