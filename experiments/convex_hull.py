@@ -1,7 +1,7 @@
 """Are points in the hull of fine-tuned models better than those models, and both better than models outside? (claim 6)
 
 Command:  python -m experiments.convex_hull --preset=packaged
-Cost:     70 members and 1,484 points; see README.md beside this file
+Cost:     70 members and 1,474 points; see README.md beside this file
 Expect:   P_B(In' > Ex) 100 % at all levels; P_B(In' > In) 88 % (dataset), 96.7 % (task), 90 % (general);
           P_B(In > Ex) 100 % (dataset), 75.3 % (task), 89.8 % (general)
 """

@@ -1,7 +1,7 @@
 """Does the loss rise past the members, as it would if they sat on the rim of a basin? (claim 7)
 
 Command:  python -m experiments.extrapolation --preset=packaged
-Cost:     70 members and at most 854 points; see README.md beside this file
+Cost:     70 members and at most 1,134 points; see README.md beside this file
 Expect:   beyond the members the loss rises fast, in 10 logarithmic steps to alpha 32 and -31
 """
 

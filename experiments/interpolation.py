@@ -1,7 +1,7 @@
 """Is the loss on the line between two members as low as at its ends? (claim 5)
 
 Command:  python -m experiments.interpolation --preset=packaged
-Cost:     70 members and at most 476 points; see README.md beside this file
+Cost:     70 members and at most 784 points; see README.md beside this file
 Expect:   no barrier between MNLI and MNLI, ESNLI or SST2, and the lowest loss often strictly between
 """
 

@@ -1,7 +1,7 @@
 """Does a random step from the centroid, as long as the members are away from it, make the model worse? (claim 8)
 
 Command:  python -m experiments.random_directions --preset=packaged
-Cost:     70 members and 824 points; see README.md beside this file
+Cost:     70 members and 1,192 points; see README.md beside this file
 Expect:   a random direction from the centroid of MNLI's models degrades past their radius; towards the origin none does
 """
 

@@ -37,8 +37,17 @@ SIZES = {
     "epochs": 4.0,
 }
 """Sizes of the population, in place of the paper's."""
-FEWER = dict.fromkeys(("shared_seed", "two_bases", "landscape"), ("mnli", "esnli", "sst2", "imdb"))
-"""Datasets of the studies that would train members of all 36 for themselves alone."""
+FOUR = {"datasets": ("mnli", "esnli", "sst2", "imdb")}
+FEWER: dict[str, dict[str, Any]] = {
+    # These would train members of all 36 datasets for themselves alone.
+    "shared_seed": FOUR,
+    "two_bases": FOUR,
+    "landscape": FOUR,
+    # Each training on a target of its own compiles a program.
+    "centroid_start": {"runs": 1},
+    "few_shot": {"runs": 1, "sizes": (16,), "starts_on": ("mnli", "rte")},
+}
+"""Values of single studies."""
 FEWEST_LEARNED = 0.9
 """Least share of members that learn: words decide the invented labels."""
 
@@ -90,7 +99,7 @@ def run_studies(wanted: list[str]) -> int:
 
 def _told(study: str, folder: Path) -> bool:
     """Runs a study, says in a line how it went, and returns whether it ended well."""
-    start = time.monotonic()
+    start, used = time.monotonic(), time.process_time()
     try:
         with (folder / f"{study}.log").open("w", encoding="utf-8") as log, redirect_stdout(log):
             module = importlib.import_module(f"experiments.{study}")
@@ -101,7 +110,8 @@ def _told(study: str, folder: Path) -> bool:
         print(f"{study}: FAILED at {_place(error)}: {type(error).__name__}: {error}", flush=True)
         return False
     verdicts = ", ".join(section["verdict"] for section in document["sections"])
-    print(f"{study}: {time.monotonic() - start:.0f} s; {verdicts}", flush=True)
+    took, used = time.monotonic() - start, time.process_time() - used
+    print(f"{study}: {took:.0f} s, {used:.0f} s of processors; {verdicts}", flush=True)
     return True
 
 
@@ -115,14 +125,13 @@ def _run(study: str, module: ModuleType, words: list[str]) -> None:
 
 def _flags(study: str, module: ModuleType, folder: Path) -> list[str]:
     values: dict[str, Any] = dict(SIZES)
-    if study in FEWER:
-        values["datasets"] = FEWER[study]
     sizes = module.SETTINGS["smoke"]
     for field in dataclasses.fields(sizes):
         value = getattr(sizes, field.name)
         some = value[:1] if isinstance(value, tuple) else (value,)
         if some and not isinstance(some[0], str):
             values[field.name] = value
+    values |= FEWER.get(study, {})
     words = [f"--{name}={','.join(map(str, own)) if isinstance(own, tuple) else own}" for name, own in values.items()]
     return ["--preset=paper", f"--out={folder / study}", f"--shelf={folder / 'shelf'}", "--debug", *words]
 
