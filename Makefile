@@ -13,7 +13,7 @@ EXTRAS ?= $(if $(shell command -v nvidia-smi),cuda)
 QUICK_TO_COMPILE := --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false
 PYTEST := -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help demo test test-long outside check-report torture bench bench-tpu-aot test-tpu-aot bench-gpu bench-choices results-tables docs tutorials wheel lint format torch clean
+.PHONY: help demo test test-long paper-smoke outside check-report torture bench bench-tpu-aot test-tpu-aot bench-gpu bench-choices results-tables docs tutorials wheel lint format torch clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -27,6 +27,9 @@ test: .venv/.installed-dev lint  ## lint, then the tests (about 11 minutes on tw
 
 test-long: .venv/.installed-dev  ## the tests that take long: Ray, whole experiments, the commands of the README
 	@XLA_FLAGS="$(strip $(QUICK_TO_COMPILE) $(XLA_FLAGS))" $(BIN)/python -m pytest $(PYTEST) -m long
+
+paper-smoke: .venv/.installed-dev  ## every study with --preset=paper, against a hub on this machine, with tiny models
+	@XLA_FLAGS="$(strip $(QUICK_TO_COMPILE) $(XLA_FLAGS))" $(BIN)/python tests/hub/paper_smoke.py
 
 # Needs node and a Chromium (on Debian: apt-get install nodejs npm chromium), named by CHROMIUM where it is elsewhere.
 check-report: .venv/.installed-dev tests/browser/node_modules  ## the report in a browser: two widths, light and dark, keyboard, paper, axe

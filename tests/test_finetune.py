@@ -33,9 +33,9 @@ def same_weights(first, second, atol=0.0):
     np.testing.assert_allclose(first.head["kernel"], second.head["kernel"], atol=atol)
 
 
-@pytest.mark.parametrize("pieces", [1, 4])
-def test_equals_a_plain_loop_with_optax_adamw(tiny, dataset, pieces):
-    job = Job(dataset, 3, RECIPE)
+@pytest.mark.parametrize(("pieces", "hidden_head"), [(1, False), (4, False), (1, True)])
+def test_equals_a_plain_loop_with_optax_adamw(tiny, dataset, pieces, hidden_head):
+    job = Job(dataset, 3, dataclasses.replace(RECIPE, hidden_head=hidden_head))
     (member,) = train(tiny, job, pieces=pieces)
 
     batches = training_batches(
@@ -56,7 +56,10 @@ def test_equals_a_plain_loop_with_optax_adamw(tiny, dataset, pieces):
     @jax.jit
     def step(weights, state, batch, labels):
         def loss_of(weights):
-            logits = tiny.model.encode(weights["encoder"], batch) @ weights["head"]["kernel"] + weights["head"]["bias"]
+            features, head = tiny.model.encode(weights["encoder"], batch), weights["head"]
+            if hidden_head:
+                features = jnp.tanh(features @ head["dense_kernel"] + head["dense_bias"])
+            logits = features @ head["kernel"] + head["bias"]
             return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
         loss, gradient = jax.value_and_grad(loss_of)(weights)
@@ -71,7 +74,9 @@ def test_equals_a_plain_loop_with_optax_adamw(tiny, dataset, pieces):
     for path, leaf in flatten(weights["encoder"]).items():
         if not path.endswith("attention/key/bias"):  # see same_weights
             np.testing.assert_allclose(flatten(member.params)[path], leaf, atol=1e-4, err_msg=path)
-    np.testing.assert_allclose(member.head["kernel"], weights["head"]["kernel"], atol=1e-4)
+    assert member.head.keys() == weights["head"].keys()
+    for name, leaf in weights["head"].items():
+        np.testing.assert_allclose(member.head[name], leaf, atol=1e-4, err_msg=name)
 
 
 def test_learns(tiny, dataset):

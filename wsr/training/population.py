@@ -141,7 +141,7 @@ def score_member(model: Model, params: Params, head: Head, dataset: Dataset, spl
 def _part_of_program(job: Job) -> tuple:
     recipe = job.recipe
     factors = (recipe.lora_rank, recipe.lora_scale, recipe.lora_targets) if recipe.mode == "lora" else ()
-    return recipe.mode, recipe.dropout, recipe.batch_size, job.dataset.regression, *factors
+    return recipe.mode, recipe.dropout, recipe.batch_size, job.dataset.regression, recipe.hidden_head, *factors
 
 
 def _train_group(
@@ -191,6 +191,7 @@ def _steps_that_fit(seconds_a_step: float, length: int) -> int:
 def _padded(head: Mapping[str, np.ndarray], width: int) -> dict[str, np.ndarray]:
     missing = width - len(head["bias"])
     return {
+        **head,
         "kernel": np.pad(head["kernel"], ((0, 0), (0, missing))),
         "bias": np.pad(head["bias"], (0, missing)),
     }
@@ -215,10 +216,8 @@ def _unpack(
             params = add(start, low_rank)
         elif own:
             params = nest({path: np.asarray(leaf) for path, leaf in frozen.items()} | own)
-        head = {
-            "kernel": weights["head"]["kernel"][number][:, : job.dataset.classes],
-            "bias": weights["head"]["bias"][number][: job.dataset.classes],
-        }
+        head = {name: leaf[number] for name, leaf in weights["head"].items()}
+        head |= {name: head[name][..., : job.dataset.classes] for name in ("kernel", "bias")}
         step = int(failed[number])
         failed_step = step if step >= 0 else None
         taken = losses[number, : steps[number]]
