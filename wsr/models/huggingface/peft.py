@@ -125,6 +125,41 @@ def read_adapter(
     return Adapter(task_vector, head, tuple(lacking), raw.get("base_model_name_or_path"), model_class, prefix)
 
 
+def read_updates(folder: Path) -> tuple[dict[str, Factors], dict[str, str]]:
+    """Returns what an adapter changes in a model as transformers stores it.
+
+    Args:
+      folder: holds adapter_config.json and adapter_model.safetensors.
+
+    Returns:
+      What is added to the weight of each module, by the module's name; and the names in the adapter's file of tensors
+      that replace those of the model, by their names in the model.
+
+    Raises:
+      WsrError: another kind of adapter, unsupported attributes, a pickle, or factors that are missing or of a wrong
+        shape or dtype.
+    """
+    raw = read_json(folder / CONFIG)
+    tensors = _read_tensors(folder)
+    problems: list[str] = []
+    found = {}
+    try:
+        lora = _understood(folder / CONFIG, raw)
+        pairs, others = _paired(tensors)
+        for module, names in pairs.items():
+            inputs = tensors[names["A"]].shape[-1] if "A" in names else 0
+            outputs = tensors[names["B"]].shape[0] if "B" in names else 0
+            factors = _factors(lora, module, names, tensors, (inputs, outputs), problems)
+            if factors is not None:
+                as_it_is = raw.get("fan_in_fan_out") or "lora_embedding" in names["A"]
+                found[module] = factors if as_it_is else Factors(factors.b.T, factors.a.T)
+    except re.error as error:
+        raise WsrError(f"{folder / CONFIG}: a pattern for modules is no regular expression: {error}") from error
+    if problems:
+        raise WsrError(f"{folder / TENSORS}: {'; '.join(problems)}")
+    return found, others
+
+
 @dataclass(frozen=True)
 class _Lora:
     """Ranks, scales and modules from a config; patterns match the end of a module's name."""
