@@ -79,7 +79,7 @@ class App {
     at('command').replaceChildren(...words(command(state.point)))
     at('near').replaceChildren(...state.near.map((own) => this.nearRow(own)))
     document.querySelectorAll('[name=quantity]').forEach((own) => { own.checked = own.value === state.quantity })
-    at('hint').textContent = HINTS[Math.min(state.picks.length, 3)]
+    at('hint').textContent = HINTS[Math.min(state.picks.length, 4)]
     clearTimeout(this.writing)
     this.writing = setTimeout(() => this.write(), 150)
   }
@@ -175,7 +175,7 @@ class App {
       own.addEventListener('click', () => this.pick(k))
       return own
     }))
-    if (page.members.length <= 8) at('by-name').open = true
+    at('by-name').open = page.members.length <= 8 && innerWidth > 900
     const kinds = [...new Map(page.members.map((member) => [member.dataset, member])).values()]
     at('legend').replaceChildren(...kinds.map((member) => element('span', {}, mark(member), member.dataset)))
   }
@@ -231,6 +231,7 @@ const HINTS = [
   'Pick one more member for a line, or two for a triangle.',
   'Drag the point along the line, or pick a third member.',
   'Drag the point through the hull, on the map or in any figure.',
+  'A figure shows one mixture at each place; the sliders reach the others.',
 ]
 
 /** One dataset: its numbers at the point, a strip of all models, and what lies between the picked members. */

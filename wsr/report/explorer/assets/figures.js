@@ -8,6 +8,7 @@ const LINE = { width: 360, height: 250, left: 46, right: 14, top: 14, bottom: 34
 const SLICE = { width: 360, height: 300, centre: [180, 158], radius: 116, step: 5 }
 const TRADE = { width: 360, height: 290, left: 52, right: 16, top: 34, bottom: 44 }
 const LINE_POINTS = 101
+const ON_SLICE = 0.03 // difference of a coefficient up to which a point counts as one of the slice
 
 /** A short text for a number of the page. */
 function told(value) {
@@ -142,13 +143,14 @@ class Between {
     const inside = state.point.every((own, k) => own === 0 || state.picks.includes(k)) && inHull(state.point)
     this.handle.attr('visibility', inside ? null : 'hidden')
     if (inside) moveHandle(this.handle, this.placed(state.picks.map((k) => state.point[k])), state)
+    this.handle.classed('beside', Boolean(inside && this.onSlice && !this.onSlice(state.point)))
     const nearest = state.near[0] && state.near[0].at
     this.svg.selectAll('.scored').classed('nearest', ({ at }) => at === nearest)
   }
 
   draw(state) {
     this.svg.selectAll('*').remove()
-    this.handle = null
+    this.handle = this.onSlice = null
     if (state.picks.length < 2) return this.svg.attr('viewBox', '0 0 360 0')
     // What was computed for the picked members serves loss and score.
     if (this.picks !== `${state.picks}`) {
@@ -240,13 +242,20 @@ class Between {
     const labels = svg.append('g').attr('class', 'corners')
     state.picks.forEach((k, number) => {
       const [x, y] = corners[number]
-      const [dx, dy] = [x - SLICE.centre[0], y - SLICE.centre[1]]
-      const anchor = Math.abs(dx) < 20 ? 'middle' : dx < 0 ? 'start' : 'end'
-      labels.append('text').attr('x', anchor === 'middle' ? x : dx < 0 ? 4 : SLICE.width - 4).attr('y', y + (dy > 0 ? 20 : -9)).attr('text-anchor', anchor)
-        .text(`${app.letter(k)} ${state.picks.length > 5 ? '' : shorten(page.members[k].name)}`)
+      if (corners.length > 3) {
+        const [dx, dy] = [x - SLICE.centre[0], y - SLICE.centre[1]].map((own) => (own * 15) / SLICE.radius)
+        return labels.append('text').attr('x', x + dx).attr('y', y + dy + 4).attr('text-anchor', 'middle').text(app.letter(k))
+      }
+      labels.append('text').attr('x', [x, SLICE.width - 2, 2][number]).attr('y', number ? y + 20 : y - 9)
+        .attr('text-anchor', ['middle', 'end', 'start'][number]).text(`${app.letter(k)} ${shorten(page.members[k].name)}`)
     })
     const place = (point) => placeOf(state.picks.map((k) => point[k]), corners)
-    scoredMarks(svg, scored, ({ point }) => place(point), page, surface)
+    const onSlice = (point) => {
+      const weights = weightsAt(place(point), corners)
+      return state.picks.every((k, number) => Math.abs(point[k] - weights[number]) < ON_SLICE)
+    }
+    scoredMarks(svg, scored.filter(({ point }) => onSlice(point)), ({ point }) => place(point), page, surface)
+    this.onSlice = onSlice
     legend(svg, colours, shade, [low, high], this.id)
     this.placed = (weights) => placeOf(weights, corners)
     const go = (to) => app.go(app.spread(tidy(weightsAt(to, corners)), state.picks))
