@@ -13,7 +13,7 @@ EXTRAS ?= $(if $(shell command -v nvidia-smi),cuda)
 QUICK_TO_COMPILE := --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false
 PYTEST := -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help demo test test-long paper-smoke outside check-report torture bench bench-tpu-aot test-tpu-aot bench-gpu bench-choices results-tables docs tutorials wheel lint format torch clean
+.PHONY: help demo test test-long paper-smoke outside check-report check-explorer d3 torture bench bench-tpu-aot test-tpu-aot bench-gpu bench-choices results-tables docs tutorials wheel lint format torch clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -35,6 +35,21 @@ paper-smoke: .venv/.installed-dev  ## every study with --preset=paper, against a
 check-report: .venv/.installed-dev tests/browser/node_modules  ## the report in a browser: two widths, light and dark, keyboard, paper, axe
 	@$(BIN)/python tests/browser/pages.py build/report-pages
 	@node tests/browser/check.mjs build/report-pages
+
+check-explorer: .venv/.installed-dev tests/browser/node_modules  ## the explorer in a browser: its values against exact ones, mouse, touch, keyboard, link, command, axe
+	@$(BIN)/python tests/browser/explorer_pages.py build/explorer-pages
+	@node tests/browser/explorer.mjs build/explorer-pages
+	@$(BIN)/python tests/browser/explorer_pages.py build/explorer-pages command
+
+D3 := d3-7.9.0
+ASSETS := wsr/report/explorer/assets
+
+d3:  ## fetch D3, which the explorer's page contains, from npm again; its hashes are in $(ASSETS)/d3.sha256
+	@rm -rf build/d3 && mkdir -p build/d3
+	@npm pack --silent --pack-destination=build/d3 $(subst -,@,$(D3))
+	@tar -xzf build/d3/$(D3).tgz -C build/d3
+	@cd build/d3/package && cp dist/d3.min.js d3.min.js && cp LICENSE d3.LICENSE && sha256sum --check $(CURDIR)/$(ASSETS)/d3.sha256
+	@cp build/d3/package/d3.min.js build/d3/package/d3.LICENSE $(ASSETS)/
 
 tests/browser/node_modules: tests/browser/package-lock.json
 	@npm ci --prefix tests/browser --no-audit --no-fund

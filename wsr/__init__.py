@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from wsr.region.region import Member as Member
     from wsr.region.region import Region as Region
     from wsr.region.region import from_params as from_params
+    from wsr.report.explorer.explore import explore as explore
     from wsr.store.results import Results as Results
     from wsr.store.store import Store as Store
     from wsr.store.verification import verify as verify
@@ -81,6 +82,7 @@ _HOMES = {
     "evaluate": "wsr.engine.evaluate",
     "evaluate_hull": "wsr.engine.surrogate",
     "evaluate_language_model": "wsr.engine.language_model",
+    "explore": "wsr.report.explorer.explore",
     "export": "wsr.models.huggingface",
     "finetune": "wsr.training.population",
     "from_params": "wsr.region.region",
