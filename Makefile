@@ -5,8 +5,9 @@ DEMO_FLAGS ?=
 BENCH_FLAGS ?=
 PIP_FLAGS ?=
 comma := ,
-# Extras to install: JAX for CUDA where there is an NVIDIA driver; on a TPU VM: make demo EXTRAS=tpu
-EXTRAS ?= $(if $(shell command -v nvidia-smi),cuda)
+# Extras to install: JAX for CUDA where there is an NVIDIA driver (CUDA 13 needs driver 580); on a TPU VM: make demo EXTRAS=tpu
+DRIVER := $(shell command -v nvidia-smi > /dev/null && nvidia-smi --query-gpu=driver_version --format=csv,noheader | head -n 1 | cut -d . -f 1)
+EXTRAS ?= $(if $(DRIVER),$(shell [ "$(DRIVER)" -ge 580 ] && echo cuda || echo cuda12))
 
 # Most of the time of the tests is spent on compiling small programs, so XLA is told not to optimise them.
 # `make torture` and pytest by hand compile as users do.
