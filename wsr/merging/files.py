@@ -16,7 +16,7 @@ import numpy as np
 
 from wsr.errors import WsrError
 from wsr.exchange.door import Brought, open_modules
-from wsr.merging.adapters import open_named
+from wsr.merging.adapters import located, open_named
 from wsr.merging.fitting import alike, of_other_bases, refuse_unlike, reordered, unlike
 from wsr.merging.ingredients import Ingredients, Leaf, OpenLeaf, ReadPiece, of_region
 from wsr.merging.method import Method, name_of
@@ -313,7 +313,7 @@ def _identity(parts: Sequence[_Part], models: Mapping[str, Brought], dtype: str 
 
     files = {tensor.file for model in models.values() for tensor in _tensors_of(model).values()}
     for name in models:
-        files |= set(Path(name.partition("+")[2]).glob("*")) if "+" in name else set()
+        files |= set(located(name.partition("+")[2]).glob("*")) if "+" in name else set()
     content = {
         "version": __version__,
         "files": sorted((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files),
