@@ -106,8 +106,8 @@ def test_whole_tensors_of_an_adapter_take_the_place_of_the_bases(models, shape, 
 def test_a_finished_stage_is_not_merged_again(models, monkeypatch):
     import wsr.merging.files as files
 
-    opened, own = [], files._write
-    monkeypatch.setattr(files, "_write", lambda *args: opened.append(args) or own(*args))
+    opened, own = [], files.write_parts
+    monkeypatch.setattr(files, "write_parts", lambda *args: opened.append(args) or own(*args))
     text = golden.RECIPES["stages"]
     with monkeypatch.context() as patch:
         patch.setattr(files, "_copy_companions", stopping(files._copy_companions, after=1))
@@ -119,6 +119,14 @@ def test_a_finished_stage_is_not_merged_again(models, monkeypatch):
     with np.load(golden.FILE) as expected:
         for path, leaf in load_file("out/model.safetensors").items():
             np.testing.assert_allclose(leaf, expected[f"stages/{path}"], atol=1e-5)
+
+
+def test_a_last_stage_that_is_refused_leaves_nothing(models):
+    text = golden.RECIPES["stages"].replace("{model: b,", "{model: nowhere,")
+    with pytest.raises(WsrError, match=r"nowhere: expected a .safetensors file or a folder"):
+        merged(text)
+    assert not list(models.glob("*out*"))
+    assert not list(models.glob(".*"))
 
 
 def stopping(function, after):

@@ -26,6 +26,7 @@ files.py          merges safetensors files and folders, by a recipe or by one me
 slices.py         parts of the result that take some layers of their own models
 fitting.py        whether models that lie in files fit together
 adapters.py       models that are a base and an adapter
+writing.py        writes the merged tensors in pieces
 unfinished.py     the folder of a merge that is not complete, and its record
 
 A method of your own is a class with ``register``, or with an entry point of the group ``wsr.merging``.

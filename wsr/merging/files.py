@@ -4,12 +4,10 @@ import hashlib
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,21 +16,19 @@ from wsr.errors import WsrError
 from wsr.exchange.door import Brought, open_modules
 from wsr.merging.adapters import located, open_named
 from wsr.merging.fitting import alike, of_other_bases, refuse_unlike, reordered, unlike
-from wsr.merging.ingredients import Ingredients, Leaf, OpenLeaf, ReadPiece, of_region
+from wsr.merging.ingredients import Ingredients, OpenLeaf, ReadPiece, of_region
 from wsr.merging.method import Method, name_of
 from wsr.merging.recipe import DTYPES, MergeRecipe
 from wsr.merging.run import Groups, assigned, merge_leaves, refuse_without_base
 from wsr.merging.slices import Slice, depths, taken, with_layers, without_layers
-from wsr.merging.unfinished import Unfinished
+from wsr.merging.unfinished import unfinished
+from wsr.merging.writing import Form, Part, write_parts
 from wsr.runtime.model_folder import CONFIG, companions, read_json, settings_of_use, shared_files, with_dtype
-from wsr.runtime.progress import progress
-from wsr.runtime.tensor_files import FLOATS, NAMES, SINGLE, Tensor, TensorWriter
+from wsr.runtime.tensor_files import FLOATS, NAMES, Tensor
 
 if TYPE_CHECKING:
     from wsr.region.region import Region
 
-Form = tuple[str, tuple[int, ...]]
-"""Type and shape of a tensor."""
 AHEAD = 2**24
 """Entries of a tensor that the disk is asked for before they are read piece by piece."""
 _STAGE = ".merged_by"
@@ -63,11 +59,15 @@ def merge_files(recipe: MergeRecipe, folder: Path, *, force: bool = False) -> li
     scratch = folder.with_name(f".{folder.name}.stages")
     notes: list[str] = []
     written: dict[str, str] = {}
-    for number, stage in enumerate(recipe.stages):
-        made, place = stage.slices_of(written), scratch / str(number)
-        notes += _merge_slices(made, place, stage.dtype, stage.merge_method, force=force, reuse=True)
-        written[stage.name] = str(place)
-    notes += _merge_slices(recipe.slices_of(written), folder, recipe.dtype, recipe.merge_method, force=force)
+    try:
+        for number, stage in enumerate(recipe.stages):
+            made, place = stage.slices_of(written), scratch / str(number)
+            notes += _merge_slices(made, place, stage.dtype, stage.merge_method, force=force, reuse=True)
+            written[stage.name] = str(place)
+        notes += _merge_slices(recipe.slices_of(written), folder, recipe.dtype, recipe.merge_method, force=force)
+    except Exception:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise
     shutil.rmtree(scratch, ignore_errors=True)
     return list(dict.fromkeys(notes))
 
@@ -151,32 +151,6 @@ def merge_members(recipe: MergeRecipe, region: "Region", base_name: str) -> dict
     return nest(merged)
 
 
-@dataclass(frozen=True)
-class _Part:
-    """A slice whose models are open and fit together."""
-
-    ingredients: Ingredients
-    methods: Mapping[str, Method]
-    """The method of each float tensor."""
-    first: Mapping[str, Tensor]
-    """The tensors of its first model, by their names in the result."""
-    rounded: int
-    """Number of float64 tensors that its methods merge in float32."""
-
-
-@dataclass(frozen=True)
-class _Place:
-    """A tensor of the file that is written: ``place[start:stop] = entries`` writes a piece of it."""
-
-    writer: TensorWriter
-    name: str
-    size: int
-
-    def __setitem__(self, where: slice, entries: np.ndarray) -> None:
-        start, stop, _ = where.indices(self.size)
-        self.writer.put(self.name, np.broadcast_to(entries, (stop - start,)), start=start)
-
-
 def _merge_slices(
     slices: Sequence[Slice], folder: Path, dtype: str | None, method: str, *, force: bool, reuse: bool = False
 ) -> list[str]:
@@ -202,8 +176,8 @@ def _merge_slices(
     identity = _identity(parts, models, dtype)
     if reuse and (folder / _STAGE).exists() and (folder / _STAGE).read_text() == identity:
         return notes
-    with _unfinished(folder, identity) as scratch:
-        forms = _write(parts, scratch, dtype)
+    with unfinished(folder, identity) as scratch:
+        forms = write_parts(parts, scratch, dtype)
         _copy_companions(first, [models[name] for own in slices for name in own.members], config, scratch.path, forms)
         if reuse:
             shutil.rmtree(folder, ignore_errors=True)
@@ -214,7 +188,7 @@ def _merge_slices(
 
 def _opened(
     models: Mapping[str, Brought], slices: Sequence[Slice], number: int, dtype: str | None
-) -> tuple[_Part, list[str], list[str]]:
+) -> tuple[Part, list[str], list[str]]:
     """Returns a slice ready to be merged, what was adapted, and what does not agree."""
     own = slices[number]
     every = {name: _tensors_of(models[name]) for name in own.models}
@@ -245,69 +219,11 @@ def _opened(
     }
     given = {name for name in wide if any(model.tensors[name].dtype == "F64" for model in opened.values())}
     rounded = sum(not getattr(methods[name], "wide", False) for name in given)
-    return _Part(ingredients, methods, first.tensors, rounded), notes + more, problems
+    tensors_of_models = tuple(model.tensors for model in opened.values())
+    return Part(ingredients, methods, tensors_of_models, rounded), notes + more, problems
 
 
-def _write(parts: Sequence[_Part], scratch: Unfinished, dtype: str | None) -> dict[str, Form]:
-    """Writes the tensors of all parts and returns their forms."""
-    first = {name: tensor for part in parts for name, tensor in part.first.items()}
-    forms = {
-        name: (dtype if dtype and tensor.dtype in FLOATS else tensor.dtype, tensor.shape)
-        for name, tensor in first.items()
-    }
-    floats = [name for name, tensor in first.items() if tensor.dtype in FLOATS]
-    with ExitStack() as stack:
-        writers = _writers(stack, scratch.path, forms)
-        left = sum(first[name].size for name in floats if name not in scratch.done)
-        counter = stack.enter_context(progress("merging", left // 10**6, "million entries"))
-        lock, entries = Lock(), 0
-
-        def sync() -> None:
-            for writer in dict.fromkeys(writers.values()):
-                writer.sync()
-
-        def written(leaf: Leaf, out: _Place) -> None:
-            nonlocal entries
-            scratch.finished(leaf.path, leaf.size, sync)
-            with lock:
-                before, entries = entries // 10**6, entries + leaf.size
-                if entries // 10**6 > before:
-                    counter.advance(entries // 10**6 - before)
-
-        for name in first.keys() - set(floats):
-            writers[name].put(name.rpartition("/")[2], first[name].raw())
-        for part in parts:
-            merge_leaves(
-                part.ingredients,
-                part.methods,
-                written,
-                done=scratch.done,
-                out_of=lambda leaf: _Place(writers[leaf.path], leaf.path.rpartition("/")[2], leaf.size),
-            )
-        sync()
-    return forms
-
-
-@contextmanager
-def _unfinished(folder: Path, identity: str) -> Iterator[Unfinished]:
-    """Gives the folder to write; an error removes it, an interrupt leaves it for a merge that resumes."""
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Unfinished(folder, identity)
-        try:
-            yield scratch
-        except KeyboardInterrupt:
-            scratch.close()
-            print(f"interrupted; {scratch.path} holds what is finished. Rerun to resume, or remove it.", flush=True)
-            raise
-        except BaseException:
-            scratch.discard()
-            raise
-    except OSError as error:
-        raise WsrError(f"{folder} could not be written: {error.strerror or error}") from error
-
-
-def _identity(parts: Sequence[_Part], models: Mapping[str, Brought], dtype: str | None) -> str:
+def _identity(parts: Sequence[Part], models: Mapping[str, Brought], dtype: str | None) -> str:
     """A hash of what is merged and how: the files of the models, the method of each tensor, and this package."""
     from wsr import __version__
 
@@ -366,21 +282,6 @@ def _open(model: Brought, rows: Mapping[str, list[int]], path: str) -> ReadPiece
 
 def _no_task_vector(path: str) -> ReadPiece:
     return lambda start, out: out.fill(0)
-
-
-def _writers(stack: ExitStack, folder: Path, forms: Mapping[str, Form]) -> dict[str, TensorWriter]:
-    """Returns the writer of each tensor: one file for the model, and one for each of its modules."""
-    files: dict[str, dict[str, Form]] = {"": {}}
-    for name, form in forms.items():
-        module, _, own = name.rpartition("/")
-        files.setdefault(module, {})[own] = form
-    for module in files:
-        (folder / module).mkdir(exist_ok=True)
-    opened = {
-        module: stack.enter_context(TensorWriter(folder / module / SINGLE, own, resumes=True))
-        for module, own in files.items()
-    }
-    return {name: opened[name.rpartition("/")[0]] for name in forms}
 
 
 def _copy_companions(

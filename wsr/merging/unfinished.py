@@ -4,7 +4,8 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
 
@@ -91,3 +92,30 @@ class Unfinished:
         self._record.write("".join(json.dumps(line) + "\n" for line in lines))
         self._record.flush()
         os.fsync(self._record.fileno())
+
+
+@contextmanager
+def unfinished(folder: Path, identity: str) -> Iterator[Unfinished]:
+    """Gives the folder to write; an error removes it, an interrupt leaves it for a merge that resumes.
+
+    Args:
+      folder: the folder that is written.
+      identity: what is merged and how.
+
+    Raises:
+      WsrError: if the folder cannot be written.
+    """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Unfinished(folder, identity)
+        try:
+            yield scratch
+        except KeyboardInterrupt:
+            scratch.close()
+            print(f"interrupted; {scratch.path} holds what is finished. Rerun to resume, or remove it.", flush=True)
+            raise
+        except BaseException:
+            scratch.discard()
+            raise
+    except OSError as error:
+        raise WsrError(f"{folder} could not be written: {error.strerror or error}") from error
