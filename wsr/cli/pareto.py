@@ -145,6 +145,11 @@ def _show(found: "ParetoFront", store: str) -> None:
         for heading in (f"loss on {own.dataset.name}", "95 % interval", own.dataset.metric.replace("_", " "))
     ]
     show_table(("point", "undominated", *columns), cells)
+    for own, check in zip(found.evaluations, found.checks, strict=True):
+        print(
+            f"{own.dataset.name}: searched on polynomials of degree {check.degree}; errors of the validation loss at "
+            f"held-out points: mean {check.error:.4f}, largest {check.largest:.4f}"
+        )
     volumes = (f"{which} {found.volume(which):.5g}" for which in ("front", "members and centroid", "members"))
     print(f"hypervolume on the test splits: {', '.join(volumes)}")
     for number, row in enumerate(found.points):

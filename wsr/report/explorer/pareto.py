@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from wsr.data.dataset import Dataset
 from wsr.engine.evaluate import Evaluation, Protocol, evaluate
 from wsr.engine.front import front_of, hypervolume, non_dominated
-from wsr.engine.hull_polynomial import Points, design_of, exact_scores, fit_hull_polynomial, one_penalty
+from wsr.engine.hull_polynomial import DegreeCheck, Points, design_of, exact_scores, fit_hull_polynomial, one_penalty
 from wsr.engine.settings import Settings
 from wsr.errors import WsrError
 from wsr.region.population_map import map_region
@@ -31,6 +31,8 @@ class ParetoFront:
     """One row per point of the front, from the best on the first dataset onwards."""
     evaluations: tuple[Evaluation, ...]
     """One per dataset, on its test split: the points, then the members, then their centroid."""
+    checks: tuple[DegreeCheck, ...]
+    """One per dataset: the errors of the polynomials of the validation loss at held-out points."""
 
     def __repr__(self) -> str:
         names = ", ".join(own.dataset.name for own in self.evaluations)
@@ -137,4 +139,4 @@ def pareto(
         ]
         content = content_of(region, map_region(region, seed=seed), design, shown, front=Front(rows, losses, scores))
         write_atomically(Path(to), explorer_html(content).encode())
-    return ParetoFront(region, rows, found)
+    return ParetoFront(region, rows, found, tuple(own.check for own in polynomials))
