@@ -14,7 +14,7 @@ EXTRAS ?= $(if $(DRIVER),$(shell [ "$(DRIVER)" -ge 580 ] && echo cuda || echo cu
 QUICK_TO_COMPILE := --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false
 PYTEST := -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help demo test test-long paper-smoke outside check-report check-explorer d3 torture bench bench-tpu-aot test-tpu-aot bench-gpu bench-choices results-tables docs tutorials wheel lint format torch clean
+.PHONY: help demo test test-long paper-smoke outside check-report check-explorer explorer-picture d3 torture bench bench-tpu-aot test-tpu-aot bench-gpu bench-choices results-tables docs tutorials wheel lint format torch clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -41,6 +41,13 @@ check-explorer: .venv/.installed-dev tests/browser/node_modules  ## the explorer
 	@$(BIN)/python tests/browser/explorer_pages.py build/explorer-pages
 	@node tests/browser/explorer.mjs build/explorer-pages
 	@$(BIN)/python tests/browser/explorer_pages.py build/explorer-pages command
+
+# Two hundred forward passes of MiniLM, on the population of make demo.
+explorer-picture: .venv/.installed tests/browser/node_modules  ## the picture of docs/explore.md (about 5 minutes on two cores)
+	@$(BIN)/wsr explore --store=runs/demo/store --on=vader_nyt,vader_movie --points=100 --probe_size=100 --test_size=100 \
+		--members=vader_tweets-full-s0,vader_amazon-full-s0,election_tweets-full-s0,reuters_r8-full-s0,newsgroups_rec_sci-full-s0 \
+		--out=build/explore.html
+	@node tests/browser/picture.mjs build/explore.html docs/explore.png
 
 D3 := d3-7.9.0
 ASSETS := wsr/report/explorer/assets

@@ -38,6 +38,7 @@ ORDER = (
     "check",
     "evaluate",
     "explore",
+    "pareto",
     "compare",
     "suggest",
     "merge",

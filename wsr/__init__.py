@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from wsr.region.region import Region as Region
     from wsr.region.region import from_params as from_params
     from wsr.report.explorer.explore import explore as explore
+    from wsr.report.explorer.pareto import pareto as pareto
     from wsr.store.results import Results as Results
     from wsr.store.store import Store as Store
     from wsr.store.verification import verify as verify
@@ -96,6 +97,7 @@ _HOMES = {
     "merging": "",
     "models": "",
     "open": "wsr.region.learned:open_region",
+    "pareto": "wsr.report.explorer.pareto",
     "plan": "wsr.planning.by_numbers",
     "report": "",
     "sampling": "wsr.geometry",

@@ -23,6 +23,7 @@ VERBS = {
     "check": "test whether a model belongs to a population, and which members do not",
     "evaluate": "score members, their centroid and points of their hull on a dataset",
     "explore": "write a page in which you drag a point through a population and see its scores",
+    "pareto": "find the models between the members that compromise best between datasets",
     "compare": "test which of two groups of models is better, with as few forward passes as needed",
     "suggest": "rank the starts for fine-tuning on your own data",
     "merge": "merge members into one model and export it",

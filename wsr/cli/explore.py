@@ -128,8 +128,9 @@ def _show(found: "Sequence[HullPolynomial]") -> None:
 
     rows = []
     for own in found:
-        (check,) = [check for check in own.checks if check.degree == own.interpolation.degree]
-        errors = (f"{check.error:.5f}", f"{check.largest:.5f}")
-        rows.append((own.dataset.name, len(own.exact_losses), f"{own.protocol.inverse_l2:g}", check.degree, *errors))
+        errors = (f"{own.check.error:.5f}", f"{own.check.largest:.5f}")
+        rows.append(
+            (own.dataset.name, len(own.exact_losses), f"{own.protocol.inverse_l2:g}", own.check.degree, *errors)
+        )
     columns = ("dataset", "scored points", "C", "degree", "mean error", "largest error")
     show_table(columns, rows, title="Polynomials of the losses, at held-out points")

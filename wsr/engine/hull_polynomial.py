@@ -161,6 +161,11 @@ class HullPolynomial:
     exact_scores: Float[np.ndarray, " scored"]
     """Score at each of ``Design.points``."""
 
+    @property
+    def check(self) -> DegreeCheck:
+        """The errors of the degree that was chosen."""
+        return next(check for check in self.checks if check.degree == self.interpolation.degree)
+
     def at(self, points: Points) -> tuple[Float[np.ndarray, " points"], Float[np.ndarray, " points"]]:
         """Returns the mean loss and the score at points of the hull."""
         terms, parts = self.terms.astype(np.float64), []

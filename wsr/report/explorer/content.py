@@ -11,6 +11,7 @@ from wsr.engine.hull_polynomial import CONFIDENCE, SHARE, Design, HullPolynomial
 from wsr.region.population_map import PopulationMap
 from wsr.region.region import Region
 from wsr.report.style import places
+from wsr.store import Store
 
 
 class Front(NamedTuple):
@@ -46,10 +47,9 @@ def content_of(
             own["exact_losses"], own["exact_scores"] = own["exact_losses"] + losses, own["exact_scores"] + scores
     colours, shapes = places(region.datasets), places(region.families)
     bases = {own.interpolation.degree: own.interpolation.inverse for own in polynomials}
-    store = str(region.store.path) if region.store else "STORE"
     return {
-        "title": f"Explore {region.store.path.name}" if region.store else f"Explore {len(region)} models",
-        "store": store,
+        "title": f"Explore {_name_of(region.store)}" if region.store else f"Explore {len(region)} models",
+        "store": str(region.store.path) if region.store else "STORE",
         "model": region.model.name,
         "share": SHARE,
         "confidence": CONFIDENCE,
@@ -88,8 +88,13 @@ def packed(values: Float[np.ndarray, "*shape"]) -> str:
     return base64.b64encode(np.ascontiguousarray(values, "<f4").tobytes()).decode("ascii")
 
 
+def _name_of(store: Store) -> str:
+    """The folder's name; the run's where the folder is called store, as in a run of ``wsr demo``."""
+    path = store.path.absolute()
+    return path.parent.name if path.name == "store" else path.name
+
+
 def _dataset(own: HullPolynomial) -> dict[str, Any]:
-    chosen = next(check for check in own.checks if check.degree == own.interpolation.degree)
     return {
         "name": own.dataset.name,
         "metric": own.dataset.metric,
@@ -101,8 +106,8 @@ def _dataset(own: HullPolynomial) -> dict[str, Any]:
         "terms": packed(own.terms),
         "loss_bound": vars(own.loss_bound),
         "score_bound": vars(own.score_bound),
-        "held_out_error": chosen.error,
-        "held_out_largest": chosen.largest,
+        "held_out_error": own.check.error,
+        "held_out_largest": own.check.largest,
         "exact_losses": own.exact_losses.tolist(),
         "exact_scores": own.exact_scores.tolist(),
     }

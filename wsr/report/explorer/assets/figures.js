@@ -210,14 +210,15 @@ class Between {
     svg.attr('viewBox', `0 0 ${SLICE.width} ${SLICE.height}`)
     const corners = regularCorners(state.picks.length, state.picks.length === 3 ? [SLICE.centre[0], SLICE.centre[1] + 28] : SLICE.centre, state.picks.length === 3 ? SLICE.radius + 24 : SLICE.radius)
     const [[left, right], [top, bottom]] = [0, 1].map((axis) => d3.extent(corners, (corner) => corner[axis]))
-    const columns = Math.ceil((right - left) / SLICE.step) + 3
-    const rows = Math.ceil((bottom - top) / SLICE.step) + 3
+    const step = SLICE.step * (corners.length > 6 ? 2 : 1) // more members take longer at each place
+    const columns = Math.ceil((right - left) / step) + 3
+    const rows = Math.ceil((bottom - top) / step) + 3
     // Cell (i, j) of d3.contours has its middle at i + 1/2, j + 1/2.
-    const at = (i, j) => [left + (i - 1) * SLICE.step, top + (j - 1) * SLICE.step]
+    const at = (i, j) => [left + (i - 1) * step, top + (j - 1) * step]
     this.cells ||= d3.range(rows * columns).map((number) => {
       const place = at(number % columns, Math.floor(number / columns))
       const inside = nearestInside(place, corners)
-      if (Math.hypot(place[0] - inside[0], place[1] - inside[1]) > 2 * SLICE.step) return null
+      if (Math.hypot(place[0] - inside[0], place[1] - inside[1]) > 2 * step) return null
       const point = app.spread(weightsAt(place, corners), state.picks)
       return between(surface, point)
     })
@@ -229,8 +230,8 @@ class Between {
     svg.append('clipPath').attr('id', this.id).append('path').attr('d', `M${corners.join('L')}Z`)
     const inner = svg.append('g').attr('clip-path', `url(#${this.id})`)
     const filled = values.map((value) => (Number.isFinite(value) ? value : high))
-    const thresholds = d3.range(12).map((step) => low + ((high - low) * step) / 12)
-    const path = d3.geoPath(d3.geoTransform({ point(i, j) { this.stream.point(left + (i - 1.5) * SLICE.step, top + (j - 1.5) * SLICE.step) } }))
+    const thresholds = d3.range(12).map((part) => low + ((high - low) * part) / 12)
+    const path = d3.geoPath(d3.geoTransform({ point(i, j) { this.stream.point(left + (i - 1.5) * step, top + (j - 1.5) * step) } }))
     const contours = d3.contours().size([columns, rows])
     inner.append('path').attr('d', `M${corners.join('L')}Z`).attr('fill', colours(shade(low)))
     inner.selectAll('.level').data(thresholds.slice(1)).join('path').attr('class', 'level')
