@@ -27,7 +27,22 @@ NOT_RUN = {
     "wsr demo": "minutes; tests/test_readme.py runs the same path on the smoke preset",
     "wsr demo --preset=smoke --out=runs/smoke": "tests/test_studies.py runs it",
 }
-ORDER = ("plan", "train", "export", "import", "ls", "verify", "map", "check", "evaluate", "compare", "suggest", "merge")
+ORDER = (
+    "plan",
+    "train",
+    "export",
+    "extract",
+    "average",
+    "import",
+    "ls",
+    "verify",
+    "map",
+    "check",
+    "evaluate",
+    "compare",
+    "suggest",
+    "merge",
+)
 """An example may need what an earlier one wrote."""
 
 

@@ -4,6 +4,7 @@ method.py         the base classes of methods: options, and the data they need b
 ingredients.py    base and members as leaves that are read in pieces, so that no model is whole in memory
 run.py            merges a region leaf by leaf, with other methods for groups of leaves
 averages.py       uniform, weighted (linear), task arithmetic
+linear.py         which methods add up task vectors with coefficients known beforehand
 spheres.py        SLERP, SLERP of many models, Karcher mean, Model Stock: coefficients from a Gram matrix
 sparse.py         TIES, DARE, DELLA, breadcrumbs: task vectors of which a part is kept
 sce.py            SCE
@@ -19,6 +20,7 @@ order_statistics.py   the k-th smallest of numbers that are read in pieces
 soups.py          greedy soup and learned coefficients, chosen on a dataset
 fisher.py, regmean.py, adamerging.py, own_texts.py   methods that use the members' own texts
 recipe.py, yaml_file.py, files.py   YAML recipes over safetensors files
+steps.py          averages of the checkpoints of one run
 
 A method of your own is a class with ``register``, or with an entry point of the group ``wsr.merging``.
 

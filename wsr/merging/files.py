@@ -26,7 +26,15 @@ from wsr.exchange.door import Brought, open_model, open_modules
 from wsr.merging.ingredients import Ingredients, OpenLeaf, ReadPiece, of_region
 from wsr.merging.recipe import MergeRecipe
 from wsr.merging.run import merge_leaves
-from wsr.runtime.model_folder import CONFIG, companions, read_json, settings_of_use, shared_files, with_dtype
+from wsr.runtime.model_folder import (
+    CONFIG,
+    companions,
+    copy_companions,
+    read_json,
+    settings_of_use,
+    shared_files,
+    with_dtype,
+)
 from wsr.runtime.tensor_files import FLOATS, NAMES, SINGLE, Tensor, TensorWriter, name_today
 
 if TYPE_CHECKING:
@@ -180,9 +188,7 @@ def _refuse_other_shapes(models: Mapping[str, Mapping[str, Tensor]]) -> None:
                 problems.append(f"{path} is not a float tensor and differs between {first_name} and {name}")
     if problems:
         more = f" (and {len(problems) - 8} more)" if len(problems) > 8 else ""
-        raise WsrError(
-            f"recipe: the models do not fit together: {'; '.join(problems[:8])}{more}; import them into a store"
-        )
+        raise WsrError(f"the models do not fit together: {'; '.join(problems[:8])}{more}; import them into a store")
 
 
 def _agreed(
@@ -202,7 +208,7 @@ def _agreed(
             notes.append(f"the classes of {other} stand in another order than in {first}: matched by their names")
     told = "; ".join(problems[:8]) + (f" (and {len(problems) - 8} more)" if len(problems) > 8 else "")
     if problems and not force:
-        raise WsrError(f"recipe: the models do not compute alike: {told}; --force merges them all the same")
+        raise WsrError(f"the models do not compute alike: {told}; --force merges them all the same")
     return rows, notes + ([f"let through by --force: {told}"] if problems else [])
 
 
@@ -262,10 +268,8 @@ def _writers(stack: ExitStack, folder: Path, forms: Mapping[str, tuple[str, tupl
 def _copy_companions(
     first: Brought, members: Sequence[Brought], folder: Path, forms: Mapping[str, tuple[str, tuple[int, ...]]]
 ) -> None:
-    files = {str(file): first.path / file for file in companions(first.path)}
-    for file, path in (files | shared_files([settings_of_use(member.path) for member in members])).items():
-        (folder / file).parent.mkdir(exist_ok=True)
-        shutil.copyfile(path, folder / file)
+    files = companions(first.path) | shared_files([settings_of_use(member.path) for member in members])
+    copy_companions(files, folder)
     entries: Counter[str] = Counter()
     for dtype, shape in forms.values():
         entries[dtype] += int(np.prod(shape)) if dtype in FLOATS else 0
