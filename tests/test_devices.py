@@ -145,7 +145,8 @@ def test_training_fewer_together_where_memory_is_short(tiny, dataset, monkeypatc
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="asks /proc for the peak")
-@pytest.mark.parametrize("way", ["resident", pytest.param("streamed", marks=pytest.mark.long)])
+@pytest.mark.parametrize("way", ["resident", "streamed"])
+@pytest.mark.long
 def test_the_prediction_is_at_least_what_the_kernel_counts_and_at_most_twice(way):
     """Not closer: NumPy's arrays that happen to lie well for XLA are not copied to a CPU's device memory."""
     script = Path(__file__).with_name("memory_in_a_process.py")
