@@ -31,6 +31,8 @@ ORDER = (
     "plan",
     "train",
     "export",
+    "extract",
+    "average",
     "import",
     "ls",
     "verify",

@@ -32,9 +32,11 @@ if TYPE_CHECKING:
     from wsr.engine.surrogate import evaluate_hull as evaluate_hull
     from wsr.errors import WsrError as WsrError
     from wsr.exchange.candidate import check as check
+    from wsr.exchange.extracting import extract as extract
     from wsr.exchange.importing import import_model as import_model
     from wsr.geometry import sampling as sampling
     from wsr.merging.run import merge as merge
+    from wsr.merging.steps import average as average
     from wsr.models.huggingface import export as export
     from wsr.models.load import load as load
     from wsr.models.model import Checkpoint as Checkpoint
@@ -76,6 +78,7 @@ _HOMES = {
     "Settings": "wsr.engine.settings",
     "Store": "wsr.store.store",
     "WsrError": "wsr.errors",
+    "average": "wsr.merging.steps",
     "check": "wsr.exchange.candidate",
     "compare": "wsr.engine.early",
     "data": "",
@@ -85,6 +88,7 @@ _HOMES = {
     "evaluate_language_model": "wsr.engine.language_model",
     "explore": "wsr.report.explorer.explore",
     "export": "wsr.models.huggingface",
+    "extract": "wsr.exchange.extracting",
     "finetune": "wsr.training.population",
     "from_params": "wsr.region.region",
     "import_": "wsr.exchange.importing:import_model",

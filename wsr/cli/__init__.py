@@ -27,7 +27,9 @@ VERBS = {
     "compare": "test which of two groups of models is better, with as few forward passes as needed",
     "suggest": "rank the starts for fine-tuning on your own data",
     "merge": "merge members into one model and export it",
-    "export": "write a member, the centroid or any other point as a Hugging Face folder",
+    "average": "average checkpoints of one training run",
+    "export": "write a member, the centroid or any other point as a Hugging Face folder or a LoRA adapter",
+    "extract": "make a LoRA adapter of a model that was fine-tuned in full",
     "report": "write finished runs as one page",
 }
 
