@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from experiments.launcher import Found, launch
 from wsr.studies.centroid_start import FewShot, centroid_start
 from wsr.studies.harness.lab import Lab
-from wsr.studies.harness.preset import Preset
+from wsr.studies.harness.preset import GENERAL, TWELVE, Preset
 from wsr.studies.harness.work import Work
 from wsr.training import Recipe
 
@@ -31,34 +31,46 @@ class Settings:
     """Number of texts per step of BitFit."""
     bitfit_learning_rate: float
     """Highest learning rate of BitFit."""
+    averaged: tuple[str, ...] = ()
+    """Datasets whose members are averaged, for a target without its own; none for the preset's."""
+    starts_on: tuple[str, ...] = ()
+    """Targets to train on; none for the preset's."""
 
 
 SETTINGS = {
     "smoke": Settings(2, 2, 0, 1.0, 32, 3e-3),
     "packaged": Settings(5, 5, 1024, 2.0, 16, 3e-3),
-    "paper": Settings(5, 5, 0, 10.0, 256, 5e-4),
+    "paper": Settings(5, 5, 0, 10.0, 256, 5e-4, GENERAL, TWELVE),
 }
 
 
 def main(lab: Lab, settings: Settings) -> Found:
     """Trains on all data of each target from both starts."""
-    region = lab.population(lab.jobs(seeds=settings.seeds))
+    region = lab.population(lab.jobs(seeds=settings.seeds, datasets=settings.averaged or None))
+    targets = lab.with_preset(finetune_texts=settings.examples or lab.preset.finetune_texts)
+    return [centroid_start(targets.context(region, settings.starts_on or None), plan(lab.preset, settings))]
+
+
+def plan(preset: Preset, settings: Settings) -> FewShot:
+    """How the starts are compared: on all examples."""
     recipe = Recipe(
         mode="bitfit",
         learning_rate=settings.bitfit_learning_rate,
         batch_size=settings.bitfit_batch_size,
         epochs=settings.bitfit_epochs,
         warmup=0.006,
-        dropout=lab.preset.dropout,
+        dropout=preset.dropout,
+        hidden_head=preset.hidden_head,
     )
-    targets = lab.with_preset(finetune_texts=settings.examples or lab.preset.finetune_texts)
-    plan = FewShot(0, settings.runs, recipe, inverse_l2=lab.preset.protocol.inverse_l2)
-    return [centroid_start(targets.context(region), plan)]
+    return FewShot(0, settings.runs, recipe, inverse_l2=preset.protocol.inverse_l2)
 
 
 def work(preset: Preset, settings: Settings) -> Work:
     """What it would train and evaluate: two starts, two ways to train."""
-    return Work(settings.seeds * len(preset.datasets), 0, few_shot_runs=4 * settings.runs * len(preset.targets))
+    datasets = settings.averaged or preset.datasets
+    texts = settings.examples or preset.finetune_texts
+    trainings = plan(preset, settings).trainings(settings.starts_on or preset.targets, texts)
+    return Work(settings.seeds * len(datasets), 0, (trainings,), datasets=datasets)
 
 
 if __name__ == "__main__":

@@ -50,9 +50,10 @@ SETTINGS = {
 
 def main(lab: Lab, settings: Settings) -> Found:
     """Trains the members and clusters them with the domain as a group of its own."""
-    region = lab.population(lab.jobs(seeds=settings.seeds, datasets=datasets(lab.preset, settings)))
+    jobs = lab.jobs(seeds=settings.seeds, datasets=datasets(lab.preset, settings))
+    region, everyone = lab.with_and_without_chance(jobs)
     tasks = dict(zip(settings.domain_datasets, settings.domain_tasks, strict=True))
-    return [domain_clusters(region, settings.domain, tasks, seed=lab.preset.seed, command=lab.command)]
+    return [domain_clusters(region, settings.domain, tasks, everyone, seed=lab.preset.seed, command=lab.command)]
 
 
 def work(preset: Preset, settings: Settings) -> Work:

@@ -13,7 +13,7 @@ from wsr.studies.harness.lab import Lab
 from wsr.studies.harness.preset import Preset
 from wsr.studies.harness.work import Work
 from wsr.studies.landscape import landscape
-from wsr.studies.lines import KINDS
+from wsr.studies.pairs import KINDS
 
 
 @dataclass(frozen=True)

@@ -45,8 +45,28 @@ def launch(main: Main, settings: Mapping[str, Any], work: Callable[[Preset, Any]
     module = sys.modules["__main__"]
     assert module.__spec__ is not None, "run experiments as python -m experiments.NAME"
     name = module.__spec__.name.rpartition(".")[2]
-    page = page_of(name, module.__doc__ or "", type(settings["smoke"]))
-    sys.exit(call(page, partial(_run, name, main, settings, work), sys.argv[1:]))
+    sys.exit(run(name, module.__doc__ or "", main, settings, work, sys.argv[1:]))
+
+
+def run(
+    name: str,
+    text: str,
+    main: Main,
+    settings: Mapping[str, Any],
+    work: Callable[[Preset, Any], Work],
+    words: Sequence[str],
+) -> int:
+    """Runs an experiment as ``words`` say, and returns its exit status.
+
+    Args:
+      name: the experiment's name.
+      text: what its module says.
+      main: the experiment.
+      settings: its own values by preset.
+      work: what it trains and evaluates.
+      words: the flags.
+    """
+    return call(page_of(name, text, type(settings["smoke"])), partial(_run, name, main, settings, work), words)
 
 
 def page_of(name: str, text: str, settings: type) -> Page:

@@ -34,8 +34,9 @@ SETTINGS = {
 
 def main(lab: Lab, settings: Settings) -> Found:
     """Trains the members of these tasks and clusters them."""
-    region = lab.population(lab.jobs(seeds=settings.seeds, datasets=datasets(lab.preset, settings)))
-    return [task_clusters(region, seed=lab.preset.seed, command=lab.command)]
+    jobs = lab.jobs(seeds=settings.seeds, datasets=datasets(lab.preset, settings))
+    region, everyone = lab.with_and_without_chance(jobs)
+    return [task_clusters(region, everyone, seed=lab.preset.seed, command=lab.command)]
 
 
 def work(preset: Preset, settings: Settings) -> Work:

@@ -69,6 +69,39 @@ def test_splits_are_disjoint_complete_and_carry_their_labels(tmp_path):
     assert not dataset.regression
 
 
+@pytest.mark.parametrize("share", [0.5, 0.9])
+def test_a_share_for_fine_tuning_leaves_the_rest_to_the_others_in_their_proportions(tmp_path, share):
+    path = write_texts(tmp_path / "numbers.csv", 800)
+    numbers = {
+        name: texts_of(split)
+        for name, split in load_dataset(path, make_tokenizer(), finetune_share=share).splits.items()
+    }
+    assert sorted(itertools.chain(*numbers.values())) == list(range(800))
+    rest = (1 - share) / 0.4
+    for name, own in zip(SPLITS, (share, 0.15 * rest, 0.10 * rest, 0.15 * rest), strict=True):
+        assert abs(len(numbers[name]) - 800 * own) < 3.5 * (800 * own * (1 - own)) ** 0.5
+
+
+def test_texts_of_the_paper_join_all_columns_and_end_with_the_tag_of_their_dataset(tmp_path):
+    path = tmp_path / "rows.csv"
+    rows = [f"w{n // 10},w{n % 10} w3,{n % 2}" for n in range(40)]
+    path.write_text("text,text_pair,label\n" + "\n".join(rows) + "\n")
+    tokenizer = make_tokenizer()
+    found = load_dataset(path, tokenizer, paper_text=True).splits
+    plain = load_dataset(path, tokenizer).splits
+
+    def contents(splits):
+        return {split.content(text) for split in splits.values() for text in range(len(split))}
+
+    expected = set()
+    for row in rows:
+        first, second, _ = row.split(",")
+        ids = np.asarray(tokenizer(f"{first} <SEP> {second} <rows")["input_ids"], np.int32)
+        expected.add(ids.tobytes() + np.zeros_like(ids).tobytes())
+    assert contents(found) == expected
+    assert not contents(plain) & expected
+
+
 def test_sizes_cap_nested_and_never_move_a_text_to_another_split(tmp_path):
     path = write_texts(tmp_path / "numbers.csv", 200)
 

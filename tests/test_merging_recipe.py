@@ -384,6 +384,7 @@ def test_a_class_that_is_registered_is_found_and_used_by_recipes(files):
 
 
 @pytest.mark.parametrize("name", ["ties", "della"])
+@pytest.mark.long
 def test_memory_does_not_grow_with_the_members(tmp_path, name):
     """24 files of 20 MB, 480 MB together: the process, Python and NumPy included, stays far below."""
     forms = {"table": ("F32", (4000, 1000)), "layer.weight": ("F32", (1000, 1000))}

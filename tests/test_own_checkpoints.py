@@ -11,6 +11,7 @@ from models_support import one_a_row, random_params
 
 from wsr.cli import main
 from wsr.exchange.named_point import open_point
+from wsr.geometry.linear_head import logits
 from wsr.geometry.trees import flatten, nest
 from wsr.models import build
 from wsr.models.huggingface.folder import write_folder
@@ -189,8 +190,9 @@ def test_several_shards_hold_the_same_and_load(torch, folders, store, tiny):
     np.testing.assert_allclose(features_of(torch, theirs), expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("hidden_head", [False, True])
 @pytest.mark.parametrize(("kind", "classes"), [*((kind, 3) for kind in TANH_CLASSIFIERS), ("bert", 1)])
-def test_a_linear_head_of_ours_as_a_classifier_of_theirs(torch, tiny, tmp_path, kind, classes):
+def test_a_head_of_ours_as_a_classifier_of_theirs(torch, tiny, tmp_path, kind, classes, hidden_head):
     from transformers import AutoModelForSequenceClassification
 
     from wsr.models import architectures
@@ -205,11 +207,18 @@ def test_a_linear_head_of_ours_as_a_classifier_of_theirs(torch, tiny, tmp_path, 
         "kernel": random.standard_normal((model.hidden, classes), np.float32),
         "bias": random.standard_normal(classes).astype(np.float32),
     }
+    if hidden_head:
+        head["dense_kernel"] = random.standard_normal((model.hidden, model.hidden), np.float32)
+        head["dense_bias"] = random.standard_normal(model.hidden).astype(np.float32)
     leaves = flatten(params)
     write_folder(model, leaves.get, tiny.processor, tmp_path / "out", head=linear_classifier(model, head))
     theirs, info = AutoModelForSequenceClassification.from_pretrained(tmp_path / "out", output_loading_info=True)
     assert not info["missing_keys"]
     assert not info["unexpected_keys"]
-    features = model.encode(params, one_a_row([(TEXT, [0] * len(TEXT))], len(TEXT)))[0]
-    expected = np.asarray(features, np.float64) @ head["kernel"] + head["bias"]
+    our_own = model.encode(params, one_a_row([(TEXT, [0] * len(TEXT))], len(TEXT)))[0]
+    features = np.asarray(our_own, np.float64)
+    if hidden_head:
+        features = np.tanh(features @ head["dense_kernel"] + head["dense_bias"])
+    expected = features @ head["kernel"] + head["bias"]
     np.testing.assert_allclose(logits_of(torch, theirs), expected, atol=1e-5)
+    np.testing.assert_allclose(logits(np.asarray(our_own, np.float32), head), expected, atol=1e-5)

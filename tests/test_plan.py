@@ -110,18 +110,24 @@ def test_memory_is_what_the_runs_predict_for_themselves(tiny):
     length = int(dataset.splits["finetune"].lengths.max())
     encoder, chip, recipe = find_encoder("tiny"), CHIPS["v5e"], Recipe(batch_size=16, epochs=1.0)
     job = Job(dataset.with_split("finetune", made_up_split(16, length)), 0, recipe)
-    memory, together = training_memory(encoder, chip, recipe, length)
+    memory, together, pieces = training_memory(encoder, chip, recipe, length)
     assert memory.needed == member_bytes(tiny.model, tiny.params, job) + shared_bytes(tiny.params, job)
     assert memory.fits
-    assert together == 16
+    assert (together, pieces) == (16, 1)
     region = Region(tiny.model, tiny.params, (), base_sha256="")
     texts = {"test": made_up_split(40, length)}
     found = evaluation_memory(encoder, chip, 40, length)
     assert found.needed == plan_features(region, np.zeros((1, 1)), texts, settings=Settings(chunk=1)).needed_bytes
 
 
-def test_a_member_that_does_not_fit_is_told(capsys):
-    plan("--members=1", "--texts=256", "--batch_size=256", "--length=250", "--base=roberta-base", "--hardware=v5e-1")
+def test_a_member_that_does_not_fit_is_told(capsys, tmp_path):
+    size = ("--members=1", "--texts=256", "--batch_size=256", "--length=250", "--hardware=v5e-1")
+    plan(*size, "--base=roberta-base")
+    assert "for a member, 256 texts a step in 16 pieces, 1 at a time on a chip" in capsys.readouterr().out
+    _, config = CONFIGS["roberta-large"]
+    own = {name: value for name, value in config.items() if name != "pooling"} | {"num_hidden_layers": 48}
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "roberta", **own}))
+    plan(*size, f"--base={tmp_path}")
     assert "DOES NOT FIT" in capsys.readouterr().out
 
 
@@ -133,10 +139,13 @@ def test_splits_of_published_datasets_are_as_large_as_those_that_are_cut(brought
         texts = [f"{role} {number}" for number in range(sizes[role])]
         return Examples(texts, None, np.zeros(len(texts), np.int32))
 
-    wanted, _ = choose_splits("any", {role: examples(role) for role in ("train", *brought)}, by_name=True)
     rows = tuple(sizes[role] if role == "train" or role in brought else 0 for role in sizes)
     monkeypatch.setitem(ROWS, "any", rows)
-    assert split_sizes("any") == {split: len(places) for split, places in wanted.items()}
+    for share in (0.0, 0.9):
+        roles = {role: examples(role) for role in ("train", *brought)}
+        wanted, _ = choose_splits("any", roles, by_name=True, finetune_share=share)
+        assert split_sizes("any", share) == {split: len(places) for split, places in wanted.items()}
+    assert split_sizes("any", 0.9)["finetune"] == pytest.approx(0.9 * 137, abs=2)
 
 
 def test_every_dataset_of_the_paper_has_a_size():
@@ -193,10 +202,15 @@ def test_studies_together_train_shared_members_once():
     assert found.scored_texts == 15 * (450 + 480)
     assert found.checked_texts == 0
     paper = workload([Work(members=36, points=0)], PRESETS["paper"], length=50)
-    texts = sum(split_sizes(name)["finetune"] for name in PAPER)
-    assert paper.trained_texts == pytest.approx(10 * texts)
-    checks = {name: 10 * split_sizes(name)["finetune"] / 256 / 50 for name in PAPER}
-    assert paper.checked_texts == pytest.approx(sum(checks[name] * split_sizes(name)["validation"] for name in PAPER))
+    sizes = {name: split_sizes(name, 0.9) for name in PAPER}
+    assert paper.trained_texts == pytest.approx(10 * sum(own["finetune"] for own in sizes.values()))
+    checks = {name: 10 * own["finetune"] / 256 / 50 for name, own in sizes.items()}
+    assert paper.checked_texts == pytest.approx(
+        sum(checks[name] * min(1000, sizes[name]["validation"]) for name in PAPER)
+    )
+    # Five members of each dataset, and twenty of two of them: of each dataset the larger number is trained.
+    both = workload([Work(180, 0), Work(40, 0, datasets=("cola", "rte"))], PRESETS["paper"], length=50)
+    assert both.members == 5 * 34 + 20 * 2
 
 
 def plan(*flags):
@@ -206,7 +220,7 @@ def plan(*flags):
 def test_plan_of_the_papers_studies(capsys):
     assert plan("--preset=paper", "--hardware=v5e-8", "--studies=same_dataset_clusters,convex_hull", "--length=60") == 0
     said = capsys.readouterr().out
-    assert "members to fine-tune: 720 on 36 datasets" in said
+    assert "members to fine-tune: 390 on 36 datasets" in said  # 20 seeds of 14, 5 of the others
     assert "8 x 197 TFLOP/s" in said
     assert "assumed: not measured on this kind of machine" in said
     assert "no price" in said

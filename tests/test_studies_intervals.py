@@ -8,7 +8,7 @@ from wsr.engine.lattice import lattice
 from wsr.errors import WsrError
 from wsr.statistics.bootstrap import bootstrap_mean
 from wsr.statistics.interval import Interval
-from wsr.studies import convex_hull
+from wsr.studies import convex_hull, outcomes
 from wsr.studies.landscape import Plane, _height
 from wsr.studies.lines import _middle, _rise
 from wsr.studies.probe_split import with_seen_probe
@@ -93,13 +93,16 @@ def test_the_claims_of_the_hull_are_judged_by_means_over_targets():
     """In' against In by its chords, the others by P_B; and what the paper does not claim does not count."""
     sure, open_, small = Interval(0.9, 0.7, 1.0), Interval(0.6, 0.3, 0.8), Interval(0.0, -0.004, 0.004)
     means = {
-        (level, better, worse): open_ if (level, better) == ("general", "member") else sure
-        for level in convex_hull.LEVELS
-        for better, worse in convex_hull.PAIRS
-    } | {("dataset", "interior", "member"): open_}
-    lower = dict.fromkeys(convex_hull.LEVELS, Interval(-0.02, -0.03, -0.01))
+        (level, better, worse): open_ if (better, worse) == ("interior", "member") else sure
+        for level in outcomes.LEVELS
+        for better, worse in outcomes.COMPARED[level]
+    }
+    lower = dict.fromkeys(outcomes.LEVELS, Interval(-0.02, -0.03, -0.01))
     assert convex_hull._verdict(means, lower) == "holds"
     assert convex_hull._verdict(means, lower | {"general": small}) == "holds in part"
+    for reading in ("exterior", outcomes.DIRECTIONS):  # with the pretrained model, and without
+        assert convex_hull._verdict(means | {("general", "member", reading): open_}, lower) == "holds in part"
+    assert convex_hull._verdict(means | {("dataset", "member", "exterior"): open_}, lower) == "holds in part"
     assert convex_hull._verdict(dict.fromkeys(means, open_), dict.fromkeys(lower, small)) == "open"
     assert convex_hull._verdict({}, dict.fromkeys(lower, small)) == "no effect"
     worse = dict.fromkeys(lower, Interval(0.02, 0.01, 0.03))

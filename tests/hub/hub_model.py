@@ -18,8 +18,8 @@ SPECIAL = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 
 
 @cache
-def roberta() -> Repository:
-    """Returns the repository of the checkpoint."""
+def roberta(name: str = "FacebookAI/roberta-base", seed: int = 0) -> Repository:
+    """Returns the repository of a checkpoint, whose weights the seed draws."""
     tokenizer = _tokenizer()
     size = tokenizer.get_vocab_size()
     config = ROBERTA | {
@@ -35,7 +35,7 @@ def roberta() -> Repository:
     files = {
         "README.md": b"---\nlicense: mit\n---\n",
         "config.json": json.dumps(config, indent=2).encode(),
-        "model.safetensors": save(dict(_weights(size)), {"format": "pt"}),
+        "model.safetensors": save(dict(_weights(size, seed)), {"format": "pt"}),
         "tokenizer.json": tokenizer.to_str().encode(),
         "tokenizer_config.json": json.dumps({"model_max_length": POSITIONS - 2}).encode(),
         "vocab.json": json.dumps(about["model"]["vocab"]).encode(),
@@ -43,7 +43,7 @@ def roberta() -> Repository:
         # Weights in other forms, which nobody may download.
         **dict.fromkeys(("pytorch_model.bin", "flax_model.msgpack", "rust_model.ot", "tf_model.h5", "dict.txt"), b"no"),
     }
-    return Repository("FacebookAI/roberta-base", files)
+    return Repository(name, files)
 
 
 def _tokenizer() -> Tokenizer:
@@ -58,9 +58,9 @@ def _tokenizer() -> Tokenizer:
     return tokenizer
 
 
-def _weights(words: int) -> Iterator[tuple[str, np.ndarray]]:
+def _weights(words: int, seed: int) -> Iterator[tuple[str, np.ndarray]]:
     """Yields the tensors by the names of the real file."""
-    draw = np.random.default_rng(0)
+    draw = np.random.default_rng(seed)
 
     def linear(name: str, inputs: int, outputs: int) -> Iterator[tuple[str, np.ndarray]]:
         yield f"{name}.weight", draw.normal(0, 0.02, (outputs, inputs)).astype(np.float32)

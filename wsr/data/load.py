@@ -51,6 +51,8 @@ def load_dataset(
     dialect: Dialect | None = None,
     at_most: bool = False,
     tfds: bool = False,
+    paper_text: bool = False,
+    finetune_share: float = 0.0,
 ) -> Dataset:
     """Returns a dataset, tokenised or as normalised images, in four disjoint splits.
 
@@ -81,6 +83,10 @@ def load_dataset(
       at_most: takes all texts of a split that has fewer than ``sizes`` wants, and says so in ``Dataset.notes``;
         otherwise too few texts raise an error.
       tfds: reads a registered dataset from the catalogue of TensorFlow Datasets, not from the hub.
+      paper_text: makes each text as the authors' released code does: all columns of text joined by `` <SEP> ``, then
+        the tag ``<`` and the dataset's name. Otherwise a pair stays a pair, and there is no tag.
+      finetune_share: share of the training texts that ``finetune`` gets; ``probe`` and the splits that the source lacks
+        divide the rest. 0: the usual shares.
 
     Raises:
       WsrError: naming the file, row and column of bad data; or if the model reads images and the dataset holds texts,
@@ -113,7 +119,16 @@ def load_dataset(
     )
     named, built_in = str(name_or_path) in registered(), str(name_or_path) in BUILT_IN
     of_images = isinstance(tokenizer, ImageProcessor)
-    cut = partial(choose_splits, spec.name, sizes=sizes, seed=seed, usual=spec.usual, by_name=built_in, at_most=at_most)
+    cut = partial(
+        choose_splits,
+        spec.name,
+        sizes=sizes,
+        seed=seed,
+        usual=spec.usual,
+        by_name=built_in,
+        at_most=at_most,
+        finetune_share=finetune_share,
+    )
     spec = replace(spec, columns=Columns("image") if of_images and not (named or columns) else spec.columns)
     roles: Mapping[str, Examples] | Mapping[str, ImageExamples]
     splits: Mapping[str, AnySplit]
@@ -123,9 +138,13 @@ def load_dataset(
         splits = {split: roles[role].split(numbers, tokenizer) for split, (role, numbers) in _by_role(chosen)}
     else:
         chosen_columns, assumed = columns_of(spec, records, columns, registered=named)
+        if paper_text:
+            chosen_columns = replace(chosen_columns, text=chosen_columns.of_texts, text_pair=None)
         roles, names = read_examples(
             records, chosen_columns, label_names=spec.label_names, classes=spec.classes, drop_empty=spec.drop_empty
         )
+        if paper_text:
+            roles = {role: _tagged(examples, spec.name) for role, examples in roles.items()}
         chosen, notes = cut(roles)
         splits, of_tokens = _tokenised(spec.name, roles, chosen, tokenizer, max_length)
         notes = (*assumed, *notes, *of_tokens)
@@ -146,6 +165,11 @@ def load_dataset(
         max_length=None if of_images else max_length,
         built_in=built_in,
     )
+
+
+def _tagged(examples: Examples, name: str) -> Examples:
+    """Returns the examples with the tag of their dataset at the end of each text, as in the released code."""
+    return replace(examples, texts=[f"{text} <{name}" for text in examples.texts])
 
 
 def _from_catalogue(spec: DatasetSpec) -> DatasetSpec:

@@ -38,6 +38,7 @@ def choose_splits(
     usual: Mapping[str, int] | None = None,
     by_name: bool = False,
     at_most: bool = False,
+    finetune_share: float = 0.0,
 ) -> tuple[dict[str, list[Place]], tuple[str, ...]]:
     """Returns the examples of each split, and notes on texts that were left out or occur more than once.
 
@@ -54,6 +55,8 @@ def choose_splits(
       seed: draws the subsample of ``finetune`` only, so members of all seeds are probed and tested on the same texts.
       by_name: cuts by the name of the dataset and the position of a text, not by its hash.
       at_most: takes all texts of a split that has fewer than ``sizes`` wants, and notes it.
+      finetune_share: share of ``train`` that ``finetune`` gets; the other splits divide the rest in the proportions of
+        ``PARTS``. 0: the share in ``PARTS``.
 
     Raises:
       WsrError: if a split does not exist or has fewer texts than ``sizes`` wants, or there are too few different texts.
@@ -61,7 +64,7 @@ def choose_splits(
     unknown = sorted(set(sizes or {}) - set(SPLITS))
     if unknown:
         raise WsrError(f"{name}: no split is called {unknown[0]!r}; choose one of {', '.join(SPLITS)}")
-    pools, notes = _pools(name, roles, by_name)
+    pools, notes = _pools(name, roles, by_name, finetune_share)
     chosen = {}
     for split in SPLITS:
         pool = pools[split]
@@ -87,20 +90,33 @@ def choose_splits(
     return chosen, notes
 
 
-def dealt(texts: int, wanted: Sequence[str]) -> dict[str, int]:
+def dealt(texts: int, wanted: Sequence[str], finetune_share: float = 0.0) -> dict[str, int]:
     """Returns the number of different texts that each split of one of the package's own datasets gets.
 
     Args:
       texts: number of different texts in ``train``.
       wanted: the splits to cut out of ``train``.
+      finetune_share: see ``choose_splits``.
     """
-    shares = np.array([PARTS[split] for split in wanted])
+    parts = _parts(wanted, finetune_share)
+    shares = np.array([parts[split] for split in wanted])
     counts = 1 + np.floor(shares / shares.sum() * (texts - len(wanted))).astype(int)
     counts[0] += texts - counts.sum()
     return dict(zip(wanted, counts.tolist(), strict=True))
 
 
-def _pools(name: str, roles: Mapping[str, Role], by_name: bool) -> tuple[dict[str, list[Place]], tuple[str, ...]]:
+def _parts(wanted: Sequence[str], finetune_share: float) -> Mapping[str, float]:
+    """Returns the share of ``train`` of each split to cut out of it."""
+    if not finetune_share:
+        return PARTS
+    others = sum(PARTS[split] for split in wanted if split != "finetune")
+    rest = {split: (1 - finetune_share) * PARTS[split] / others for split in wanted if split != "finetune"}
+    return {"finetune": finetune_share, **rest}
+
+
+def _pools(
+    name: str, roles: Mapping[str, Role], by_name: bool, finetune_share: float
+) -> tuple[dict[str, list[Place]], tuple[str, ...]]:
     taken: set[int] = set()
     pools: dict[str, list[Place]] = {}
     notes = []
@@ -130,11 +146,11 @@ def _pools(name: str, roles: Mapping[str, Role], by_name: bool) -> tuple[dict[st
         )
     members = list(groups.values())
     if by_name:
-        parts = _cut(len(groups), wanted, name)
+        parts = _cut(len(groups), wanted, name, finetune_share)
     else:
         first = np.array([group[0] for group in members])
         distinct = np.array(list(groups), np.uint64)
-        where = _split_by_hash(distinct, wanted)
+        where = _split_by_hash(distinct, wanted, finetune_share)
         # Real numbers are no classes.
         labels = roles["train"].labels[first] if roles["train"].labels.dtype.kind == "i" else np.zeros(len(first), int)
         _spread_classes(where, labels, distinct, len(wanted))
@@ -144,13 +160,15 @@ def _pools(name: str, roles: Mapping[str, Role], by_name: bool) -> tuple[dict[st
     return pools, tuple(notes)
 
 
-def _split_by_hash(hashes: Hashes, wanted: Sequence[str]) -> Int64[np.ndarray, " texts"]:
+def _split_by_hash(hashes: Hashes, wanted: Sequence[str], finetune_share: float) -> Int64[np.ndarray, " texts"]:
     """Returns the index in ``wanted`` of each text's split.
 
     A text keeps its split whichever others are wanted: only those of a split that is not wanted are drawn again.
     """
-    ends = np.cumsum([PARTS[split] for split in SPLITS])[:-1]
-    index = np.array([wanted.index(split) if split in wanted else -1 for split in SPLITS])
+    dealt_to = wanted if finetune_share else SPLITS
+    parts = _parts(wanted, finetune_share)
+    ends = np.cumsum([parts[split] for split in dealt_to])[:-1]
+    index = np.array([wanted.index(split) if split in wanted else -1 for split in dealt_to])
     where = np.full(len(hashes), -1)
     purpose = 0
     while (open_ := where < 0).any():
@@ -179,9 +197,9 @@ def _spread_classes(
                 where[donors[hashes[donors].argmin()]] = split
 
 
-def _cut(groups: int, wanted: Sequence[str], name: str) -> list[Int64[np.ndarray, " groups"]]:
+def _cut(groups: int, wanted: Sequence[str], name: str, finetune_share: float) -> list[Int64[np.ndarray, " groups"]]:
     """Distributes groups of equal texts to the splits by their shares; each split gets at least one."""
-    ends = np.cumsum([*dealt(groups, wanted).values()])
+    ends = np.cumsum([*dealt(groups, wanted, finetune_share).values()])
     return np.split(generator(0, name, "splits").permutation(groups), ends[:-1])
 
 

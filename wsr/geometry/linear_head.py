@@ -20,7 +20,8 @@ def logits(features: Float[AnyArray, "*points texts hidden"], head: Head) -> Flo
 
     Args:
       features: features of the texts, under one point or several.
-      head: ``kernel [*points, hidden, classes]`` and ``bias [*points, classes]``.
+      head: ``kernel [*points, hidden, classes]`` and ``bias [*points, classes]``. With ``dense_kernel`` and
+        ``dense_bias``, the features first go through that layer and a tanh, as in RoBERTa's classifier.
 
     Example:
       >>> import numpy as np
@@ -28,6 +29,9 @@ def logits(features: Float[AnyArray, "*points texts hidden"], head: Head) -> Flo
       >>> logits(np.ones((2, 3), np.float32), {"kernel": np.ones((3, 1), np.float32), "bias": np.zeros(1)}).tolist()
       [[3.0], [3.0]]
     """
+    if "dense_kernel" in head:
+        hidden = matmul(features, head["dense_kernel"]) + jnp.asarray(head["dense_bias"])[..., None, :]
+        features = jnp.tanh(hidden)
     return matmul(features, head["kernel"]) + jnp.asarray(head["bias"])[..., None, :]
 
 

@@ -5,6 +5,7 @@ ingredients.py    base and members as leaves that are read in pieces, so that no
 run.py            merges a region, dicts of arrays or files leaf by leaf, with other methods for groups of leaves
 arrays.py         dicts of arrays
 averages.py       uniform, weighted (linear), task arithmetic
+linear.py         which methods add up task vectors with coefficients known beforehand
 spheres.py        SLERP, SLERP of many models, Karcher mean, Model Stock: coefficients from a Gram matrix
 sparse.py         TIES, DARE, DELLA, breadcrumbs: task vectors of which a part is kept
 sce.py            SCE
@@ -28,6 +29,7 @@ fitting.py        whether models that lie in files fit together
 adapters.py       models that are a base and an adapter
 writing.py        writes the merged tensors in pieces
 unfinished.py     the folder of a merge that is not complete, and its record
+steps.py          averages of the checkpoints of one run
 
 A method of your own is a class with ``register``, or with an entry point of the group ``wsr.merging``.
 

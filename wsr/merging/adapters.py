@@ -1,4 +1,7 @@
-"""A model of a recipe that is ``BASE+ADAPTER``: tensors to which a LoRA adapter is added while they are read."""
+"""The models that a recipe names: folders, files, models of the hub, and ``BASE+ADAPTER``.
+
+For the last, tensors to which a LoRA adapter is added while they are read.
+"""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,25 +36,38 @@ class Adapted(Tensor):
         return content.reshape(self.shape)
 
 
+def located(name: str) -> Path:
+    """Returns the path of a model: the path itself, or the local copy of the hub's model ``owner/name``.
+
+    Raises:
+      WsrError: there is no such path, and the hub did not give a model of that name.
+    """
+    if "/" not in name or Path(name).exists():
+        return Path(name)
+    from wsr.models.huggingface.hub import download, is_name  # needs JAX
+
+    return download(name) if is_name(name) else Path(name)
+
+
 def open_named(name: str) -> Brought:
-    """Opens a folder or a file, or a folder with an adapter: ``BASE+ADAPTER``.
+    """Opens a folder, a file or a model of the hub, or one with an adapter: ``BASE+ADAPTER``.
 
     Args:
-      name: a path, or two paths with a plus sign between them.
+      name: a path or a hub name, or two of them with a plus sign between them.
 
     Raises:
       WsrError: if a model or an adapter is refused, or the adapter does not fit the base.
     """
     base, plus, adapter = name.partition("+")
     if not plus or Path(name).exists():
-        return open_model(Path(name))
+        return open_model(located(name))
     from wsr.models.huggingface.peft import TENSORS, read_updates
 
-    model = open_model(Path(base))
+    model, folder = open_model(located(base)), located(adapter)
     tensors = dict(model.tensors)
     problems = []
-    updates, whole = read_updates(Path(adapter))
-    stored = open_tensors(Path(adapter) / TENSORS)
+    updates, whole = read_updates(folder)
+    stored = open_tensors(folder / TENSORS)
     for name, there in whole.items():  # trained heads, and copies of adapted tables
         path = _path_of(name, tensors)
         if path is None or stored[there].shape != tensors[path].shape:

@@ -14,7 +14,7 @@ import numpy as np
 
 from wsr.errors import WsrError
 from wsr.exchange.door import Brought, open_modules
-from wsr.merging.adapters import open_named
+from wsr.merging.adapters import located, open_named
 from wsr.merging.fitting import alike, of_other_bases, refuse_unlike, reordered, unlike
 from wsr.merging.ingredients import Ingredients, OpenLeaf, ReadPiece, of_region
 from wsr.merging.method import Method, name_of
@@ -23,7 +23,15 @@ from wsr.merging.run import Groups, assigned, merge_leaves, refuse_without_base
 from wsr.merging.slices import Slice, depths, taken, with_layers, without_layers
 from wsr.merging.unfinished import unfinished
 from wsr.merging.writing import Form, Part, write_parts
-from wsr.runtime.model_folder import CONFIG, companions, read_json, settings_of_use, shared_files, with_dtype
+from wsr.runtime.model_folder import (
+    CONFIG,
+    companions,
+    copy_companions,
+    read_json,
+    settings_of_use,
+    shared_files,
+    with_dtype,
+)
 from wsr.runtime.tensor_files import FLOATS, NAMES, Tensor
 
 if TYPE_CHECKING:
@@ -125,10 +133,32 @@ def merge_members(recipe: MergeRecipe, region: "Region", base_name: str) -> dict
       The merged parameters: float32, in host memory.
 
     Raises:
-      WsrError: if the recipe names a member that the region lacks, or another base, or has slices or stages.
+      WsrError: see ``methods_of_members``.
     """
     from wsr.geometry.trees import nest
 
+    methods = methods_of_members(recipe, region, base_name)
+    whole = of_region(region)
+    openers: dict[str, OpenLeaf] = dict(zip(region.names, whole.members, strict=True))
+    ingredients = Ingredients(
+        recipe.members, whole.shapes, whole.base, tuple(openers.get(name, _no_task_vector) for name in recipe.members)
+    )
+    merged = {path: np.empty(shape, np.float32) for path, shape in whole.shapes.items()}
+    merge_leaves(ingredients, methods, lambda leaf, values: np.copyto(merged[leaf.path], values.reshape(leaf.shape)))
+    return nest(merged)
+
+
+def methods_of_members(recipe: MergeRecipe, region: "Region", base_name: str) -> dict[str, Method]:
+    """Returns the method of each leaf of a region by a recipe that names its members.
+
+    Args:
+      recipe: the recipe; its models are names of members, ``base``, or the base's own name.
+      region: the members of a store.
+      base_name: the store's name for its base.
+
+    Raises:
+      WsrError: if the recipe names a member that the region lacks, or another base, or has slices or stages.
+    """
     (own, *rest) = recipe.slices_of({})
     if recipe.stages or rest or own.layers is not None:
         raise WsrError(f"{recipe.path}: slices and stages merge files; with --store, list models")
@@ -140,15 +170,8 @@ def merge_members(recipe: MergeRecipe, region: "Region", base_name: str) -> dict
         raise WsrError(
             f"{recipe.path}: the store has no member {', '.join(absent)}; it has {', '.join(region.names[:5])} ..."
         )
-    whole = of_region(region)
-    openers: dict[str, OpenLeaf] = dict(zip(region.names, whole.members, strict=True))
-    ingredients = Ingredients(
-        own.members, whole.shapes, whole.base, tuple(openers.get(name, _no_task_vector) for name in own.members)
-    )
-    merged = {path: np.empty(shape, np.float32) for path, shape in whole.shapes.items()}
-    methods = {path: own.method(path, depth, [path] * len(own.members)) for path, depth in depths(merged).items()}
-    merge_leaves(ingredients, methods, lambda leaf, values: np.copyto(merged[leaf.path], values.reshape(leaf.shape)))
-    return nest(merged)
+    shapes = of_region(region).shapes
+    return {path: own.method(path, depth, [path] * len(own.members)) for path, depth in depths(shapes).items()}
 
 
 def _merge_slices(
@@ -229,7 +252,7 @@ def _identity(parts: Sequence[Part], models: Mapping[str, Brought], dtype: str |
 
     files = {tensor.file for model in models.values() for tensor in _tensors_of(model).values()}
     for name in models:
-        files |= set(Path(name.partition("+")[2]).glob("*")) if "+" in name else set()
+        files |= set(located(name.partition("+")[2]).glob("*")) if "+" in name else set()
     content = {
         "version": __version__,
         "files": sorted((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files),
@@ -291,10 +314,8 @@ def _copy_companions(
     folder: Path,
     forms: Mapping[str, Form],
 ) -> None:
-    files = {str(file): first.path / file for file in companions(first.path)}
-    for file, path in (files | shared_files([settings_of_use(member.path) for member in members])).items():
-        (folder / file).parent.mkdir(exist_ok=True)
-        shutil.copyfile(path, folder / file)
+    files = companions(first.path) | shared_files([settings_of_use(member.path) for member in members])
+    copy_companions(files, folder)
     entries: Counter[str] = Counter()
     for dtype, shape in forms.values():
         entries[dtype] += int(np.prod(shape)) if dtype in FLOATS else 0

@@ -122,7 +122,7 @@ def refuse_unlike(problems: Sequence[str], *, force: bool) -> list[str]:
         return []
     told = "; ".join(problems[:8]) + (f" (and {len(problems) - 8} more)" if len(problems) > 8 else "")
     if not force:
-        raise WsrError(f"recipe: the models do not compute alike: {told}; --force merges them all the same")
+        raise WsrError(f"the models do not compute alike: {told}; --force merges them all the same")
     return [f"let through by --force: {told}"]
 
 
@@ -141,6 +141,4 @@ def _refuse_other_shapes(models: Mapping[str, Mapping[str, Tensor]]) -> None:
                 problems.append(f"{path} is not a float tensor and differs between {first_name} and {name}")
     if problems:
         more = f" (and {len(problems) - 8} more)" if len(problems) > 8 else ""
-        raise WsrError(
-            f"recipe: the models do not fit together: {'; '.join(problems[:8])}{more}; import them into a store"
-        )
+        raise WsrError(f"the models do not fit together: {'; '.join(problems[:8])}{more}; import them into a store")

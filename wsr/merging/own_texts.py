@@ -50,7 +50,8 @@ def own_head(region: Region, member: Member, params: Params, given: Given) -> He
         fitted = fit_probe(features[None], split.labels, classes=dataset.classes).heads
         head = {name: leaf[0] for name, leaf in fitted.items()}
     expected = (region.model.hidden, dataset.classes)
-    if set(head) != {"kernel", "bias"} or head["kernel"].shape != expected:
+    known = set(head) - {"dense_kernel", "dense_bias"} == {"kernel", "bias"}
+    if not known or head["kernel"].shape != expected:
         raise WsrError(
             f"merge: the head of {member.name} is not a linear head [hidden, classes] {expected} of {dataset.name}"
         )

@@ -78,11 +78,12 @@ CONFIGS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
 """Architecture and config of checkpoints, by name, as in their config.json."""
 
 
-def split_sizes(name: str) -> dict[str, int]:
+def split_sizes(name: str, finetune_share: float = 0.0) -> dict[str, int]:
     """Returns the number of texts in each split of a dataset that is used whole, assuming that no text occurs twice.
 
     Args:
       name: the dataset.
+      finetune_share: see ``wsr.load_dataset``.
 
     Raises:
       WsrError: the dataset's size is not listed in ``ROWS``.
@@ -96,4 +97,4 @@ def split_sizes(name: str) -> dict[str, int]:
         raise WsrError(f"the number of texts in {name} is not known; plan by numbers: --members --texts --points ...")
     rows = dict(zip(("train", "validation", "test"), ROWS[name], strict=True))
     brought = {role: rows[role] for role in ("validation", "test") if rows[role]}
-    return dealt(rows["train"], [split for split in SPLITS if split not in brought]) | brought
+    return dealt(rows["train"], [split for split in SPLITS if split not in brought], finetune_share) | brought

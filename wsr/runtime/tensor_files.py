@@ -106,6 +106,34 @@ class Tensor:
         return content
 
 
+@dataclass(frozen=True, eq=False)
+class HeldTensor(Tensor):
+    """A tensor in memory, of a file whose entries do not lie in the tensor's order."""
+
+    values: np.ndarray
+
+    def read(self, start: int, out: np.ndarray) -> None:
+        """Copies entries, from index ``start`` on, into the flat array ``out``."""
+        out[:] = self.values.reshape(-1)[start : start + out.size]
+
+    def whole(self) -> np.ndarray:
+        """Returns the whole tensor."""
+        return self.values
+
+
+def held(file: Path, values: np.ndarray) -> HeldTensor:
+    """Returns a tensor in memory; raises ``WsrError`` for a type that is not read.
+
+    Args:
+      file: the file it comes from.
+      values: its entries.
+    """
+    names = {str(_numpy(name)): name for name in (*FLOATS, *_OTHERS)}
+    if str(values.dtype) not in names:
+        raise WsrError(f"{file}: types that are not read: {values.dtype}; weights are {', '.join(NAMES.values())}")
+    return HeldTensor(file, names[str(values.dtype)], values.shape, 0, np.ascontiguousarray(values))
+
+
 def open_tensors(path: Path) -> dict[str, Tensor]:
     """Returns the tensors of a file, or of a folder with one file or an index of several, by name.
 

@@ -25,8 +25,7 @@ class ClusterScores:
     one_to_one_accuracy: float
     """Share of models labelled correctly if each cluster stands for a different label, in the best such assignment."""
     majority_accuracy: float
-    """Share of models labelled correctly if each cluster stands for the most frequent label of its models, as in the
-    paper's released code."""
+    """Share of models labelled correctly if each cluster stands for the most frequent label of its models."""
     adjusted_rand: float
     """Adjusted Rand index of clusters and labels."""
     f1: dict[str, float]

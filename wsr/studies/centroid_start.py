@@ -5,7 +5,7 @@ The centroid for a target is the average of members that never saw the target: `
 
 import hashlib
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -25,11 +25,16 @@ from wsr.statistics.interval import Interval, mean_interval
 from wsr.store.row import result_row
 from wsr.studies.harness.context import Context
 from wsr.studies.harness.verdict import NO_EFFECT_SHARE, above, power_told, verdict
+from wsr.studies.harness.work import ShortTrainings
 from wsr.training import Job, Recipe, finetune, predict
 from wsr.types import Params
 
 STARTS = ("pretrained", "centroid")
 MODES = ("bitfit", "head")
+CAVEAT = (
+    "The row of the centroid is the same, value for value, in the paper's tables with 1,000 examples and with all "
+    "data, so +10.66 may compare a centroid trained on all data with a pretrained model trained on few."
+)
 Gain = tuple[Difference, float]
 """What the centroid adds on a target, and its p-value adjusted for the number of targets."""
 
@@ -56,6 +61,16 @@ class FewShot:
         asked = Job(target, seed, self.bitfit, self.examples or None)
         epochs = self.least_steps * self.bitfit.batch_size / len(asked.split)
         return replace(asked, recipe=replace(self.bitfit, epochs=max(self.bitfit.epochs, epochs)))
+
+    def trainings(self, targets: Sequence[str], drawn_from: int) -> ShortTrainings:
+        """Returns what it would train, for a dry run.
+
+        Args:
+          targets: the targets.
+          drawn_from: largest number of texts from which the examples are drawn; 0: all.
+        """
+        least = self.least_steps * self.bitfit.batch_size
+        return ShortTrainings(tuple(targets), self.seeds, self.examples, drawn_from, self.bitfit.epochs, least)
 
 
 @dataclass(frozen=True, eq=False)
@@ -263,7 +278,8 @@ def _section(
     return Section(
         f"The centroid starts better, {told}",
         "Does training from the centroid of other datasets' members beat training from the pretrained model?",
-        "With at most 1,000 examples +10.66 accuracy on average (SST2 +33.99, MNLI +28.97, WNLI -1.41, MultiRC -0.06)."
+        "With at most 1,000 examples +10.66 accuracy on average (SST2 +33.99, MNLI +28.97, WNLI -1.41, MultiRC -0.06). "
+        + CAVEAT
         if few
         else "BitFit from the centroid beats BitFit from the pretrained model in 11 of 12 datasets, +3.06 accuracy on "
         "average (abstract); by readers' notes +4.03, 9 wins, 2 ties, 1 loss.",
@@ -302,7 +318,9 @@ def _section(
         ),
         command=context.command,
         headline=(f"From the average of other datasets' models, training on {told} scores {_gains_told(gains)}."),
-        paper_short="+10.66 points with at most 1,000 examples" if few else "+3.06 points, better on 11 of 12",
+        paper_short="+10.66 points with at most 1,000 examples (perhaps against all data)"
+        if few
+        else "+3.06 points, better on 11 of 12",
         measured_short=", ".join(f"{100 * _mean_gain(gains, mode).value:+.1f} points ({mode})" for mode in MODES),
         power=power_told({mode: _mean_gain(gains, mode) for mode in MODES}, "points", scale=100),
     )

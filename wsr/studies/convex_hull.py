@@ -10,38 +10,35 @@ targets; single targets are details.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
-from wsr.engine.early import Group
+from wsr.data.load import spec_of
+from wsr.data.table import overlapping
 from wsr.engine.evaluate import Evaluation
 from wsr.geometry import sampling
 from wsr.geometry.gram import norms
 from wsr.region.region import Region
-from wsr.report.document import Cell, Figure, Section, Table
-from wsr.report.tables import INTERVAL, interval_cell
-from wsr.statistics.better import Comparison, mean_probability, probability_better
-from wsr.statistics.difference import holm
+from wsr.report.document import Figure, Section, Table
+from wsr.report.tables import INTERVAL
 from wsr.statistics.interval import Interval
-from wsr.store.row import result_row
-from wsr.studies.chords import CANNOT_SAY, Chord, Scored, chord_rows, chord_table, find_chords, mean_chords
+from wsr.studies.chords import Chord, chord_rows, chord_table, find_chords, mean_chords
 from wsr.studies.harness.context import Context, Request, score_all
 from wsr.studies.harness.verdict import NO_EFFECT_NATS, above, below, power_told, verdict
-
-LEVELS = ("dataset", "family", "general")
-PAIRS = (("interior", "exterior"), ("interior", "member"), ("member", "exterior"))
-REPORTED = {"member": "In", "interior": "In'", "exterior": "Ex"}
-TIES: tuple[Literal["half", "loss"], ...] = ("half", "loss")
-PAPER = {
-    ("dataset", "interior", "exterior"): "100 %",
-    ("dataset", "interior", "member"): "88 %",
-    ("family", "interior", "exterior"): "100 %",
-    ("family", "interior", "member"): "96.7 %",
-    ("family", "member", "exterior"): "75.3 %",
-    ("general", "interior", "exterior"): "100 %",
-    ("general", "interior", "member"): "90 %",
-}
+from wsr.studies.outcomes import (
+    COMPARED,
+    LEVELS,
+    PAPER,
+    REPORTED,
+    Outcome,
+    by_claim,
+    compare_groups,
+    mean_probabilities,
+    mean_rows,
+    mean_table,
+    outcome_cells,
+    outcome_rows,
+)
 
 
 @dataclass(frozen=True)
@@ -52,6 +49,25 @@ class Sizes:
     """In' points of a level; 0: as many as there are members, as in the paper."""
     random_directions: int = 4
     """Ex of the general level, besides the pretrained model."""
+
+
+def interior_points(target: str, datasets: Sequence[str], seeds: int, interior: int) -> int:
+    """Returns the number of In' points of all levels on one target, if all members learned.
+
+    Args:
+      target: the target.
+      datasets: datasets of the members.
+      seeds: number of members of each dataset.
+      interior: In' points of a level; 0: as many as the level has members.
+    """
+    others = [name for name in datasets if name not in overlapping(target)]
+    family = spec_of(target).family
+    inside = (
+        seeds * (target in datasets),
+        seeds * sum(spec_of(name).family == family for name in others),
+        seeds * len(others),
+    )
+    return sum(interior or members for members in inside if members > 1)
 
 
 def groups(context: Context, sizes: Sizes) -> tuple[list[dict], Section]:
@@ -74,12 +90,12 @@ def groups(context: Context, sizes: Sizes) -> tuple[list[dict], Section]:
                 },
             )
         )
-    outcomes = _compare(context, scored)
+    outcomes = compare_groups(context, scored)
     chords = find_chords(scored)
-    rows += [row for outcome in outcomes for row in _outcome_rows(outcome, scored)]
+    rows += [row for outcome in outcomes for row in outcome_rows(outcome, scored)]
     rows += chord_rows(chords, scored)
-    means, of_chords = _mean_probabilities(outcomes), mean_chords(chords)
-    rows += _mean_rows(context, means, of_chords)
+    means, of_chords = mean_probabilities(outcomes), mean_chords(chords)
+    rows += mean_rows(context, means, of_chords)
     table = Table(
         "Generalised loss of the groups, and P_B",
         (
@@ -93,24 +109,25 @@ def groups(context: Context, sizes: Sizes) -> tuple[list[dict], Section]:
             "P_B, ties as losses",
             "paper",
         ),
-        tuple(_cells(outcome, scored) for outcome in outcomes),
+        tuple(outcome_cells(outcome, scored) for outcome in outcomes),
         "P_B(A > B): the probability that a model drawn from A has a lower generalised loss than one from B, ties as "
         "half; beside it with ties as losses, as in the released code. Interval: over datasets (members, where all are "
         "of one dataset) and test texts; a point of a hull counts as what its corners are, in the share of its "
         "coefficients. With fewer than three of them in a group there is no interval. p: the smallest error at which "
         "the interval excludes 0.5; Holm's correction over the targets of a comparison. The target's own members are "
-        "left out of In at the levels family and general.",
+        "left out of In at the levels family and general. Ex of the level general is the pretrained model and random "
+        "directions from it, and once more the directions alone.",
     )
     section = Section(
         "Mixtures beat members, members outsiders",
         "Are points in the hull of fine-tuned models better than those models, and both better than models outside?",
         "In' beats Ex in 100 % of pairs at all three levels; In' beats In in 88 % (dataset), 96.7 % (task), 90 % "
-        "(general); In beats Ex in 75.3 % (task).",
+        "(general); In beats Ex in 100 % (dataset), 75.3 % (task), 89.8 % (general).",
         _measured(outcomes),
         _verdict(means, of_chords),
         text=_reasons(outcomes, chords, of_chords, context),
         figures=tuple(figures),
-        tables=(chord_table(chords, of_chords), _mean_table(means), table),
+        tables=(chord_table(chords, of_chords), mean_table(means), table),
         command=context.command,
         headline=f"A random mixture of models beats {_beaten(outcomes)}.",
         paper_short="88 to 97 % of members, 100 % of outsiders",
@@ -118,126 +135,6 @@ def groups(context: Context, sizes: Sizes) -> tuple[list[dict], Section]:
         power=power_told({f"In' minus chord, {level}": own for level, own in of_chords.items()}),
     )
     return rows, section
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """One comparison of two groups on one target."""
-
-    target: str
-    level: str
-    better: str
-    worse: str
-    half: Comparison
-    """Ties as half."""
-    strict: Comparison
-    """Ties as losses of the group that should be better."""
-    p: float
-    """Corrected over targets."""
-
-    @property
-    def claim(self) -> tuple[str, str, str]:
-        """What is compared, over all targets."""
-        return self.level, self.better, self.worse
-
-    @property
-    def sure(self) -> bool:
-        """Whether the better group is better beyond doubt."""
-        return self.half.low > 0.5 and self.p < 0.05
-
-
-def _compare(context: Context, scored: Scored) -> list[Outcome]:
-    outcomes = []
-    for level in LEVELS:
-        for better, worse in PAIRS:
-            found = []
-            for target in context.targets:
-                own = scored[target, level]
-                if better in own and worse in own:
-                    half, strict = (
-                        probability_better(
-                            own[better].losses_by_draw,
-                            own[worse].losses_by_draw,
-                            sources_a=Group(own[better].region, own[better].coefficients).sources,
-                            sources_b=Group(own[worse].region, own[worse].coefficients).sources,
-                            ties=ties,
-                            generator=context.generator("P_B", target, level, better),
-                        )
-                        for ties in TIES
-                    )
-                    found.append((target, half, strict))
-            adjusted = holm([half.p_value for _, half, _ in found])
-            outcomes += [
-                Outcome(target, level, better, worse, half, strict, float(p))
-                for (target, half, strict), p in zip(found, adjusted, strict=True)
-            ]
-    return outcomes
-
-
-def _mean_probabilities(outcomes: Sequence[Outcome]) -> dict[tuple[str, str, str], Interval]:
-    """P_B of each comparison, as a mean over targets."""
-    return {claim: mean_probability([own.half for own in found]) for claim, found in _by_claim(outcomes).items()}
-
-
-def _mean_rows(
-    context: Context, means: Mapping[tuple[str, str, str], Interval], chords: Mapping[str, Interval]
-) -> list[dict]:
-    found = [
-        (f"{REPORTED[better]} > {REPORTED[worse]}", "P_B, mean over targets", level, own)
-        for (level, better, worse), own in means.items()
-    ]
-    found += [("In' - chord", "difference of losses, mean over targets", level, own) for level, own in chords.items()]
-    return [
-        result_row(
-            group,
-            "all targets",
-            metric,
-            own.value,
-            texts=len(context.targets),
-            how="mean over targets, with an interval over targets",
-            interval=(own.low, own.high),
-            study="groups",
-            level=level,
-        )
-        for group, metric, level, own in found
-    ]
-
-
-def _mean_table(means: Mapping[tuple[str, str, str], Interval]) -> Table:
-    return Table(
-        "P_B, mean over targets",
-        ("level", "P_B of", "P_B", INTERVAL, "paper"),
-        tuple(
-            (level, f"{REPORTED[better]} > {REPORTED[worse]}", own.value, _ends(own), PAPER.get(claim, "not reported"))
-            for claim, own in means.items()
-            for level, better, worse in [claim]
-        ),
-        "Intervals are over targets.",
-    )
-
-
-def _ends(interval: Interval | Comparison) -> str | None:
-    return interval_cell(interval.low, interval.high)
-
-
-def _outcome_rows(outcome: Outcome, scored: Scored) -> list[dict]:
-    own = scored[outcome.target, outcome.level]
-    return [
-        result_row(
-            f"{REPORTED[outcome.better]} > {REPORTED[outcome.worse]}",
-            outcome.target,
-            f"P_B, ties as {ties}",
-            comparison.probability,
-            texts=comparison.texts,
-            how=own[outcome.better].how[0],
-            interval=(comparison.low, comparison.high),
-            study="groups",
-            level=outcome.level,
-            p_holm=outcome.p,
-            models=[comparison.models_a, comparison.models_b],
-        )
-        for ties, comparison in (("half", outcome.half), ("losses", outcome.strict))
-    ]
 
 
 def _score(context: Context, sizes: Sizes) -> dict[tuple[str, str], dict[str, Evaluation]]:
@@ -308,39 +205,17 @@ def _point_name(evaluation: Evaluation, point: int) -> str:
     return evaluation.region.names[used[0]] if len(used) == 1 else f"point {point} between {len(used)} members"
 
 
-def _cells(outcome: Outcome, scored: Scored) -> tuple[Cell, ...]:
-    own = scored[outcome.target, outcome.level]
-    means = (f"{own[group].generalised_loss.mean():.3f}" for group in (outcome.better, outcome.worse))
-    return (
-        outcome.target,
-        outcome.level,
-        f"{REPORTED[outcome.better]} > {REPORTED[outcome.worse]}",
-        " against ".join(means),
-        outcome.half.probability,
-        CANNOT_SAY if outcome.half.reason else _ends(outcome.half),
-        outcome.p,
-        outcome.strict.probability,
-        PAPER.get(outcome.claim, "not reported"),
-    )
-
-
-def _by_claim(outcomes: Sequence[Outcome]) -> dict[tuple[str, str, str], list[Outcome]]:
-    found: dict[tuple[str, str, str], list[Outcome]] = {}
-    for outcome in outcomes:
-        found.setdefault(outcome.claim, []).append(outcome)
-    return found
-
-
 def _measured(outcomes: Sequence[Outcome]) -> str:
-    found = _by_claim(outcomes)
+    found = by_claim(outcomes)
     parts = []
-    for better, worse in PAIRS:
+    for better, worse in COMPARED["general"]:
         means = [
             f"{100 * np.mean([own.half.probability for own in found[level, better, worse]]):.0f} % ({level})"
             for level in LEVELS
             if (level, better, worse) in found
         ]
-        parts.append(f"P_B({REPORTED[better]} > {REPORTED[worse]}) {', '.join(means)}")
+        if means:
+            parts.append(f"P_B({REPORTED[better]} > {REPORTED[worse]}) {', '.join(means)}")
     return "; ".join(parts)
 
 
@@ -364,7 +239,10 @@ def _short(outcomes: Sequence[Outcome]) -> str:
 
 
 def _verdict(means: Mapping[tuple[str, str, str], Interval], chords: Mapping[str, Interval]) -> str:
-    """Whether each claim of the paper holds for the mean over targets: In' against In by chords, the others by P_B."""
+    """Whether each claim of the paper holds for the mean over targets: In' against In by chords, the others by P_B.
+
+    At the general level In' and In must beat Ex both with the pretrained model in it and without.
+    """
     parts = [above(own, 0.5) for claim, own in means.items() if claim in PAPER and claim[1:] != ("interior", "member")]
     return verdict([*parts, *(below(own, margin=NO_EFFECT_NATS) for own in chords.values())])
 
@@ -378,7 +256,7 @@ def _reasons(
         f"{-mean.value:.3f} nats on average over targets ({-mean.high:.3f} to {-mean.low:.3f})."
         for level, mean in means.items()
     ]
-    for (level, better, worse), own in _by_claim(outcomes).items():
+    for (level, better, worse), own in by_claim(outcomes).items():
         if min(outcome.half.probability for outcome in own) <= 0.5:
             told = ", ".join(f"{outcome.half.probability:.2f} on {outcome.target}" for outcome in own)
             text.append(

@@ -18,7 +18,8 @@ from wsr.statistics.interval import Interval
 from wsr.store.row import result_row
 from wsr.studies.harness.context import Context, Request, score_all
 from wsr.studies.harness.verdict import above, below, power_told, verdict
-from wsr.studies.lines import KINDS, NO_BARRIER_NATS
+from wsr.studies.lines import NO_BARRIER_NATS
+from wsr.studies.pairs import KINDS
 
 
 @dataclass(frozen=True, eq=False)

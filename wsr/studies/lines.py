@@ -1,7 +1,6 @@
 """How does the loss run along the line between two members, and past them?"""
 
-import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -10,57 +9,73 @@ from jaxtyping import Float
 
 from wsr.engine.evaluate import Evaluation
 from wsr.geometry import sampling
-from wsr.region.region import Region
-from wsr.report.document import Figure, Section, Table
+from wsr.report.document import Cell, Figure, Section, Table
 from wsr.report.tables import INTERVAL, interval_cell
-from wsr.statistics.barrier import barrier_interval, barriers
+from wsr.statistics.barrier import barrier, barrier_interval, barriers
 from wsr.statistics.bootstrap import bootstrap_mean
 from wsr.statistics.interval import Interval
 from wsr.store.row import result_row
 from wsr.studies.harness.context import Context, Request, score_all
 from wsr.studies.harness.verdict import above, below, power_told, verdict
+from wsr.studies.pairs import GENERAL, KINDS, Pair, draw_pairs, general_pairs, named_pairs
 
-KINDS = ("same dataset", "same family", "across families")
 NO_BARRIER_NATS = 0.02
 """Up to which a barrier counts as none."""
+AVERAGE = "average of both"
 
 
 @dataclass(frozen=True, eq=False)
-class Pair:
-    """Two members whose connecting line is looked at, scored on a dataset."""
+class Line:
+    """A pair and the losses on the line between its members, on the dataset of each."""
 
-    kind: str
-    region: Region
-    target: str
+    pair: Pair
+    on: Mapping[str, Evaluation]
 
     @property
-    def name(self) -> str:
-        """The two ends."""
-        return " – ".join(self.region.names)
+    def average(self) -> Float[np.ndarray, " points"]:
+        """Mean loss over the datasets."""
+        return np.mean([own.generalised_loss for own in self.on.values()], axis=0)
 
 
-def lines(context: Context, *, alphas: Float[np.ndarray, " points"], pairs_a_kind: int) -> tuple[list[dict], Section]:
-    """Scores the lines between members of the same dataset, of the same family and of different families."""
-    pairs = draw_pairs(context, pairs_a_kind)
-    evaluations = _score_pairs(context, "lines", pairs, alphas)
+def lines(
+    context: Context,
+    *,
+    alphas: Float[np.ndarray, " points"],
+    pairs_a_kind: int,
+    between: Sequence[str] = (),
+) -> tuple[list[dict], Section]:
+    """Scores the lines between two members on the datasets of both.
+
+    Args:
+      context: the population.
+      alphas: the points of a line; they hold 0 and 1.
+      pairs_a_kind: largest number of pairs of a kind.
+      between: kinds of pairs as ``FIRST:SECOND``, two names of datasets; none: members of the same dataset, of the same
+        family and of different families.
+    """
+    pairs = named_pairs(context, between, pairs_a_kind) if between else draw_pairs(context, pairs_a_kind)
+    scored = _score_lines(context, pairs, alphas)
     rows, cells = [], []
-    for pair, evaluation in zip(pairs, evaluations, strict=True):
-        height = barrier_interval(alphas, evaluation.losses, generator=context.generator("barrier", pair.name))
-        rows += _rows(evaluation, "lines", pair, alphas)
-        rows.append(_interval_row("lines", pair.kind, pair.region.names, pair.target, "barrier", height, evaluation))
-        loss = evaluation.generalised_loss
-        best = int(loss.argmin())
-        gain = float(loss[best] - min(loss[0], loss[-1]))
-        ends = interval_cell(height.low, height.high)
-        cells.append((pair.kind, pair.name, height.value, ends, float(alphas[best]), gain))
-    found = {kind: _of_kind(context, kind, pairs, evaluations, alphas) for kind in KINDS}
-    found = {kind: own for kind, own in found.items() if own}
-    rows += [
-        _interval_row("lines", kind, [], "", f"{what}, mean over pairs", interval, evaluations[0])
-        for kind, own in found.items()
-        for what, interval in own.items()
-    ]
-    between = {kind: [0 < cell[4] < 1 for cell in cells if cell[0] == kind] for kind in found}
+    for line in scored:
+        for dataset, evaluation in line.on.items():
+            height = barrier_interval(
+                alphas, evaluation.losses, generator=context.generator("barrier", line.pair.name, dataset)
+            )
+            rows += _rows(evaluation, "lines", line.pair, alphas)
+            rows.append(
+                _interval_row("lines", line.pair.kind, line.pair.region.names, dataset, "barrier", height, evaluation)
+            )
+            cells.append(_pair_cells(line, dataset, evaluation.generalised_loss, alphas, height))
+        if len(line.on) > 1:
+            cells.append(_pair_cells(line, AVERAGE, line.average, alphas, None))
+    kinds = {kind: [line for line in scored if line.pair.kind == kind] for kind in dict.fromkeys(p.kind for p in pairs)}
+    found = {kind: _of_kind(context, kind, own, alphas) for kind, own in kinds.items()}
+    any_points = next(iter(scored[0].on.values())) if scored else None
+    for kind, own in found.items():
+        for what, interval in own.items():
+            assert any_points is not None
+            rows.append(_interval_row("lines", kind, [], "", f"{what}, mean over pairs", interval, any_points))
+    between_ends = {kind: [_lowest_between(line, alphas) for line in own] for kind, own in kinds.items()}
     section = Section(
         "Between two models the loss stays low",
         "Is the loss between two members as low as at the members themselves?",
@@ -68,7 +83,7 @@ def lines(context: Context, *, alphas: Float[np.ndarray, " points"], pairs_a_kin
         "(10 MNLI–MNLI, 25 MNLI–ESNLI, 25 MNLI–SST2).",
         "; ".join(
             f"{kind}: mean barrier {_told(own['barrier'])}, middle against the ends {_told(own['middle'])}, "
-            f"lowest strictly between in {sum(between[kind])} of {len(between[kind])}"
+            f"lowest strictly between in {sum(between_ends[kind])} of {len(between_ends[kind])}"
             for kind, own in found.items()
         ),
         verdict(below(own["barrier"], NO_BARRIER_NATS) for own in found.values()),
@@ -76,14 +91,17 @@ def lines(context: Context, *, alphas: Float[np.ndarray, " points"], pairs_a_kin
             f"The claim counts as holding for a kind of pair when the interval of its mean barrier ends at "
             f"{NO_BARRIER_NATS} nats or less. A barrier is a maximum, so noise alone makes it positive; the loss in "
             "the middle minus the mean of the ends has no such bias, and is negative where the line sags.",
+            "A line is scored on the datasets of both its ends, and the means take both as separate lines. Where the "
+            "average of the two losses is lowest strictly between the ends, the line counts as such. The barrier of "
+            f"the average, mean over pairs: {_averages_told(kinds, alphas)}.",
         ),
-        figures=(_curves("Loss along the line", pairs, evaluations, alphas, "linear", "0 and 1 are members."),),
+        figures=tuple(_panels(scored, alphas)),
         tables=(
             Table(
                 "Kinds of pairs",
                 ("pair", "pairs", "quantity (nats)", "mean", INTERVAL),
                 tuple(
-                    (kind, len(between[kind]), what, interval.value, interval_cell(interval.low, interval.high))
+                    (kind, len(kinds[kind]), what, interval.value, interval_cell(interval.low, interval.high))
                     for kind, own in found.items()
                     for what, interval in own.items()
                 ),
@@ -93,10 +111,10 @@ def lines(context: Context, *, alphas: Float[np.ndarray, " points"], pairs_a_kin
             ),
             Table(
                 "Barriers",
-                ("pair", "members", "barrier", INTERVAL, "best alpha", "best minus better end"),
+                ("pair", "members", "scored on", "barrier", INTERVAL, "best alpha", "best minus better end"),
                 tuple(cells),
-                "In nats, scored on the dataset of the first member. Interval: bootstrap over test texts, pair by "
-                "pair; not corrected for the number of pairs.",
+                "In nats. Interval: bootstrap over test texts, pair by pair; not corrected for the number of pairs; "
+                "none for the average, whose texts are those of two datasets.",
             ),
         ),
         command=context.command,
@@ -108,6 +126,25 @@ def lines(context: Context, *, alphas: Float[np.ndarray, " points"], pairs_a_kin
     return rows, section
 
 
+def _averages_told(kinds: Mapping[str, Sequence[Line]], alphas: np.ndarray) -> str:
+    means = {kind: np.mean([barrier(alphas, line.average) for line in own]) for kind, own in kinds.items()}
+    return ", ".join(f"{kind} {mean:+.3f}" for kind, mean in means.items())
+
+
+def _pair_cells(
+    line: Line, dataset: str, loss: Float[np.ndarray, " points"], alphas: np.ndarray, height: Interval | None
+) -> tuple[Cell, ...]:
+    best = int(loss.argmin())
+    gain = float(loss[best] - min(loss[0], loss[-1]))
+    value = barrier(alphas, loss) if height is None else height.value
+    ends = None if height is None else interval_cell(height.low, height.high)
+    return line.pair.kind, line.pair.name, dataset, value, ends, float(alphas[best]), gain
+
+
+def _lowest_between(line: Line, alphas: np.ndarray) -> bool:
+    return bool(0 < alphas[line.average.argmin()] < 1)
+
+
 def extrapolation(
     context: Context,
     *,
@@ -115,8 +152,13 @@ def extrapolation(
     pairs_a_kind: int = 1,
     kinds: Sequence[str] = KINDS[:2],
 ) -> tuple[list[dict], Section]:
-    """Scores the lines past the members, both ways; alphas ascend and hold 0 and 1."""
+    """Scores the lines past the members, both ways; alphas ascend and hold 0 and 1.
+
+    A line is scored on the dataset of its first member, at the general level (``GENERAL``) on one that neither member
+    was trained on.
+    """
     pairs = [pair for pair in draw_pairs(context, pairs_a_kind) if pair.kind in kinds]
+    pairs += general_pairs(context, pairs_a_kind) if GENERAL in kinds else []
     evaluations = _score_pairs(context, "extrapolation", pairs, alphas)
     rows = [
         row for pair, own in zip(pairs, evaluations, strict=True) for row in _rows(own, "extrapolation", pair, alphas)
@@ -163,8 +205,10 @@ def extrapolation(
         figures=(
             _curves(
                 "Loss past the members",
-                pairs,
-                evaluations,
+                [
+                    (pair, f"on {pair.target}", own.generalised_loss)
+                    for pair, own in zip(pairs, evaluations, strict=True)
+                ],
                 alphas,
                 "symlog",
                 "0 and 1 are members; alpha on a symmetric log scale.",
@@ -205,47 +249,34 @@ def _range_told(furthest: Mapping[str, tuple[Interval, Interval]]) -> str:
     return f"{min(values):+.2f} to {max(values):+.2f}"
 
 
-def draw_pairs(context: Context, pairs_a_kind: int) -> list[Pair]:
-    """Draws pairs of each kind, each scored on the dataset of its first member, which is a target."""
-    region = context.region
-    pairs = []
-    for kind in KINDS:
-        found = [
-            Pair(kind, region.with_members((a, b)), target)
-            for target in context.targets
-            for a, b in itertools.permutations(region.members, 2)
-            if a.dataset == target
-            and kind == _kind(a.dataset == b.dataset, a.family == b.family)
-            and (a.name < b.name or a.dataset != b.dataset)
-        ]
-        # A stride over the targets: the first pairs of a kind are of different targets.
-        order = context.generator("pairs", kind).permutation(len(found))
-        chosen: list[Pair] = []
-        for wanted in itertools.islice(itertools.cycle(context.targets), pairs_a_kind):
-            options = [found[k] for k in order if found[k].target == wanted and found[k] not in chosen]
-            chosen += options[:1]
-        pairs += chosen
-    return pairs
-
-
-def _kind(same_dataset: bool, same_family: bool) -> str:
-    return KINDS[0] if same_dataset else KINDS[1] if same_family else KINDS[2]
-
-
 def _score_pairs(context: Context, what: str, pairs: list[Pair], alphas: np.ndarray) -> list[Evaluation]:
     rows = sampling.line(alphas)
     return score_all(context, what, [Request(pair.kind, pair.region, rows, pair.target) for pair in pairs])
 
 
-def _of_kind(
-    context: Context, kind: str, pairs: list[Pair], evaluations: list[Evaluation], alphas: np.ndarray
-) -> dict[str, Interval]:
-    own = [(pair, found) for pair, found in zip(pairs, evaluations, strict=True) if pair.kind == kind]
-    if not own:
-        return {}
-    losses, targets = [found.losses_by_draw for _, found in own], [pair.target for pair, _ in own]
+def _score_lines(context: Context, pairs: Sequence[Pair], alphas: np.ndarray) -> list[Line]:
+    """Scores each line on the datasets of both its ends."""
+    rows = sampling.line(alphas)
+    requests = [Request(pair.kind, pair.region, rows, dataset) for pair in pairs for dataset in pair.datasets]
+    found = iter(score_all(context, "lines", requests))
+    return [Line(pair, {dataset: next(found) for dataset in pair.datasets}) for pair in pairs]
+
+
+def _of_kind(context: Context, kind: str, own: Sequence[Line], alphas: np.ndarray) -> dict[str, Interval]:
+    """Returns the mean barrier and middle over lines and datasets, and over the datasets of first and second ends."""
+    units = [(place, dataset, found) for line in own for place, (dataset, found) in enumerate(line.on.items())]
+    groups = {"": units}
+    if any(place for place, _, _ in units):
+        for place, told in enumerate((" on the first's dataset", " on the second's dataset")):
+            groups[told] = [unit for unit in units if unit[0] == place]
     return {
-        what: bootstrap_mean(losses, targets, statistic, generator=context.generator("lines", kind, what))
+        what + told: bootstrap_mean(
+            [found.losses_by_draw for _, _, found in group],
+            [dataset for _, dataset, _ in group],
+            statistic,
+            generator=context.generator("lines", kind, what + told),
+        )
+        for told, group in groups.items()
         for what, statistic in (("barrier", partial(barriers, alphas)), ("middle", partial(_middle, alphas)))
     }
 
@@ -299,8 +330,27 @@ def _rows(evaluation: Evaluation, study: str, pair: Pair, alphas: np.ndarray) ->
     return [row | {"alpha": float(alphas[number // 2])} for number, row in enumerate(rows)]
 
 
+def _panels(scored: Sequence[Line], alphas: np.ndarray) -> Iterator[Figure]:
+    """Yields a figure for the datasets of the first ends, of the second ends, and their average."""
+    sides = [
+        ("on the first's dataset", [(line, *next(iter(line.on.items()))) for line in scored]),
+        ("on the second's dataset", [(line, *list(line.on.items())[1]) for line in scored if len(line.on) > 1]),
+    ]
+    for title, own in sides:
+        if own:
+            curves = [(line.pair, f"on {dataset}", found.generalised_loss) for line, dataset, found in own]
+            yield _curves(f"Loss along the line, {title}", curves, alphas, "linear", "0 and 1 are members.")
+    both = [(line.pair, f"on {' and '.join(line.on)}", line.average) for line in scored if len(line.on) > 1]
+    if both:
+        yield _curves(f"Loss along the line, {AVERAGE}", both, alphas, "linear", "0 and 1 are members.")
+
+
 def _curves(
-    title: str, pairs: list[Pair], evaluations: list[Evaluation], alphas: np.ndarray, scale: str, caption: str
+    title: str,
+    curves: Sequence[tuple[Pair, str, Float[np.ndarray, " points"]]],
+    alphas: np.ndarray,
+    scale: str,
+    caption: str,
 ) -> Figure:
     return Figure(
         "curves",
@@ -308,13 +358,8 @@ def _curves(
         f"Generalised loss; {caption}",
         {
             "series": [
-                {
-                    "name": f"{pair.name} on {pair.target}",
-                    "group": pair.kind,
-                    "x": alphas,
-                    "y": own.generalised_loss,
-                }
-                for pair, own in zip(pairs, evaluations, strict=True)
+                {"name": f"{pair.name} {where}", "group": pair.kind, "x": alphas, "y": loss}
+                for pair, where, loss in curves
             ],
             "x_label": "alpha",
             "y_label": "generalised loss (nats)",

@@ -1,6 +1,7 @@
 """Do models fine-tuned on the same dataset, and on the same family, lie together?"""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -8,6 +9,7 @@ from wsr.region.region import Region
 from wsr.report.document import Figure, Section
 from wsr.runtime import seeds
 from wsr.statistics.clustering import tsne
+from wsr.studies.harness.at_chance import AT_CHANCE, chance_told, cluster_everyone
 from wsr.studies.harness.clustered import (
     Clustered,
     Draws,
@@ -36,11 +38,33 @@ Labels = Mapping[str, Sequence[str]]
 """Level ("dataset", "family") to the label of each model."""
 
 
-def clusters(region: Region, *, seed: int = 0, command: str = "") -> tuple[list[dict], Section]:
-    """Returns the rows and the section of the similarity study of a region."""
-    labels = {"dataset": region.datasets, "family": region.families}
+def clusters(
+    region: Region, everyone: Region | None = None, *, seed: int = 0, command: str = ""
+) -> tuple[list[dict], Section]:
+    """Returns the rows and the section of the similarity study of a region.
+
+    Args:
+      region: the members that learned.
+      everyone: all members, which are clustered too if some are at chance; None: those of ``region``.
+      seed: seed of the bootstrap and the map.
+      command: command line that reproduces the study.
+    """
     draws = member_draws(region.datasets, seeds.generator(seed, "members drawn again"))
-    return similarity_section(region.names, region.similarity(), labels, seed=seed, command=command, draws=draws)
+    everyone = everyone or region
+    rows, section = similarity_section(
+        region.names,
+        region.similarity(),
+        _labels(region),
+        seed=seed,
+        command=command,
+        draws=draws,
+        with_chance=cluster_everyone(region, everyone, _labels, seed),
+    )
+    return rows, replace(section, text=(*chance_told(region, everyone), *section.text))
+
+
+def _labels(region: Region) -> Labels:
+    return {"dataset": region.datasets, "family": region.families}
 
 
 def similarity_section(
@@ -51,30 +75,35 @@ def similarity_section(
     seed: int = 0,
     command: str = "",
     draws: Draws | None = None,
+    with_chance: Sequence[Clustered] = (),
 ) -> tuple[list[dict], Section]:
     """Clusters models by their similarity and compares the clusters with each level of labels.
 
     The levels come from fine to coarse: a model's label on the first determines its label on the next. Without
-    ``draws`` of the members there are no intervals.
+    ``draws`` of the members there are no intervals. ``with_chance`` are clusterings of all members.
     """
     found = cluster(similarity, labels, draws)
+    both = [*found, *with_chance]
     cosines = relate(similarity, related(labels), draws)
     section = Section(
         f"Models of one {next(iter(labels))} lie together",
         "Do members of one dataset lie together in weight space, and members of one family more loosely?",
         "Spectral clustering of 280 RoBERTa-base models: 98 % accuracy by dataset; 90 % by task (F1 NLI 100, Topic 87, "
         "Sentiment 83)",
-        "; ".join(f"by {level} {accuracy_told([own for own in found if own.level == level])}" for level in labels),
-        _verdict(found),
+        "; ".join(
+            f"by {level} {accuracy_told([own for own in both if own.level == level])}"
+            for level in dict.fromkeys(own.level for own in both)
+        ),
+        _verdict(both),
         text=_reasons(similarity, labels, cosines, found),
         figures=population_figures(names, similarity, labels, seed),
-        tables=(score_table(found), cosine_table(cosines)),
+        tables=(score_table(both), cosine_table(cosines)),
         command=command,
         headline=_headline(similarity, labels, found),
         paper_short="98 % by dataset, 90 % by task",
         measured_short=f"{', '.join(_recovered(found))} (spectral)",
     )
-    return [*score_rows("similarity", names, found), *cosine_rows("similarity", names, cosines)], section
+    return [*score_rows("similarity", names, both), *cosine_rows("similarity", names, cosines)], section
 
 
 def related(labels: Labels) -> dict[str, Pairs]:
@@ -88,7 +117,7 @@ def related(labels: Labels) -> dict[str, Pairs]:
 
 
 def _verdict(found: Sequence[Clustered]) -> str:
-    return verdict(reached(own.scores.one_to_one_accuracy >= HOLDS[own.level]) for own in found)
+    return verdict(reached(own.scores.one_to_one_accuracy >= HOLDS[own.level.removesuffix(AT_CHANCE)]) for own in found)
 
 
 def population_figures(names: Sequence[str], similarity: Similarity, labels: Labels, seed: int) -> tuple[Figure, ...]:

@@ -7,6 +7,8 @@ import numpy as np
 from wsr.region.region import Region
 from wsr.report.document import Section
 from wsr.runtime import seeds
+from wsr.studies.family_places import family_places, outside_told, places_table
+from wsr.studies.harness.at_chance import chance_told, cluster_everyone
 from wsr.studies.harness.clustered import (
     Clustered,
     Related,
@@ -34,8 +36,18 @@ HOLDS = 0.9
 """One-to-one accuracy from which tasks count as clustered: the paper's figure."""
 
 
-def task_clusters(region: Region, *, seed: int = 0, command: str = "") -> tuple[list[dict], Section]:
-    """Clusters members by family: all of them, and those of families of more than one dataset."""
+def task_clusters(
+    region: Region, everyone: Region | None = None, *, seed: int = 0, command: str = ""
+) -> tuple[list[dict], Section]:
+    """Clusters members by family: all of them, and those of families of more than one dataset.
+
+    Args:
+      region: the members that learned.
+      everyone: all members, which are clustered too if some are at chance; None: those of ``region``.
+      seed: seed of the bootstrap and the map.
+      command: command line that reproduces the study.
+    """
+    everyone = everyone or region
     draws = member_draws(region.datasets, seeds.generator(seed, "members drawn again"))
     similarity, families = region.similarity(), region.families
     found = cluster(similarity, {"family": families}, draws)
@@ -47,13 +59,14 @@ def task_clusters(region: Region, *, seed: int = 0, command: str = "") -> tuple[
         kept = np.flatnonzero(keep)
         labels = {"family of several datasets": [families[k] for k in kept]}
         fewer = cluster(similarity[np.ix_(kept, kept)], labels, draws[:, kept])
+    with_chance = cluster_everyone(region, everyone, lambda own: {"family": own.families}, seed)
     other_dataset = ~same(region.datasets)
     relations = {
         "same family, other dataset": same(families) & other_dataset,
         "other family": ~same(families),
     }
     cosines = relate(similarity, relations, draws)
-    text = []
+    text = chance_told(region, everyone)
     if len(cosines) == 2:
         gap = cosine_difference(similarity, relations["same family, other dataset"], relations["other family"], draws)
         text.append(
@@ -65,49 +78,78 @@ def task_clusters(region: Region, *, seed: int = 0, command: str = "") -> tuple[
             f"{', '.join(lone)} has a single dataset: it says nothing on whether datasets of one family lie together."
         )
     text += lifting_told(similarity, families, found, HOLDS)
+    places = family_places(everyone, seed)
+    text += outside_told(places)
     section = Section(
         "Datasets of one family lie together",
         "Do members of different datasets of one family cluster together?",
-        "Tasks cluster with 90 % accuracy; F1 NLI 100, Topic 87, Sentiment 83.",
+        "Tasks cluster with 90 % accuracy; F1 NLI 100, Topic 87, Sentiment 83. WNLI's models lie outside the region of "
+        "NLI.",
         "; ".join(
             f"by {own[0].level} {accuracy_told(own)}; F1 (spectral) {_f1_told(own, 'spectral')}"
-            for own in (found, fewer)
+            for own in (found, fewer, with_chance)
             if own
         ),
-        verdict(reached(own.scores.one_to_one_accuracy >= HOLDS) for own in [*found, *fewer]),
+        verdict(reached(own.scores.one_to_one_accuracy >= HOLDS) for own in [*found, *fewer, *with_chance]),
         text=tuple(text),
         figures=population_figures(region.names, similarity, {"dataset": region.datasets, "family": families}, seed),
-        tables=(score_table([*found, *fewer]), cosine_table(cosines)),
+        tables=(score_table([*found, *fewer, *with_chance]), cosine_table(cosines), places_table(places)),
         command=command,
         headline=_family_headline(cosines, found),
         paper_short="90 %; F1 NLI 100, Topic 87, Sentiment 83",
         measured_short=f"{percent_told(accuracies(found))} by family",
     )
-    rows = score_rows("task_clusters", region.names, [*found, *fewer])
+    rows = score_rows("task_clusters", region.names, [*found, *fewer, *with_chance])
+    rows += [
+        row(
+            "task_clusters",
+            f"{place.dataset}, family {place.family}",
+            region.names,
+            "own family minus others",
+            place.gap,
+        )
+        for place in places
+    ]
     return [*rows, *cosine_rows("task_clusters", region.names, cosines)], section
 
 
 def domain_clusters(
-    region: Region, domain: str, tasks: Mapping[str, str], *, seed: int = 0, command: str = ""
+    region: Region,
+    domain: str,
+    tasks: Mapping[str, str],
+    everyone: Region | None = None,
+    *,
+    seed: int = 0,
+    command: str = "",
 ) -> tuple[list[dict], Section]:
     """Adds the datasets of one domain as a group beside the tasks, as the paper did with Twitter.
 
     Args:
-      region: members of the domain's datasets and of others.
+      region: members of the domain's datasets and of others that learned.
       domain: what the group is called.
       tasks: the task of each dataset of the domain; the task of any other dataset is its family.
+      everyone: all members, which are clustered too if some are at chance; None: those of ``region``.
+      seed: seed of the bootstrap and the map.
+      command: command line that reproduces the study.
     """
+    everyone = everyone or region
     draws = member_draws(region.datasets, seeds.generator(seed, "members drawn again"))
     similarity = region.similarity()
     inside = np.array([name in tasks for name in region.datasets])
     by_task = [tasks.get(name, family) for name, family in zip(region.datasets, region.families, strict=True)]
-    with_domain = [domain if own else task for own, task in zip(inside, by_task, strict=True)]
+
+    def groups(own: Region) -> dict[str, list[str]]:
+        pairs = zip(own.datasets, own.families, strict=True)
+        return {"task, the domain apart": [domain if name in tasks else family for name, family in pairs]}
+
+    (with_domain,) = groups(region).values()
 
     of_task = _datasets_by_label(by_task, region.datasets)
     kept = np.flatnonzero([len(of_task[task]) > 1 for task in by_task])
     labels = {"task": [by_task[k] for k in kept]}
     tasks_alone = cluster(similarity[np.ix_(kept, kept)], labels, draws[:, kept])
-    added = cluster(similarity, {"task, the domain apart": with_domain}, draws)
+    added = cluster(similarity, groups(region), draws)
+    with_chance = cluster_everyone(region, everyone, groups, seed)
 
     across = inside[:, None] != inside[None, :]
     relations = {
@@ -118,7 +160,7 @@ def domain_clusters(
     cosines = relate(similarity, relations, draws)
     there = {own.relation for own in cosines}
     others = sorted(set(with_domain) - {domain})
-    text, rows, nearer = [], [], False
+    text, rows, nearer = chance_told(region, everyone), [], False
     if {"same task, one of the domain", "both of the domain, other task"} <= there:
         first, second = (relations[name] for name in list(relations)[:2])
         gap = cosine_difference(similarity, first, second, draws)
@@ -134,10 +176,10 @@ def domain_clusters(
         "No: with a Twitter group added, F1 NLI 100, Topic 61, Sentiment 71, Twitter 30.",
         f"with {domain} apart, F1 (spectral) {_f1_told(added, 'spectral')}; (average linkage) "
         f"{_f1_told(added, 'average linkage')}; by task alone F1 (spectral) {_f1_told(tasks_alone, 'spectral')}",
-        _domain_verdict(added, domain, nearer),
+        _domain_verdict([*added, *with_chance], domain, nearer),
         text=(f"{domain}: {', '.join(f'{name} (task {task})' for name, task in tasks.items())}.", *text),
         figures=population_figures(region.names, similarity, {"dataset": region.datasets, "group": with_domain}, seed),
-        tables=(score_table([*tasks_alone, *added]), cosine_table(cosines)),
+        tables=(score_table([*tasks_alone, *added, *with_chance]), cosine_table(cosines)),
         command=command,
         headline=(
             f"A domain is found less well than a task: as a group of its own, {domain} has an F1 of "
@@ -146,7 +188,7 @@ def domain_clusters(
         paper_short="F1 Twitter 30, tasks 61 to 100",
         measured_short=f"F1 {domain} {_f1_range(added, [domain])}, tasks {_f1_range(added, others)}",
     )
-    rows += score_rows("domain_clusters", region.names, [*tasks_alone, *added])
+    rows += score_rows("domain_clusters", region.names, [*tasks_alone, *added, *with_chance])
     return [*rows, *cosine_rows("domain_clusters", region.names, cosines)], section
 
 

@@ -74,8 +74,15 @@ class Job:
 def initial_head(job: Job, hidden: int) -> dict[str, np.ndarray]:
     """Returns a member's freshly initialised head: ``kernel [hidden, classes]`` and ``bias [classes]``.
 
-    The kernel has standard deviation 0.02, as in BERT, and is drawn from the job's random stream "head"; the bias is 0.
+    With ``Recipe.hidden_head`` it also has ``dense_kernel [hidden, hidden]`` and ``dense_bias [hidden]``. The kernels
+    have standard deviation 0.02, as in BERT, and are drawn from the job's random streams "head" and "dense layer of the
+    head"; the biases are 0.
     """
     generator = seeds.generator(job.seed, *job.stream, "head")
     kernel = generator.normal(0.0, 0.02, (hidden, job.dataset.classes)).astype(np.float32)
-    return {"kernel": kernel, "bias": np.zeros(job.dataset.classes, np.float32)}
+    head = {"kernel": kernel, "bias": np.zeros(job.dataset.classes, np.float32)}
+    if job.recipe.hidden_head:
+        generator = seeds.generator(job.seed, *job.stream, "dense layer of the head")
+        head["dense_kernel"] = generator.normal(0.0, 0.02, (hidden, hidden)).astype(np.float32)
+        head["dense_bias"] = np.zeros(hidden, np.float32)
+    return head

@@ -90,6 +90,8 @@ class Recipe:
     lora_targets: str = r".*/(query|value|query_key_value)/kernel"
     """Regular expression for the paths of the matrices that have factors. The default is that of Hu et al. 2021, and
     the joint matrix of queries, keys and values in architectures that have one."""
+    hidden_head: bool = False
+    """Whether the head has a dense layer and a tanh before its output, as RoBERTa's classifier does."""
 
     def __post_init__(self) -> None:
         """Checks every field."""
@@ -118,5 +120,8 @@ class Recipe:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The fields that matter in this mode, by name."""
-        return {name: value for name, value in asdict(self).items() if self.mode == "lora" or name[:5] != "lora_"}
+        """The fields that matter in this mode, by name; ``hidden_head`` only if it is set."""
+        matter = dict(asdict(self))
+        if not self.hidden_head:
+            del matter["hidden_head"]
+        return {name: value for name, value in matter.items() if self.mode == "lora" or name[:5] != "lora_"}

@@ -43,11 +43,12 @@ def linear_classifier(model: Model, head: Head, label_names: Sequence[str] = ())
     """Returns a classifier of ``transformers`` whose logits are ``features @ kernel + bias``.
 
     The classifiers of ``transformers`` have a tanh between two layers. Here the first layer multiplies by a number so
-    small that the tanh is the identity up to rounding, and the second layer divides by it.
+    small that the tanh is the identity up to rounding, and the second layer divides by it. A head with a dense layer of
+    its own becomes both layers.
 
     Args:
       model: the encoder.
-      head: ``kernel [hidden, classes]`` and ``bias [classes]``. A head with one output is that of a regression.
+      head: see ``wsr.geometry.linear_head.logits``. A head with one output is that of a regression.
       label_names: names of the classes; empty if they are not known.
 
     Raises:
@@ -67,10 +68,15 @@ def linear_classifier(model: Model, head: Head, label_names: Sequence[str] = ())
         )
     name, first, second = TANH_CLASSIFIERS[kind]
     kernel, bias = np.asarray(head["kernel"], np.float32), np.asarray(head["bias"], np.float32)
+    dense, dense_bias = np.float32(_SMALL) * np.eye(model.hidden, dtype=np.float32), np.zeros(model.hidden, np.float32)
+    if "dense_kernel" in head:
+        dense, dense_bias = (np.asarray(head[f"dense_{name}"], np.float32) for name in ("kernel", "bias"))
+    else:
+        kernel = kernel / np.float32(_SMALL)
     tensors = {
-        f"{first}.weight": np.float32(_SMALL) * np.eye(model.hidden, dtype=np.float32),
-        f"{first}.bias": np.zeros(model.hidden, np.float32),
-        f"{second}.weight": kernel.T / np.float32(_SMALL),
+        f"{first}.weight": dense.T,
+        f"{first}.bias": dense_bias,
+        f"{second}.weight": kernel.T,
         f"{second}.bias": bias,
     }
     spoken = label_names if len(label_names) == len(bias) else [f"LABEL_{number}" for number in range(len(bias))]

@@ -54,16 +54,28 @@ class Context:
             direction = random_direction(seeds.stream(self.seed, "random direction", number), self.region.base, norm)
             return jax.tree.map(np.add, origin(), direction)
 
-        # Equal inputs give equal weights, so hash the inputs.
+        name = f"random direction {number} of length {norm:.3g}"
+        return self._made(name, f"{origin_name} {self.seed} {number} {norm!r}", load)
+
+    def scaled_member(self, factor: float, origin: Callable[[], Params], origin_name: str) -> Member:
+        """Returns the point on the line from an origin to the zero vector, as an extra member.
+
+        Args:
+          factor: factor of the origin's parameters; 0 is the zero vector.
+          origin: returns the parameters of the origin.
+          origin_name: identifies the origin in the member's hash.
+        """
+
+        def load() -> Params:
+            return jax.tree.map(lambda leaf: np.asarray(leaf * np.float32(factor)), origin())
+
+        return self._made(f"{origin_name} times {factor:.3g}", f"{origin_name} scaled {factor!r}", load)
+
+    def _made(self, name: str, identity: str, load: Callable[[], Params]) -> Member:
+        """Returns a member whose weights are made; equal inputs give equal weights, so its hash is of the inputs."""
         members = [self.region.base_sha256, *(member.content_sha256 for member in self.region.members)]
-        identity = f"{members} {origin_name} {self.seed} {number} {norm!r}"
-        return Member(
-            f"random direction {number} of length {norm:.3g}",
-            dataset="none",
-            family="none",
-            content_sha256=hashlib.sha256(identity.encode()).hexdigest(),
-            load=load,
-        )
+        sha256 = hashlib.sha256(f"{members} {identity}".encode()).hexdigest()
+        return Member(name, dataset="none", family="none", content_sha256=sha256, load=load)
 
     def kept(self, compute: Callable[[], float], *identity: object) -> float:
         """Returns ``compute()``, or the cached value if an earlier run computed it.

@@ -85,10 +85,7 @@ class Lab:
           WsrError: no member learned its dataset.
           Unfinished: other processes still have members to train.
         """
-        region, records = self.trained(jobs)
-        if not unlearned:
-            return region
-        return Region.from_store(self._store(jobs), self.checkpoint.model, names=[record.name for record in records])
+        return self.with_and_without_chance(jobs)[unlearned]
 
     def trained(self, jobs: Sequence[Job]) -> tuple[Region, list[MemberRecord]]:
         """Returns the region of the members that learned their dataset, and the records of all members.
@@ -100,6 +97,19 @@ class Lab:
         model, store = self.checkpoint.model, self._store(jobs)
         records = train_members(model, store, jobs, run=self.run)
         return learned_region(store, records, model=model), records
+
+    def with_and_without_chance(self, jobs: Sequence[Job]) -> tuple[Region, Region]:
+        """Returns the region of the members that learned their dataset, and that of all members, as in the paper.
+
+        Raises:
+          WsrError: no member learned its dataset.
+          Unfinished: other processes still have members to train.
+        """
+        region, records = self.trained(jobs)
+        if len(records) == len(region):
+            return region, region
+        names = [record.name for record in records]
+        return region, Region.from_store(self._store(jobs), self.checkpoint.model, names=names)
 
     def heads(self, jobs: Sequence[Job]) -> dict[str, Head]:
         """Returns the heads of trained members, by the member's name."""
@@ -134,14 +144,28 @@ class Lab:
     def _dataset(self, name: str) -> Dataset:
         preset = self.preset
         return load_dataset(
-            name, self.checkpoint.processor, max_length=preset.max_length, sizes=preset.sizes, at_most=True
+            name,
+            self.checkpoint.processor,
+            max_length=preset.max_length,
+            sizes=preset.sizes,
+            at_most=True,
+            paper_text=preset.paper_text,
+            finetune_share=preset.finetune_share,
         )
 
     def _store(self, jobs: Sequence[Job]) -> Store:
         """Returns the store of the jobs' recipe; each recipe has one, since names do not tell recipes apart."""
         (recipe,) = {job.recipe for job in jobs}
         preset = self.preset
-        made_by = (tuple(recipe.settings.values()), preset.base, preset.pooling, preset.max_length, preset.sizes)
+        made_by: tuple[object, ...] = (
+            tuple(recipe.settings.values()),
+            preset.base,
+            preset.pooling,
+            preset.max_length,
+            preset.sizes,
+        )
+        if preset.paper_text or preset.finetune_share:  # absent otherwise, so that stores keep their names
+            made_by += (preset.paper_text, preset.finetune_share)
         name = f"{recipe.mode}-{recipe.epochs:g}-epochs-{zlib.crc32(repr(made_by).encode()):08x}"
         checkpoint = self.checkpoint
         return Store.create_for(self.shelf / "stores" / name, checkpoint)

@@ -14,6 +14,8 @@ from wsr.runtime.atomic import write_atomically
 def same_plan_or_refuse(folder: Path, plan: Any) -> None:
     """Writes a plan into the folder of a run or, if the folder has one, compares the two.
 
+    A value that the plan in the folder does not name, as an earlier version wrote it, may be 0, False or empty here.
+
     Args:
       folder: the folder of the run; created if it does not exist.
       plan: a dataclass or a mapping of dataclasses.
@@ -49,7 +51,8 @@ def _flat(value: Any, path: str = "") -> dict[str, Any]:
 
 
 def _differing(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> set[str]:
-    return {key for key in wanted.keys() | found.keys() if wanted.get(key, _ABSENT) != found.get(key, _ABSENT)}
+    named = {key for key, value in wanted.items() if key in found or value}
+    return {key for key in named | found.keys() if wanted.get(key, _ABSENT) != found.get(key, _ABSENT)}
 
 
 _ABSENT = object()

@@ -44,6 +44,12 @@ class Preset:
     """Apply the dropout rates of the architecture."""
     patience: int
     """Number of checks of the validation loss without improvement after which a member stops; 0 for never."""
+    finetune_share: float = 0.0
+    """Share of a dataset's training texts on which members are fine-tuned; 0 for the usual 60 %."""
+    paper_text: bool = False
+    """Join all columns of a text by <SEP> and append the dataset's name as a tag, as in the paper's released code."""
+    hidden_head: bool = False
+    """Give members a head with a dense layer and a tanh before its output, as RoBERTa's classifier has."""
     probe: str = "linear"
     """Classifier fitted on the features: linear or roberta_head."""
     inverse_l2: float = 0.0
@@ -76,6 +82,7 @@ class Preset:
             warmup=self.warmup,
             dropout=self.dropout,
             patience=self.patience or None,
+            hidden_head=self.hidden_head,
         )
 
     @property
@@ -101,6 +108,15 @@ FOURTEEN = (
     "election_tweets",
 )
 """As many datasets as in the paper's first claim; ``docs/power.md`` says what as many targets can show."""
+
+GENERAL = (
+    *("cola", "sst2", "mrpc", "qqp", "mnli", "qnli", "rte", "wnli"),
+    *("boolq", "cb", "copa", "multirc", "wic", "wsc"),
+)
+"""The fourteen datasets of GLUE and SuperGLUE with which the paper tests its first claim."""
+TWELVE = tuple(name for name in GENERAL if name not in ("cb", "copa"))
+"""As many targets as in the paper's table of the centroid. Which of the fourteen it leaves out is not known here; these
+are the fourteen without the two smallest."""
 
 PRESETS: Mapping[str, Preset] = {
     # A tiny encoder on made-up text: shows in seconds whether a study runs.
@@ -151,7 +167,8 @@ PRESETS: Mapping[str, Preset] = {
         targets=("mnli", "rte", "sst2", "cola"),
         finetune_texts=0,
         probe_texts=0,
-        validation_texts=0,
+        # The authors' validation splits have about as many; early stopping reads all of it at each check.
+        validation_texts=1000,
         test_texts=0,
         max_length=250,
         learning_rate=5e-5,
@@ -161,5 +178,8 @@ PRESETS: Mapping[str, Preset] = {
         warmup=0.006,
         dropout=True,
         patience=20,
+        finetune_share=0.9,
+        paper_text=True,
+        hidden_head=True,
     ),
 }

@@ -35,6 +35,7 @@ _BLOCK = re.compile(rf"(<!-- ({_KIND}): (.*?) -->\n)(.*?)(<!-- end -->)", re.DOT
 _PLAIN = {
     "one_to_one_accuracy": "one-to-one accuracy",
     "majority_accuracy": "majority accuracy",
+    "repaired_majority_accuracy": "majority accuracy, repaired",
     "adjusted_rand": "adjusted Rand index",
     "generalised_loss": "generalised loss",
 }
