@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from wsr.geometry.low_rank import Factors, OpenLowRank
+from wsr.merging import spectral
 from wsr.merging.ingredients import Ingredients
 from wsr.merging.method import made
 from wsr.merging.run import assigned, merge_leaves
@@ -201,6 +202,16 @@ def test_core_space(inner, how):
     reference = {"tsv_m": core_tsv_m, "iso_c": core_iso_c, "ties": core_ties}[inner]
     found = merged(made("core_space", {"inner": inner, "scale": 0.7, **options}), how)
     expect(found, lambda path: reference(path, how), 0.7)
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_singular_vectors_of_an_accelerator_give_the_same(how, monkeypatch):
+    """JAX computes them in float32, here on the CPU."""
+    monkeypatch.setattr(spectral, "on_accelerator", lambda: True)
+    expect(merged(made("knots", {"density": 0.4}), how), lambda path: knots_ties(path, 0.4, "whole"))
+    for inner, reference in (("tsv_m", core_tsv_m), ("iso_c", core_iso_c)):
+        found = merged(made("core_space", {"inner": inner}), how)
+        expect(found, lambda path, reference=reference: reference(path, how))
 
 
 @pytest.mark.parametrize("name", ["knots", "core_space"])

@@ -1,6 +1,7 @@
 """Recipes: what mergekit 0.1.5 gives (tests/golden_merging.py), files in and out, and what is refused."""
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from wsr.merging.recipe import read_recipe
 from wsr.runtime.tensor_files import TensorWriter, open_tensors
 
 NAMED = "{}.safetensors".format
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture
@@ -401,6 +403,17 @@ def test_memory_does_not_grow_with_the_members(tmp_path, name):
     root = Path(__file__).parent.parent
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root, check=True)
     assert int(done.stdout.splitlines()[-1]) / 1024 < 240
+
+
+def test_spectral_methods_merge_files_without_jax_where_it_has_no_accelerator(files):
+    code = (
+        "import sys, importlib.util; own = importlib.util.find_spec;"
+        "importlib.util.find_spec = lambda name, *of: None if name in ('jax_plugins', 'libtpu') else own(name, *of);"
+        "import wsr; from wsr.merging import TsvM;"
+        "wsr.merge(['a.safetensors', 'b.safetensors'], TsvM(), base='base.safetensors', to='out');"
+        "assert 'jax' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
 
 
 def test_the_command_merges_files_without_jax(files):

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float64
 
+from wsr.merging import spectral
 from wsr.merging.ingredients import Ingredients, Leaf, ReadPiece
 from wsr.merging.method import OfWeights, at_least, one_of, option
 from wsr.merging.run import on_all_cores
@@ -186,6 +187,8 @@ def joint_left(leaf: Leaf) -> Columns:
             gram += here @ here.T
             start += own.left.shape[1]
         return columns @ _eigenvectors(gram)
+    if spectral.on_accelerator():
+        return _basis(np.concatenate(list(each_task(leaf)), axis=1))
     gram = np.zeros((task_shape(leaf)[0],) * 2)
     for matrix in each_task(leaf):
         gram += matrix @ matrix.T

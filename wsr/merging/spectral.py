@@ -6,9 +6,11 @@ those vectors that it keeps. One member's matrix is in memory at a time. On an a
 float32.
 """
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -149,6 +151,9 @@ def svd(matrix: Matrix, count: int, *, least: float = 0.0) -> Svd:
 @lru_cache(maxsize=1)
 def on_accelerator() -> bool:
     """Returns whether JAX's default device is no CPU: singular vectors are then found there, in float32."""
+    # Without the packages by which JAX reaches one, a merge of files need not wait until JAX is imported.
+    if "jax" not in sys.modules and not any(map(find_spec, ("jax_plugins", "libtpu"))):
+        return False
     import jax
 
     return jax.default_backend() != "cpu"
