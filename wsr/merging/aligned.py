@@ -14,7 +14,7 @@ from jaxtyping import Float64
 
 from wsr.merging import spectral
 from wsr.merging.ingredients import Ingredients, Leaf, ReadPiece
-from wsr.merging.method import OfWeights, at_least, one_of, option
+from wsr.merging.method import OfWeights, at_least, one_of, option, share
 from wsr.merging.run import on_all_cores
 from wsr.merging.sparse import DareTies, Ties
 from wsr.merging.spectral import SMALLEST, Columns, IsoC, TsvM, svd
@@ -75,7 +75,7 @@ class Knots(OfMatrices):
         shapes = {leaf.path: (rank, task_shape(leaf)[1]) for leaf, rank in zip(leaves, ranks, strict=True)}
 
         def opened(member: int, path: str) -> ReadPiece:
-            return _reading(basis(path).T @ task(every[path], member))
+            return _reading((basis(path).T @ task(every[path], member)).astype(np.float32))
 
         members = tuple(partial(opened, member) for member in range(len(ingredients.names)))
         aligned = Ingredients(ingredients.names, shapes, None, members, stored="weights", inputs_first=False)
@@ -114,12 +114,7 @@ class CoreSpace(OfMatrices):
     """
 
     inner: str = one_of("tsv_m", "Method that merges the core matrices.", "tsv_m", "iso_c", "ties")
-    density: float = option(
-        0.1,
-        "Fraction of the entries of each core matrix that ties keeps.",
-        "a number from 0 to 1",
-        lambda value: 0 <= value <= 1,
-    )
+    density: float = share(0.1, "Fraction of the entries of each core matrix that ties keeps.")
 
     def matrix(self, leaf: Leaf) -> Matrix:
         """Returns the merged task matrix."""
@@ -246,7 +241,7 @@ def _opened(matrix: Matrix, path: str) -> ReadPiece:
     return _reading(matrix)
 
 
-def _reading(matrix: Matrix) -> ReadPiece:
+def _reading(matrix: np.ndarray) -> ReadPiece:
     flat = matrix.reshape(-1)
 
     def read(start: int, out: np.ndarray) -> None:
