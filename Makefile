@@ -47,7 +47,8 @@ explorer-picture: .venv/.installed tests/browser/node_modules  ## the picture of
 	@$(BIN)/wsr explore --store=runs/demo/store --on=vader_nyt,vader_movie --points=100 --probe_size=100 --test_size=100 \
 		--members=vader_tweets-full-s0,vader_amazon-full-s0,election_tweets-full-s0,reuters_r8-full-s0,newsgroups_rec_sci-full-s0 \
 		--out=build/explore.html
-	@node tests/browser/picture.mjs build/explore.html docs/explore.png
+	@node tests/browser/picture.mjs build/explore.html docs/explore.png 860 \
+		'#pick=election_tweets-full-s0,vader_amazon-full-s0,vader_tweets-full-s0&at=election_tweets-full-s0:0.1,vader_amazon-full-s0:0.56,vader_tweets-full-s0:0.34'
 
 D3 := d3-7.9.0
 ASSETS := wsr/report/explorer/assets

@@ -1,6 +1,7 @@
 """``wsr explore``: a page in which a reader walks through a population."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from wsr.cli import dataset_flags, device_flags
@@ -9,6 +10,7 @@ from wsr.cli.flags import Flag, Group, Page, Values
 if TYPE_CHECKING:
     from wsr.data.dataset import Dataset
     from wsr.engine.hull_polynomial import HullPolynomial
+    from wsr.engine.settings import Settings
     from wsr.region.region import Region
     from wsr.store import Store
 
@@ -74,6 +76,7 @@ PAGE = Page(
 
 def run(values: Values, positional: Sequence[str]) -> None:
     """Scores the points and writes the page."""
+    from dataclasses import replace
     from pathlib import Path
 
     from wsr.region.learned import learned_region
@@ -86,15 +89,16 @@ def run(values: Values, positional: Sequence[str]) -> None:
     region = chosen_members(values, learned_region(store))
     datasets = load_all(values, store, region, ("probe", "test"))
     out = Path(values.out) if values.out else Path("runs") / f"explore-{Path(values.store).name}.html"
-    found = explore(
-        region,
-        datasets,
-        out,
-        points=values.points,
-        inverse_l2=values.inverse_l2,
-        seed=values.seed,
-        settings=device_flags.settings_of(values, results=store.results()),
-    )
+    with scoring(values, region) as settings:
+        found = explore(
+            region,
+            datasets,
+            out,
+            points=values.points,
+            inverse_l2=values.inverse_l2,
+            seed=values.seed,
+            settings=replace(settings, results=store.results()),
+        )
     _show(found)
     print(f"page: {out} ({out.stat().st_size / 1e6:.1f} MB)")
 
@@ -121,6 +125,17 @@ def load_all(values: Values, store: "Store", region: "Region", splits: Sequence[
         datasets.append(replace(dataset_flags.load(values, given, store.processor(), sizes=sizes), name=name))
         refuse_leaks(region, datasets[-1], splits, allow_overlap=values.allow_overlap)
     return datasets
+
+
+@contextmanager
+def scoring(values: Values, region: "Region") -> "Iterator[Settings]":
+    """Gives the settings of the flags, with a counter of the points scored for polynomials on all datasets."""
+    from wsr.engine.hull_polynomial import design_of
+    from wsr.runtime.progress import progress
+
+    points = len(design_of(len(region), points=values.points, seed=values.seed).points)
+    with progress("scoring", len(values.on) * points, "points") as counter:
+        yield device_flags.settings_of(values, counter=counter)
 
 
 def _show(found: "Sequence[HullPolynomial]") -> None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from wsr.cli import dataset_flags, device_flags
-from wsr.cli.explore import MEMBERS, POINTS, chosen_members, load_all
+from wsr.cli.explore import MEMBERS, POINTS, chosen_members, load_all, scoring
 from wsr.cli.flags import Flag, Group, Page, Values
 
 if TYPE_CHECKING:
@@ -79,6 +79,7 @@ PAGE = Page(
 
 def run(values: Values, positional: Sequence[str]) -> None:
     """Searches, scores, prints the table and the commands."""
+    from dataclasses import replace
     from pathlib import Path
 
     from wsr.region.learned import learned_region
@@ -91,17 +92,19 @@ def run(values: Values, positional: Sequence[str]) -> None:
     limits = dict(map(_limit, values.constraint))
     store = Store.open(values.store)
     region = chosen_members(values, learned_region(store))
-    found = pareto(
-        region,
-        load_all(values, store, region, ("probe", "validation", "test")),
-        values.page,
-        front=values.front,
-        at_least=limits,
-        points=values.points,
-        inverse_l2=values.inverse_l2,
-        seed=values.seed,
-        settings=device_flags.settings_of(values, results=store.results()),
-    )
+    datasets = load_all(values, store, region, ("probe", "validation", "test"))
+    with scoring(values, region) as settings:
+        found = pareto(
+            region,
+            datasets,
+            values.page,
+            front=values.front,
+            at_least=limits,
+            points=values.points,
+            inverse_l2=values.inverse_l2,
+            seed=values.seed,
+            settings=replace(settings, results=store.results()),
+        )
     _show(found, values.store)
     if values.page:
         print(f"page: {values.page}")

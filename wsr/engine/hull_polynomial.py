@@ -42,7 +42,8 @@ _DRAWN = 59
 # that confidence, because 0.95^59 < 0.05 (Wilks, Determination of sample sizes for setting tolerance limits, 1941).
 _FURTHEST = 2  # held-out points far from the nodes
 _TOGETHER = 256  # points whose logits are in memory at a time
-_POOL = 2000  # points that stand for the hull
+_POOL = 8000  # points that stand for the hull
+_SLACK = 1.02  # the furthest point of the hull is a little further than that of the pool
 
 
 class Design(NamedTuple):
@@ -222,6 +223,7 @@ def fit_hull_polynomial(
     loss_bound, score_bound = (
         error_bound(at_held, own, at_pool, drawn=_DRAWN, level=1 / (_DRAWN + 1)) for own in errors
     )
+    loss_bound, score_bound = (replace(own, furthest=_SLACK * own.furthest) for own in (loss_bound, score_bound))
     # A score changes in steps of about one text, so no fewer are claimed.
     one_text = 1 / (values.shape[1] * score_bound.usual)
     score_bound = replace(score_bound, ratio=max(score_bound.ratio, one_text))

@@ -1,7 +1,6 @@
 """Writes the explorer of a region: scores the few points that its polynomials need, then one HTML file."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from wsr.data.dataset import Dataset
@@ -14,7 +13,6 @@ from wsr.region.region import Region
 from wsr.report.explorer.content import content_of
 from wsr.report.explorer.page import explorer_html
 from wsr.runtime.atomic import write_atomically
-from wsr.runtime.progress import progress
 
 POINTS = 250
 """Largest number of points that are scored on each dataset, unless another is given."""
@@ -45,7 +43,7 @@ def explore(
       inverse_l2: inverse of the L2 penalty of all probes, ``C`` in scikit-learn; None: for each dataset the one that
         cross-validation chooses at the centroid.
       seed: seed of the held-out points and of the map.
-      settings: chunk size, memory, devices, precision and cache of results.
+      settings: chunk size, memory, devices, precision, cache of results and counter, advanced once per scored point.
 
     Returns:
       The polynomials of each dataset.
@@ -69,16 +67,8 @@ def explore(
     found = []
     for dataset in wanted:
         penalty = one_penalty(region, dataset, settings=settings) if inverse_l2 is None else inverse_l2
-        with progress(f"scoring on {dataset.name}", len(design.points), "points") as counter:
-            found.append(
-                fit_hull_polynomial(
-                    region,
-                    dataset,
-                    design,
-                    protocol=Protocol(inverse_l2=penalty),
-                    settings=replace(settings, counter=settings.counter or counter),
-                )
-            )
+        protocol = Protocol(inverse_l2=penalty)
+        found.append(fit_hull_polynomial(region, dataset, design, protocol=protocol, settings=settings))
     html = explorer_html(content_of(region, map_region(region, seed=seed), design, found)).encode()
     if len(html) > MOST_BYTES:
         raise WsrError(

@@ -91,7 +91,8 @@ def pareto(
       points: largest number of points to score exactly for the polynomials of each dataset.
       inverse_l2: inverse of the L2 penalty of all probes; None: for each dataset chosen at the centroid.
       seed: seed of the held-out points and of the search.
-      settings: chunk size, memory, devices, precision and cache of results.
+      settings: chunk size, memory, devices, precision, cache of results and counter, advanced once for each point that
+        is scored for the polynomials.
 
     Returns:
       The front, with exact scores of its points, of the members and of their centroid.
@@ -124,6 +125,7 @@ def pareto(
     if not len(rows):
         told = ", ".join(f"{name} >= {least:g}" for name, least in (at_least or {}).items())
         raise WsrError(f"no point of the hull satisfies {told}; ask for less")
+    settings = replace(settings, counter=None)
     scored = np.concatenate([rows, np.eye(len(region)), region.centroid()[None]])
     found = tuple(
         evaluate(region, scored, dataset, protocol=own.protocol, settings=settings)
