@@ -5,15 +5,16 @@ DEMO_FLAGS ?=
 BENCH_FLAGS ?=
 PIP_FLAGS ?=
 comma := ,
-# Extras to install: JAX for CUDA where there is an NVIDIA driver; on a TPU VM: make demo EXTRAS=tpu
-EXTRAS ?= $(if $(shell command -v nvidia-smi),cuda)
+# Extras to install: JAX for CUDA where there is an NVIDIA driver (CUDA 13 needs driver 580); on a TPU VM: make demo EXTRAS=tpu
+DRIVER := $(shell command -v nvidia-smi > /dev/null && nvidia-smi --query-gpu=driver_version --format=csv,noheader | head -n 1 | cut -d . -f 1)
+EXTRAS ?= $(if $(DRIVER),$(shell [ "$(DRIVER)" -ge 580 ] && echo cuda || echo cuda12))
 
 # Most of the time of the tests is spent on compiling small programs, so XLA is told not to optimise them.
 # `make torture` and pytest by hand compile as users do.
 QUICK_TO_COMPILE := --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false
 PYTEST := -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help demo test test-long paper-smoke outside check-report torture bench bench-tpu-aot test-tpu-aot bench-gpu bench-choices results-tables docs tutorials wheel lint format torch clean
+.PHONY: help demo test test-long paper-smoke outside check-report check-explorer explorer-picture d3 torture bench bench-tpu-aot test-tpu-aot bench-gpu bench-choices results-tables docs tutorials wheel lint format torch clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -35,6 +36,28 @@ paper-smoke: .venv/.installed-dev  ## every study with --preset=paper, with tiny
 check-report: .venv/.installed-dev tests/browser/node_modules  ## the report in a browser: two widths, light and dark, keyboard, paper, axe
 	@$(BIN)/python tests/browser/pages.py build/report-pages
 	@node tests/browser/check.mjs build/report-pages
+
+check-explorer: .venv/.installed-dev tests/browser/node_modules  ## the explorer in a browser: its values against exact ones, mouse, touch, keyboard, link, command, axe
+	@$(BIN)/python tests/browser/explorer_pages.py build/explorer-pages
+	@node tests/browser/explorer.mjs build/explorer-pages
+	@$(BIN)/python tests/browser/explorer_pages.py build/explorer-pages command
+
+# Two hundred forward passes of MiniLM, on the population of make demo.
+explorer-picture: .venv/.installed tests/browser/node_modules  ## the picture of docs/explore.md (about 5 minutes on two cores)
+	@$(BIN)/wsr explore --store=runs/demo/store --on=vader_nyt,vader_movie --points=100 --probe_size=100 --test_size=100 \
+		--members=vader_tweets-full-s0,vader_amazon-full-s0,election_tweets-full-s0,reuters_r8-full-s0,newsgroups_rec_sci-full-s0 \
+		--out=build/explore.html
+	@node tests/browser/picture.mjs build/explore.html docs/explore.png
+
+D3 := d3-7.9.0
+ASSETS := wsr/report/explorer/assets
+
+d3:  ## fetch D3, which the explorer's page contains, from npm again; its hashes are in $(ASSETS)/d3.sha256
+	@rm -rf build/d3 && mkdir -p build/d3
+	@npm pack --silent --pack-destination=build/d3 $(subst -,@,$(D3))
+	@tar -xzf build/d3/$(D3).tgz -C build/d3
+	@cd build/d3/package && cp dist/d3.min.js d3.min.js && cp LICENSE d3.LICENSE && sha256sum --check $(CURDIR)/$(ASSETS)/d3.sha256
+	@cp build/d3/package/d3.min.js build/d3/package/d3.LICENSE $(ASSETS)/
 
 tests/browser/node_modules: tests/browser/package-lock.json
 	@npm ci --prefix tests/browser --no-audit --no-fund

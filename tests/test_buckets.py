@@ -397,6 +397,7 @@ def test_a_bucket_that_refuses_is_said_in_one_line(machine: Machine, monkeypatch
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.long
 def test_verbs_take_a_url(machine: Machine, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     url = f"file://{tmp_path}/bucket/mine"
     recipe = ["--size=160", "--epochs=4", "--learning_rate=0.01", "--max_length=48"]

@@ -261,6 +261,7 @@ def test_merge_by_any_method_with_its_options(store, tmp_path):
     np.testing.assert_allclose(found["embeddings.LayerNorm.bias"], expected, atol=1e-6)
 
 
+@pytest.mark.long
 def test_merge_reads_the_members_own_texts(store, tmp_path):
     flags = [
         f"--store={store}",

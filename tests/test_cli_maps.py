@@ -295,6 +295,7 @@ def write_data(path, texts, family="made_up_a"):
         writer.writerows(zip(cells["text"], cells["label"], strict=True))
 
 
+@pytest.mark.long
 def test_suggest_names_starts_and_its_commands_run(works, store, tmp_path):
     write_data(tmp_path / "mine.csv", 400)
     flags = ["--text_column=review", "--label_column=stars", "--max_length=48"]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import pytest
 from jax import monitoring
 
 from wsr.engine.evaluate import evaluate
@@ -26,6 +27,7 @@ def run(folder):
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.long
 def test_a_second_process_compiles_nothing(tmp_path):
     first, second = run(tmp_path), run(tmp_path)
     assert first["compiled"] > 0

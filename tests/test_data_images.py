@@ -251,7 +251,7 @@ def test_members_of_one_dataset_share_their_images():
         own = {image.tobytes(): label for image, label in zip(job.split.pixel_values, job.split.labels, strict=True)}
         found = np.asarray(table)[numbers.ravel()]
         assert [own[image.tobytes()] for image in found] == labels.ravel().tolist()
-    batch = {"images": plan["inputs"]["images"][1, 0]}
+    batch = {"images": plan["inputs"]["images"][1, 0, 0]}
     direct = vit.model.encode(vit.params, {"pixel_values": np.asarray(table)[batch["images"]]})
     np.testing.assert_array_equal(encoder.encode({**vit.params, **plan["shared"]}, batch), direct)
 

@@ -18,9 +18,11 @@ from wsr.geometry import sampling
 from wsr.geometry.trees import flatten
 from wsr.region.region import Member, Region
 from wsr.runtime.devices import chunk_for_device, memory_budget, mesh_for, rows_for_device
+from wsr.store import Store
 from wsr.training import Job, Recipe, initial_head, memory
 from wsr.training.batches import group_batches
-from wsr.training.memory import chunk_for_training, member_bytes
+from wsr.training.members import train_members
+from wsr.training.memory import chunk_for_training, member_bytes, pieces_for_training
 from wsr.training.program import hyperparameters, initial_state, training_program
 
 ACCELERATOR = SimpleNamespace(platform="gpu", memory_stats=lambda: {"bytes_limit": 10 * 2**30})
@@ -121,14 +123,29 @@ def test_a_plan_says_what_it_chose(dataset, region):
     )
 
 
-def test_training_takes_what_its_compiled_program_says(tiny, dataset):
+@pytest.mark.parametrize("pieces", [1, 8])
+def test_training_takes_what_its_compiled_program_says(tiny, dataset, pieces):
     job = Job(dataset, 0, Recipe(batch_size=16, epochs=1.0, warmup=0.006))
-    encoder, plan = group_batches(tiny.model, tiny.params, [job])
+    encoder, plan = group_batches(tiny.model, tiny.params, [job], pieces)
     state = initial_state([flatten(tiny.params)], [initial_head(job, tiny.model.hidden)])
     program = training_program(encoder, False, True)
     found = program.lower(state, {}, plan, hyperparameters([job], job.steps), 0, 1).compile().memory_analysis()
     compiled = found.temp_size_in_bytes + sum(leaf.nbytes for leaf in jax.tree.leaves(state))
-    assert 0.9 * compiled < member_bytes(tiny.model, tiny.params, job) < 2 * compiled
+    assert 0.9 * compiled < member_bytes(tiny.model, tiny.params, job, pieces) < 2 * compiled
+
+
+def test_a_batch_is_cut_where_a_member_does_not_fit(tiny, dataset, tmp_path, capsys):
+    jobs = [Job(dataset, 0, Recipe(batch_size=16, epochs=0.25, warmup=0.006))]
+    whole, halves, least = (member_bytes(tiny.model, tiny.params, jobs[0], pieces) for pieces in (1, 2, 16))
+    assert whole > halves > least
+    for bytes_there, pieces in ((whole, 1), (whole - 1, 2), (least, 16), (1, 16)):
+        assert pieces_for_training(tiny.model, tiny.params, jobs, memory_budget_gib=bytes_there / 2**30) == pieces
+    store = Store.create_for(tmp_path / "store", tiny)
+    (record,) = train_members(tiny.model, store, jobs, memory_budget_gib=halves / 2**30)
+    assert record.pieces == 2
+    assert "1 members, 1 at a time on the device, each batch in 2 pieces to fit the memory" in capsys.readouterr().out
+    with pytest.raises(WsrError, match="1 members at a time need"):
+        train_members(tiny.model, store, [Job(dataset, 1, jobs[0].recipe)], memory_budget_gib=0.9 * least / 2**30)
 
 
 def test_training_fewer_together_where_memory_is_short(tiny, dataset, monkeypatch):
@@ -145,7 +162,8 @@ def test_training_fewer_together_where_memory_is_short(tiny, dataset, monkeypatc
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="asks /proc for the peak")
-@pytest.mark.parametrize("way", ["resident", pytest.param("streamed", marks=pytest.mark.long)])
+@pytest.mark.parametrize("way", ["resident", "streamed"])
+@pytest.mark.long
 def test_the_prediction_is_at_least_what_the_kernel_counts_and_at_most_twice(way):
     """Not closer: NumPy's arrays that happen to lie well for XLA are not copied to a CPU's device memory."""
     script = Path(__file__).with_name("memory_in_a_process.py")

@@ -207,12 +207,9 @@ def rows_of(file: Path) -> list[dict]:
 @pytest.mark.fault
 @pytest.mark.parametrize(
     ("how", "victim"),
-    [
-        ("kill -9", 1),
-        pytest.param("kill -9", 0, marks=pytest.mark.long),
-        pytest.param("SIGTERM", 1, marks=pytest.mark.long),
-    ],
+    [("kill -9", 1), ("kill -9", 0), ("SIGTERM", 1)],
 )
+@pytest.mark.long
 def test_where_one_of_two_is_killed_the_other_ends_and_running_again_completes(
     how, victim, store, undisturbed, tmp_path, trials
 ):

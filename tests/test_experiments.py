@@ -14,9 +14,9 @@ from wsr.studies.harness.preset import PRESETS
 
 FOLDER = Path(__file__).parent.parent / "experiments"
 EXPERIMENTS = sorted(path.stem for path in FOLDER.glob("*.py") if "    launch(main, " in path.read_text())
+QUICK = ("same_dataset_clusters", "interpolation", "layers", "random_directions", "region_scaling")
 AT_MOST = ("extrapolation", "interpolation")
 """Experiments whose lines may share ends, so that they evaluate fewer points than they say."""
-LONG = ("centroid_start", "convex_hull", "data_size", "merging", "two_bases")
 
 
 class CountingLab(Lab):
@@ -46,7 +46,7 @@ def test_there_are_experiments():
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.long) if name in LONG else name for name in EXPERIMENTS]
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.long) for name in EXPERIMENTS]
 )
 @pytest.mark.usefixtures("few_resamples")
 def test_an_experiment_finds_something_and_takes_what_it_said(name, shelf, tmp_path):

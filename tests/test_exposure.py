@@ -7,6 +7,7 @@ import pytest
 
 from wsr.cli import dataset_flags
 from wsr.data import load_dataset
+from wsr.engine.evaluate import evaluate
 from wsr.errors import WsrError
 from wsr.region.exposure import exposure, refuse_leaks, unexposed
 from wsr.region.region import Member, Region
@@ -53,6 +54,10 @@ def test_a_members_training_texts_in_anothers_test_split_leak(tiny, tmp_path, lo
     truth = np.isin(leaky.scored_hashes(), region.members[0].texts.smallest).mean()
     assert list(seen.leaks) == ["m0"]
     assert seen.leaks["m0"].share == pytest.approx(truth)
+    evaluation = evaluate(region, np.eye(2), leaky)
+    assert evaluation.exposure == seen
+    assert f"fine-tuned on scored texts: m0 ({100 * truth:.0f} %)" in repr(evaluation)
+    assert "fine-tuned" not in repr(evaluate(region, np.eye(2), load("fresh.csv", 7000, 100)))
     fair, others = unexposed(region, leaky)
     assert fair.names == others.names == ("m1",)
     assert "left out, fine-tuned on texts that are scored on leaky: m0 (" in capsys.readouterr().out

@@ -19,8 +19,8 @@ from wsr.training import Job, Recipe, finetune, initial_head, predict, score_mem
 RECIPE = Recipe(learning_rate=5e-3, batch_size=16, epochs=2, warmup=0.25, dropout=False)
 
 
-def train(checkpoint, *jobs, chunk=1):
-    return list(finetune(checkpoint.model, checkpoint.params, jobs, chunk=chunk))
+def train(checkpoint, *jobs, chunk=1, pieces=1):
+    return list(finetune(checkpoint.model, checkpoint.params, jobs, chunk=chunk, pieces=pieces))
 
 
 def same_weights(first, second, atol=0.0):
@@ -33,10 +33,10 @@ def same_weights(first, second, atol=0.0):
     np.testing.assert_allclose(first.head["kernel"], second.head["kernel"], atol=atol)
 
 
-@pytest.mark.parametrize("hidden_head", [False, True])
-def test_equals_a_plain_loop_with_optax_adamw(tiny, dataset, hidden_head):
+@pytest.mark.parametrize(("pieces", "hidden_head"), [(1, False), (4, False), (1, True)])
+def test_equals_a_plain_loop_with_optax_adamw(tiny, dataset, pieces, hidden_head):
     job = Job(dataset, 3, dataclasses.replace(RECIPE, hidden_head=hidden_head))
-    (member,) = train(tiny, job)
+    (member,) = train(tiny, job, pieces=pieces)
 
     batches = training_batches(
         dataset.splits["finetune"],
@@ -101,6 +101,40 @@ def test_a_member_is_the_same_alone_and_in_a_group_of_other_datasets_sizes_and_r
     assert len(third.losses) == 8
 
 
+@pytest.mark.parametrize("mode", ["bitfit", "lora", "head"])
+def test_batches_in_pieces_train_the_same_members(tiny, dataset, mode):
+    jobs = [Job(dataset, seed, dataclasses.replace(RECIPE, mode=mode, epochs=1)) for seed in range(2)]
+    for whole, cut in zip(train(tiny, *jobs, chunk=2), train(tiny, *jobs, chunk=2, pieces=8), strict=True):
+        assert (whole.pieces, cut.pieces) == (1, 8)
+        np.testing.assert_allclose(whole.losses, cut.losses, atol=1e-5)
+        same_weights(whole, cut, atol=1e-5)
+
+
+def test_each_piece_draws_its_own_dropout(dropping, dataset):
+    """If pieces with the same texts had the same mask, the mean over two pieces would be that over four."""
+    text = dataset.splits["finetune"].take(np.zeros(1, int))
+    jobs = [
+        Job(
+            dataset.with_split("finetune", text.take(np.zeros(texts, int))),
+            0,
+            dataclasses.replace(RECIPE, batch_size=texts, epochs=1, dropout=True),
+        )
+        for texts in (16, 32)
+    ]
+    (two,), (four,) = (train(dropping, job, pieces=pieces) for job, pieces in zip(jobs, (2, 4), strict=True))
+    assert abs(two.losses[0] - four.losses[0]) > 1e-5
+
+
+def test_pieces_that_do_not_divide_the_batch_are_refused(tiny, dataset):
+    with pytest.raises(WsrError, match="pieces = 3 does not divide the batch size 16"):
+        train(tiny, Job(dataset, 0, RECIPE), pieces=3)
+
+
+def test_members_of_other_batch_sizes_are_trained_in_other_groups(tiny, dataset):
+    jobs = [Job(dataset, 0, RECIPE), Job(dataset, 1, dataclasses.replace(RECIPE, batch_size=32))]
+    assert [len(member.losses) for member in train(tiny, *jobs, chunk=2)] == [8, 4]
+
+
 def test_a_group_that_is_not_full_is_padded_and_gives_the_same_bits(tiny, dataset):
     jobs = [Job(dataset, seed, RECIPE) for seed in range(3)]
     padded = train(tiny, *jobs, chunk=2)
@@ -145,15 +179,20 @@ def test_head_mode_leaves_the_encoder_and_reads_the_texts_once(tiny, dataset, mo
     assert member.losses[-4:].mean() < member.losses[:4].mean()
 
 
-def test_dropout_changes_the_training_and_depends_on_the_seed_alone(dataset):
+@pytest.fixture(scope="module")
+def dropping():
+    """The tiny checkpoint with dropout."""
     from wsr.models import Checkpoint, build, load
 
     plain = load("tiny")
-    dropping = build("tiny", {**plain.model.config, "hidden_dropout_prob": 0.3})
-    checkpoint = Checkpoint(dropping, plain.params, plain.processor)
+    model = build("tiny", {**plain.model.config, "hidden_dropout_prob": 0.3})
+    return Checkpoint(model, plain.params, plain.processor)
+
+
+def test_dropout_changes_the_training_and_depends_on_the_seed_alone(dropping, dataset):
     with_dropout = dataclasses.replace(RECIPE, dropout=True)
-    first, again = (train(checkpoint, Job(dataset, 0, with_dropout))[0] for _ in range(2))
-    (without,) = train(checkpoint, Job(dataset, 0, RECIPE))
+    first, again = (train(dropping, Job(dataset, 0, with_dropout))[0] for _ in range(2))
+    (without,) = train(dropping, Job(dataset, 0, RECIPE))
     same_weights(first, again)
     assert not np.allclose(first.losses, without.losses, atol=1e-3)
 

@@ -27,7 +27,24 @@ NOT_RUN = {
     "wsr demo": "minutes; tests/test_readme.py runs the same path on the smoke preset",
     "wsr demo --preset=smoke --out=runs/smoke": "tests/test_studies.py runs it",
 }
-ORDER = ("plan", "train", "export", "import", "ls", "verify", "map", "check", "evaluate", "compare", "suggest", "merge")
+ORDER = (
+    "plan",
+    "train",
+    "export",
+    "extract",
+    "average",
+    "import",
+    "ls",
+    "verify",
+    "map",
+    "check",
+    "evaluate",
+    "explore",
+    "pareto",
+    "compare",
+    "suggest",
+    "merge",
+)
 """An example may need what an earlier one wrote."""
 
 
@@ -94,6 +111,7 @@ def test_every_example_is_run_or_has_a_reason():
 @pytest.mark.parametrize(
     "example", [example for page in PAGES.values() for example in page.examples if example not in NOT_RUN]
 )
+@pytest.mark.long
 def test_an_example_runs_as_it_is_printed(outputs, example):
     status, out, err = outputs[example]
     assert status == 0, err
@@ -101,6 +119,7 @@ def test_an_example_runs_as_it_is_printed(outputs, example):
 
 
 @pytest.mark.parametrize("name", [name for name in METHODS if find(name).members[1]])
+@pytest.mark.long
 def test_an_example_names_as_many_members_as_its_method_merges(outputs, folder, monkeypatch, capsys, name):
     monkeypatch.chdir(folder)
     (example,) = VARIANTS[f"merge --method={name}"].examples

@@ -148,6 +148,23 @@ def test_a_member_of_factors_is_saved_once_and_never_changes(store: Store) -> No
         store.save(record_of("low0", mode="lora"), low_rank.add(BASE, random_task_vector(10)), random_head(0))
 
 
+def test_a_vector_may_move_too(tmp_path: Path) -> None:
+    """Its change is a matrix of one row; inner products are those of the dense task vectors."""
+    bias = "layers/0/query/bias"
+    moves = [np.random.default_rng(seed).standard_normal((1, 16), dtype=np.float32) for seed in (1, 2)]
+    vectors = [{bias: Factors(np.ones((1, 1), np.float32), own), QUERY: random_factors(3, 16, 16, 2)} for own in moves]
+    store = store_of(tmp_path / "store", vectors)
+    loaded = flatten(store.load("low0")[0])
+    np.testing.assert_array_equal(loaded[bias], flatten(BASE)[bias] + moves[0][0])
+    np.testing.assert_array_equal(read_in_pieces(store, "low1")[bias], moves[1][0])
+    flat = [
+        np.concatenate([own[0].astype(np.float64), (vector[QUERY].a @ vector[QUERY].b).astype(np.float64).ravel()])
+        for own, vector in zip(moves, vectors, strict=True)
+    ]
+    members = [store.open_task_vector(name) for name in ("low0", "low1")]
+    np.testing.assert_allclose(gram_matrix(SIZES, members), np.inner(flat, flat), rtol=1e-5)
+
+
 def test_what_is_no_low_rank_task_vector_of_the_base_is_refused(store: Store) -> None:
     fitting = random_factors(0, 16, 16, 2)
     wrong: dict[str, Factors] = {

@@ -17,6 +17,7 @@ import wsr
 from wsr.errors import WsrError
 from wsr.merging import method
 from wsr.merging.files import merge_files
+from wsr.merging.mergekit import MERGEKIT
 from wsr.merging.method import METHODS
 from wsr.merging.recipe import read_recipe
 from wsr.runtime.tensor_files import TensorWriter, open_tensors
@@ -50,10 +51,8 @@ def test_a_recipe_gives_what_mergekit_gives(files, name):
 
 
 def test_the_golden_values_are_of_every_method_that_recipes_have(files):
-    from wsr.merging.recipe import _METHODS
-
-    assert {method for method, *_ in golden.RECIPES.values()} == set(_METHODS)
-    assert set(_METHODS) <= set(METHODS)
+    assert {method for method, *_ in golden.RECIPES.values()} == set(MERGEKIT)
+    assert set(MERGEKIT) <= set(METHODS)
 
 
 def test_yaml_as_people_write_it(files):
@@ -131,6 +130,23 @@ def test_bfloat16_goes_in_and_out(files):
         torch.testing.assert_close(leaf, mean, atol=1e-2, rtol=1e-2)
 
 
+def test_bfloat16_is_rounded_and_read_as_its_reference_does(tmp_path):
+    """Against the type of ml_dtypes, on every upper half of a float and with every way to round."""
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    upper = np.arange(2**16, dtype=np.uint32)[:, None] << 16
+    bits = (upper | np.array([0, 1, 0x7FFF, 0x8000, 0x8001, 0xFFFF], np.uint32)).reshape(-1)
+    values = bits.view(np.float32)
+    values = values[np.isfinite(values) & (np.abs(values) < 3.3e38)]
+    with TensorWriter(tmp_path / "x.safetensors", {"a": ("BF16", values.shape)}) as file:
+        file.put("a", values[:1000])
+        file.put("a", values[1000:], start=1000)
+    tensor, found = open_tensors(tmp_path / "x.safetensors")["a"], np.empty_like(values)
+    expected = values.astype(ml_dtypes.bfloat16)
+    np.testing.assert_array_equal(tensor.whole().view(np.uint16), expected.view(np.uint16))
+    tensor.read(0, found)
+    np.testing.assert_array_equal(found, expected.astype(np.float32))
+
+
 def test_a_written_file_is_what_safetensors_reads(tmp_path):
     with TensorWriter(
         tmp_path / "x.safetensors", {"a": ("F32", (2, 3)), "b": ("I64", ()), "c": ("F16", (0, 2))}
@@ -171,11 +187,16 @@ LINEAR = "merge_method: linear\nmodels: [{model: a.safetensors}, {model: b.safet
         (LINEAR.replace("linear", "tie"), "merge_method: tie: not supported in recipes; nearest: ties"),
         (LINEAR.replace("linear", "fisher"), "fisher: not supported in recipes because it needs texts; use --store"),
         (LINEAR.replace("linear", "[linear]"), r"merge_method: \['linear'\]: not supported in recipes"),
-        (LINEAR + "slices: []", "slices: not supported"),
-        (LINEAR + "tokenizer_source: union", "tokenizer_source: not supported"),
+        (LINEAR + "slices: []", "expected models, a list of .* or slices"),
+        (LINEAR + "modules: {}", "modules: not supported; models with several stacks of layers are merged whole"),
+        (LINEAR + "chat_template: auto", "chat_template: not supported; the result has the template of its base"),
+        (LINEAR + "tokenizer: {source: base, tokens: {}}", "tokenizer: .*only source is supported"),
         (LINEAR + "dtype: int8", "dtype: int8: expected one of float32"),
-        (LINEAR.replace("weight: 1", "weight: [0, 1]"), "gradients over layers are not supported; use filters"),
-        (LINEAR.replace("weight: 1", "weight: {value: [0, 1]}"), "gradients over layers are not supported"),
+        (LINEAR.replace("weight: 1", "weight: [0, {value: 1}]"), "weight: 0: expected value, and filter"),
+        (LINEAR.replace("weight: 1", "weight: []"), r"weight = \[\]: a gradient over layers has at least one value"),
+        (LINEAR.replace("weight: 1", "weight: [0, some]"), "weight = 'some'; expected float"),
+        (LINEAR.replace("a.safetensors", "{path: a, revision: main}"), "expected a name or a path, or BASE.ADAPTER"),
+        (LINEAR.replace("model: a.safetensors", "model: a.safetensors, lora: b"), "lora: not supported; write model"),
         (LINEAR.replace("weight: 1", "wait: 1"), "wait: not a parameter of linear; it has int8_mask, normalize"),
         (LINEAR.replace("weight: 1", "normalize: 1, weight: 1"), "normalize = 1; expected bool"),
         (LINEAR.replace("weight: 1", "weight: some"), "weight = 'some'; expected float"),
@@ -363,6 +384,7 @@ def test_a_class_that_is_registered_is_found_and_used_by_recipes(files):
 
 
 @pytest.mark.parametrize("name", ["ties", "della"])
+@pytest.mark.long
 def test_memory_does_not_grow_with_the_members(tmp_path, name):
     """24 files of 20 MB, 480 MB together: the process, Python and NumPy included, stays far below."""
     forms = {"table": ("F32", (4000, 1000)), "layer.weight": ("F32", (1000, 1000))}

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from wsr.errors import WsrError
+from wsr.merging import spectral
 from wsr.merging.ingredients import Ingredients
 from wsr.merging.method import made
 from wsr.merging.run import assigned, merge_leaves
@@ -128,6 +129,21 @@ def test_matrices_are_merged_by_the_formula_and_other_leaves_averaged(name, coun
         else:
             expected = BASE[path] + 0.7 * np.mean([own[path] - BASE[path] for own in members], axis=0)
         np.testing.assert_allclose(found[path], expected, atol=1e-5, err_msg=path)
+
+
+@pytest.mark.parametrize("name", SPECTRAL)
+def test_singular_vectors_of_an_accelerator_give_the_same(name, monkeypatch):
+    """JAX computes them in float32, here on the CPU."""
+    monkeypatch.setattr(spectral, "on_accelerator", lambda: True)
+    members = members_of(3)
+    found = merged(made(name, {"scale": 0.7}), members)
+    for path in MATRICES:
+        expected = BASE[path] + 0.7 * globals()[name](tasks(members, path)).T
+        np.testing.assert_allclose(found[path], expected, atol=1e-5, err_msg=path)
+    thin = merged(made(name, {}), members_of(3, rank=1))
+    for path in MATRICES:
+        values = np.linalg.svd(thin[path] - BASE[path], compute_uv=False)
+        assert values[2] > 0.1 > 1e-5 > values[3], path
 
 
 @pytest.mark.parametrize("torch", [False, True], ids=["flax", "torch"])

@@ -1,6 +1,7 @@
 """Methods that draw on texts, against references that take their gradients and their least squares another way."""
 
 import dataclasses
+import math
 import re
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from worlds import made_up
 from wsr.data.packing import evaluation_batches
 from wsr.errors import WsrError
 from wsr.geometry.points import combine
-from wsr.geometry.trees import flatten
+from wsr.geometry.trees import flatten, nest
 from wsr.merging.fisher import diagonal_fisher
 from wsr.merging.method import Given, made
 from wsr.merging.regmean import input_grams
@@ -144,6 +145,62 @@ def embedded(model, params, batch):
     return scaled * np.asarray(tables["norm"]["scale"]) + np.asarray(tables["norm"]["bias"])
 
 
+def through_a_layer(leaves, hidden, heads=2):
+    """The inputs of the dense layers of a BERT layer on one text and what the layer returns, by hand in float64."""
+
+    def dense(name, x):
+        return x @ leaves[f"{name}/kernel"] + leaves[f"{name}/bias"]
+
+    def norm(name, x):
+        x = x - x.mean(axis=1, keepdims=True)
+        return (
+            x / np.sqrt((x**2).mean(axis=1, keepdims=True) + 1e-12) * leaves[f"{name}/scale"] + leaves[f"{name}/bias"]
+        )
+
+    query, key, value = (
+        dense(f"attention/{name}", hidden).reshape(len(hidden), heads, -1) for name in ("query", "key", "value")
+    )
+    scores = np.einsum("qhd,khd->hqk", query, key) / np.sqrt(query.shape[-1])
+    weights = np.exp(scores) / np.exp(scores).sum(axis=-1, keepdims=True)
+    mixed = np.einsum("hqk,khd->qhd", weights, value).reshape(hidden.shape)
+    attended = norm("attention/norm", hidden + dense("attention/output", mixed))
+    wide = dense("feed_forward/intermediate", attended)
+    wide = wide * (1 + np.vectorize(math.erf)(wide / np.sqrt(2))) / 2
+    inputs = dict.fromkeys(("attention/query", "attention/key", "attention/value"), hidden)
+    inputs |= {"attention/output": mixed, "feed_forward/intermediate": attended, "feed_forward/output": wide}
+    return inputs, norm("feed_forward/norm", attended + dense("feed_forward/output", wide))
+
+
+def test_regmean_plus_plus_fits_each_layer_to_what_the_merged_layers_compute(region, given, own):
+    """As in algorithm 1 of the paper: the merged layer, not the member's, passes the texts on."""
+    members = [{p: np.asarray(leaf, np.float64) for p, leaf in flatten(m.load()).items()} for m in region.members]
+    expected = {path: np.mean([leaves[path] for leaves in members], axis=0) for path in members[0]}
+    merged = nest(expected)
+    hidden = {}
+    for member in region.members:
+        split = own[member.name].splits["finetune"]
+        hidden[member.name] = [embedded(region.model, merged, one_text(split, text)) for text in range(len(split))]
+    for layer in range(2):
+        sums = {}
+        for member, leaves in zip(region.members, members, strict=True):
+            inside = {p.removeprefix(f"layers/{layer}/"): leaf for p, leaf in leaves.items()}
+            read = [through_a_layer(inside, text)[0] for text in hidden[member.name]]
+            for name in read[0]:
+                x = np.concatenate([inputs[name] for inputs in read])
+                gram = x.T @ x / len(x)
+                gram = 0.95 * gram + 0.05 * np.diag(np.diag(gram))
+                left, right = sums.setdefault(name, [0, 0])
+                sums[name] = [left + gram, right + gram @ inside[f"{name}/kernel"]]
+        for name, (left, right) in sums.items():
+            expected[f"layers/{layer}/{name}/kernel"] = np.linalg.solve(left, right)
+        inside = {p.removeprefix(f"layers/{layer}/"): leaf for p, leaf in expected.items()}
+        hidden = {name: [through_a_layer(inside, text)[1] for text in texts] for name, texts in hidden.items()}
+    found = flatten(merge(region, made("regmean_plus_plus", {"texts": 0}), given))
+    assert found.keys() == expected.keys()
+    for path, leaf in found.items():
+        np.testing.assert_allclose(leaf, expected[path], atol=1e-5, err_msg=path)
+
+
 def test_with_all_shrunk_regmean_weighs_each_input(region, given):
     found = flatten(merge(region, made("regmean", {"texts": 0, "shrink": 0.0}), given))
     path = "layers/1/feed_forward/intermediate/kernel"
@@ -254,7 +311,7 @@ def test_methods_of_coefficients_are_combine(region, name, options, row):
         np.testing.assert_allclose(flatten(found)[path], leaf, atol=1e-6, err_msg=path)
 
 
-@pytest.mark.parametrize("name", ["fisher", "regmean", "adamerging", "greedy", "learned"])
+@pytest.mark.parametrize("name", ["fisher", "regmean", "regmean_plus_plus", "adamerging", "greedy", "learned"])
 def test_identical_members_return_themselves(tiny, region, given, own, name):
     member = region.members[0]
     twins = [dataclasses.replace(member, name=twin) for twin in ("x", "y")]

@@ -1,6 +1,8 @@
 """Methods that need nothing but weights, against a NumPy reference of each on whole flat vectors in float64."""
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,8 +26,8 @@ from merging_world import (
 from wsr.errors import WsrError
 from wsr.merging.ingredients import Ingredients
 from wsr.merging.method import METHODS, OfWeights, find, made, options_of
-from wsr.merging.order_statistics import order_statistics
-from wsr.merging.run import assigned
+from wsr.merging.order_statistics import Bracket, order_statistics
+from wsr.merging.run import assigned, merge_leaves
 from wsr.runtime import seeds
 
 WEIGHTS_ONLY = sorted(name for name in METHODS if issubclass(find(name), OfWeights))
@@ -225,6 +227,7 @@ CHANGES = {
     "iso_c": "makes the singular values equal",
     "iso_cts": "makes the singular values equal",
     "tsv_m": "keeps a part of the singular directions",
+    "core_space": "keeps a part of the singular directions",
     "wudi": "starts at the sum and takes small steps",
     "pcb": "moves the largest entries",
     "lines": "has a factor for each layer",
@@ -324,6 +327,50 @@ def test_of_equal_magnitudes_as_many_are_kept_as_the_density_says(name, piece):
         np.testing.assert_array_equal(found[path].ravel(), expected, err_msg=path)
 
 
+@pytest.mark.parametrize("size", [1, 2, 4000, 60_000])
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.999])
+@pytest.mark.parametrize("decimals", [2, 9], ids=["equal numbers", "different numbers"])
+def test_a_bracket_finds_a_rank_in_one_reading(size, share, decimals):
+    numbers = np.abs(np.random.default_rng(size).standard_normal(size)).round(decimals).astype(np.float32)
+    rank = int(share * size)
+    bracket = Bracket(size, rank)
+    for piece in np.split(numbers, range(20_000, size, 20_000)):
+        bracket.add(piece)
+    found, ordered = bracket.found(), np.sort(numbers)
+    assert found.value == ordered[rank]
+    assert found.equal == (numbers == ordered[rank]).sum()
+    assert found.before == rank - np.searchsorted(ordered, ordered[rank])
+
+
+def test_a_bracket_that_the_first_numbers_mislead_finds_nothing():
+    bracket = Bracket(60_000, 30_000)
+    for scale in (1.0, 10.0, 10.0):
+        bracket.add(scale + np.arange(20_000, dtype=np.float32) / 20_000)
+    assert bracket.found() is None
+    bracket = Bracket(60_000, 30_000)
+    for piece in (np.arange(20_000, dtype=np.float32), np.full(40_000, 10_000, np.float32)):
+        bracket.add(piece)
+    assert bracket.found() is None  # more numbers between the bounds than it collects
+
+
+def test_ties_of_a_leaf_whose_first_entries_are_unlike_the_others():
+    """The rank is not where the first piece says, so that the leaf is read again."""
+    shapes = {"w": (30_000,)}
+    draw = np.random.default_rng(0)
+    sizes = np.repeat([0.01, 1.0], 15_000)
+    members = [(sizes * draw.standard_normal(30_000)).astype(np.float32) for _ in range(2)]
+
+    def opened_flat(flat):
+        return lambda path: lambda start, out: np.copyto(out, flat[start : start + out.size])
+
+    ingredients = Ingredients(("a", "b"), shapes, None, tuple(map(opened_flat, members)), stored="weights", piece=9000)
+    found = {}
+    method = made("ties", {"density": 0.6, "scope": "leaf"})
+    merge_leaves(ingredients, {"w": method}, lambda leaf, out: found.update(w=out))
+    expected = elect(np.stack([trimmed(own.astype(np.float64), 0.6) for own in members]), np.ones(2))
+    np.testing.assert_allclose(found["w"], expected, atol=1e-5)
+
+
 def test_groups_merge_some_leaves_otherwise():
     groups = [
         ("kernel$", made("weighted", {"weights": (0.0, 1.0, 0.0)})),
@@ -348,6 +395,13 @@ def test_every_method_says_what_it_is_and_what_its_options_do(name):
         assert not option.what.startswith("Of "), name
         assert option.allowed, name
         assert option.otherwise or option.default is not None, name
+
+
+def test_the_page_has_a_row_for_every_method():
+    page = (Path(__file__).parent.parent / "docs" / "merging.md").read_text(encoding="utf-8")
+    table = page.partition("| method | what it does |")[2].partition("\n\n")[0]
+    rows = re.findall(r"^\| (`.*?) \|", table, re.MULTILINE)
+    assert sorted(name for row in rows for name in re.findall(r"`(\w+)`", row)) == sorted(METHODS)
 
 
 @pytest.mark.parametrize(

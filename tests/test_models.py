@@ -256,6 +256,7 @@ def test_no_silent_broadcasting_between_ranks(name):
 
 
 @pytest.mark.parametrize("name", sorted(ORACLES))
+@pytest.mark.long
 def test_the_largest_public_size_has_its_number_of_parameters_and_runs(name):
     read_as, config = our_config(largest_config(name))
     model = models.build(read_as, {**config, "pooling": "mean"})

@@ -347,11 +347,17 @@ def test_a_folder_without_a_tokenizer_is_refused(folder):
     [
         ({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}, "cls"),
         ({"pooling_mode_lasttoken": True}, "last"),
+        ({"pooling_mode_max_tokens": True}, "max"),
+        ({"pooling_mode_mean_sqrt_len_tokens": True}, "mean_sqrt"),
+        ({"pooling_mode_weightedmean_tokens": True}, "weighted_mean"),
         # sentence-transformers 5.4 and later
         ({"pooling_mode": "mean", "embedding_dimension": 16}, "mean"),
         ({"pooling_mode": "cls"}, "cls"),
         ({"pooling_mode": "lasttoken"}, "last"),
         ({"pooling_mode": ["mean"]}, "mean"),
+        ({"pooling_mode": "max"}, "max"),
+        ({"pooling_mode": "mean_sqrt_len_tokens"}, "mean_sqrt"),
+        ({"pooling_mode": "weightedmean"}, "weighted_mean"),
     ],
 )
 def test_the_pooling_of_old_and_new_versions_of_sentence_transformers(folder, content, pooling):
@@ -362,15 +368,15 @@ def test_the_pooling_of_old_and_new_versions_of_sentence_transformers(folder, co
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        ({"pooling_mode_max_tokens": True}, "the pooling pooling_mode_max_tokens is not supported"),
-        ({"pooling_mode": "weightedmean"}, "the pooling weightedmean is not supported"),
+        ({"pooling_mode_attention": True}, "the pooling pooling_mode_attention is not supported"),
+        ({"pooling_mode": "median"}, "the pooling median is not supported"),
         ({"pooling_mode": ["mean", "cls"]}, "the pooling mean and cls is not supported"),
         ({"embedding_dimension": 16}, "it names no pooling"),
     ],
 )
 def test_a_pooling_that_is_not_offered_is_refused_unless_another_is_chosen(folder, content, told):
     (folder / huggingface.POOLING_FILE).write_text(json.dumps(content))
-    with pytest.raises(WsrError, match=f"{told}; choose mean, cls or last with --pooling, or in Python"):
+    with pytest.raises(WsrError, match=f"{told}; choose cls, max, mean, mean_sqrt, weighted_mean, last with --pooling"):
         models.load(str(folder))
     assert models.load(str(folder), pooling="mean").model.config["pooling"] == "mean"
 

@@ -317,7 +317,7 @@ def test_a_language_modelling_head_moves_too(tmp_path, changes):
     [
         ({"peft_type": "IA3"}, "peft_type = 'IA3' is not supported; known: 'LORA'"),
         ({"use_dora": True}, "unsupported: use_dora = True"),
-        ({"bias": "all", "lora_bias": True}, "unsupported: bias = 'all', lora_bias = True"),
+        ({"lora_bias": True}, "unsupported: lora_bias = True"),
         ({"init_lora_weights": "pissa"}, "unsupported: init_lora_weights = 'pissa'"),
         ({"layer_replication": [[0, 2]]}, "layer_replication"),
         ({"trainable_token_indices": [3]}, "trainable_token_indices"),

@@ -110,18 +110,24 @@ def test_memory_is_what_the_runs_predict_for_themselves(tiny):
     length = int(dataset.splits["finetune"].lengths.max())
     encoder, chip, recipe = find_encoder("tiny"), CHIPS["v5e"], Recipe(batch_size=16, epochs=1.0)
     job = Job(dataset.with_split("finetune", made_up_split(16, length)), 0, recipe)
-    memory, together = training_memory(encoder, chip, recipe, length)
+    memory, together, pieces = training_memory(encoder, chip, recipe, length)
     assert memory.needed == member_bytes(tiny.model, tiny.params, job) + shared_bytes(tiny.params, job)
     assert memory.fits
-    assert together == 16
+    assert (together, pieces) == (16, 1)
     region = Region(tiny.model, tiny.params, (), base_sha256="")
     texts = {"test": made_up_split(40, length)}
     found = evaluation_memory(encoder, chip, 40, length)
     assert found.needed == plan_features(region, np.zeros((1, 1)), texts, settings=Settings(chunk=1)).needed_bytes
 
 
-def test_a_member_that_does_not_fit_is_told(capsys):
-    plan("--members=1", "--texts=256", "--batch_size=256", "--length=250", "--base=roberta-base", "--hardware=v5e-1")
+def test_a_member_that_does_not_fit_is_told(capsys, tmp_path):
+    size = ("--members=1", "--texts=256", "--batch_size=256", "--length=250", "--hardware=v5e-1")
+    plan(*size, "--base=roberta-base")
+    assert "for a member, 256 texts a step in 16 pieces, 1 at a time on a chip" in capsys.readouterr().out
+    _, config = CONFIGS["roberta-large"]
+    own = {name: value for name, value in config.items() if name != "pooling"} | {"num_hidden_layers": 48}
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "roberta", **own}))
+    plan(*size, f"--base={tmp_path}")
     assert "DOES NOT FIT" in capsys.readouterr().out
 
 

@@ -216,6 +216,7 @@ def run(module, *arguments):
     )
 
 
+@pytest.mark.long
 def test_the_commands_collect_write_and_compare(kept, tmp_path):
     done = run("collect", f"--runs={tmp_path / 'runs'}", f"--to={kept}", "--commit=feedbee")
     assert done.returncode == 0, done.stderr

@@ -330,30 +330,48 @@ def test_modules_without_weights_are_carried(tiny, tmp_path, monkeypatch, capsys
 
 
 @pytest.mark.parametrize(
-    ("extra", "pooling", "told"),
+    ("modules", "pooling", "told"),
     [
-        ([("2_Dense", "Dense")], "mean", "its module Dense is not kept"),
-        ([], "max", "its pooling is another and that of the store is mean"),
-        ([], "cls", "its pooling is cls and that of the store is mean"),
+        (["Transformer", "Pooling", "LSTM"], "mean", "its module LSTM is not kept"),
+        (["Transformer", "Pooling", "Dense"], "mean", "2_Dense/config.json, 2_Dense/model.safetensors is missing"),
+        (
+            ["Transformer", "Dense", "Pooling"],
+            "mean",
+            "its modules are Transformer, Dense, Pooling, not a Transformer, a",
+        ),
+        (["Transformer", "Pooling"], ["mean", "cls"], "the pooling mean and cls is not supported"),
+        (["Transformer", "Pooling"], "cls", "its pooling is cls and that of the store is mean"),
     ],
 )
-def test_what_is_not_kept_of_a_sentence_transformer_is_told(tiny, tmp_path, monkeypatch, capsys, extra, pooling, told):
+def test_a_sentence_transformer_that_cannot_be_kept_is_refused(
+    tiny, tmp_path, monkeypatch, capsys, modules, pooling, told
+):
     monkeypatch.chdir(tmp_path)
     write(tiny, tmp_path / "m1", 1)
-    sentence_transformer(tmp_path / "m1", [("", "Transformer"), ("1_Pooling", "Pooling"), *extra], pooling)
-    run("import", "m1", "--store=store", "--base=tiny", "--dataset=a")
-    assert f"an export of it will not be the SentenceTransformer that it is: {told}" in capsys.readouterr().out
-    run("export", "m1", "--store=store", "--to=out")
-    assert f"not the SentenceTransformer that it was: {told}" in capsys.readouterr().out
-    assert not (tmp_path / "out" / "modules.json").exists()
-    assert "mean" in {models.load("out").model.config["pooling"]}
+    listed = [(f"{number}_{kind}" if number else "", kind) for number, kind in enumerate(modules)]
+    sentence_transformer(tmp_path / "m1", listed, pooling)
+    assert main(["import", "m1", "--store=store", "--base=tiny", "--dataset=a"]) == 1
+    error = capsys.readouterr().err
+    assert f"as a SentenceTransformer it cannot be kept: {told}" in error.replace("m1/1_Pooling/config.json: ", "")
+    assert "copy the folder without modules.json" in error
+
+
+@pytest.mark.parametrize("name", ["own.LSTM", "own.Pooling", "sentence_transformers.models.LSTM"])
+def test_a_module_of_other_code_is_not_kept(tiny, tmp_path, monkeypatch, capsys, name):
+    monkeypatch.chdir(tmp_path)
+    write(tiny, tmp_path / "m1", 1)
+    sentence_transformer(tmp_path / "m1", [("", "Transformer"), ("1_Pooling", "Pooling")])
+    modules = json.loads((tmp_path / "m1" / "modules.json").read_text())
+    (tmp_path / "m1" / "modules.json").write_text(json.dumps([*modules, {"path": "2_Own", "type": name}]))
+    assert main(["import", "m1", "--store=store", "--base=tiny", "--dataset=a"]) == 1
+    assert f"its module {name.removeprefix('sentence_transformers.models.')} is not kept" in capsys.readouterr().err
 
 
 def test_a_base_whose_modules_are_not_kept_is_told(tiny, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     for name, seed in (("base", 0), ("m1", 1)):
         write(tiny, tmp_path / name, seed)
-    modules = [("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Dense", "Dense")]
+    modules = [("", "Transformer"), ("1_Pooling", "Pooling"), ("2_LSTM", "LSTM")]
     sentence_transformer(tmp_path / "base", modules)
     run("import", "m1", "--store=store", "--base=base", "--dataset=a")
-    assert "exports will not be the SentenceTransformer of base: its module Dense" in capsys.readouterr().out
+    assert "exports will not be the SentenceTransformer of base: its module LSTM" in capsys.readouterr().out

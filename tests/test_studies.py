@@ -145,6 +145,7 @@ def test_members_that_did_not_learn_are_flagged():
     assert learned(record(0.21, 0.0, 100.0))
 
 
+@pytest.mark.long
 def test_a_population_that_learned_nothing_is_an_error(tmp_path):
     from dataclasses import replace
 

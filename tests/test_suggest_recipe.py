@@ -48,6 +48,7 @@ def test_members_whose_heads_alone_were_trained_are_no_starts(stores, tmp_path):
         assert "nan" not in refused.stdout + refused.stderr
 
 
+@pytest.mark.long
 def test_the_command_trains_as_the_members_were(stores):
     flags = ("--mode=lora", "--lora_rank=2", "--lora_alpha=4.0", "--head_learning_rate=0.02")
     store = stores("lora", *flags, "--epochs=12", "--learning_rate=0.05", "--nodropout", "--weight_decay=0.0")

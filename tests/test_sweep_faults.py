@@ -178,7 +178,7 @@ def members_there(order):
 
 
 @pytest.mark.fault
-@pytest.mark.parametrize("how", SIGNALS)
+@pytest.mark.parametrize("how", ["kill -9", pytest.param("SIGTERM", marks=pytest.mark.long)])
 def test_a_sweep_that_is_ended_loses_nothing_and_does_one_group_again(tiny, clean, forks, tmp_path, trials, how):
     expected, units = contents(clean), 3
     kind = timed(forks, training_orders(tmp_path), members_there, len(expected))
@@ -230,6 +230,7 @@ def rows_there(order):
 
 @pytest.mark.fault
 @pytest.mark.parametrize("how", SIGNALS)
+@pytest.mark.long
 def test_an_evaluation_that_is_ended_loses_no_row(clean, forks, tmp_path, trials, how):
     losses = evaluate_points(clean.path, tmp_path / "whole")
     expected = rows_in(tmp_path / "whole")
@@ -301,6 +302,7 @@ def test_processes_with_static_shares_make_every_unit_and_one_that_is_killed_goe
     )
 
 
+@pytest.mark.long
 def test_the_command_line_ends_on_sigterm_and_goes_on(tmp_path):
     words = [sys.executable, "-m", "wsr.cli", "train", f"--store={tmp_path / 'store'}", "--base=tiny", "--seeds=40"]
     words += ["--datasets=made_up_a1", "--size=64", "--max_length=48", "--batch_size=16", "--epochs=1"]

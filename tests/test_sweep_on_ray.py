@@ -51,6 +51,7 @@ def ray(trials):
 
 
 @pytest.mark.fault
+@pytest.mark.long
 def test_a_run_on_ray_with_a_killed_worker_makes_every_unit(tiny, ray, tmp_path, trials, capfd):
     count = trials(6, torture=200)
     store, log, deadly = store_of(tiny, tmp_path / "store"), tmp_path / "log", tmp_path / "deadly"

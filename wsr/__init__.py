@@ -32,9 +32,11 @@ if TYPE_CHECKING:
     from wsr.engine.surrogate import evaluate_hull as evaluate_hull
     from wsr.errors import WsrError as WsrError
     from wsr.exchange.candidate import check as check
+    from wsr.exchange.extracting import extract as extract
     from wsr.exchange.importing import import_model as import_model
     from wsr.geometry import sampling as sampling
     from wsr.merging.run import merge as merge
+    from wsr.merging.steps import average as average
     from wsr.models.huggingface import export as export
     from wsr.models.load import load as load
     from wsr.models.model import Checkpoint as Checkpoint
@@ -46,6 +48,8 @@ if TYPE_CHECKING:
     from wsr.region.region import Member as Member
     from wsr.region.region import Region as Region
     from wsr.region.region import from_params as from_params
+    from wsr.report.explorer.explore import explore as explore
+    from wsr.report.explorer.pareto import pareto as pareto
     from wsr.store.results import Results as Results
     from wsr.store.store import Store as Store
     from wsr.store.verification import verify as verify
@@ -74,6 +78,7 @@ _HOMES = {
     "Settings": "wsr.engine.settings",
     "Store": "wsr.store.store",
     "WsrError": "wsr.errors",
+    "average": "wsr.merging.steps",
     "check": "wsr.exchange.candidate",
     "compare": "wsr.engine.early",
     "data": "",
@@ -81,7 +86,9 @@ _HOMES = {
     "evaluate": "wsr.engine.evaluate",
     "evaluate_hull": "wsr.engine.surrogate",
     "evaluate_language_model": "wsr.engine.language_model",
+    "explore": "wsr.report.explorer.explore",
     "export": "wsr.models.huggingface",
+    "extract": "wsr.exchange.extracting",
     "finetune": "wsr.training.population",
     "from_params": "wsr.region.region",
     "import_": "wsr.exchange.importing:import_model",
@@ -94,6 +101,7 @@ _HOMES = {
     "merging": "",
     "models": "",
     "open": "wsr.region.learned:open_region",
+    "pareto": "wsr.report.explorer.pareto",
     "plan": "wsr.planning.by_numbers",
     "report": "",
     "sampling": "wsr.geometry",

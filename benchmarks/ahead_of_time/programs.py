@@ -115,13 +115,12 @@ def training(
     }
     arguments = {name: _shape(mesh, shape, kind, None) for name, (shape, kind) in own.items()}
     arguments["dropout_key"] = _shape(mesh, key.shape, key.dtype, None)
-    inputs = dict.fromkeys(_TOKENS, ((members, 1, rows, length), np.int32)) | {
-        "starts": ((members, 1, batch), np.int32)
+    inputs = dict.fromkeys(_TOKENS, ((members, 1, 1, rows, length), np.int32)) | {
+        "starts": ((members, 1, 1, batch), np.int32)
     }
     plan = {
         "inputs": {name: _shape(mesh, shape, kind, None) for name, (shape, kind) in inputs.items()},
-        "labels": _shape(mesh, (members, 1, batch), np.int32, None),
-        "valid": _shape(mesh, (members, 1, batch), np.bool_, None),
+        "labels": _shape(mesh, (members, 1, 1, batch), np.int32, None),
     }
     program: Any = training_program(computing_in(model, precision, "tpu"), False, True)
     step = _shape(mesh, (), np.int32, None)

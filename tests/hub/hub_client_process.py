@@ -6,6 +6,7 @@ A process of its own, because the libraries read the address of the hub when the
 import json
 import sys
 import time
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,10 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _answer(request: dict[str, Any]) -> dict[str, Any]:
+    if "merge" in request:
+        with redirect_stdout(sys.stderr):  # answers alone go to standard output
+            wsr.merge(request["merge"], wsr.merging.Uniform(), to=request["to"])
+        return {"written": sorted(path.name for path in Path(request["to"]).iterdir())}
     if "model" in request:
         checkpoint = wsr.load(request["model"])
         tokens = checkpoint.processor("the kla label number 1")["input_ids"]

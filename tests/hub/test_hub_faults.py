@@ -68,7 +68,7 @@ def test_a_hub_without_faults_is_asked_once_for_each_file(local_hub, repository,
         (Fault("^(GET|HEAD) /datasets/.*parquet", status=500), "(it answered 500 Internal Server Error)"),
         (Fault("^(GET|HEAD) /datasets/.*parquet", status=429), "(it answered 429 Too Many Requests)"),
         (Fault("^GET /datasets/.*train.*parquet", stall=20), "(it stopped in the middle of a file)"),
-        (Fault("^GET /api/", delay=20), "the Hugging Face hub did not answer"),
+        pytest.param(Fault("^GET /api/", delay=20), "the Hugging Face hub did not answer", marks=pytest.mark.long),
     ],
 )
 def test_a_fault_that_lasts_is_told_in_one_line_and_nothing_is_kept(local_hub, repository, ask, fault, told):
@@ -101,6 +101,7 @@ def test_a_fault_that_passes_does_no_harm(local_hub, repository, ask, fault):
     assert found["seconds"] < 10
 
 
+@pytest.mark.long
 def test_with_its_usual_patience_wsr_gives_up_within_ten_seconds(local_hub, repository, ask):
     local_hub.faults.append(Fault("^GET /datasets/.*train.*parquet", stall=30))
     found = ask(hub={"path": repository.name})

@@ -1,8 +1,10 @@
 """``roberta-base`` from a hub on this machine, under its former name."""
 
+import numpy as np
 import pytest
 from hub_model import HIDDEN, LAYERS, POSITIONS, WIDE, roberta
 from hub_server import Fault
+from safetensors.numpy import load, load_file
 from tokenizers import Tokenizer
 
 
@@ -38,6 +40,21 @@ def test_a_model_that_does_not_come_is_told_in_one_line_and_in_time(local_hub, a
     assert told in found.get("error", "none")
     assert "\n" not in found["error"]
     assert found["seconds"] < 10
+
+
+def test_models_of_the_hub_are_merged_by_name(local_hub, ask, tmp_path):
+    files = roberta().files
+    for name in ("a", "b"):
+        local_hub.repositories["models"][f"made-up/merged-{name}"] = roberta()
+    found = ask(merge=["made-up/merged-a", "made-up/merged-b"], to=str(tmp_path / "merged"))
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= set(found.get("written", ())), found
+    merged, own = load_file(tmp_path / "merged" / "model.safetensors"), load(files["model.safetensors"])
+    assert merged.keys() == own.keys()
+    for path, leaf in own.items():
+        np.testing.assert_allclose(merged[path], leaf, atol=1e-6, err_msg=path)
+    absent = ask(merge=["made-up/merged-a", "made-up/absent"], to=str(tmp_path / "other"))
+    assert "'made-up/absent' is not a local folder and could not be downloaded" in absent.get("error", "none")
+    assert not (tmp_path / "other").exists()
 
 
 def test_a_kept_model_replaces_a_hub_that_fails(local_hub, ask):

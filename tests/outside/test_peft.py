@@ -1,13 +1,15 @@
-"""LoRA adapters that PEFT saved, against PEFT's own merge."""
+"""LoRA adapters that PEFT saved, against PEFT's own merge; and adapters that wsr writes, loaded by PEFT."""
 
 import copy
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import transformers
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.numpy import load_file
 from transformers import AutoTokenizer, BertConfig, BertModel, BertTokenizerFast
 
 import wsr
@@ -155,3 +157,133 @@ def test_heads_and_embeddings_become_what_peft_merges(
     for name, ours in to_huggingface(checkpoint.model, params).items():
         theirs = expected[name if name == "lm_head.weight" else f"model.{name}"]
         np.testing.assert_allclose(ours, theirs.numpy(), atol=1e-5, err_msg=name)
+
+
+# Adapters out
+
+IDS = torch.tensor([[2, 10, 11, 12, 3], [2, 20, 9, 30, 3]])
+
+
+def _adapters(
+    base: tuple[BertModel, Path], place: Path, settings: dict[str, dict[str, object]]
+) -> list[torch.nn.Module]:
+    """Saves and imports an adapter for each entry; returns the models as PEFT merges them."""
+    model, folder = base
+    store = wsr.Store.create_for(place / "store", wsr.load(folder))
+    merged = []
+    for seed, (name, options) in enumerate(settings.items(), start=1):
+        torch.manual_seed(seed)
+        defaults = {"r": 4, "lora_alpha": 8, "target_modules": ["query", "value"]}
+        tuned = get_peft_model(copy.deepcopy(model), LoraConfig(**(defaults | options)))  # type: ignore[arg-type]
+        with torch.no_grad():
+            for parameter in tuned.parameters():
+                if parameter.requires_grad:
+                    parameter.add_(0.05 * torch.randn_like(parameter))
+        tuned.save_pretrained(place / name)
+        wsr.import_(place / name, store)
+        merged.append(tuned.merge_and_unload())
+    return merged
+
+
+def _hidden(model: torch.nn.Module) -> np.ndarray:
+    with torch.no_grad():
+        return np.asarray(model.eval()(input_ids=IDS)[0])
+
+
+PAIRS = {
+    "unequal ranks": ({"r": 2}, {"r": 5, "target_modules": ["query", "dense"]}),
+    "rank-stabilised": ({"use_rslora": True}, {}),
+    "patterns": ({"rank_pattern": {"query": 2}, "alpha_pattern": {"value": 5}}, {"r": 3}),
+    "biases": ({"bias": "all"}, {"bias": "lora_only"}),
+    "norms and an embedding": ({"modules_to_save": ["LayerNorm"]}, {"target_modules": ["word_embeddings", "query"]}),
+}
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+def test_a_merge_of_adapters_is_an_adapter(base: tuple[BertModel, Path], tmp_path: Path, pair: str) -> None:
+    """Against the weighted sum of the models as PEFT merges them."""
+    model, folder = base
+    first, second = _adapters(base, tmp_path, dict(zip(("first", "second"), PAIRS[pair], strict=True)))
+    call = [f"--store={tmp_path / 'store'}", "--method=task_arithmetic", "--weights=0.7,-0.2", "--scale=1"]
+    assert main(["merge", *call, "--as=adapter", f"--to={tmp_path / 'adapter'}"]) == 0
+    assert main(["merge", *call, f"--to={tmp_path / 'whole'}"]) == 0
+
+    expected = copy.deepcopy(model)
+    with torch.no_grad():
+        for name, own in expected.named_parameters():
+            changes = [
+                weight * (dict(m.named_parameters())[name] - own) for m, weight in ((first, 0.7), (second, -0.2))
+            ]
+            own.add_(sum(changes))
+    found = PeftModel.from_pretrained(BertModel.from_pretrained(folder, add_pooling_layer=False), tmp_path / "adapter")
+    np.testing.assert_allclose(_hidden(found), _hidden(expected), atol=1e-5)
+    whole = BertModel.from_pretrained(tmp_path / "whole", add_pooling_layer=False)
+    np.testing.assert_allclose(_hidden(found), _hidden(whole), atol=1e-5)
+    assert np.abs(_hidden(found) - _hidden(model)).max() > 1e-3
+
+
+@pytest.mark.parametrize("options", [{}, *PAIRS["patterns"], *PAIRS["biases"], *PAIRS["norms and an embedding"]])
+def test_one_adapter_comes_back_as_itself(
+    base: tuple[BertModel, Path], tmp_path: Path, options: dict[str, object]
+) -> None:
+    (merged,) = _adapters(base, tmp_path, {"only": options})
+    command = ["export", "only", f"--store={tmp_path / 'store'}", "--as=adapter", f"--to={tmp_path / 'again'}"]
+    assert main(command) == 0
+    before, after = (load_file(tmp_path / name / "adapter_model.safetensors") for name in ("only", "again"))
+    # PEFT also saves a copy of an embedding that it adapts, and biases that did not move.
+    assert after.keys() <= before.keys()
+    assert {name for name in before if "lora_" in name} == {name for name in after if "lora_" in name}
+    for name, own in after.items():
+        if "lora_A" in name or "embedding_A" in name:
+            np.testing.assert_array_equal(own, before[name], err_msg=name)
+    found = PeftModel.from_pretrained(BertModel.from_pretrained(base[1], add_pooling_layer=False), tmp_path / "again")
+    np.testing.assert_allclose(_hidden(found), _hidden(merged), atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta", "llama", "gpt2", "modernbert", "t5"])
+def test_an_extracted_adapter_has_the_logits_of_the_model(
+    base: tuple[BertModel, Path], tmp_path: Path, kind: str
+) -> None:
+    """At full rank; the classifier comes along."""
+    torch.manual_seed(0)
+    few = {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2, "vocab_size": 40}
+    sizes = {
+        "gpt2": {"vocab_size": 40, "n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 24, "pad_token_id": 0},
+        "llama": SIZES | {"num_key_value_heads": 2},
+        "t5": few,
+    }.get(kind, SIZES)
+    config = transformers.AutoConfig.for_model(kind, **sizes, num_labels=3)
+    model_class = transformers.T5EncoderModel if kind == "t5" else transformers.AutoModelForSequenceClassification
+    whole = (model_class if kind == "t5" else model_class.from_config)(config).eval()
+    (whole if kind == "t5" else whole.base_model).save_pretrained(tmp_path / "base")
+    with torch.no_grad():
+        for parameter in whole.parameters():
+            parameter.add_(0.02 * torch.randn_like(parameter))
+    whole.save_pretrained(tmp_path / "tuned")
+    for name in ("base", "tuned"):
+        AutoTokenizer.from_pretrained(base[1]).save_pretrained(tmp_path / name)
+    adapter = wsr.extract(tmp_path / "tuned", tmp_path / "base", tmp_path / "adapter", rank=40)
+    assert adapter.error < 1e-5
+    load = {} if kind == "t5" else {"num_labels": 3}
+    loaded = PeftModel.from_pretrained(model_class.from_pretrained(tmp_path / "base", **load), tmp_path / "adapter")
+    np.testing.assert_allclose(_hidden(loaded), _hidden(whole), atol=1e-5)
+
+
+def test_an_extracted_adapter_of_a_language_model_with_a_tied_head(
+    base: tuple[BertModel, Path], tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    config = transformers.AutoConfig.for_model("llama", **SIZES, num_key_value_heads=2, tie_word_embeddings=True)
+    whole = transformers.AutoModelForCausalLM.from_config(config).eval()
+    whole.save_pretrained(tmp_path / "base")
+    with torch.no_grad():
+        for parameter in whole.parameters():
+            parameter.add_(0.02 * torch.randn_like(parameter))
+    whole.save_pretrained(tmp_path / "tuned")
+    for name in ("base", "tuned"):
+        AutoTokenizer.from_pretrained(base[1]).save_pretrained(tmp_path / name)
+    wsr.extract(tmp_path / "tuned", tmp_path / "base", tmp_path / "adapter", rank=40)
+    assert json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())["task_type"] == "CAUSAL_LM"
+    again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "base")
+    loaded = PeftModel.from_pretrained(again, tmp_path / "adapter")
+    np.testing.assert_allclose(_hidden(loaded), _hidden(whole), atol=1e-5)

@@ -22,10 +22,14 @@ VERBS = {
     "map": "show similarities, clusters and a 2-D map of a population",
     "check": "test whether a model belongs to a population, and which members do not",
     "evaluate": "score members, their centroid and points of their hull on a dataset",
+    "explore": "write a page in which you drag a point through a population and see its scores",
+    "pareto": "find the models between the members that compromise best between datasets",
     "compare": "test which of two groups of models is better, with as few forward passes as needed",
     "suggest": "rank the starts for fine-tuning on your own data",
     "merge": "merge members into one model and export it",
-    "export": "write a member, the centroid or any other point as a Hugging Face folder",
+    "average": "average checkpoints of one training run",
+    "export": "write a member, the centroid or any other point as a Hugging Face folder or a LoRA adapter",
+    "extract": "make a LoRA adapter of a model that was fine-tuned in full",
     "report": "write finished runs as one page",
 }
 

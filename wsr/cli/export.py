@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from wsr.cli import adapter_flags
 from wsr.cli.flags import Flag, Group, Page, Values
 
 if TYPE_CHECKING:
@@ -14,7 +15,8 @@ if TYPE_CHECKING:
 PAGE = Page(
     "wsr export",
     "wsr export POINT --store=STORE --to=FOLDER [options]",
-    "Write a point of a store as a Hugging Face folder with config, tokenizer, safetensors and model card.",
+    "Write a point of a store as a Hugging Face folder with config, tokenizer, safetensors and model card, or as a "
+    "LoRA adapter.",
     (
         "wsr export centroid --store=runs/mine --to=runs/centroid",
         "wsr export made_up_a1-full-s0 --store=runs/mine --to=runs/theirs/first",
@@ -27,7 +29,7 @@ PAGE = Page(
                 Flag("head", "Add the member's own head, which makes the folder a classifier.", False),
             ),
         ),
-        Group("Output", (Flag("to", "New folder to write.", value="FOLDER", required=True),)),
+        Group("Output", (*adapter_flags.FLAGS, Flag("to", "New folder to write.", value="FOLDER", required=True))),
     ),
     ("POINT is the name of a member, centroid, base, or coefficients such as name=0.5,other=0.5.",),
     positional=1,
@@ -36,11 +38,14 @@ PAGE = Page(
 
 def run(values: Values, positional: Sequence[str]) -> None:
     """Exports leaf by leaf."""
+    from functools import partial
     from pathlib import Path
 
     from wsr.cli.command import command_of
     from wsr.errors import WsrError
+    from wsr.exchange.adapter import change_of_point
     from wsr.exchange.model_card import model_card
+    from wsr.exchange.modules import modules_of_point
     from wsr.exchange.named_point import named_point, open_point
     from wsr.models.huggingface.folder import write_folder
     from wsr.models.huggingface.sentence_modules import lost_modules
@@ -59,8 +64,8 @@ def run(values: Values, positional: Sequence[str]) -> None:
     model = store.model
     coefficients = named_point(store, point, _population(store, point))
     head = _head(store, model, point) if values.head else None
-    files = store.companions(list(coefficients))
-    card = model_card(
+    card = partial(
+        model_card,
         store,
         coefficients,
         title=folder.name,
@@ -68,13 +73,21 @@ def run(values: Values, positional: Sequence[str]) -> None:
         command=command_of("export", values, positional),
         classifier=head is not None,
     )
+    written = f"{point}{' with its head' if head else ''}: {len(coefficients)} members, written to {folder}"
+    if adapter_flags.wanted(values):
+        change = change_of_point(store, lambda path: coefficients)
+        adapter_flags.write(values, store, change, card, head=head)
+        print(written)
+        return
+    files = store.companions(list(coefficients))
+    modules = modules_of_point(store, coefficients)
     leaf = open_point(store, coefficients)
-    write_folder(model, leaf, store.processor(), folder, head=head, card=card, companions=files)
-    for lost in lost_modules(files, model):
+    write_folder(model, leaf, store.processor(), folder, head=head, card=card(), companions=files, modules=modules)
+    for lost in lost_modules(files | dict.fromkeys(modules, Path()), model):
         print(printable(f"not the SentenceTransformer that it was: {lost}"))
     for name in store.replaced():
         print(printable(f"{name} in {store.base_name} has changed since: the store's own copy is used"))
-    print(f"{point}{' with its head' if head else ''}: {len(coefficients)} members, written to {folder}")
+    print(written)
 
 
 def _population(store: "Store", point: str) -> list[str]:

@@ -49,7 +49,7 @@ PAGE = Page(
                 Flag(
                     "pooling",
                     "Pooling of a new store.",
-                    accepts="mean, cls or last",
+                    accepts="mean, cls, last, max, mean_sqrt or weighted_mean",
                     otherwise="the base's own",
                 ),
                 Flag(

@@ -1,9 +1,9 @@
 """``wsr merge``: members into one model."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from wsr.cli import dataset_flags, device_flags
+from wsr.cli import adapter_flags, dataset_flags, device_flags
 from wsr.cli.flags import Flag, Group, Page, Values
 from wsr.cli.merge_options import method_page, method_table, options, refuse_clashes, unlisted
 from wsr.merging.method import METHODS
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from wsr.data.dataset import Dataset
+    from wsr.exchange.adapter import Change
     from wsr.merging.method import Given, Method
     from wsr.merging.run import Groups
     from wsr.models import Checkpoint
@@ -23,7 +24,7 @@ PAGE = Page(
     "wsr merge",
     "wsr merge --store=STORE --to=FOLDER [--method=METHOD] [options]",
     "Merge members of a store into one model and write it as a Hugging Face folder with config, tokenizer and "
-    "safetensors.",
+    "safetensors, or as a LoRA adapter.",
     (
         "wsr merge --store=runs/mine --datasets=made_up_a1 --to=runs/merged",
         "wsr merge --store=runs/mine --method=ties --density=0.3 --to=runs/ties-0.3",
@@ -86,7 +87,7 @@ PAGE = Page(
         ),
         dataset_flags.GROUP,
         device_flags.GROUP,
-        Group("Output", (Flag("to", "New folder to write.", value="FOLDER", required=True),)),
+        Group("Output", (*adapter_flags.FLAGS, Flag("to", "New folder to write.", value="FOLDER", required=True))),
     ),
     (method_table(), "wsr merge --method=METHOD --help shows the options of one method."),
     unlisted=unlisted(),
@@ -106,6 +107,8 @@ def run(values: Values, positional: Sequence[str]) -> None:
         raise WsrError(f"--to={values.to} exists already; name a new folder")
     if values.force and (values.store or not values.recipe):
         raise WsrError("--force is for --recipe without --store: it merges files that do not fit together")
+    if adapter_flags.wanted(values) and values.recipe and not values.store:
+        raise WsrError("--as=adapter is for the members of a store; add --store, or merge files as whole models")
     if values.recipe:
         _by_recipe(values)
         return
@@ -118,10 +121,11 @@ def run(values: Values, positional: Sequence[str]) -> None:
 
 def _by_recipe(values: Values) -> None:
     """Files are merged without JAX and without a model."""
+    from functools import cache, partial
     from pathlib import Path
 
     from wsr.errors import WsrError
-    from wsr.merging.files import merge_files, merge_members
+    from wsr.merging.files import merge_files, merge_members, methods_of_members
     from wsr.merging.recipe import read_recipe
     from wsr.runtime.printable import printable
 
@@ -131,14 +135,17 @@ def _by_recipe(values: Values) -> None:
     recipe = read_recipe(Path(values.recipe))
     notes: list[str] = []
     if values.store:
+        from wsr.merging.linear import change_of_merge
         from wsr.region.learned import learned_region
         from wsr.store import Store
 
         store = Store.open(values.store)
         region = learned_region(store)
-        merged = merge_members(recipe, region, store.base_name)
+        merged = cache(partial(merge_members, recipe, region, store.base_name))
+        methods = methods_of_members(recipe, region, store.base_name).__getitem__
+        change = change_of_merge(store, recipe.members, methods, merged)
         members = dict.fromkeys(recipe.members)
-        _export(values, store, store.checkpoint(), merged, recipe.merge_method, members)
+        _export(values, store, store.checkpoint(), merged, change, recipe.merge_method, members)
     else:
         notes = merge_files(recipe, Path(values.to), force=values.force)
     for note in notes:
@@ -147,8 +154,12 @@ def _by_recipe(values: Values) -> None:
 
 
 def _by_method(values: Values, method: "Method", groups: "Groups") -> None:
+    from functools import cache, partial
+
     from wsr.errors import WsrError
-    from wsr.merging.run import merge, refuse_missing
+    from wsr.geometry.trees import flatten
+    from wsr.merging.linear import change_of_merge
+    from wsr.merging.run import assigned, merge, refuse_missing
     from wsr.merging.soups import Chosen
     from wsr.region.learned import learned_region
     from wsr.store import Store
@@ -164,15 +175,21 @@ def _by_method(values: Values, method: "Method", groups: "Groups") -> None:
     given = _given(values, store, region, base, own="own" in method.needs)
     refuse_missing(method, given)
     coefficients = method.row(region, given) if isinstance(method, Chosen) else None
-    merged = merge(region, method, given, groups=groups) if coefficients is None else region.params(coefficients)
+    merged = cache(
+        partial(merge, region, method, given, groups=groups)
+        if coefficients is None
+        else partial(region.params, coefficients)
+    )
     if values.on:
-        _show_scores(values.method, region, given, coefficients, merged)
+        _show_scores(values.method, region, given, coefficients, merged())
     if values.method == "uniform" and not groups:
         coefficients = region.centroid()
     members = dict(
         zip(region.names, [None] * len(region) if coefficients is None else coefficients.tolist(), strict=True)
     )
-    _export(values, store, base, merged, values.method, members)
+    methods = assigned(flatten(region.base), method, groups).__getitem__
+    change = change_of_merge(store, region.names, methods, merged, coefficients)
+    _export(values, store, base, merged, change, values.method, members)
     print(f"{values.method} merge of {len(region)} members: {', '.join(region.names)}\nwritten to {values.to}")
 
 
@@ -180,31 +197,41 @@ def _export(
     values: Values,
     store: "Store",
     base: "Checkpoint",
-    merged: Mapping[str, Any],
+    merged: Callable[[], Mapping[str, Any]],
+    change: "Change",
     method: str,
     members: Mapping[str, float | None],
 ) -> None:
     """Writes the folder; ``members`` have coefficients if the merge is a point between them."""
+    from functools import partial
     from pathlib import Path
 
     from wsr.cli.command import command_of
     from wsr.exchange.model_card import model_card
+    from wsr.exchange.modules import modules_of_point
     from wsr.geometry.trees import flatten
     from wsr.models.huggingface.folder import write_folder
     from wsr.models.huggingface.sentence_modules import lost_modules
     from wsr.runtime.printable import printable
 
-    card = model_card(
+    card = partial(
+        model_card,
         store,
         members,
         title=Path(values.to).name,
         method=f"{method} merge of {len(members)} models fine-tuned from one checkpoint",
         command=command_of("merge", values),
     )
+    if adapter_flags.wanted(values):
+        adapter_flags.write(values, store, change, card, hint=f" after {method} of these members")
+        return
     files = store.companions([name for name in members if name in store])
-    leaf = flatten(merged).__getitem__
-    write_folder(base.model, leaf, base.processor, Path(values.to), card=card, companions=files)
-    for lost in lost_modules(files, base.model):
+    modules = modules_of_point(store, members)
+    leaf = flatten(merged()).__getitem__
+    write_folder(base.model, leaf, base.processor, Path(values.to), card=card(), companions=files, modules=modules)
+    if modules and None in members.values():
+        print(f"averaged, not merged by {method}: {', '.join(modules)}")
+    for lost in lost_modules(files | dict.fromkeys(modules, Path()), base.model):
         print(printable(f"not the SentenceTransformer that it was: {lost}"))
     for name in store.replaced():
         print(printable(f"{name} in {store.base_name} has changed since: the store's own copy is used"))

@@ -35,11 +35,14 @@ SUMMARIES = {
     "iso_cts": "directions that the tasks share and directions of each task, with equal singular values",
     "tsv_m": "largest singular directions of each task matrix, made orthogonal and summed",
     "wudi": "matrices that interfere least with the tasks, by gradient steps without data",
+    "knots": "aligned parts of adapters, which share singular vectors, merged by ties or dare_ties",
+    "core_space": "adapters in a small space that they share, merged by tsv_m, iso_c or ties",
     "greedy": "average to which members are added while the validation loss on --on does not rise",
     "learned": "point of the convex hull with the lowest validation loss on --on, by gradients",
     "learned_free": "as learned, with coefficients of any sign and sum",
     "fisher": "average weighted by the Fisher information of the members' own texts",
     "regmean": "least-squares fit of each dense layer to the members' outputs on their own texts",
+    "regmean_plus_plus": "as regmean, layer by layer on what the merged layers before it compute",
     "adamerging": "coefficients that make the members' answers on their own texts the most certain",
 }
 """One line on each method of this package."""

@@ -54,7 +54,7 @@ PAGE = Page(
                 Flag(
                     "pooling",
                     "Pooling of the last hidden states.",
-                    accepts="mean, cls or last",
+                    accepts="mean, cls, last, max, mean_sqrt or weighted_mean",
                     otherwise="the checkpoint's own",
                 ),
             ),

@@ -11,6 +11,8 @@ hull_answers.py           its method: nodes, degree, held-out points, and which 
 lattice.py                nodes in a simplex, polynomials through them, and how far these miss higher degrees
 held_out.py               bounds of errors at points from errors at held-out points
 fewer_probes.py           polynomials in place of probes
+hull_polynomial.py        a whole hull as polynomials of the logits, for pages and searches that run no model
+front.py                  the best compromises of a hull between datasets, found on such polynomials
 early.py                  which of two groups is better, stopped as soon as the answer is certain enough
 language_model.py         the language-model loss of a decoder
 suggest.py                the best starting point for new data

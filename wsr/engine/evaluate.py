@@ -8,6 +8,7 @@ the spread over probe texts can be measured.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from wsr.engine.probe import PROBES, ProbeResult
 from wsr.engine.scoring import key_of, score_points
 from wsr.engine.settings import Precision, Settings
 from wsr.errors import WsrError
+from wsr.region.exposure import Exposure, exposure
 from wsr.region.region import Region
 from wsr.store.row import Row, result_row
 from wsr.types import AnyArray
@@ -145,7 +147,14 @@ class Evaluation:
             f"generalised loss {losses.min():.4f} to {losses.max():.4f}\n"
             f"  best point {best}: {self.dataset.metric} {self.scores[best]:.4f}; {exact} points exact"
             + (f"; {self.penalties}" if self.penalties else "")
+            + (f"\n  fine-tuned on scored texts: {self.exposure.leaks_told}" if self.exposure.leaks else "")
         )
+
+    @cached_property
+    def exposure(self) -> Exposure:
+        """Which members of the region were fine-tuned on the scored texts: their losses, and those of points between
+        them, are partly memory. The verbs of the command line leave such members out."""
+        return exposure(self.region, self.dataset)
 
     @property
     def penalties(self) -> str:

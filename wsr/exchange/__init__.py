@@ -10,6 +10,9 @@ likely_bases.py   which of the available checkpoints a model was fine-tuned from
 importing.py      the import: read, compare with the base, admit
 admission.py      name, dataset and record of an imported model
 candidate.py      compares a model with the members of a population without importing it
+adapter.py        LoRA adapters of points and merges, exact or by a truncated SVD
+extracting.py     a LoRA adapter of a model that was fine-tuned in full
+modules.py        weights of a SentenceTransformer's modules at a point
 named_point.py    points by name, and their weights one leaf at a time
 scores.py         measured scores of a store's points, quoted on export
 model_card.py     the README of an exported model: members, coefficients, scores, command

@@ -10,7 +10,7 @@ from wsr.data.table import find, registered
 from wsr.errors import WsrError
 from wsr.exchange.member import Incoming
 from wsr.models.huggingface.hub import path_or_name
-from wsr.runtime.model_folder import settings_of_use
+from wsr.runtime.model_folder import module_weights, settings_of_use
 from wsr.store import MemberRecord, Store
 from wsr.store.record import check_name
 
@@ -114,7 +114,7 @@ def admit(
     there = store.record(name) if name in store else None
     if there is not None:  # the same content from another source is the same member
         record = replace(record, hyperparameters=there.hyperparameters)
-    files = settings_of_use(incoming.folder)
+    files = settings_of_use(incoming.folder) | module_weights(incoming.folder)
     try:
         if incoming.low_rank is not None:
             saved = store.save_low_rank(record, incoming.low_rank, incoming.head, companions=files)

@@ -67,13 +67,13 @@ def vocabulary_difference(ours: Brought, theirs: Brought) -> str | None:
     if not (ours.path.is_dir() and theirs.path.is_dir()):
         return None
     for name in ("tokenizer.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "vocab.txt"):
-        here, there = ours.path / name, theirs.path / name
+        here, there = ours.transformer / name, theirs.transformer / name
         if here.exists() and there.exists():
             if here.read_bytes() == there.read_bytes():
                 return None
             if not name.endswith((".json", ".txt")):
                 return f"{name} differs between {theirs} and {ours}"
-    mine, other = _vocabulary(ours.path), _vocabulary(theirs.path)
+    mine, other = _vocabulary(ours.transformer), _vocabulary(theirs.transformer)
     if mine is None or other is None:
         return None
     unlike = sorted(number for number in mine.keys() | other.keys() if mine.get(number) != other.get(number))

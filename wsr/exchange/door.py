@@ -10,7 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from wsr.errors import WsrError
-from wsr.runtime.model_folder import ADAPTER, CONFIG, module_folders, read_json, refuse_links
+from wsr.runtime.model_folder import (
+    ADAPTER,
+    CONFIG,
+    module_folders,
+    read_json,
+    refuse_links,
+    transformer_folder,
+)
 from wsr.runtime.tensor_files import FLOATS, INDEX, PICKLED, SINGLE, Tensor, open_tensors
 
 _PACKED = re.compile(r"(^|\.)(q?weight|weight_packed)$")
@@ -33,6 +40,11 @@ class Brought:
         return str(self.path)
 
     @property
+    def transformer(self) -> Path:
+        """Where its config and tokenizer lie: its path, or the ``0_Transformer`` of a SentenceTransformer."""
+        return transformer_folder(self.path) if self.path.is_dir() else self.path
+
+    @property
     def labels(self) -> list[str] | None:
         """Names of its classes, by row of its classifier; None if its config has none."""
         named = (self.config or {}).get("id2label")
@@ -52,10 +64,11 @@ def open_model(path: Path) -> Brought:
     refuse_links(path)
     if (path / ADAPTER).exists():
         raise WsrError(_of_adapter(path))
-    tensors = open_tensors(path)
+    inner = transformer_folder(path) if path.is_dir() else path
+    tensors = _opened(inner)
     if any(_LORA.search(name) for name in tensors):
         raise WsrError(_of_adapter(path))
-    config = _config(path) if (path / CONFIG).exists() else None
+    config = _config(inner) if (inner / CONFIG).exists() else None
     codes = [name for name, own in tensors.items() if own.dtype not in FLOATS and _PACKED.search(name)]
     method = (config or {}).get("quantization_config")
     if method or codes:
@@ -82,6 +95,15 @@ def open_modules(folder: Path) -> dict[str, Tensor]:
         own = _of_module(folder / module)
         found |= {f"{module}/{name}": tensor for name, tensor in own.items()}
     return found
+
+
+def _opened(place: Path) -> Mapping[str, Tensor]:
+    """Returns the tensors of a folder or a file; only a Flax model needs Flax, and so JAX."""
+    if (place / "flax_model.msgpack").exists():
+        from wsr.models.huggingface.files import open_weights
+
+        return open_weights(place)
+    return open_tensors(place)
 
 
 def _of_adapter(path: Path) -> str:

@@ -23,6 +23,7 @@ from wsr.models.huggingface.weights import (
 )
 from wsr.models.load import find_folder
 from wsr.models.model import Checkpoint
+from wsr.runtime.model_folder import transformer_folder
 from wsr.types import Params
 
 # The last layer of a classifier; not DistilBERT's pre_classifier, nor ALBERT's sop_classifier.
@@ -117,7 +118,7 @@ def head_of_base(base: Checkpoint) -> dict[str, np.ndarray]:
     counterpart = counterpart_of(base.model)
     try:
         folder = base.folder if base.folder and any(base.folder.glob("*.safetensors")) else find_folder(base.name)
-        tensors = read_tensors(folder)
+        tensors = read_tensors(transformer_folder(folder))
     except WsrError:
         return {}
     kept = [name for name in tensors if is_dropped(counterpart, name) and not is_constant(counterpart, name)]
@@ -149,7 +150,7 @@ def _attributes_of_base(base: Checkpoint) -> dict[str, Any]:
     if base.folder is None:
         return {}
     of_its_head = ("architectures", "id2label", "label2id", "problem_type")
-    attributes = other_attributes(base.folder)
+    attributes = other_attributes(transformer_folder(base.folder))
     return {name: value for name, value in attributes.items() if name not in of_its_head}
 
 

@@ -10,6 +10,7 @@ from wsr.models import Checkpoint, load
 from wsr.models.huggingface.config import read_json
 from wsr.models.registry import checkpoints
 from wsr.runtime import assets
+from wsr.runtime.model_folder import transformer_folder
 from wsr.store import Store
 
 
@@ -51,7 +52,7 @@ def _candidates(folder: Path, stores: Iterable[Path]) -> Iterator[tuple[str, Cal
         if name not in assets.ASSETS or assets.is_there(name):
             yield repr(name), partial(load, name)
     try:
-        named = read_json(folder / "config.json").get("_name_or_path")
+        named = read_json(transformer_folder(folder) / "config.json").get("_name_or_path")
     except WsrError:
         return
     # Only a path: a hub name would need the network.

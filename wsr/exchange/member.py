@@ -15,7 +15,7 @@ import ml_dtypes  # noqa: F401  # NumPy knows "bfloat16" by its name from here o
 import numpy as np
 
 from wsr.errors import WsrError
-from wsr.exchange.door import open_model
+from wsr.exchange.door import open_model, open_modules
 from wsr.exchange.head import (
     about_adapter,
     complete_language_model,
@@ -38,7 +38,7 @@ from wsr.models.huggingface.sentence_modules import lost_modules
 from wsr.models.huggingface.weights import from_huggingface, is_constant, prefix_of
 from wsr.models.model import Checkpoint, Model
 from wsr.models.registry import build
-from wsr.runtime.model_folder import refuse_links, settings_of_use
+from wsr.runtime.model_folder import module_weights, refuse_links, settings_of_use, transformer_folder
 from wsr.store.record import to_plain_json
 from wsr.types import Params
 
@@ -83,10 +83,11 @@ def read_member(folder: Path, base: Checkpoint) -> Incoming:
         return _read_adapter(folder, base)
     open_model(folder)  # refuses what no verb reads, from the headers alone
     counterpart = counterpart_of(base.model)
+    outer, folder = folder, transformer_folder(folder)
     theirs = _architecture(folder, counterpart)
     rows = base.model.config.get("vocab_size")
     their_rows = theirs.get("vocab_size", rows) if rows is not None else None
-    problems = _config_differences(folder, base.model)
+    problems = _config_differences(folder, base.model) + _lost(outer, base.model)
     notes: list[str] = []
     their_rows, fresh = _compare_vocabularies(folder, base.processor, rows, their_rows, problems, notes)
     model = base.model
@@ -109,8 +110,6 @@ def read_member(folder: Path, base: Checkpoint) -> Incoming:
     head = head_of(tensors, learned, params, rows, their_rows, theirs, notes)
     tell_of_pooler(counterpart, dropped, notes)
     tell_of_tied_decoder(theirs, in_file, notes)
-    lost = lost_modules(settings_of_use(folder), base.model)
-    notes += [f"an export of it will not be the SentenceTransformer that it is: {reason}" for reason in lost]
     found = kinship(params, base.params)
     dtypes = sorted({str(tensor.dtype) for name, tensor in tensors.items() if name not in dropped})
     notes += [_of_precision(dtype, base.params, found) for dtype in dtypes if dtype in HALF]
@@ -120,7 +119,7 @@ def read_member(folder: Path, base: Checkpoint) -> Incoming:
         "prefix": prefix_of(counterpart, tensors),
         "config": other_attributes(folder),
     }
-    return Incoming(folder, params, head, about, found, tuple(notes))
+    return Incoming(outer, params, head, about, found, tuple(notes))
 
 
 def require_base(incoming: Incoming, hint: str = "") -> None:
@@ -149,6 +148,15 @@ def _read_adapter(folder: Path, base: Checkpoint) -> Incoming:
     _refuse_broken(folder, params)
     head = {name: np.asarray(tensor, np.float32) for name, tensor in adapter.head.items()}
     return Incoming(folder, params, head, about, kinship(params, base.params), tuple(notes), adapter.task_vector)
+
+
+def _lost(folder: Path, model: Model) -> list[str]:
+    """Returns what an export could not keep of a SentenceTransformer, and modules whose weights are not finite."""
+    broken = [name for name, own in open_modules(folder).items() if not np.isfinite(own.whole().astype("f4")).all()]
+    lost = [f"NaN or infinity in {name}" for name in broken]
+    lost += lost_modules(settings_of_use(folder) | module_weights(folder), model)
+    remedy = "; to import its Transformer alone, copy the folder without modules.json"
+    return [f"as a SentenceTransformer it cannot be kept: {'; '.join(lost)}{remedy}"] if lost else []
 
 
 def _architecture(folder: Path, counterpart: Counterpart) -> dict[str, Any]:

@@ -20,6 +20,7 @@ def model_card(
     method: str,
     command: str,
     classifier: bool = False,
+    adapter: str = "",
 ) -> str:
     """Returns the text of the card: front matter in YAML for Hugging Face, then Markdown.
 
@@ -30,18 +31,20 @@ def model_card(
       method: phrase that says how the model was made.
       command: command that writes the exported folder again.
       classifier: whether the model includes a head.
+      adapter: what a LoRA adapter keeps of the model, if the folder is one; empty for a whole model.
     """
     records = [store.record(name) for name in members]
     coefficients = {name: own for name, own in members.items() if own is not None}
     scores = scores_of(store, coefficients) if len(coefficients) == len(members) else []
     return "\n".join(
         [
-            *_front_matter(store, records, classifier),
+            *_front_matter(store, records, classifier, adapter=bool(adapter)),
             f"# {_text(title)}",
             "",
             f"{method[:1].upper()}{method[1:]}. Made with wsr {__version__}.",
             "",
             f"- base: {_code(store.base_name)}, sha256 {_code(store.base_sha256)}",
+            *([f"- LoRA adapter in PEFT's files, {_text(adapter)}"] if adapter else []),
             f"- architecture: {_code(store.model_name)}, features pooled by {_code(store.model_config.get('pooling'))}",
             "",
             *_members(records, members),
@@ -62,16 +65,39 @@ def model_card(
     )
 
 
-def _front_matter(store: Store, records: Sequence[MemberRecord], classifier: bool) -> list[str]:
-    lines = ["---", "library_name: transformers"]
+def adapter_card(model: str, base: str, kept: str, *, title: str, command: str) -> str:
+    """Returns the card of a LoRA adapter that was made of a fine-tuned model.
+
+    Args:
+      model: folder or hub name of the fine-tuned model.
+      base: name of its base.
+      kept: what the adapter keeps of the model.
+      title: title of the card.
+      command: command that writes the folder again; empty for none.
+    """
+    hub = [f"base_model: {json.dumps(base)}", "base_model_relation: adapter"] if _on_hub(base) else []
+    lines = ["---", "library_name: peft", *hub, "tags:", "- lora", "---", "", f"# {_text(title)}", ""]
+    lines += [f"LoRA adapter of {_code(model)}, which was fine-tuned from {_code(base)}. Made with wsr {__version__}."]
+    lines += ["", f"- {_text(kept)}", ""]
+    return "\n".join(lines + (["## Made by", "", "```sh", printable(command), "```", ""] if command else []))
+
+
+def _front_matter(
+    store: Store, records: Sequence[MemberRecord], classifier: bool, *, adapter: bool = False
+) -> list[str]:
+    lines = ["---", f"library_name: {'peft' if adapter else 'transformers'}"]
     sources = [str(record.hyperparameters.get("source", "")) for record in records]
-    if len(records) > 1 and all(map(_on_hub, sources)):
+    if adapter and _on_hub(store.base_name):
+        # The hub shows an adapter below the model that it is added to.
+        lines += [f"base_model: {json.dumps(store.base_name)}", "base_model_relation: adapter"]
+    elif len(records) > 1 and all(map(_on_hub, sources)):
         # On the hub, the parents of a merge are the merged models.
         lines += ["base_model:", *(f"- {json.dumps(source)}" for source in sources), "base_model_relation: merge"]
     elif _on_hub(store.base_name):
         lines += [f"base_model: {json.dumps(store.base_name)}", "base_model_relation: finetune"]
     lines += [f"pipeline_tag: {'text-classification' if classifier else 'feature-extraction'}"]
-    lines += ["tags:", "- weight-space-regions", *(["- merge"] if len(records) > 1 else []), "---", ""]
+    lines += ["tags:", "- weight-space-regions", *(["- merge"] if len(records) > 1 else [])]
+    lines += [*(["- lora"] if adapter else []), "---", ""]
     return lines
 
 

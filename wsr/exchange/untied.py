@@ -15,6 +15,7 @@ from wsr.models.huggingface.weights import has_own_head, language_model_heads, t
 from wsr.models.load import find_folder
 from wsr.models.model import Checkpoint
 from wsr.models.registry import build
+from wsr.runtime.model_folder import transformer_folder
 
 
 def untied(base: Checkpoint) -> Checkpoint:
@@ -51,7 +52,7 @@ def any_untied(base: Checkpoint, models: Iterable[str]) -> bool:
 def _is_untied(counterpart: Counterpart, model: str) -> bool:
     heads = language_model_heads(counterpart)
     try:
-        folder = find_folder(model)
+        folder = transformer_folder(find_folder(model))
         # Most files hold no such head: their headers say so.
         return any(_names(file) & set(heads) for file in folder.glob("*.safetensors")) and has_own_head(
             counterpart, read_tensors(folder)

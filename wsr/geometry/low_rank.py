@@ -15,7 +15,10 @@ from wsr.types import AnyArray, Params
 
 
 class Factors(NamedTuple):
-    """The change of one leaf ``[inputs, outputs]``: ``a @ b``, with every scale already multiplied in."""
+    """The change of one leaf ``[inputs, outputs]``: ``a @ b``, with every scale already multiplied in.
+
+    The change of a vector is a matrix of one row: ``a`` is ``[[1]]`` and ``b`` is ``[1, size]``.
+    """
 
     a: Float[AnyArray, "inputs rank"]
     b: Float[AnyArray, "rank outputs"]
@@ -44,7 +47,8 @@ def add(base: Params, task_vector: LowRank) -> Params:
       [[1.0, 1.0, 1.0], [1.0, 1.0, 1.0]]
     """
     leaves = {path: np.asarray(leaf) for path, leaf in flatten(base).items()}
-    return nest(leaves | {path: leaves[path] + _product(factors) for path, factors in task_vector.items()})
+    moved = {path: _product(factors).reshape(leaves[path].shape) for path, factors in task_vector.items()}
+    return nest(leaves | {path: leaves[path] + change for path, change in moved.items()})
 
 
 def inner_products(first: Sequence[Factors], second: Sequence[Factors]) -> Float64[np.ndarray, "first second"]:

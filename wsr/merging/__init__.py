@@ -2,8 +2,10 @@
 
 method.py         the base classes of methods: options, and the data they need besides the weights
 ingredients.py    base and members as leaves that are read in pieces, so that no model is whole in memory
-run.py            merges a region leaf by leaf, with other methods for groups of leaves
+run.py            merges a region, dicts of arrays or files leaf by leaf, with other methods for groups of leaves
+arrays.py         dicts of arrays
 averages.py       uniform, weighted (linear), task arithmetic
+linear.py         which methods add up task vectors with coefficients known beforehand
 spheres.py        SLERP, SLERP of many models, Karcher mean, Model Stock: coefficients from a Gram matrix
 sparse.py         TIES, DARE, DELLA, breadcrumbs: task vectors of which a part is kept
 sce.py            SCE
@@ -14,11 +16,20 @@ fusion.py         NuSLERP, nearswap, Arcee Fusion, passthrough
 task_matrices.py  the base class of methods that merge matrices and average all other leaves
 spectral.py       Iso-C, Iso-CTS, TSV-M: singular vectors of task matrices
 wudi.py           WUDI
+aligned.py        KnOTS, Core Space: adapters in a space that they share
 magnitudes.py     which entries are kept by their magnitude
 order_statistics.py   the k-th smallest of numbers that are read in pieces
 soups.py          greedy soup and learned coefficients, chosen on a dataset
-fisher.py, regmean.py, adamerging.py, own_texts.py   methods that use the members' own texts
-recipe.py, yaml_file.py, files.py   YAML recipes over safetensors files
+fisher.py, regmean.py, regmean_plus_plus.py, adamerging.py, own_texts.py   methods that use the members' own texts
+recipe.py, recipe_parameters.py, yaml_file.py   YAML recipes
+mergekit.py       how mergekit's methods and parameters map to ours
+files.py          merges safetensors files and folders, by a recipe or by one method
+slices.py         parts of the result that take some layers of their own models
+fitting.py        whether models that lie in files fit together
+adapters.py       models that are a base and an adapter
+writing.py        writes the merged tensors in pieces
+unfinished.py     the folder of a merge that is not complete, and its record
+steps.py          averages of the checkpoints of one run
 
 A method of your own is a class with ``register``, or with an entry point of the group ``wsr.merging``.
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 from jaxtyping import Float
 
-from wsr.merging.ingredients import Ingredients, Leaf
+from wsr.merging.ingredients import Ingredients, Leaf, Out
 from wsr.merging.method import OfWeights, option, weights
 
 Row = Float[np.ndarray, " members"]
@@ -29,7 +29,7 @@ class Uniform(OfWeights):
     wide: ClassVar = True
     based: ClassVar = False
 
-    def prepared(self, ingredients: Ingredients) -> Callable[[Leaf, np.ndarray], None]:
+    def prepared(self, ingredients: Ingredients) -> Callable[[Leaf, Out], None]:
         """Returns a function that mixes every leaf with the same coefficients."""
         return mixing(np.full(len(ingredients.names), 1 / len(ingredients.names)))
 
@@ -53,7 +53,7 @@ class Weighted(OfWeights):
     weights: tuple[float, ...] | None = weights()
     normalise: bool = option(True, "Divide by the sum of the weights.")
 
-    def prepared(self, ingredients: Ingredients) -> Callable[[Leaf, np.ndarray], None]:
+    def prepared(self, ingredients: Ingredients) -> Callable[[Leaf, Out], None]:
         """Returns a function that mixes every leaf with the same coefficients; the base has none."""
         given = members_weights(self.weights, ingredients)
         if self.normalise:
@@ -83,7 +83,7 @@ class TaskArithmetic(OfWeights):
     )
     normalise: bool = option(False, "Divide by the sum of the weights.")
 
-    def prepared(self, ingredients: Ingredients) -> Callable[[Leaf, np.ndarray], None]:
+    def prepared(self, ingredients: Ingredients) -> Callable[[Leaf, Out], None]:
         """Returns a function that mixes every leaf with the same coefficients."""
         given = members_weights(self.weights, ingredients)
         scale = default_scale(self.scale, ingredients, normalise=self.normalise)
@@ -129,7 +129,7 @@ def default_scale(scale: float | None, ingredients: Ingredients, *, normalise: b
     return 1.0 if normalise else 1 / len(ingredients.names)
 
 
-def mixing(row: Row) -> Callable[[Leaf, np.ndarray], None]:
+def mixing(row: Row) -> Callable[[Leaf, Out], None]:
     """Returns a function that fills a leaf with ``base + sum_k row_k task_vector_k``.
 
     This is ``wsr.geometry.points.combine`` on leaves that are read in pieces. Sums are taken in float64.
@@ -138,7 +138,7 @@ def mixing(row: Row) -> Callable[[Leaf, np.ndarray], None]:
       row: one coefficient per member.
     """
 
-    def fill(leaf: Leaf, out: np.ndarray) -> None:
+    def fill(leaf: Leaf, out: Out) -> None:
         for block in leaf.blocks():
             block.put(out, block.base + np.tensordot(row, block.vectors, axes=1))
 

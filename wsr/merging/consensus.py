@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from wsr.merging.averages import default_scale
-from wsr.merging.ingredients import Ingredients, Leaf
+from wsr.merging.ingredients import Ingredients, Leaf, Out
 from wsr.merging.method import OfWeights, at_least, option
 
 
@@ -25,10 +25,10 @@ class Ram(OfWeights):
 
     epsilon: float = at_least(0.0, 1e-5, "Magnitude above which a member changed an entry.")
 
-    def prepared(self, ingredients: Ingredients) -> Callable[[Leaf, np.ndarray], None]:
+    def prepared(self, ingredients: Ingredients) -> Callable[[Leaf, Out], None]:
         """Returns the merge of one leaf."""
 
-        def fill(leaf: Leaf, out: np.ndarray) -> None:
+        def fill(leaf: Leaf, out: Out) -> None:
             raised = self.raised(leaf).astype(np.float32)
             for block in leaf.blocks():
                 changed = np.abs(block.vectors) > np.float32(self.epsilon)
@@ -96,11 +96,11 @@ class Consensus(OfWeights):
     least: int = at_least(0, 2, "Smallest number of members that use an entry that is kept.")
     scale: float | None = option(None, "Factor of the sum of task vectors.", otherwise="1 / members")
 
-    def prepared(self, ingredients: Ingredients) -> Callable[[Leaf, np.ndarray], None]:
+    def prepared(self, ingredients: Ingredients) -> Callable[[Leaf, Out], None]:
         """Returns the merge of one leaf."""
         scale = np.float32(default_scale(self.scale, ingredients, normalise=False))
 
-        def fill(leaf: Leaf, out: np.ndarray) -> None:
+        def fill(leaf: Leaf, out: Out) -> None:
             for block in leaf.blocks():
                 total = block.vectors.sum(axis=0)
                 used = np.abs(block.vectors) > np.float32(self.threshold) * np.abs(total - block.vectors)
@@ -127,10 +127,10 @@ class Emr(OfWeights):
 
     scale: float = option(1.0, "Factor of the merged task vector that is added to the base.")
 
-    def prepared(self, ingredients: Ingredients) -> Callable[[Leaf, np.ndarray], None]:
+    def prepared(self, ingredients: Ingredients) -> Callable[[Leaf, Out], None]:
         """Returns the merge of one leaf."""
 
-        def fill(leaf: Leaf, out: np.ndarray) -> None:
+        def fill(leaf: Leaf, out: Out) -> None:
             for block in leaf.blocks():
                 largest, smallest = block.vectors.max(axis=0).clip(0), block.vectors.min(axis=0).clip(max=0)
                 unified = np.where(block.vectors.sum(axis=0) > 0, largest, smallest)

@@ -1,13 +1,11 @@
-"""Merges the safetensors files or store members that a recipe names, in pieces."""
+"""Merges safetensors files and Hugging Face folders in pieces, by a recipe or by one method."""
 
+import hashlib
 import json
-import os
-import re
-import secrets
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,25 +13,34 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wsr.errors import WsrError
-from wsr.exchange.agreement import (
-    config_differences,
-    last_layer,
-    other_base,
-    rows_by_label,
-    vocabulary_difference,
-)
-from wsr.exchange.door import Brought, open_model, open_modules
+from wsr.exchange.door import Brought, open_modules
+from wsr.merging.adapters import located, open_named
+from wsr.merging.fitting import alike, of_other_bases, refuse_unlike, reordered, unlike
 from wsr.merging.ingredients import Ingredients, OpenLeaf, ReadPiece, of_region
-from wsr.merging.recipe import MergeRecipe
-from wsr.merging.run import merge_leaves
-from wsr.runtime.model_folder import CONFIG, companions, read_json, settings_of_use, shared_files, with_dtype
-from wsr.runtime.tensor_files import FLOATS, NAMES, SINGLE, Tensor, TensorWriter, name_today
+from wsr.merging.method import Method, name_of
+from wsr.merging.recipe import DTYPES, MergeRecipe
+from wsr.merging.run import Groups, assigned, merge_leaves, refuse_without_base
+from wsr.merging.slices import Slice, depths, taken, with_layers, without_layers
+from wsr.merging.unfinished import unfinished
+from wsr.merging.writing import Form, Part, write_parts
+from wsr.runtime.model_folder import (
+    CONFIG,
+    companions,
+    copy_companions,
+    read_json,
+    settings_of_use,
+    shared_files,
+    with_dtype,
+)
+from wsr.runtime.tensor_files import FLOATS, NAMES, Tensor
 
 if TYPE_CHECKING:
     from wsr.region.region import Region
 
-_COUNTED = re.compile(r"(^|\.)position_ids$")
-"""Buffers that hold 0, 1, 2, ... and that some versions of transformers save and others do not."""
+AHEAD = 2**24
+"""Entries of a tensor that the disk is asked for before they are read piece by piece."""
+_STAGE = ".merged_by"
+"""Name of the file in the folder of a finished stage that says what it is merged of."""
 
 
 def merge_files(recipe: MergeRecipe, folder: Path, *, force: bool = False) -> list[str]:
@@ -41,10 +48,10 @@ def merge_files(recipe: MergeRecipe, folder: Path, *, force: bool = False) -> li
 
     All models must have tensors of the same names and shapes, one config, one vocabulary and one base. The files that
     belong to the first model (the base, if there is one) are copied, and settings that all members share. The folder
-    appears only when it is complete.
+    appears only when it is complete. A merge that was killed resumes when it is run again.
 
     Args:
-      recipe: the recipe; its models are paths.
+      recipe: the recipe; its models are paths, ``BASE+ADAPTER`` or names of its stages.
       folder: the folder to write; it must not exist.
       force: whether models may differ in config, vocabulary, classes and base.
 
@@ -55,51 +62,63 @@ def merge_files(recipe: MergeRecipe, folder: Path, *, force: bool = False) -> li
       WsrError: if a model is refused, the models do not fit together (the message lists the differences), a weight is
         NaN or infinite, a result is too large for its type, or the folder exists.
     """
-    names = list(dict.fromkeys(([recipe.base_model] if recipe.base_model else []) + list(recipe.members)))
-    models = {name: open_model(Path(name)) for name in names}
-    tensors, notes = _alike({name: _tensors_of(model) for name, model in models.items()})
-    models = {name: Brought(model.path, tensors[name], model.config) for name, model in models.items()}
-    first = models[names[0]]
-    rows, more = _agreed(first, [models[name] for name in names[1:]], force=force)
-    notes += more
-    openers = {name: partial(_open, model, rows.get(str(model.path), {})) for name, model in models.items()}
-    floats = {name: tensor.shape for name, tensor in first.tensors.items() if tensor.dtype in FLOATS}
-    forms = {
-        name: (recipe.dtype if recipe.dtype and name in floats else tensor.dtype, tensor.shape)
-        for name, tensor in first.tensors.items()
-    }
-    wide = frozenset(name for name, (dtype, _) in forms.items() if dtype == "F64")
-    ingredients = Ingredients(
-        _told_apart(recipe.members),
-        floats,
-        openers[recipe.base_model] if recipe.base_model else None,
-        tuple(openers[name] for name in recipe.members),
-        stored="weights",
-        inputs_first=False,
-        wide=wide,
-    )
-    methods = {path: recipe.method(path) for path in floats}
-    given = {path for path in wide if any(own.tensors[path].dtype == "F64" for own in models.values())}
-    rounded = [path for path in given if not getattr(methods[path], "wide", False)]
-    if rounded:
-        notes.append(f"{recipe.merge_method} computes in float32: {len(rounded)} float64 tensors were rounded to it")
     if folder.exists():
         raise WsrError(f"{folder} already exists; choose another folder")
-    scratch = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
+    scratch = folder.with_name(f".{folder.name}.stages")
+    notes: list[str] = []
+    written: dict[str, str] = {}
     try:
-        scratch.mkdir(parents=True)
-        with ExitStack() as stack:
-            write = _writers(stack, scratch, forms)
-            for name in set(forms) - set(floats):
-                write(name, first.tensors[name].raw())
-            merge_leaves(ingredients, methods, lambda leaf, values: write(leaf.path, values))
-        _copy_companions(first, [models[name] for name in recipe.members], scratch, forms)
-        os.rename(scratch, folder)
-    except OSError as error:
-        raise WsrError(f"{folder} could not be written: {error.strerror or error}") from error
-    finally:
+        for number, stage in enumerate(recipe.stages):
+            made, place = stage.slices_of(written), scratch / str(number)
+            notes += _merge_slices(made, place, stage.dtype, stage.merge_method, force=force, reuse=True)
+            written[stage.name] = str(place)
+        notes += _merge_slices(recipe.slices_of(written), folder, recipe.dtype, recipe.merge_method, force=force)
+    except Exception:
         shutil.rmtree(scratch, ignore_errors=True)
-    return notes
+        raise
+    shutil.rmtree(scratch, ignore_errors=True)
+    return list(dict.fromkeys(notes))
+
+
+def merge_paths(
+    models: Sequence[str | Path],
+    method: Method,
+    base: str | Path | None,
+    folder: Path,
+    *,
+    groups: Groups = (),
+    dtype: str | None = None,
+    force: bool = False,
+) -> list[str]:
+    """Merges safetensors files or folders by one method, as ``merge_files`` does by a recipe.
+
+    Args:
+      models: folders or files.
+      method: a method that needs only weights.
+      base: what the models were fine-tuned from; None if the method needs no base.
+      folder: the folder to write; it must not exist.
+      groups: other methods for some tensors.
+      dtype: type of the result, such as ``"bfloat16"``; None: that of each tensor in the first model.
+      force: whether models may differ in config, vocabulary, classes and base.
+
+    Returns:
+      Notes for the user, see ``merge_files``.
+
+    Raises:
+      WsrError: see ``merge_files``.
+    """
+    refuse_without_base(method, groups, base)
+    if dtype is not None and dtype not in DTYPES:
+        raise WsrError(f"merge: dtype = {dtype!r}; expected one of {', '.join(DTYPES)}")
+    if folder.exists():
+        raise WsrError(f"{folder} already exists; choose another folder")
+    names = tuple(map(str, models))
+    tensors = open_named(names[0]).tensors if names and groups else {}
+    floats = [name for name, tensor in tensors.items() if tensor.dtype in FLOATS]
+    own = assigned(floats, method, groups) if groups else {}
+    method.refuse_members(names)
+    whole = Slice(names, None if base is None else str(base), lambda name, depth, names: own.get(name, method))
+    return _merge_slices([whole], folder, DTYPES[dtype] if dtype else None, name_of(type(method)), force=force)
 
 
 def merge_members(recipe: MergeRecipe, region: "Region", base_name: str) -> dict[str, Any]:
@@ -114,96 +133,140 @@ def merge_members(recipe: MergeRecipe, region: "Region", base_name: str) -> dict
       The merged parameters: float32, in host memory.
 
     Raises:
-      WsrError: if the recipe names a member that the region lacks, or another base.
+      WsrError: see ``methods_of_members``.
     """
     from wsr.geometry.trees import nest
 
-    bases = {"base", base_name, base_name.removeprefix("./")}
-    if recipe.base_model is not None and recipe.base_model not in bases:
-        raise WsrError(
-            f"{recipe.path}: base_model: {recipe.base_model}: expected the store's base, {base_name} or simply base"
-        )
-    absent = [name for name in recipe.members if name not in region.names and name not in bases]
-    if absent:
-        raise WsrError(
-            f"{recipe.path}: the store has no member {', '.join(absent)}; it has {', '.join(region.names[:5])} ..."
-        )
+    methods = methods_of_members(recipe, region, base_name)
     whole = of_region(region)
     openers: dict[str, OpenLeaf] = dict(zip(region.names, whole.members, strict=True))
     ingredients = Ingredients(
         recipe.members, whole.shapes, whole.base, tuple(openers.get(name, _no_task_vector) for name in recipe.members)
     )
     merged = {path: np.empty(shape, np.float32) for path, shape in whole.shapes.items()}
-    methods = {path: recipe.method(path) for path in merged}
     merge_leaves(ingredients, methods, lambda leaf, values: np.copyto(merged[leaf.path], values.reshape(leaf.shape)))
     return nest(merged)
 
 
+def methods_of_members(recipe: MergeRecipe, region: "Region", base_name: str) -> dict[str, Method]:
+    """Returns the method of each leaf of a region by a recipe that names its members.
+
+    Args:
+      recipe: the recipe; its models are names of members, ``base``, or the base's own name.
+      region: the members of a store.
+      base_name: the store's name for its base.
+
+    Raises:
+      WsrError: if the recipe names a member that the region lacks, or another base, or has slices or stages.
+    """
+    (own, *rest) = recipe.slices_of({})
+    if recipe.stages or rest or own.layers is not None:
+        raise WsrError(f"{recipe.path}: slices and stages merge files; with --store, list models")
+    bases = {"base", base_name, base_name.removeprefix("./")}
+    if own.base is not None and own.base not in bases:
+        raise WsrError(f"{recipe.path}: base_model: {own.base}: expected the store's base, {base_name} or simply base")
+    absent = [name for name in own.members if name not in region.names and name not in bases]
+    if absent:
+        raise WsrError(
+            f"{recipe.path}: the store has no member {', '.join(absent)}; it has {', '.join(region.names[:5])} ..."
+        )
+    shapes = of_region(region).shapes
+    return {path: own.method(path, depth, [path] * len(own.members)) for path, depth in depths(shapes).items()}
+
+
+def _merge_slices(
+    slices: Sequence[Slice], folder: Path, dtype: str | None, method: str, *, force: bool, reuse: bool = False
+) -> list[str]:
+    """Writes the folder; with ``reuse``, keeps one that an equal merge has written. Returns notes."""
+    names = dict.fromkeys(name for own in slices for name in own.models)
+    models = {name: open_named(name) for name in names}
+    first = next(iter(models.values()))
+    sliced = slices[0].layers is not None
+    config = with_layers({n: own.config or {} for n, own in models.items()}, slices) if sliced else first.config
+    if sliced:
+        models = {name: replace(own, config=without_layers(own.config)) for name, own in models.items()}
+    problems = [told for other in list(models.values())[1:] for told in unlike(next(iter(models.values())), other)]
+    parts, notes = [], []
+    for number in range(len(slices)):
+        part, more, wrong = _opened(models, slices, number, dtype)
+        parts.append(part)
+        notes += more
+        problems += wrong
+    notes += refuse_unlike(problems, force=force)
+    rounded = sum(part.rounded for part in parts)
+    if rounded:
+        notes.append(f"{method} computes in float32: {rounded} float64 tensors were rounded to it")
+    identity = _identity(parts, models, dtype)
+    if reuse and (folder / _STAGE).exists() and (folder / _STAGE).read_text() == identity:
+        return notes
+    with unfinished(folder, identity) as scratch:
+        forms = write_parts(parts, scratch, dtype)
+        _copy_companions(first, [models[name] for own in slices for name in own.members], config, scratch.path, forms)
+        if reuse:
+            shutil.rmtree(folder, ignore_errors=True)
+            (scratch.path / _STAGE).write_text(identity)
+        scratch.complete()
+    return notes
+
+
+def _opened(
+    models: Mapping[str, Brought], slices: Sequence[Slice], number: int, dtype: str | None
+) -> tuple[Part, list[str], list[str]]:
+    """Returns a slice ready to be merged, what was adapted, and what does not agree."""
+    own = slices[number]
+    every = {name: _tensors_of(models[name]) for name in own.models}
+    origins = {name: taken(name, tensors, slices, number) for name, tensors in every.items()}
+    placed = {name: {new: every[name][old] for new, old in origin.items()} for name, origin in origins.items()}
+    tensors, notes = alike(placed)
+    opened = {name: replace(models[name], tensors=tensors[name]) for name in own.models}
+    first, *others = opened.values()
+    rows, more, problems = reordered(first, others)
+    # Slices may merge layers of other numbers: the base shows where the numbers are the same.
+    beside = [models[name] for name in own.models] if own.layers else [first, *others]
+    problems += of_other_bases(beside[0], beside[1:])
+    openers = {name: partial(_open, model, rows.get(str(model.path), {})) for name, model in opened.items()}
+    floats = {name: tensor.shape for name, tensor in first.tensors.items() if tensor.dtype in FLOATS}
+    wide = frozenset(name for name in floats if (dtype or first.tensors[name].dtype) == "F64")
+    ingredients = Ingredients(
+        _told_apart(own.members),
+        floats,
+        openers[own.base] if own.base else None,
+        tuple(openers[name] for name in own.members),
+        stored="weights",
+        inputs_first=False,
+        wide=wide,
+    )
+    methods = {
+        name: own.method(name, depth, [origins[member].get(name, name) for member in own.members])
+        for name, depth in depths(floats).items()
+    }
+    given = {name for name in wide if any(model.tensors[name].dtype == "F64" for model in opened.values())}
+    rounded = sum(not getattr(methods[name], "wide", False) for name in given)
+    tensors_of_models = tuple(model.tensors for model in opened.values())
+    return Part(ingredients, methods, tensors_of_models, rounded), notes + more, problems
+
+
+def _identity(parts: Sequence[Part], models: Mapping[str, Brought], dtype: str | None) -> str:
+    """A hash of what is merged and how: the files of the models, the method of each tensor, and this package."""
+    from wsr import __version__
+
+    files = {tensor.file for model in models.values() for tensor in _tensors_of(model).values()}
+    for name in models:
+        files |= set(located(name.partition("+")[2]).glob("*")) if "+" in name else set()
+    content = {
+        "version": __version__,
+        "files": sorted((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files),
+        "dtype": dtype,
+        "parts": [
+            [part.ingredients.names, sorted((name, repr(method)) for name, method in part.methods.items())]
+            for part in parts
+        ],
+    }
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
 def _tensors_of(model: Brought) -> dict[str, Tensor]:
     return {**model.tensors, **(open_modules(model.path) if model.path.is_dir() else {})}
-
-
-def _alike(models: Mapping[str, Mapping[str, Tensor]]) -> tuple[dict[str, dict[str, Tensor]], list[str]]:
-    """Returns the tensors of each model under the names of the first model's, and what was adapted."""
-    notes = []
-    (first_name, first), *_ = models.items()
-    counted = {name for own in models.values() for name in own if _COUNTED.search(name)}
-    partly = {name for name in counted if not all(name in own for own in models.values())}
-    if partly:
-        notes.append(f"left out, because not every model has it and it is not learned: {', '.join(sorted(partly))}")
-    known = {name_today(name): name for name in first}
-    found = {}
-    for model, tensors in models.items():
-        own = {name if name in first else known.get(name_today(name), name): at for name, at in tensors.items()}
-        renamed = len(own.keys() - tensors.keys())
-        if renamed:
-            notes.append(f"{renamed} tensors of {model} have the names of another version; they were matched")
-        if len(own) != len(tensors):
-            raise WsrError(f"{model}: tensors under an old and a new name, such as gamma and weight; keep one of each")
-        found[model] = {name: at for name, at in own.items() if name not in partly}
-    _refuse_other_shapes(found)
-    return {model: {name: own[name] for name in found[first_name]} for model, own in found.items()}, notes
-
-
-def _refuse_other_shapes(models: Mapping[str, Mapping[str, Tensor]]) -> None:
-    first_name, first = next(iter(models.items()))
-    problems = []
-    for name, tensors in models.items():
-        problems += [f"{path} is in {first_name} but not in {name}" for path in first if path not in tensors]
-        problems += [f"{path} is in {name} but not in {first_name}" for path in tensors if path not in first]
-        for path in first.keys() & tensors.keys():
-            if tensors[path].shape != first[path].shape:
-                problems.append(f"{path} is {first[path].shape} in {first_name} and {tensors[path].shape} in {name}")
-            elif not {first[path].dtype, tensors[path].dtype} <= FLOATS.keys() and not np.array_equal(
-                first[path].whole(), tensors[path].whole()
-            ):
-                problems.append(f"{path} is not a float tensor and differs between {first_name} and {name}")
-    if problems:
-        more = f" (and {len(problems) - 8} more)" if len(problems) > 8 else ""
-        raise WsrError(
-            f"recipe: the models do not fit together: {'; '.join(problems[:8])}{more}; import them into a store"
-        )
-
-
-def _agreed(
-    first: Brought, others: Sequence[Brought], *, force: bool
-) -> tuple[dict[str, dict[str, list[int]]], list[str]]:
-    """Returns the order of rows to read by model and tensor, where it is another, and notes; raises if one differs."""
-    rows: dict[str, dict[str, list[int]]] = {}
-    problems, notes = [], []
-    for other in others:
-        problems += config_differences(first, other)
-        problems += [told for told in (vocabulary_difference(first, other), other_base(first, other)) if told]
-        order = rows_by_label(first, other)
-        if isinstance(order, str):
-            problems.append(order)
-        elif order:
-            rows[str(other.path)] = dict.fromkeys(last_layer(first), order)
-            notes.append(f"the classes of {other} stand in another order than in {first}: matched by their names")
-    told = "; ".join(problems[:8]) + (f" (and {len(problems) - 8} more)" if len(problems) > 8 else "")
-    if problems and not force:
-        raise WsrError(f"recipe: the models do not compute alike: {told}; --force merges them all the same")
-    return rows, notes + ([f"let through by --force: {told}"] if problems else [])
 
 
 def _told_apart(names: Sequence[str]) -> tuple[str, ...]:
@@ -217,9 +280,13 @@ def _told_apart(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def _open(model: Brought, rows: Mapping[str, list[int]], path: str) -> ReadPiece:
-    tensor = model.tensors[path]
+    tensor, expected = model.tensors[path], 0
 
     def read(start: int, out: np.ndarray) -> None:
+        nonlocal expected
+        if start + out.size > expected:
+            tensor.will_read(expected, min(AHEAD, tensor.size - expected))
+            expected += AHEAD
         tensor.read(start, out)
         if not np.isfinite(out).all():
             raise WsrError(f"{model}: a broken run: NaN or infinity in {path}; leave this model out")
@@ -240,35 +307,18 @@ def _no_task_vector(path: str) -> ReadPiece:
     return lambda start, out: out.fill(0)
 
 
-def _writers(stack: ExitStack, folder: Path, forms: Mapping[str, tuple[str, tuple[int, ...]]]) -> Any:
-    """Returns ``write(name, values)`` for the tensors of the model and those of its modules, one file for each."""
-    files: dict[str, dict[str, tuple[str, tuple[int, ...]]]] = {"": {}}
-    for name, form in forms.items():
-        module, _, own = name.rpartition("/")
-        files.setdefault(module, {})[own] = form
-    for module in files:
-        (folder / module).mkdir(exist_ok=True)
-    writers = {
-        module: stack.enter_context(TensorWriter(folder / module / SINGLE, own)) for module, own in files.items()
-    }
-
-    def write(name: str, values: np.ndarray) -> None:
-        module, _, own = name.rpartition("/")
-        writers[module].put(own, values)
-
-    return write
-
-
 def _copy_companions(
-    first: Brought, members: Sequence[Brought], folder: Path, forms: Mapping[str, tuple[str, tuple[int, ...]]]
+    first: Brought,
+    members: Sequence[Brought],
+    config: Mapping[str, Any] | None,
+    folder: Path,
+    forms: Mapping[str, Form],
 ) -> None:
-    files = {str(file): first.path / file for file in companions(first.path)}
-    for file, path in (files | shared_files([settings_of_use(member.path) for member in members])).items():
-        (folder / file).parent.mkdir(exist_ok=True)
-        shutil.copyfile(path, folder / file)
+    files = companions(first.path) | shared_files([settings_of_use(member.path) for member in members])
+    copy_companions(files, folder)
     entries: Counter[str] = Counter()
     for dtype, shape in forms.values():
         entries[dtype] += int(np.prod(shape)) if dtype in FLOATS else 0
     if (folder / CONFIG).exists() and entries:
-        config = with_dtype(read_json(folder / CONFIG), NAMES[entries.most_common(1)[0][0]])
-        (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        content = with_dtype({**read_json(folder / CONFIG), **(config or {})}, NAMES[entries.most_common(1)[0][0]])
+        (folder / CONFIG).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from wsr.merging.averages import members_weights, mixing
-from wsr.merging.ingredients import Ingredients, Leaf
+from wsr.merging.ingredients import Ingredients, Leaf, Out
 from wsr.merging.method import OfWeights, at_least, one_of, option, weights
 
 Numbers = np.ndarray | np.floating
@@ -52,12 +52,12 @@ class NuSlerp(OfWeights):
         "base",
     )
 
-    def prepared(self, ingredients: Ingredients) -> Callable[[Leaf, np.ndarray], None]:
+    def prepared(self, ingredients: Ingredients) -> Callable[[Leaf, Out], None]:
         """Returns the merge of one leaf, which it reads twice; vectors within a leaf are read whole."""
         first, second = members_weights(self.weights, ingredients)
         t = 0.5 if abs(first + second) < 1e-6 else second / (first + second)
 
-        def fill(leaf: Leaf, out: np.ndarray) -> None:
+        def fill(leaf: Leaf, out: Out) -> None:
             leaf = leaf.within(around=self.around)
             if self.scope == "leaf" or len(leaf.shape) < 2:
                 gram = leaf.gram()
@@ -102,10 +102,10 @@ class NearSwap(OfWeights):
 
     t: float = at_least(0.0, 1e-4, "Largest distance that an entry of the base moves.")
 
-    def prepared(self, ingredients: Ingredients) -> Callable[[Leaf, np.ndarray], None]:
+    def prepared(self, ingredients: Ingredients) -> Callable[[Leaf, Out], None]:
         """Returns the merge of one leaf."""
 
-        def fill(leaf: Leaf, out: np.ndarray) -> None:
+        def fill(leaf: Leaf, out: Out) -> None:
             for block in leaf.blocks():
                 vector = block.vectors[0]
                 share = np.minimum(np.float32(self.t) / np.maximum(np.abs(vector), np.float32(1e-6)), np.float32(1))
@@ -136,10 +136,10 @@ class ArceeFusion(OfWeights):
 
     spread: float = at_least(0.0, 1.5, "Distance of the threshold from the median, in distances between the quartiles.")
 
-    def prepared(self, ingredients: Ingredients) -> Callable[[Leaf, np.ndarray], None]:
+    def prepared(self, ingredients: Ingredients) -> Callable[[Leaf, Out], None]:
         """Returns the merge of one leaf, which is read whole."""
 
-        def fill(leaf: Leaf, out: np.ndarray) -> None:
+        def fill(leaf: Leaf, out: Out) -> None:
             axis = 0 if leaf.inputs_lead else -1
             for block in leaf.within(piece=max(leaf.size, 1)).blocks():
                 base, vector = block.base.reshape(leaf.shape), block.vectors[0].reshape(leaf.shape)
@@ -181,7 +181,7 @@ class Passthrough(OfWeights):
 
     scale: float = option(1.0, "Factor of the weights.")
 
-    def prepared(self, ingredients: Ingredients) -> Callable[[Leaf, np.ndarray], None]:
+    def prepared(self, ingredients: Ingredients) -> Callable[[Leaf, Out], None]:
         """Returns the copy of one leaf."""
         fill = mixing(np.array([self.scale]))
         return lambda leaf, out: fill(leaf.within(around="zero"), out)

@@ -6,7 +6,7 @@ Leaves of members are read as ``wsr.geometry.similarity`` reads them, from the f
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Float64
@@ -24,6 +24,13 @@ ReadPiece = Callable[[int, np.ndarray], None]
 OpenLeaf = Callable[[str], ReadPiece]
 
 
+@runtime_checkable
+class Out(Protocol):
+    """What a merged leaf is written into: a flat array, or a tensor in a file that takes its pieces."""
+
+    def __setitem__(self, where: Any, entries: Any, /) -> None: ...
+
+
 @dataclass(frozen=True)
 class Block:
     """A piece of a leaf in base and members. The next block overwrites its arrays."""
@@ -32,7 +39,7 @@ class Block:
     """Origin of the vectors: the base, or zero."""
     vectors: Float[np.ndarray, "members piece"]
     """One vector per member: task vectors, or weights if the origin is zero."""
-    put: Callable[[np.ndarray, np.ndarray], None]
+    put: Callable[[Any, np.ndarray], None]
     """``put(out, merged)`` writes the merged piece to its place in the flat leaf."""
 
 
@@ -198,7 +205,7 @@ def _in_memory(leaves: Mapping[str, Any], path: str) -> ReadPiece:
     return read
 
 
-def _put(where: slice, out: np.ndarray, merged: np.ndarray) -> None:
+def _put(where: slice, out: Out, merged: np.ndarray) -> None:
     out[where] = merged
 
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from wsr.merging.averages import default_scale, mixing
-from wsr.merging.ingredients import Ingredients, Leaf
+from wsr.merging.ingredients import Ingredients, Leaf, Out
 from wsr.merging.method import OfWeights, option
 from wsr.merging.task_matrices import TABLES_AND_HEADS
 
@@ -40,7 +40,7 @@ class Lines(OfWeights):
     )
     beta: float = option(0.5, "What the factor of the last layer has beyond that of the first.")
 
-    def prepared(self, ingredients: Ingredients) -> Callable[[Leaf, np.ndarray], None]:
+    def prepared(self, ingredients: Ingredients) -> Callable[[Leaf, Out], None]:
         """Counts the layers and returns the merge of one leaf."""
         alpha = default_scale(self.alpha, ingredients, normalise=False)
         places = {path: layer_of(path) for path in ingredients.shapes}
@@ -49,7 +49,7 @@ class Lines(OfWeights):
             last[stack] = max(layer, last.get(stack, 0))
         ones = np.ones(len(ingredients.names))
 
-        def fill(leaf: Leaf, out: np.ndarray) -> None:
+        def fill(leaf: Leaf, out: Out) -> None:
             place = places[leaf.path]
             depth = place[1] / max(last[place[0]], 1) if place else 0.0
             mixing((alpha + self.beta * depth) * ones)(leaf, out)

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 from wsr.merging.ingredients import Leaf
-from wsr.merging.order_statistics import Ranked, order_statistics
+from wsr.merging.order_statistics import Bracket, Ranked, order_statistics
 from wsr.merging.run import on_all_cores
 
 
@@ -45,6 +45,8 @@ def kept_by(cuts: Sequence[Cut], vectors: np.ndarray) -> np.ndarray:
 
 def magnitudes_at(leaves: list[Leaf], ranks: list[list[int]]) -> list[list[Ranked]]:
     """Returns the magnitudes at each member's ranks, in its task vector over all leaves together."""
+    if len(leaves) == 1:
+        return _in_one_leaf(leaves[0], ranks)
     ordered = sorted(leaves, key=lambda leaf: leaf.path)
 
     def of_member(member: int) -> list[Ranked]:
@@ -52,6 +54,24 @@ def magnitudes_at(leaves: list[Leaf], ranks: list[list[int]]) -> list[list[Ranke
         pieces = lambda: (block.vectors[0] for leaf in own for block in leaf.blocks())  # noqa: E731
         return order_statistics(pieces, ranks[member]) if ranks[member] else []
 
-    members = range(len(ranks))
-    # With one leaf, this already runs in one of several threads.
-    return list(map(of_member, members)) if len(leaves) == 1 else on_all_cores(of_member, members)
+    return on_all_cores(of_member, range(len(ranks)))
+
+
+def _in_one_leaf(leaf: Leaf, ranks: list[list[int]]) -> list[list[Ranked]]:
+    """Reads all members at once, and once more those whose first entries are unlike the others."""
+    brackets = [[Bracket(leaf.size, rank) for rank in own] for own in ranks]
+    if any(brackets):
+        for block in leaf.blocks():
+            sizes = np.abs(block.vectors)
+            for own, row in zip(brackets, sizes, strict=True):
+                for bracket in own:
+                    bracket.add(row)
+    found = []
+    for member, own in enumerate(brackets):
+        values = [bracket.found() for bracket in own]
+        if None in values:
+            alone = Leaf(leaf.path, leaf.shape, leaf.ingredients.alone(member))
+            found.append(order_statistics(lambda: (block.vectors[0] for block in alone.blocks()), ranks[member]))  # noqa: B023
+        else:
+            found.append([value for value in values if value is not None])
+    return found

@@ -16,7 +16,7 @@ from wsr.errors import WsrError, nearest_names
 if TYPE_CHECKING:
     from wsr.engine.evaluate import Protocol
     from wsr.engine.settings import Settings
-    from wsr.merging.ingredients import Ingredients, Leaf
+    from wsr.merging.ingredients import Ingredients, Leaf, Out
     from wsr.region.region import Region
 
 _KNOWN: "dict[str, str | type[Method]]" = {
@@ -50,11 +50,14 @@ _KNOWN: "dict[str, str | type[Method]]" = {
     "iso_cts": "wsr.merging.spectral.IsoCts",
     "tsv_m": "wsr.merging.spectral.TsvM",
     "wudi": "wsr.merging.wudi.Wudi",
+    "knots": "wsr.merging.aligned.Knots",
+    "core_space": "wsr.merging.aligned.CoreSpace",
     "greedy": "wsr.merging.soups.GreedySoup",
     "learned": "wsr.merging.soups.Learned",
     "learned_free": "wsr.merging.soups.LearnedFree",
     "fisher": "wsr.merging.fisher.Fisher",
     "regmean": "wsr.merging.regmean.RegMean",
+    "regmean_plus_plus": "wsr.merging.regmean_plus_plus.RegMeanPlusPlus",
     "adamerging": "wsr.merging.adamerging.AdaMerging",
 }
 METHODS: "Mapping[str, str | type[Method]]" = types.MappingProxyType(_KNOWN)
@@ -195,8 +198,10 @@ class OfWeights(Method):
     based: ClassVar[bool] = True
     """Whether the method needs a base."""
 
-    def prepared(self, ingredients: "Ingredients") -> Callable[["Leaf", np.ndarray], None]:
-        """Returns ``fill(leaf, out)``, which writes the merged leaf into the flat array ``out``.
+    def prepared(self, ingredients: "Ingredients") -> Callable[["Leaf", "Out"], None]:
+        """Returns ``fill(leaf, out)``, which writes the merged leaf into ``out`` by ``block.put(out, merged)``.
+
+        ``out`` is a flat array or a tensor in a file, into which ``out[start:stop] = merged`` writes a piece.
 
         Anything that depends on more than one leaf is computed here, in separate passes over the ingredients.
 

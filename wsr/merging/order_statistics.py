@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32
 
+_MARGIN, _FEWEST = 0.01, 1000
+"""Ranks on either side of the wanted one that are expected between the bounds: a share of all, and a number."""
 Pieces = Callable[[], Iterable[Float32[np.ndarray, " _"]]]
 """Yields the same numbers on each call."""
 
@@ -60,6 +62,61 @@ def order_statistics(pieces: Pieces, ranks: Sequence[int]) -> list[Ranked]:
         value = float(np.uint32(own << 16 | low).view(np.float32))
         found.append(Ranked(value, rank - below - int(within[low]) + equal, equal))
     return found
+
+
+class Bracket:
+    """Finds the number at one rank in one reading, if the first numbers tell about where it is.
+
+    The first piece gives a lower and an upper bound. Numbers between them are collected, and smaller ones counted.
+
+    Args:
+      size: how many numbers there are.
+      rank: the wanted rank; 0 is the smallest magnitude.
+
+    Example:
+      >>> import numpy as np
+      >>> from wsr.merging.order_statistics import Bracket
+      >>> bracket = Bracket(3, 1)
+      >>> bracket.add(np.array([3.0, -1.0, 2.0], np.float32))
+      >>> bracket.found().value
+      2.0
+    """
+
+    def __init__(self, size: int, rank: int):
+        self._size, self._rank, self._margin = size, rank, _MARGIN * size + _FEWEST
+        self._below, self._between = 0, list[np.ndarray]()
+        self._bounds: tuple[np.float32, np.float32] | None = None
+        self._most = 4 * self._margin
+
+    def add(self, sizes: Float32[np.ndarray, " _"]) -> None:
+        """Takes the next numbers.
+
+        Args:
+          sizes: their magnitudes.
+        """
+        if self._bounds is None:
+            first, last = ((self._rank + side * self._margin) / self._size for side in (-1, 1))
+            low, high = np.quantile(sizes, np.clip([first, last], 0, 1))
+            self._bounds = np.float32(low if first > 0 else -1), np.float32(high if last < 1 else np.inf)
+        low, high = self._bounds
+        above = sizes >= low
+        self._below += sizes.size - int(np.count_nonzero(above))
+        if self._most >= 0:
+            above &= sizes <= high
+            self._between.append(sizes[above])
+            self._most -= self._between[-1].size
+
+    def found(self) -> Ranked | None:
+        """Returns the number at the rank; None if it is not between the bounds, or too many numbers are."""
+        place = self._rank - self._below
+        if self._most < 0 or self._bounds is None:
+            return None
+        between = np.concatenate(self._between)
+        if not 0 <= place < between.size:
+            return None
+        value = np.partition(between, place)[place]
+        before, equal = int(np.count_nonzero(between < value)), int(np.count_nonzero(between == value))
+        return Ranked(float(value), place - before, equal)
 
 
 def _bits(numbers: Float32[np.ndarray, " _"]) -> np.ndarray:

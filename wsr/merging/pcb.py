@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from wsr.merging.ingredients import Ingredients, Leaf
+from wsr.merging.ingredients import Ingredients, Leaf, Out
 from wsr.merging.magnitudes import magnitudes_at
 from wsr.merging.method import OfWeights, option, share
 from wsr.merging.order_statistics import order_statistics
@@ -38,7 +38,7 @@ class Pcb(OfWeights):
     trim: float = share(1e-4, "Fraction of the entries at either end whose magnitudes are moved into the range.")
     scale: float = option(1.0, "Factor of the merged task vector that is added to the base.")
 
-    def prepared(self, ingredients: Ingredients) -> Callable[[Leaf, np.ndarray], None]:
+    def prepared(self, ingredients: Ingredients) -> Callable[[Leaf, Out], None]:
         """Finds the ranges of magnitudes and of scores; each member's scores take two passes over all members."""
         leaves = sorted(ingredients.leaves(), key=lambda leaf: leaf.path)
         size, members = sum(leaf.size for leaf in leaves), len(ingredients.names)
@@ -61,7 +61,7 @@ class Pcb(OfWeights):
         ranges = np.array(on_all_cores(range_of, range(members)), np.float32)
         least, most = ranges[:, :1], ranges[:, 1:]
 
-        def fill(leaf: Leaf, out: np.ndarray) -> None:
+        def fill(leaf: Leaf, out: Out) -> None:
             for block in leaf.blocks():
                 shares = (_scores(block.vectors, low, high) - least).clip(0) / np.maximum(most - least, _TINY)
                 moved = np.sign(block.vectors) * _clamped(block.vectors, low, high)

@@ -1,39 +1,50 @@
-"""YAML recipes as for mergekit, for the methods that both packages have.
+"""YAML recipes as for mergekit: models or slices, filters on names, gradients over layers, several stages.
 
-Where mergekit 0.1.5 and a paper differ, a recipe follows mergekit: TIES trims leaf by leaf, DARE and DELLA restore the
-sum of magnitudes that they dropped from, SLERP is a straight line above a cosine of 0.9995; ``_METHODS`` lists all
-differences. Sums are taken in float32 or better; ``dtype`` only says how the result is stored.
+Sums are taken in float32 or better; ``dtype`` only says how the result is stored.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from wsr.errors import WsrError, nearest_names
-from wsr.merging.method import METHODS, Method, OfWeights, find, kinds_of, made, options_of
-from wsr.merging.yaml_file import read_yaml
+from wsr.merging.mergekit import translation
+from wsr.merging.method import METHODS, OfWeights, find
+from wsr.merging.recipe_parameters import Settings, method_for, refuse_unknown
+from wsr.merging.slices import Slice
+from wsr.merging.yaml_file import read_documents
 from wsr.runtime.tensor_files import NAMES
 
-KEYS = ("merge_method", "base_model", "models", "parameters", "dtype", "out_dtype")
+KEYS = (
+    *("merge_method", "base_model", "models", "slices", "parameters", "dtype", "out_dtype"),
+    *("tokenizer_source", "tokenizer", "name", "out_path"),
+)
 DTYPES = {name: dtype for dtype, name in NAMES.items()}
-_REQUIRED = object()
+_INSTEAD = {
+    "modules": "models with several stacks of layers are merged whole: list them under models",
+    "chat_template": "the result has the template of its base; copy another chat_template.jinja into its folder",
+    "genome": "this is a recipe of mergekit-evolve; wsr suggest finds coefficients",
+    "residual_weight": "leave it out",
+    "lora": "write model: BASE+ADAPTER",
+}
+"""Keys of mergekit that are refused, and what to do."""
 
 
 @dataclass(frozen=True)
-class _Translation:
-    """How a method of mergekit maps to a method of this package."""
+class RecipeSlice:
+    """The models of a slice, with their parameters."""
 
-    base: str
-    """How mergekit uses ``base_model``: "required", "optional", or "member" if it is one of the models."""
-    options: Callable[[dict[str, Any]], dict[str, Any]]
-    """Turns the shared parameters, and the per-member ones as lists, into our options."""
-    shared: Mapping[str, tuple[type, Any]]
-    """Parameters of the merge: type and default."""
-    each: Mapping[str, tuple[type, Any]]
-    """Parameters of each member: type and default."""
-    method: str = ""
-    """Our name of the method, if it differs."""
+    base: str | None
+    """The base, if the method has one."""
+    members: tuple[str, ...]
+    """Names or paths of the models to merge; one may be listed several times."""
+    each: tuple[Settings, ...]
+    """Parameters of each member."""
+    shared: tuple[Settings, ...]
+    """Parameters of all members, the ones that count most first."""
+    layers: Mapping[str, range] | None = None
+    """The layers that are taken of each model; None: all of them, and the slice is the whole result."""
 
 
 @dataclass(frozen=True)
@@ -42,87 +53,48 @@ class MergeRecipe:
 
     path: Path
     """The recipe's file."""
+    name: str
+    """Name by which later stages refer to the result; empty for the last stage."""
     merge_method: str
     """Name of the method in mergekit."""
-    base_model: str | None
-    """The base, if the method has one."""
-    members: tuple[str, ...]
-    """Names or paths of the models to merge; one may be listed several times."""
     dtype: str | None
     """Storage type of the result, in the notation of safetensors; None: that of each tensor in the first model."""
-    shared: Mapping[str, Any]
-    """Parameters of the merge."""
-    each: tuple[Mapping[str, Any], ...]
-    """Parameters of each member."""
+    slices: tuple[RecipeSlice, ...]
+    """The slices of the result; a recipe that lists models has one."""
+    stages: tuple["MergeRecipe", ...] = ()
+    """Recipes whose results this one merges, in the order in which they run."""
 
-    def method(self, leaf: str) -> Method:
-        """Returns the method for one tensor.
+    @property
+    def members(self) -> tuple[str, ...]:
+        """The models that are merged; those of several slices once each."""
+        if len(self.slices) == 1:
+            return self.slices[0].members
+        return tuple(dict.fromkeys(name for own in self.slices for name in own.members))
+
+    def slices_of(self, written: Mapping[str, str]) -> list[Slice]:
+        """Returns the slices, with paths in place of the names of stages.
 
         Args:
-          leaf: name of the tensor.
-
-        Raises:
-          WsrError: if a required parameter is missing, or a value has the wrong type.
+          written: the folder of each stage that has run, by name.
         """
-        translation = _translation(self.merge_method)
-        values: dict[str, Any] = {"base_model": self.base_model} | {
-            name: self._value(name, leaf, kind, default, (self.shared,))
-            for name, (kind, default) in translation.shared.items()
-        }
-        for name, (kind, default) in translation.each.items():
-            values[name] = tuple(
-                self._value(name, leaf, kind, default, (own, self.shared), member)
-                for member, own in zip(self.members, self.each, strict=True)
+
+        def located(name: str) -> str:
+            base, plus, adapter = name.partition("+")
+            return written.get(base, base) + plus + adapter
+
+        return [
+            Slice(
+                tuple(map(located, own.members)),
+                located(own.base) if own.base else None,
+                method_for(self.path, self.merge_method, own.base, own.members, own.each, own.shared),
+                None if own.layers is None else {located(name): layers for name, layers in own.layers.items()},
             )
-        return made(translation.method or self.merge_method, translation.options(values))
-
-    def _value(
-        self, name: str, leaf: str, kind: type, default: Any, scopes: Sequence[Mapping[str, Any]], member: str = ""
-    ) -> Any:
-        for scope in scopes:
-            if name in scope:
-                found = self._setting(name, scope[name], leaf)
-                if found is not None:
-                    return self._typed(name, found, kind)
-        if default is _REQUIRED:
-            raise WsrError(f"{self.path}: {self.merge_method} needs {name}{f' of {member}' if member else ''} ({leaf})")
-        return default
-
-    def _setting(self, name: str, setting: Any, leaf: str) -> Any:
-        """Returns a value, or the first of several ``{filter, value}`` whose filter occurs in the tensor's name."""
-        for entry in setting if isinstance(setting, list) else [setting]:
-            if not isinstance(entry, Mapping):
-                if isinstance(setting, list):
-                    raise WsrError(
-                        f"{self.path}: {name}: {setting}: gradients over layers are not supported; use filters"
-                    )
-                return entry
-            unknown = set(entry) - {"filter", "value"}
-            if unknown or "value" not in entry:
-                raise WsrError(
-                    f"{self.path}: {name}: {dict(entry)}: expected value, and filter if it is not for all tensors"
-                )
-            if isinstance(entry["value"], list):
-                raise WsrError(f"{self.path}: {name}: {entry['value']}: gradients over layers are not supported")
-            if entry.get("filter") in (None, "*") or str(entry["filter"]) in leaf:
-                return entry["value"]
-        return None
-
-    def _typed(self, name: str, value: Any, kind: type) -> Any:
-        try:
-            if kind is bool:
-                if not isinstance(value, bool):
-                    raise ValueError
-                return value
-            if isinstance(value, bool):
-                raise ValueError
-            return kind(value)  # YAML reads 1e-5 as a string
-        except (TypeError, ValueError):
-            raise WsrError(f"{self.path}: {name} = {value!r}; expected {kind.__name__}") from None
+            for own in self.slices
+        ]
 
 
 def read_recipe(path: Path) -> MergeRecipe:
-    """Reads a recipe.
+    """Reads a recipe; of several documents (``---``), the last stage, with the others among its stages.
 
     Args:
       path: a YAML file.
@@ -130,186 +102,174 @@ def read_recipe(path: Path) -> MergeRecipe:
     Raises:
       WsrError: if the file is not YAML, has a key or method that is not supported, or lists no models.
     """
-    content = read_yaml(path)
+    found: dict[str, MergeRecipe] = {}
+    for content in read_documents(path):
+        own = _read(path, content)
+        if own.name in found:
+            what = f"two stages are called {own.name}" if own.name else "two stages have no name"
+            raise WsrError(f"{path}: {what}; name each stage but the last (name: NAME)")
+        found[own.name] = own
+    if not found:
+        raise WsrError(f"{path}: expected a recipe with {', '.join(KEYS)}")
+    return _ordered(path, found)
+
+
+def _ordered(path: Path, found: Mapping[str, MergeRecipe]) -> MergeRecipe:
+    """Returns the stage that no other stage merges, with those that it needs in the order in which they run."""
+
+    def used(own: MergeRecipe) -> list[str]:
+        names = [name.partition("+")[0] for part in own.slices for name in (part.base or "", *part.members)]
+        return [name for name in dict.fromkeys(names) if name in found and name]
+
+    ordered: list[MergeRecipe] = []
+
+    def visit(own: MergeRecipe, above: tuple[str, ...]) -> None:
+        if own.name in above:
+            raise WsrError(f"{path}: stages merge each other in a circle: {' -> '.join((*above, own.name))}")
+        for name in used(own):
+            visit(found[name], (*above, own.name))
+        if own not in ordered:
+            ordered.append(own)
+
+    needed = {name for own in found.values() for name in used(own)}
+    last = [own for name, own in found.items() if name not in needed]
+    for own in last or list(found.values()):
+        visit(own, ())
+    if len(last) > 1:
+        names = ", ".join(own.name or "the one without a name" for own in last)
+        raise WsrError(f"{path}: several stages are merged by no other: {names}; a recipe has one result")
+    return replace(last[0], stages=tuple(ordered[:-1]))
+
+
+def _read(path: Path, content: Any) -> MergeRecipe:
     if not isinstance(content, dict):
         raise WsrError(f"{path}: expected a recipe with {', '.join(KEYS)}")
     unknown = [str(key) for key in content if key not in KEYS]
     if unknown:
-        raise WsrError(f"{path}: {', '.join(unknown)}: not supported; a recipe has {', '.join(KEYS)}")
+        why = _INSTEAD.get(unknown[0], f"a recipe has {', '.join(KEYS)}")
+        raise WsrError(f"{path}: {', '.join(unknown)}: not supported; {why}")
     name = str(content.get("merge_method"))
     if name not in METHODS or not issubclass(find(name), OfWeights):
         nearest = nearest_names(name, sorted(METHODS))
         why = " because it needs texts; use --store and --method" if name in METHODS else ""
         raise WsrError(f"{path}: merge_method: {name}: not supported in recipes{why or f'; nearest: {nearest}'}")
-    models = _models(path, content.get("models"))
-    return _with_base(path, name, content, models)
+    if ("models" in content) == ("slices" in content):
+        raise WsrError(f"{path}: expected models, a list of {{model: NAME, parameters: ...}}, or slices")
+    base = None if content.get("base_model") is None else _reference(path, "base_model", content["base_model"])
+    shared = (_parameters(path, "parameters", content),)
+    if "models" in content:
+        models = [(model, own) for model, own, _ in _models(path, "models", content["models"], ("model", "parameters"))]
+        slices: tuple[RecipeSlice, ...] = (_with_base(path, name, base, models, shared),)
+    else:
+        slices = tuple(_slices(path, name, base, content["slices"], shared))
+    for own in slices:
+        refuse_unknown(path, name, (*own.shared, *own.each))
+    dtype = content.get("out_dtype") or content.get("dtype")
+    if dtype is not None and dtype not in DTYPES:
+        raise WsrError(f"{path}: dtype: {dtype}: expected one of {', '.join(DTYPES)}")
+    _refuse_tokens(path, content)
+    called = str(content.get("name") or content.get("out_path") or "")
+    return MergeRecipe(path, called, name, DTYPES[dtype] if dtype else None, slices)
 
 
-def _models(path: Path, listed: Any) -> list[tuple[str, Mapping[str, Any]]]:
+def _models(path: Path, where: str, listed: Any, keys: Sequence[str]) -> list[tuple[str, Settings, Any]]:
+    """Returns the name, the parameters and the layers of each entry of a list of models."""
+    told = f"expected {where}, a list of {{{', '.join(f'{key}: ...' for key in keys)}}}"
     if not isinstance(listed, list) or not listed:
-        raise WsrError(f"{path}: expected models, a list of {{model: NAME, parameters: ...}}")
+        raise WsrError(f"{path}: {told}")
     models = []
     for entry in listed:
-        if not isinstance(entry, dict) or not isinstance(entry.get("model"), str):
-            raise WsrError(f"{path}: models: {entry}: expected model, a name or a path, and parameters")
-        unknown = set(entry) - {"model", "parameters"}
-        if unknown or not isinstance(entry.get("parameters") or {}, dict):
-            raise WsrError(f"{path}: models: {entry}: expected model and parameters, nothing else")
-        models.append((entry["model"], entry.get("parameters") or {}))
+        if not isinstance(entry, dict) or "model" not in entry:
+            raise WsrError(f"{path}: {where}: {entry}: {told}")
+        unknown = [str(key) for key in entry if key not in keys]
+        if unknown:
+            why = _INSTEAD.get(unknown[0], f"expected {', '.join(keys)}, nothing else")
+            raise WsrError(f"{path}: {where}: {', '.join(unknown)}: not supported; {why}")
+        models.append(
+            (_reference(path, where, entry["model"]), _parameters(path, where, entry), entry.get("layer_range"))
+        )
     return models
 
 
+def _slices(path: Path, method: str, base: str | None, listed: Any, shared: tuple[Settings, ...]) -> list[RecipeSlice]:
+    if not isinstance(listed, list) or not listed:
+        raise WsrError(f"{path}: expected slices, a list of {{sources: [{{model: NAME, layer_range: [0, 8]}}]}}")
+    found = []
+    for number, entry in enumerate(listed):
+        where = f"slices[{number}]"
+        if not isinstance(entry, dict):
+            raise WsrError(f"{path}: {where}: {entry!r}: expected sources, base_model and parameters")
+        unknown = [str(key) for key in entry if key not in ("sources", "base_model", "parameters")]
+        if unknown:
+            why = _INSTEAD.get(unknown[0], "expected sources, base_model and parameters")
+            raise WsrError(f"{path}: {where}: {', '.join(unknown)}: not supported; {why}")
+        sources = _models(path, f"{where}.sources", entry.get("sources"), ("model", "layer_range", "parameters"))
+        layers: dict[str, range] = {}
+        for model, _, given in sources:
+            if not (
+                isinstance(given, list) and len(given) == 2 and all(type(end) is int and end >= 0 for end in given)
+            ):
+                raise WsrError(f"{path}: {where}: layer_range of {model} is {given!r}; expected two whole numbers")
+            if layers.setdefault(model, range(*given)) != range(*given) or not range(*given):
+                raise WsrError(f"{path}: {where}: layer_range of {model} is {given!r}, or listed twice")
+        if len({len(own) for own in layers.values()}) > 1:
+            raise WsrError(f"{path}: {where}: the sources have different numbers of layers: {layers}")
+        own_base = base if entry.get("base_model") is None else _reference(path, where, entry["base_model"])
+        if own_base is not None and own_base not in layers:
+            if translation(method).base == "required":
+                raise WsrError(f"{path}: {where}: base_model {own_base} is not a source; list it with its layer_range")
+            own_base = None
+        models = [(model, own) for model, own, _ in sources]
+        made = _with_base(path, method, own_base, models, (_parameters(path, where, entry), *shared))
+        found.append(replace(made, layers=layers))
+    return found
+
+
 def _with_base(
-    path: Path, name: str, content: Mapping[str, Any], models: list[tuple[str, Mapping[str, Any]]]
-) -> MergeRecipe:
-    translation, given = _translation(name), content.get("base_model")
-    shared = content.get("parameters") or {}
-    base = given if isinstance(given, str) else None
-    if (given is not None and base is None) or (translation.base == "required" and base is None):
-        raise WsrError(f"{path}: {name} needs base_model, a name or a path; found {given!r}")
-    if base is not None and translation.base == "member":
+    path: Path, name: str, base: str | None, models: list[tuple[str, Settings]], shared: tuple[Settings, ...]
+) -> RecipeSlice:
+    """Returns a slice whose base is not a member, or is one, as the method wants it."""
+    kind = translation(name).base
+    if kind == "required" and base is None:
+        raise WsrError(f"{path}: {name} needs base_model, a name or a path")
+    if base is not None and kind == "member":
         if base not in (model for model, _ in models):
-            models.append((base, {}))
+            models = [*models, (base, {})]
         base = None
     elif base is not None:
         own = [entry for entry in models if entry[0] == base] or [(base, {})]
         models = [entry for entry in models if entry[0] != base]
         if name == "slerp":  # merges two models, one of which mergekit calls the base
             models, base = [*own, *models], None
-    known = {*translation.shared, *translation.each, "int8_mask"}
-    used = {key for scope in (shared, *(parameters for _, parameters in models)) for key in scope}
-    if used - known:
-        strange = ", ".join(sorted(map(str, used - known)))
-        raise WsrError(f"{path}: {strange}: not a parameter of {name}; it has {', '.join(sorted(known))}")
-    dtype = content.get("out_dtype") or content.get("dtype")
-    if dtype is not None and dtype not in DTYPES:
-        raise WsrError(f"{path}: dtype: {dtype}: expected one of {', '.join(DTYPES)}")
     members, each = zip(*models, strict=True) if models else ((), ())
-    return MergeRecipe(path, name, base, members, DTYPES[dtype] if dtype else None, shared, each)
+    return RecipeSlice(base, members, each, shared)
 
 
-def _translation(name: str) -> _Translation:
-    """Returns how a recipe maps to a method; one that mergekit lacks has its own options as parameters."""
-    return _METHODS.get(name) or _own_options(find(name))
+def _parameters(path: Path, where: str, entry: Mapping[str, Any]) -> Settings:
+    found = entry.get("parameters") or {}
+    if not isinstance(found, dict):
+        raise WsrError(f"{path}: {where}: parameters: {found!r}: expected a table of names and values")
+    return found
 
 
-def _own_options(kind: type[Method]) -> _Translation:
-    """``weights`` is called ``weight`` as in mergekit; options with one value per member may stand with the member."""
-    types = {name: kinds_of(about.hint) for name, about in options_of(kind).items()}
-    each = {name: "weight" if name == "weights" else name for name in types if any(map(get_args, types[name]))}
-
-    def options(values: dict[str, Any]) -> dict[str, Any]:
-        found = {name: values[name] for name in types if name not in each}
-        found |= {name: None if set(values[own]) == {None} else values[own] for name, own in each.items()}
-        return {name: value for name, value in found.items() if value is not None}
-
-    return _Translation(
-        "required" if getattr(kind, "based", True) else "member",
-        options,
-        {name: (kinds[0], None) for name, kinds in types.items() if name not in each},
-        dict.fromkeys(each.values(), (float, None)),
-    )
+def _reference(path: Path, where: str, value: Any) -> str:
+    """Returns ``MODEL`` or ``MODEL+ADAPTER`` from a text, or from mergekit's table of a model and its adapter."""
+    if isinstance(value, str):
+        return value
+    parts = {"model": value} if isinstance(value, dict) and "path" in value else value
+    if isinstance(parts, dict) and "model" in parts and not parts.keys() - {"model", "lora"}:
+        named = [parts[key] for key in ("model", "lora") if parts.get(key) is not None]
+        names = [own.get("path") if isinstance(own, dict) and set(own) == {"path"} else own for own in named]
+        if all(isinstance(name, str) for name in names):
+            return "+".join(map(str, names))
+    raise WsrError(f"{path}: {where}: {value!r}: expected a name or a path, or BASE+ADAPTER; download a revision first")
 
 
-def _sparse(values: dict[str, Any]) -> dict[str, Any]:
-    """Returns the options of methods that keep a part of each task vector."""
-    return {
-        "weights": values["weight"],
-        "density": tuple(min(density, 1.0) for density in values["density"]),
-        "normalise": values["normalize"],
-        "scale": values["lambda"],
-        "rescale": "norm" if values["rescale"] else "none",
-    }
-
-
-def _same(name: str, values: tuple[float, ...]) -> float:
-    """Returns the value that all members share; raises if they differ."""
-    if len(set(values)) > 1:
-        raise WsrError(f"recipe: {name} {', '.join(map(str, values))}: expected one value for all members")
-    return values[0]
-
-
-def _generalised(
-    normalize: bool, rescale: bool, more: Callable[[dict[str, Any]], dict[str, Any]] = lambda values: {}, **each: Any
-) -> _Translation:
-    """Returns the translation of a method of mergekit's family of sums of task vectors."""
-    return _Translation(
-        "required",
-        lambda values: {**_sparse(values), **more(values)},
-        {"normalize": (bool, normalize), "rescale": (bool, rescale), "lambda": (float, 1.0)},
-        {"weight": (float, _REQUIRED), "density": (float, 1.0), **each},
-    )
-
-
-def _della(values: dict[str, Any]) -> dict[str, Any]:
-    return {"epsilon": 2 * _same("epsilon", values["epsilon"])}
-
-
-def _gamma(values: dict[str, Any]) -> dict[str, Any]:
-    return {"gamma": _same("gamma", values["gamma"])}
-
-
-_METHODS: Mapping[str, _Translation] = {
-    "linear": _Translation(
-        "member",
-        lambda values: {"weights": values["weight"], "normalise": values["normalize"]},
-        {"normalize": (bool, True)},
-        {"weight": (float, _REQUIRED)},
-    ),
-    "task_arithmetic": _Translation(
-        "required",
-        lambda values: {"weights": values["weight"], "normalise": values["normalize"], "scale": values["lambda"]},
-        {"normalize": (bool, False), "lambda": (float, 1.0), "rescale": (bool, False)},
-        {"weight": (float, _REQUIRED), "density": (float, 1.0)},
-    ),
-    "slerp": _Translation(
-        "required", lambda values: {"t": values["t"], "linear_above": 0.9995}, {"t": (float, _REQUIRED)}, {}
-    ),
-    "multislerp": _Translation(
-        "optional",
-        lambda values: {
-            "weights": values["weight"],
-            "normalise": values["normalize_weights"],
-            "around": "base" if values["base_model"] else "zero",
-        },
-        {"normalize_weights": (bool, True), "eps": (float, 1e-8)},
-        {"weight": (float, _REQUIRED)},
-    ),
-    "karcher": _Translation(
-        "member",
-        lambda values: {"steps": values["max_iter"], "tolerance": values["tol"]},
-        {"max_iter": (int, 10), "tol": (float, 1e-5)},
-        {},
-    ),
-    "model_stock": _Translation("required", lambda values: {"least_product": 1e-6}, {}, {}),
-    "sce": _Translation(
-        "required", lambda values: {"density": values["select_topk"], "floor": 1e-6}, {"select_topk": (float, 1.0)}, {}
-    ),
-    "nuslerp": _Translation(
-        "optional",
-        lambda values: {
-            "weights": values["weight"],
-            "scope": "leaf" if values["nuslerp_flatten"] else "input" if values["nuslerp_row_wise"] else "output",
-            "around": "base" if values["base_model"] else "zero",
-        },
-        {"nuslerp_flatten": (bool, True), "nuslerp_row_wise": (bool, False)},
-        {"weight": (float, _REQUIRED)},
-    ),
-    "nearswap": _Translation("required", lambda values: {"t": values["t"]}, {"t": (float, _REQUIRED)}, {}),
-    "arcee_fusion": _Translation("required", lambda values: {}, {}, {}),
-    "ram": _Translation("required", lambda values: {"epsilon": values["epsilon"]}, {"epsilon": (float, 1e-5)}, {}),
-    "ramplus_tl": _Translation(
-        "required",
-        lambda values: {name: values[name] for name in ("epsilon", "r", "alpha")},
-        {"epsilon": (float, 1e-5), "r": (float, 0.1), "alpha": (float, 0.2)},
-        {},
-    ),
-    "passthrough": _Translation("member", lambda values: {"scale": values["scale"][0]}, {}, {"scale": (float, 1.0)}),
-    "ties": _generalised(True, False, lambda values: {"scope": "leaf"}),
-    "dare_ties": _generalised(False, True),
-    "dare_linear": _generalised(False, True),
-    "breadcrumbs": _generalised(False, False, _gamma, gamma=(float, 0.01)),
-    "breadcrumbs_ties": _generalised(False, False, _gamma, gamma=(float, 0.01)),
-    "della": _generalised(True, True, _della, epsilon=(float, 0.15)),
-    "della_linear": _generalised(False, True, _della, epsilon=(float, 0.15)),
-}
+def _refuse_tokens(path: Path, content: Mapping[str, Any]) -> None:
+    """Refuses tokenizers that are built token by token; others are those of the models, which must agree."""
+    tokenizer = content.get("tokenizer") or {"source": content.get("tokenizer_source")}
+    if not isinstance(tokenizer, dict) or tokenizer.keys() - {"source"}:
+        raise WsrError(
+            f"{path}: tokenizer: {tokenizer}: only source is supported; set single tokens or padding with transformers "
+            "(resize_token_embeddings) after the merge"
+        )

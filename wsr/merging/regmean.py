@@ -54,15 +54,15 @@ class RegMean(OfData):
                 leaves = {path: np.asarray(leaf, np.float64) for path, leaf in flatten(params).items()}
                 split = first_texts(own_dataset(member, given).splits["finetune"], self.texts)
                 for path, gram in input_grams(region.model, params, split).items():
-                    shrunk = self.shrink * gram + (1 - self.shrink) * np.diag(np.diag(gram))
-                    grams[path] = grams.get(path, 0) + shrunk
-                    products[path] = products.get(path, 0) + shrunk @ leaves[path]
+                    own = shrunk(gram, self.shrink)
+                    grams[path] = grams.get(path, 0) + own
+                    products[path] = products.get(path, 0) + own @ leaves[path]
                 for path, leaf in leaves.items():
                     sums[path] += leaf
                 counter.advance(note=member.name)
         means = {path: total / len(region) for path, total in sums.items()}
-        solved = {path: _solved(gram, products[path], means[path]) for path, gram in grams.items()}
-        return nest({path: (solved.get(path, mean)).astype(np.float32) for path, mean in means.items()})
+        fitted = {path: solved(gram, products[path], means[path]) for path, gram in grams.items()}
+        return nest({path: (fitted.get(path, mean)).astype(np.float32) for path, mean in means.items()})
 
 
 def input_grams(model: "Model", params: "Params", split: "AnySplit") -> dict[str, np.ndarray]:
@@ -124,7 +124,12 @@ def _program(model: "Model") -> Callable[..., Any]:
     return jax.jit(grams)
 
 
-def _solved(gram: np.ndarray, product: np.ndarray, mean: np.ndarray) -> np.ndarray:
-    """Returns the kernel; along directions that no text has, it is the mean of the members."""
+def shrunk(gram: np.ndarray, shrink: float) -> np.ndarray:
+    """Returns a Gram matrix whose entries off the diagonal are multiplied by ``shrink``."""
+    return shrink * gram + (1 - shrink) * np.diag(np.diag(gram))
+
+
+def solved(gram: np.ndarray, product: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    """Returns the kernel ``gram^-1 product``; along directions that no text has, it is the mean of the members."""
     ridge = 1e-8 * max(float(np.trace(gram)) / len(gram), np.finfo(float).tiny) * np.eye(len(gram))
     return np.linalg.solve(gram + ridge, product + ridge @ mean)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from wsr.merging.ingredients import Ingredients, Leaf
+from wsr.merging.ingredients import Ingredients, Leaf, Out
 from wsr.merging.method import OfWeights, at_least, share
 from wsr.merging.order_statistics import order_statistics
 
@@ -35,10 +35,10 @@ class Sce(OfWeights):
         "below it counts as this number. mergekit uses 1e-6.",
     )
 
-    def prepared(self, ingredients: Ingredients) -> Callable[[Leaf, np.ndarray], None]:
+    def prepared(self, ingredients: Ingredients) -> Callable[[Leaf, Out], None]:
         """Returns the merge of one leaf, which reads the leaf up to five times."""
 
-        def fill(leaf: Leaf, out: np.ndarray) -> None:
+        def fill(leaf: Leaf, out: Out) -> None:
             bound = self._bound(leaf)
             squares = np.zeros(len(ingredients.names))
             for block in leaf.blocks():

@@ -14,7 +14,7 @@ from jaxtyping import Float
 
 from wsr.errors import WsrError
 from wsr.merging.averages import default_scale, members_weights
-from wsr.merging.ingredients import Block, Ingredients, Leaf
+from wsr.merging.ingredients import Block, Ingredients, Leaf, Out
 from wsr.merging.magnitudes import Cut, kept_by, magnitudes_at
 from wsr.merging.method import OfWeights, at_least, one_of, option, share, weights
 
@@ -56,14 +56,14 @@ class _Sparse(OfWeights):
         """Returns the density of each member."""
         return np.broadcast_to(np.asarray(self.density, np.float64), len(ingredients.names))
 
-    def prepared(self, ingredients: Ingredients) -> Callable[[Leaf, np.ndarray], None]:
+    def prepared(self, ingredients: Ingredients) -> Callable[[Leaf, Out], None]:
         """Returns the merge of one leaf; restoring norms takes one more pass over it."""
         given = members_weights(self.weights, ingredients)
         # Divides a plain sum over members by their number; a normalised sum is an average already.
         scale = default_scale(self.scale, ingredients, normalise=self.normalise)
         open_leaf = self.keeping(ingredients)
 
-        def fill(leaf: Leaf, out: np.ndarray) -> None:
+        def fill(leaf: Leaf, out: Out) -> None:
             factors = _norm_factors(leaf, open_leaf(leaf), self.by_nodes) if self.rescale == "norm" else None
             keep = open_leaf(leaf)
             for block, node in _blocks(leaf, self.by_nodes):
@@ -355,12 +355,14 @@ def elected(
       given: weight of each member.
       normalise: whether to divide by the weights of the entries that took part.
     """
-    positive = vectors.sum(axis=0) >= 0
-    agrees = np.where(positive, vectors > 0, vectors < 0)
-    vectors *= agrees
+    # A sum is -0 only where all entries are 0, which have no sign to elect.
+    sign = np.copysign(np.float32(1), vectors.sum(axis=0))
+    vectors *= sign
+    np.maximum(vectors, 0, out=vectors)
     merged = vectors.sum(axis=0)
+    merged *= sign
     if normalise:
-        took_part = given.astype(np.float32) @ agrees.astype(np.float32)
+        took_part = given.astype(np.float32) @ (vectors > 0).astype(np.float32)
         merged /= np.where(took_part == 0, np.float32(1), took_part)
     return merged
 

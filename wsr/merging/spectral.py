@@ -2,11 +2,14 @@
 
 A task matrix is the task vector of one matrix, ``[outputs, inputs]``, with the thin SVD ``M_k = U_k diag(s_k) V_k^T``.
 Singular vectors come from an eigendecomposition of the smaller Gram matrix in float64, so that a method computes only
-those vectors that it keeps. One member's matrix is in memory at a time.
+those vectors that it keeps. One member's matrix is in memory at a time. On an accelerator, JAX computes thin SVDs in
+float32.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import lru_cache, partial
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float64
@@ -126,6 +129,8 @@ def svd(matrix: Matrix, count: int, *, least: float = 0.0) -> Svd:
       >>> svd(np.diag([3.0, 2.0, 1.0]), 2).values.round(6).tolist()
       [3.0, 2.0]
     """
+    if on_accelerator():
+        return _svd_on_accelerator(matrix, count, least)
     from scipy.linalg import eigh
 
     if matrix.shape[0] > matrix.shape[1]:
@@ -139,6 +144,28 @@ def svd(matrix: Matrix, count: int, *, least: float = 0.0) -> Svd:
     values = np.sqrt(squares[::-1][kept])
     left = left[:, ::-1][:, kept]
     return Svd(left, values, matrix.T @ left / values)
+
+
+@lru_cache(maxsize=1)
+def on_accelerator() -> bool:
+    """Returns whether JAX's default device is no CPU: singular vectors are then found there, in float32."""
+    import jax
+
+    return jax.default_backend() != "cpu"
+
+
+def _svd_on_accelerator(matrix: Matrix, count: int, least: float) -> Svd:
+    left, values, right = (np.asarray(part, np.float64) for part in _thin_svd()(matrix.astype(np.float32)))
+    least = max(least, SMALLEST * values.max(initial=0.0))
+    kept = (values > least)[:count].nonzero()[0]
+    return Svd(left[:, kept], values[kept], right[kept].T)
+
+
+@lru_cache(maxsize=1)
+def _thin_svd() -> Callable[[np.ndarray], Sequence[Any]]:
+    import jax
+
+    return jax.jit(partial(jax.numpy.linalg.svd, full_matrices=False))
 
 
 def _paired(parts: list[Svd], values: np.ndarray | None) -> Matrix:

@@ -13,7 +13,7 @@ from jaxtyping import Float, Float64
 
 from wsr.errors import WsrError
 from wsr.merging.averages import Row, mixing, normalised
-from wsr.merging.ingredients import Ingredients, Leaf
+from wsr.merging.ingredients import Ingredients, Leaf, Out
 from wsr.merging.method import OfWeights, at_least, one_of, option, positive, weights
 from wsr.merging.run import on_all_cores
 
@@ -45,7 +45,7 @@ class _OnSphere(OfWeights):
         """Returns coefficients over the vectors with this Gram matrix."""
         raise NotImplementedError
 
-    def prepared(self, ingredients: Ingredients) -> Callable[[Leaf, np.ndarray], None]:
+    def prepared(self, ingredients: Ingredients) -> Callable[[Leaf, Out], None]:
         """Computes the Gram matrices of all leaves in one pass and returns the merge of one leaf."""
         leaves = [leaf.within(around=self.around) for leaf in ingredients.leaves()]
         grams = dict(zip((leaf.path for leaf in leaves), on_all_cores(Leaf.gram, leaves), strict=True))

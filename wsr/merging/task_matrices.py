@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from wsr.merging.averages import mixing
-from wsr.merging.ingredients import Ingredients, Leaf
+from wsr.merging.ingredients import Ingredients, Leaf, Out
 from wsr.merging.method import OfWeights, expression, option
 
 Matrix = Float64[np.ndarray, "outputs inputs"]
@@ -37,16 +37,22 @@ class OfMatrices(OfWeights):
         """Returns the merged task matrix of a leaf."""
         raise NotImplementedError
 
-    def prepared(self, ingredients: Ingredients) -> Callable[[Leaf, np.ndarray], None]:
+    def merging(self, leaves: list[Leaf]) -> Callable[[Leaf], Matrix]:
+        """Returns a function that merges the task matrix of a leaf; may read all leaves that are merged first."""
+        return self.matrix
+
+    def prepared(self, ingredients: Ingredients) -> Callable[[Leaf, Out], None]:
         """Returns the merge of one leaf."""
         mean = mixing(np.full(len(ingredients.names), self.scale / len(ingredients.names)))
         tables = TABLES_AND_HEADS if self.averaged is None else re.compile(self.averaged)
+        matrices = [leaf for leaf in ingredients.leaves() if len(leaf.shape) == 2 and not tables.search(leaf.path)]
+        merge, paths = self.merging(matrices), {leaf.path for leaf in matrices}
 
-        def fill(leaf: Leaf, out: np.ndarray) -> None:
-            if len(leaf.shape) != 2 or tables.search(leaf.path):
+        def fill(leaf: Leaf, out: Out) -> None:
+            if leaf.path not in paths:
                 mean(leaf, out)
                 return
-            merged = self.matrix(leaf)
+            merged = merge(leaf)
             flat = self.scale * (merged.T if leaf.inputs_lead else merged).reshape(-1)
             start = 0
             for block in leaf.blocks():
@@ -68,7 +74,18 @@ def summed(leaf: Leaf) -> Matrix:
 def each_task(leaf: Leaf) -> Iterator[Matrix]:
     """Yields the task matrix of each member."""
     for member in range(len(leaf.ingredients.names)):
-        yield summed(Leaf(leaf.path, leaf.shape, leaf.ingredients.alone(member)))
+        yield task(leaf, member)
+
+
+def task(leaf: Leaf, member: int) -> Matrix:
+    """Returns the task matrix of one member."""
+    return summed(Leaf(leaf.path, leaf.shape, leaf.ingredients.alone(member)))
+
+
+def task_shape(leaf: Leaf) -> tuple[int, int]:
+    """Returns the shape ``[outputs, inputs]`` of a leaf's task matrices."""
+    first, second = leaf.shape
+    return (second, first) if leaf.inputs_lead else (first, second)
 
 
 def _matrix(leaf: Leaf, flat: np.ndarray) -> Matrix:

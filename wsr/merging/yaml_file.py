@@ -10,7 +10,22 @@ MOST_NODES = 100_000
 
 
 def read_yaml(path: Path) -> Any:
-    """Returns the contents of a YAML file.
+    """Returns the contents of a YAML file of one document.
+
+    Args:
+      path: the file.
+
+    Raises:
+      WsrError: if the file is not YAML, or unpacks to more than ``MOST_NODES`` values.
+    """
+    found = read_documents(path)
+    if len(found) > 1:
+        raise WsrError(f"{path}: expected one YAML document, found {len(found)}")
+    return found[0] if found else None
+
+
+def read_documents(path: Path) -> list[Any]:
+    """Returns the documents of a YAML file, which ``---`` separates, without empty ones.
 
     Args:
       path: the file.
@@ -21,11 +36,11 @@ def read_yaml(path: Path) -> Any:
     import yaml
 
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = list(yaml.safe_load_all(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise WsrError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from error
     _refuse_endless(path, content)
-    return content
+    return [own for own in content if own is not None]
 
 
 def _refuse_endless(path: Path, content: Any) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from jaxtyping import Array, Float
 
 from wsr.errors import WsrError
-from wsr.runtime.model_folder import companions
+from wsr.runtime.model_folder import companions, module_weights
 from wsr.types import Batch, Params, Reads
 
 
@@ -85,7 +85,7 @@ class Checkpoint:
         A checkpoint without a folder has the files of its tokenizer or image processor, written for the occasion.
         """
         if self.folder is not None and self.folder.is_dir():
-            yield {str(file): self.folder / file for file in companions(self.folder)}
+            yield companions(self.folder) | module_weights(self.folder)
         elif self.processor is None:
             yield {}
         else:
@@ -94,7 +94,7 @@ class Checkpoint:
                     self.processor.save_pretrained(place)
                 except Exception as error:  # tokenizers raises plain ones, on a full disk for example
                     raise WsrError(f"the tokenizer could not be written to {place}: {error}") from error
-                yield {str(file): Path(place) / file for file in companions(Path(place))}
+                yield companions(Path(place))
 
     def __repr__(self) -> str:
         size = sum(leaf.size for leaf in _leaves(self.params)) / 1e6

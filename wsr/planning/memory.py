@@ -12,7 +12,7 @@ from wsr.planning.hardware import Chip
 from wsr.region.region import Region
 from wsr.runtime.devices import chunk_for_device, memory_budget
 from wsr.training.job import Job, Recipe
-from wsr.training.memory import member_bytes, shared_bytes
+from wsr.training.memory import member_bytes, pieces_for_training, shared_bytes
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,13 @@ class Memory:
         return self.needed <= self.budget
 
 
-def training_memory(encoder: Encoder, chip: Chip, recipe: Recipe, length: float) -> tuple[Memory, int]:
-    """Returns the memory that training one member takes on a chip, and how many members are trained together.
+def training_memory(encoder: Encoder, chip: Chip, recipe: Recipe, length: float) -> tuple[Memory, int, int]:
+    """Returns the memory that training takes on a chip.
 
     See ``wsr.training.memory``.
+
+    Returns:
+      The memory for one member, the number of members trained together, and the number of pieces of each batch.
 
     Args:
       encoder: an encoder with ``model`` and ``params``.
@@ -44,10 +47,11 @@ def training_memory(encoder: Encoder, chip: Chip, recipe: Recipe, length: float)
     assert encoder.model is not None
     assert encoder.params is not None
     job = Job(_texts(recipe.batch_size, length), 0, recipe)
-    each, shared = member_bytes(encoder.model, encoder.params, job), shared_bytes(encoder.params, job)
     budget = memory_budget(device=chip)
+    pieces = pieces_for_training(encoder.model, encoder.params, [job], memory_budget_gib=budget / 2**30)
+    each, shared = member_bytes(encoder.model, encoder.params, job, pieces), shared_bytes(encoder.params, job)
     together = min(chunk_for_device(16, device=chip), max(0, (budget - shared) // each))
-    return Memory(shared + each, budget), int(together)
+    return Memory(shared + each, budget), int(together), pieces
 
 
 def evaluation_memory(encoder: Encoder, chip: Chip, texts: int, length: float) -> Memory:

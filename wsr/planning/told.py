@@ -81,9 +81,10 @@ def _memory_lines(estimate: Estimate, recipe: Recipe, point_texts: int) -> list[
     if encoder.model.reads != "text":
         return ["memory:               not predicted for a model of images"]
     if work.members:
-        found, together = training_memory(encoder, chip, recipe, work.length)
+        found, together, pieces = training_memory(encoder, chip, recipe, work.length)
+        cut = f" in {pieces} pieces" if pieces > 1 else ""
         more = f", {together} at a time on a chip" if found.fits else ""
-        lines.append(f"memory, training:     {_fit(found)} for a member, {recipe.batch_size} texts a step{more}")
+        lines.append(f"memory, training:     {_fit(found)} for a member, {recipe.batch_size} texts a step{cut}{more}")
     if point_texts:
         found = evaluation_memory(encoder, chip, min(point_texts, _MOST_TEXTS), work.length)
         less = f" (with {_MOST_TEXTS} of {point_texts} texts)" if point_texts > _MOST_TEXTS else ""

@@ -37,14 +37,18 @@ class Exposure:
     other_lengths: dict[int, int]
     """Number of members whose texts were cut at another length, by that length."""
 
+    @property
+    def leaks_told(self) -> str:
+        """The leaking members with their shares, the largest first."""
+        shares = sorted(self.leaks.items(), key=lambda one: -one[1].share)
+        return _listed([f"{name} ({100 * share.share:.0f} %)" for name, share in shares])
+
     def lines(self, max_length: int | None, *, allow_overlap: bool = False) -> list[str]:
         """Returns what a user should know, one line each."""
         told = []
         if self.leaks:
-            shares = sorted(self.leaks.items(), key=lambda one: -one[1].share)
-            listed = [f"{name} ({100 * share.share:.0f} %)" for name, share in shares]
             how = "scored all the same (--allow_overlap)" if allow_overlap else "left out"
-            told.append(f"{how}, fine-tuned on texts that are scored on {self.target}: {_listed(listed)}")
+            told.append(f"{how}, fine-tuned on texts that are scored on {self.target}: {self.leaks_told}")
         unsure = [share.at_most for share in self.sampled.values()]
         if unsure and max(unsure) > LEAK:
             told.append(

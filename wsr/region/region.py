@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -341,6 +342,21 @@ class Region:
         """Returns the mean distance of the members from their centroid, in the units of the weights."""
         centre = self.centroid()
         return float(np.mean([grams.distance(self.gram, corner, centre) for corner in np.eye(len(self))]))
+
+    def explore(self, datasets: Any, to: str | Path = "explorer.html", **options: Any) -> Any:
+        """Writes an offline page in which a reader drags a point through the region, see ``wsr.explore``.
+
+        Args:
+          datasets: a target dataset, or several.
+          to: the file to write.
+          options: further arguments of ``wsr.explore``.
+
+        Returns:
+          The polynomials that the page evaluates, one per dataset.
+        """
+        import wsr  # the face stands above all rooms: a page is written by a later room than this one
+
+        return wsr.explore(self, datasets, to, **options)
 
     def plot_map(self, ax: Any = None, *, seed: int = 0) -> Any:
         """Draws the members in the plane by t-SNE of 1 - cosine, one colour per dataset.

@@ -3,6 +3,7 @@
 cores.py, devices.py, hosts.py, placement.py   processors, accelerators, processes; memory and placement of arrays
 compilation.py, seeds.py                       the cache of compiled programs; named random streams
 atomic.py, strict_json.py, printable.py        atomic writes, strict JSON, text that is safe on a terminal
+new_folder.py                                  a folder that appears complete or not at all
 tensor_files.py, model_folder.py               safetensors in pieces; which files of a model folder are read and kept
 assets.py, buckets.py                          packages downloaded by hash; folders synchronised with a bucket
 hub_client.py                                  the client of the Hugging Face hub, which gives up in seconds

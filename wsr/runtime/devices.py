@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from wsr.errors import WsrError
 
@@ -210,7 +211,7 @@ def member_mesh(members: int, *, devices: Sequence[Any] | None = None) -> Mesh:
     """
     devices = list(devices or _own_devices())
     used = devices[: largest_divisor(members, at_most=len(devices))]
-    return jax.make_mesh((len(used),), ("members",), (AxisType.Auto,), devices=used)
+    return Mesh(np.array(used), ("members",))
 
 
 def members_for_devices(wanted: int, *, devices: Sequence[Any] | None = None) -> int:
@@ -233,7 +234,8 @@ def largest_divisor(number: int, *, at_most: int) -> int:
 def mesh_of(points: int, texts: int = 1, *, devices: Sequence[Any] | None = None) -> Mesh:
     """Returns a mesh of ``points * texts`` devices with the axes ``points`` and ``texts``."""
     chosen = list(devices or jax.local_devices())[: points * texts]
-    return jax.make_mesh((points, texts), ("points", "texts"), (AxisType.Auto, AxisType.Auto), devices=chosen)
+    # jax.make_mesh looks for an order that suits collectives, of which there are none here, and refuses some shapes.
+    return Mesh(np.array(chosen).reshape(points, texts), ("points", "texts"))
 
 
 def memory_budget(gib: float | None = None, *, device: Any = None) -> int:

@@ -1,7 +1,9 @@
 """What of a model folder may be read and passed on: no links out of it, no code, no pickles, no state of a training."""
 
+import json
 import os
 import re
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ CONFIG = "config.json"
 ADAPTER = "adapter_config.json"
 MODULES = "modules.json"
 """Lists the modules of a SentenceTransformer, with the folder of each."""
+_OF_TRANSFORMER = (SINGLE, INDEX, *(f"pytorch_model{ending}" for ending in PICKLED))
 _TEMPLATES = "additional_chat_templates"
 _WEIGHTS = (*PICKLED, ".safetensors", ".h5", ".msgpack", ".onnx", ".gguf", ".npz", ".npy", ".tflite", ".ot")
 _CODE = (".py", ".pyc", ".pyd", ".ipynb", ".sh", ".bash", ".so", ".dylib", ".dll", ".exe", ".bat", ".ps1", ".js")
@@ -57,42 +60,80 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def module_folders(folder: Path) -> list[str]:
-    """Returns the subfolders that ``modules.json`` of a SentenceTransformer names, such as ``1_Pooling``.
+def transformer_folder(folder: Path) -> Path:
+    """Returns where config, tokenizer and weights lie: in ``folder``, or in a SentenceTransformer's ``0_Transformer``.
+
+    Args:
+      folder: a Hugging Face folder.
 
     Raises:
-      WsrError: if the file does not list modules, or names a folder outside ``folder``.
+      WsrError: if modules.json does not list modules, or names a folder outside ``folder``.
+    """
+    if (folder / CONFIG).exists() or not (folder / MODULES).exists():
+        return folder
+    inside = [folder / name for name in _paths_of_modules(folder) if name and (folder / name / CONFIG).exists()]
+    return next((place for place in inside if any((place / name).exists() for name in _OF_TRANSFORMER)), folder)
+
+
+def module_folders(folder: Path) -> list[str]:
+    """Returns the subfolders of a SentenceTransformer's modules after its Transformer, such as ``1_Pooling``.
+
+    Raises:
+      WsrError: if ``modules.json`` does not list modules, or names a folder outside ``folder``.
     """
     if not (folder / MODULES).exists():
         return []
-    try:
-        listed = strict_json.parse((folder / MODULES).read_text(encoding="utf-8"))
-        names = [str(module["path"]) for module in listed]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise WsrError(f"{folder / MODULES}: expected a list of modules with a path each ({error})") from error
-    outside = [name for name in names if name in (".", "..") or set(name) & set("/\\")]
-    if outside:
-        raise WsrError(f"{folder / MODULES}: expected folders beside it, found {', '.join(outside)}")
-    return [name for name in names if (folder / name).is_dir() and name]
+    transformer = transformer_folder(folder)
+    names = _paths_of_modules(folder)
+    return [name for name in names if name and (folder / name).is_dir() and folder / name != transformer]
 
 
-def companions(folder: Path) -> list[Path]:
-    """Returns the files that belong to a model beside its weights, relative to ``folder``.
+def companions(folder: Path) -> dict[str, Path]:
+    """Returns the files that belong to a model beside its weights, by the relative path that they have in an export.
 
     These are the config, the tokenizer with its chat templates, the generation settings and the modules of a
     SentenceTransformer without their weights. Code, pickles, results of a training, the model card and hidden files
-    are left out.
+    are left out. The files of a ``0_Transformer`` have the paths that they have in a folder without one.
 
     Args:
       folder: a Hugging Face folder.
     """
     if not folder.is_dir():
-        return []
-    places = ["", _TEMPLATES, *module_folders(folder)]
-    if (folder / "1_Pooling").is_dir():
-        places.append("1_Pooling")
-    files = [file for place in dict.fromkeys(places) for file in (folder / place).glob("*") if file.is_file()]
-    return sorted(file.relative_to(folder) for file in files if _is_companion(file))
+        return {}
+    transformer = transformer_folder(folder)
+    places = {"": folder} if transformer == folder else {"": folder, transformer.name: transformer}
+    places |= {name: folder / name for name in (_TEMPLATES, *module_folders(folder), "1_Pooling")}
+    found: dict[str, Path] = {}
+    for place, files in places.items():
+        prefix = Path("" if folder / place == transformer else place)
+        found |= {str(prefix / file.name): file for file in files.glob("*") if file.is_file() and _is_companion(file)}
+    return dict(sorted(found.items()))
+
+
+def module_weights(folder: Path) -> dict[str, Path]:
+    """Returns the weights of a SentenceTransformer's modules after its Transformer, by relative path.
+
+    Args:
+      folder: a Hugging Face folder.
+    """
+    found = {f"{name}/{SINGLE}": folder / name / SINGLE for name in module_folders(folder)}
+    return {name: path for name, path in found.items() if path.is_file()}
+
+
+def copy_companions(files: Mapping[str, Path], folder: Path) -> None:
+    """Copies files into a folder; ``modules.json`` then names the folder itself as that of the Transformer.
+
+    Args:
+      files: the files, by the relative path to write each to.
+      folder: an existing folder.
+    """
+    for file, source in files.items():
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        if file == MODULES:
+            content = source.read_text(encoding="utf-8")
+            (folder / file).write_text(_at_the_root(content), encoding="utf-8")
+        else:
+            shutil.copyfile(source, folder / file)
 
 
 def settings_of_use(folder: Path) -> dict[str, Path]:
@@ -104,8 +145,7 @@ def settings_of_use(folder: Path) -> dict[str, Path]:
     Args:
       folder: a Hugging Face folder.
     """
-    found = companions(folder)
-    return {str(file): folder / file for file in found if len(file.parts) > 1 or _OF_USE.fullmatch(file.name)}
+    return {file: path for file, path in companions(folder).items() if "/" in file or _OF_USE.fullmatch(file)}
 
 
 def shared_files(members: Sequence[Mapping[str, Path]]) -> dict[str, Path]:
@@ -142,6 +182,30 @@ def with_dtype(config: Mapping[str, Any], dtype: str) -> dict[str, Any]:
 
 def _target(link: Path) -> Path:
     return Path(os.path.realpath(link))  # unlike resolve(), it takes links that go round in a circle
+
+
+def _paths_of_modules(folder: Path) -> list[str]:
+    """Returns the path of each module that ``modules.json`` lists."""
+    try:
+        listed = strict_json.parse((folder / MODULES).read_text(encoding="utf-8"))
+        names = [str(module["path"]) for module in listed]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise WsrError(f"{folder / MODULES}: expected a list of modules with a path each ({error})") from error
+    outside = [name for name in names if name in (".", "..") or set(name) & set("/\\")]
+    if outside:
+        raise WsrError(f"{folder / MODULES}: expected folders beside it, found {', '.join(outside)}")
+    return names
+
+
+def _at_the_root(content: str) -> str:
+    """Returns a modules.json with its Transformer in the folder itself; unchanged if it is there already."""
+    modules = strict_json.parse(content)
+    inside = [module for module in modules if str(module.get("type", "")).endswith(".Transformer") and module["path"]]
+    if not inside:
+        return content
+    for module in inside:
+        module["path"] = ""
+    return json.dumps(modules, indent=2) + "\n"
 
 
 def _is_companion(file: Path) -> bool:

@@ -73,8 +73,27 @@ class Tensor:
         dtype = _numpy(self.dtype)
         piece = out if out.dtype == dtype else np.empty(out.size, dtype)
         _fill(self.file, self.start + start * dtype.itemsize, piece)
-        if piece is not out:
+        if self.dtype == "BF16" and out.dtype == np.float32:
+            bits = out.view(np.uint32)  # bfloat16 is the upper half of float32
+            bits[:] = piece.view(np.uint16)
+            bits <<= 16
+        elif piece is not out:
             out[:] = piece
+
+    def will_read(self, start: int, entries: int) -> None:
+        """Lets the system begin to bring entries into its page cache; returns at once.
+
+        Args:
+          start: index of the first entry.
+          entries: number of entries.
+        """
+        if hasattr(os, "posix_fadvise"):
+            size = _numpy(self.dtype).itemsize
+            file = os.open(self.file, os.O_RDONLY)
+            try:
+                os.posix_fadvise(file, self.start + start * size, entries * size, os.POSIX_FADV_WILLNEED)
+            finally:
+                os.close(file)
 
     def raw(self) -> np.ndarray:
         """Returns all bytes of the tensor."""
@@ -85,6 +104,34 @@ class Tensor:
         content = np.empty(self.shape, _numpy(self.dtype))
         _fill(self.file, self.start, content)
         return content
+
+
+@dataclass(frozen=True, eq=False)
+class HeldTensor(Tensor):
+    """A tensor in memory, of a file whose entries do not lie in the tensor's order."""
+
+    values: np.ndarray
+
+    def read(self, start: int, out: np.ndarray) -> None:
+        """Copies entries, from index ``start`` on, into the flat array ``out``."""
+        out[:] = self.values.reshape(-1)[start : start + out.size]
+
+    def whole(self) -> np.ndarray:
+        """Returns the whole tensor."""
+        return self.values
+
+
+def held(file: Path, values: np.ndarray) -> HeldTensor:
+    """Returns a tensor in memory; raises ``WsrError`` for a type that is not read.
+
+    Args:
+      file: the file it comes from.
+      values: its entries.
+    """
+    names = {str(_numpy(name)): name for name in (*FLOATS, *_OTHERS)}
+    if str(values.dtype) not in names:
+        raise WsrError(f"{file}: types that are not read: {values.dtype}; weights are {', '.join(NAMES.values())}")
+    return HeldTensor(file, names[str(values.dtype)], values.shape, 0, np.ascontiguousarray(values))
 
 
 def open_tensors(path: Path) -> dict[str, Tensor]:
@@ -120,10 +167,11 @@ class TensorWriter:
     Args:
       path: the file.
       forms: dtype and shape of each tensor, by name.
+      resumes: whether to keep what an interrupted writer of the same forms left, and to leave it if interrupted again.
     """
 
-    def __init__(self, path: Path, forms: Mapping[str, tuple[str, tuple[int, ...]]]):
-        self._path, self._scratch = path, path.with_name(f".{path.name}.tmp")
+    def __init__(self, path: Path, forms: Mapping[str, tuple[str, tuple[int, ...]]], *, resumes: bool = False):
+        self._path, self._scratch, self._resumes = path, path.with_name(f".{path.name}.tmp"), resumes
         header: dict[str, object] = {"__metadata__": {"format": "pt"}}
         self._places, end = {}, 0
         for name, (dtype, shape) in forms.items():
@@ -134,16 +182,19 @@ class TensorWriter:
         content = json.dumps(header, separators=(",", ":")).encode()
         content += b" " * (-len(content) % 8)
         self._first = 8 + len(content)
-        self._file = os.open(self._scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+        if resumes and path.exists():  # interrupted after this file was complete
+            os.replace(path, self._scratch)
+        self._file = os.open(self._scratch, os.O_WRONLY | os.O_CREAT | (0 if resumes else os.O_TRUNC), 0o644)
         os.pwrite(self._file, len(content).to_bytes(8, "little") + content, 0)
         os.ftruncate(self._file, self._first + end)
 
-    def put(self, name: str, values: np.ndarray) -> None:
-        """Writes one tensor.
+    def put(self, name: str, values: np.ndarray, *, start: int = 0) -> None:
+        """Writes one tensor, or a piece of it.
 
         Args:
           name: name of the tensor.
           values: float32 or float64 entries, or raw bytes as uint8.
+          start: index of the first entry.
 
         Raises:
           WsrError: if an entry is NaN or too large for the tensor's type.
@@ -152,11 +203,15 @@ class TensorWriter:
         flat = values
         if values.dtype != np.uint8:
             _refuse_overflow(name, dtype, values)
-            flat = values.astype(_numpy(dtype), copy=False)
-        rest, at = flat.reshape(-1).view(np.uint8).data, self._first + place
+            flat = _stored(values, dtype)
+        rest, at = flat.reshape(-1).view(np.uint8).data, self._first + place + start * _numpy(dtype).itemsize
         while rest:
             count = os.pwrite(self._file, rest, at)
             rest, at = rest[count:], at + count
+
+    def sync(self) -> None:
+        """Waits until everything that was written is on the disk."""
+        os.fdatasync(self._file)
 
     def __enter__(self) -> "TensorWriter":
         return self
@@ -165,7 +220,7 @@ class TensorWriter:
         os.close(self._file)
         if kind is None:
             os.replace(self._scratch, self._path)
-        else:
+        elif not self._resumes:
             self._scratch.unlink(missing_ok=True)
 
 
@@ -241,6 +296,18 @@ def _numpy(dtype: str) -> np.dtype:
 
         return np.dtype(ml_dtypes.bfloat16)
     return np.dtype(FLOATS.get(dtype) or _OTHERS[dtype])
+
+
+def _stored(values: np.ndarray, dtype: str) -> np.ndarray:
+    """Returns finite entries in the type of a tensor, rounded to the nearest, ties to even."""
+    if dtype != "BF16" or values.dtype != np.float32:
+        return values.astype(_numpy(dtype), copy=False)
+    bits = np.ascontiguousarray(values).view(np.uint32)
+    rounded = (bits >> 16) & 1
+    rounded += 0x7FFF
+    rounded += bits
+    rounded >>= 16
+    return rounded.astype(np.uint16)
 
 
 def _refuse_overflow(name: str, dtype: str, values: np.ndarray) -> None:

@@ -88,6 +88,7 @@ def misfits(task_vector: LowRank, base_table: Table) -> list[str]:
             problems.append(f"leaf {path} is unexpected")
             continue
         shape = base_table[path]["shape"]
-        if not (a.ndim == b.ndim == 2 and a.shape[1] == b.shape[0] and [a.shape[0], b.shape[1]] == shape):
+        matrix = [1, *shape] if len(shape) == 1 else shape  # the change of a vector has one row
+        if not (a.ndim == b.ndim == 2 and a.shape[1] == b.shape[0] and [a.shape[0], b.shape[1]] == matrix):
             problems.append(f"leaf {path}: factors of {shape} expected, found {[*a.shape]} and {[*b.shape]}")
     return problems

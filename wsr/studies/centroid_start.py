@@ -129,8 +129,7 @@ def _kept_predictions(
 ) -> Shaped[np.ndarray, " texts"]:
     """Trains, or takes what an earlier run predicted."""
     identity = ("predictions", start.identity, mode, seed, plan, target.content_hash, context.region.model.config)
-    hidden = ("hidden head",) * plan.bitfit.hidden_head
-    key = hashlib.sha256(repr((*identity, *hidden)).encode()).hexdigest()
+    key = hashlib.sha256(repr(identity).encode()).hexdigest()
     if key not in context.results:
         run = {"head": _head_only, "bitfit": _bitfit}[mode]
         context.results.put(key, value=run(context, start, target, seed, plan))

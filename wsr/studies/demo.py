@@ -90,6 +90,7 @@ PRESETS = {
         ),
         max_length=32,
         split_sizes={"finetune": 256, "probe": 160, "validation": 40, "test": 160},
+        few_shot=FewShot(examples=16),
         protocol=Protocol(),
     ),
     "smoke": DemoPlan(

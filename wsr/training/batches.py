@@ -24,8 +24,8 @@ IMAGES = "images of the group"
 """Key of the images among the frozen parameters; no architecture has a parameter of this name."""
 
 
-def group_batches(model: Model, start: Params, jobs: Sequence[Job]) -> tuple[Model, dict[str, Any]]:
-    """Returns the encoder to train through and the batches of all members, ``[group, steps, ...]``.
+def group_batches(model: Model, start: Params, jobs: Sequence[Job], pieces: int = 1) -> tuple[Model, dict[str, Any]]:
+    """Returns the encoder to train through and the batches of all members, ``[group, steps, pieces, ...]``.
 
     In mode "head" the encoder passes on features that were computed once beforehand; in mode "lora" it adds the product
     of the factors to its matrices. Images lie in memory once, however often they are read: the encoder looks them up by
@@ -34,7 +34,8 @@ def group_batches(model: Model, start: Params, jobs: Sequence[Job]) -> tuple[Mod
     Args:
       model: the architecture.
       start: encoder parameters from which all members start.
-      jobs: the members of the group.
+      jobs: the members of the group; their batches have the same number of texts.
+      pieces: equal pieces into which the texts of each batch are cut, see ``wsr.training.memory``.
     """
     splits = [job.split for job in jobs]
     refuse_unfit(model, *splits)
@@ -44,15 +45,16 @@ def group_batches(model: Model, start: Params, jobs: Sequence[Job]) -> tuple[Mod
     def order(job: Job) -> np.random.Generator:
         return seeds.generator(job.seed, *job.stream, "order")
 
-    shape: dict[str, Any] = {"steps": steps, "row_length": row_length, "packed": model.packed}
-    needed = max(
-        rows_needed(job.split, batch_size=job.recipe.batch_size, generator=order(job), **shape) for job in jobs
-    )
+    # The same texts in the same order, whatever the number of pieces.
+    shape: dict[str, Any] = {
+        "batch_size": jobs[0].recipe.batch_size // pieces,
+        "steps": steps * pieces,
+        "row_length": row_length,
+        "packed": model.packed,
+    }
+    needed = max(rows_needed(job.split, generator=order(job), **shape) for job in jobs)
     rows = -(-needed // _ROW_MULTIPLE) * _ROW_MULTIPLE
-    batches = [
-        training_batches(job.split, batch_size=job.recipe.batch_size, generator=order(job), rows=rows, **shape)
-        for job in jobs
-    ]
+    batches = [training_batches(job.split, generator=order(job), rows=rows, **shape) for job in jobs]
     if jobs[0].recipe.mode == "head":
         inputs = {
             "features": np.stack([_batch_features(model, start, job, b) for job, b in zip(jobs, batches, strict=True)])
@@ -67,12 +69,9 @@ def group_batches(model: Model, start: Params, jobs: Sequence[Job]) -> tuple[Mod
         tables = [split.pixel_values for split in splits if isinstance(split, ImageSplit)]
         table, inputs["images"] = _table_of_images(tables, list(inputs["images"]))
         encoder, shared = _by_number(encoder), {IMAGES: jnp.asarray(table)}
-    return encoder, {
-        "shared": shared,
-        "inputs": inputs,
-        "labels": np.stack([b.labels for b in batches]),
-        "valid": np.stack([b.index >= 0 for b in batches]),
-    }
+    labels = np.stack([b.labels for b in batches])
+    by_piece = {name: array.reshape(len(jobs), steps, pieces, *array.shape[2:]) for name, array in inputs.items()}
+    return encoder, {"shared": shared, "inputs": by_piece, "labels": labels.reshape(len(jobs), steps, pieces, -1)}
 
 
 def _batch_features(model: Model, start: Params, job: Job, batches: Batches) -> np.ndarray:

@@ -63,13 +63,8 @@ class EarlyStopping:
     def _validation_loss(self, job: Job, weights: Mapping[str, Any]) -> float:
         split = job.dataset.splits["validation"]
         features = jnp.asarray(all_features(self._model, nest(dict(self._frozen) | weights["encoder"]), split))
-        valid = jnp.ones(len(split), bool)
-        classes = jnp.int32(job.dataset.classes)
-        return float(
-            loss_of_outputs(
-                features, weights["head"], jnp.asarray(split.labels), valid, classes, job.dataset.regression
-            )
-        )
+        labels, classes = jnp.asarray(split.labels), jnp.int32(job.dataset.classes)
+        return float(loss_of_outputs(features, weights["head"], labels, classes, job.dataset.regression))
 
 
 def _checks(job: Job, steps: int) -> set[int]:

@@ -16,7 +16,7 @@ from wsr.runtime.progress import Counter
 from wsr.store import DTypeOnDisk, MemberRecord, Store
 from wsr.store.record import check_name
 from wsr.training.job import Job
-from wsr.training.memory import chunk_for_training
+from wsr.training.memory import chunk_for_training, pieces_for_training
 from wsr.training.population import Finetuned, finetune, groups_of, score_member
 from wsr.training.sweep.run import HERE, Run
 from wsr.training.sweep.units import Unit, settled
@@ -83,20 +83,21 @@ def train_members(
     if missing < len(jobs):
         print(f"{len(jobs) - missing} of {len(jobs)} members are in the store already", flush=True)
     if missing:
-        fitting = partial(_chunk, jobs=jobs, chunk=chunk, memory_budget_gib=memory_budget_gib)
-        together = run.ask(fitting, model, store)
-        print(f"{len(jobs)} members, {together} at a time on the device", flush=True)
-        run.make(training_units(jobs, together, dtype), model, store)
+        fitting = partial(_fitting, jobs=jobs, chunk=chunk, memory_budget_gib=memory_budget_gib)
+        together, pieces = run.ask(fitting, model, store)
+        cut = "" if pieces == 1 else f", each batch in {pieces} pieces to fit the memory"
+        print(f"{len(jobs)} members, {together} at a time on the device{cut}", flush=True)
+        run.make(training_units(jobs, together, dtype, pieces), model, store)
     present = set(store.names())
     return [store.record(name) for name in names if name in present]
 
 
-def training_units(jobs: Sequence[Job], chunk: int, dtype: DTypeOnDisk = "float32") -> list[Unit]:
+def training_units(jobs: Sequence[Job], chunk: int, dtype: DTypeOnDisk = "float32", pieces: int = 1) -> list[Unit]:
     """Returns the units of work that train ``jobs``, with at most ``chunk`` members in each."""
     return [
         Unit(
             tuple(member_name(job) for job in group),
-            partial(_train_unit, jobs=group, chunk=chunk, dtype=dtype),
+            partial(_train_unit, jobs=group, chunk=chunk, pieces=pieces, dtype=dtype),
             sum(job.steps for job in group),
         )
         for group in groups_of(jobs, chunk)
@@ -132,20 +133,32 @@ def _record(model: Model, member: Finetuned) -> MemberRecord:
         device_kind=jax.devices()[0].device_kind,
         threads=usable_cores(),
         group_size=member.group_size,
+        pieces=member.pieces,
         data=job.dataset.about(job.split),
     )
 
 
-def _chunk(
+def _fitting(
     model: Model, store: Store, *, jobs: Sequence[Job], chunk: int | None, memory_budget_gib: float | None
-) -> int:
-    return chunk_for_training(model, store.base(), jobs, chunk=chunk, memory_budget_gib=memory_budget_gib)
+) -> tuple[int, int]:
+    """Returns how many members are trained together, and the pieces of a batch."""
+    start = store.base()
+    pieces = pieces_for_training(model, start, jobs, memory_budget_gib=memory_budget_gib)
+    together = chunk_for_training(model, start, jobs, chunk=chunk, pieces=pieces, memory_budget_gib=memory_budget_gib)
+    return together, pieces
 
 
 def _train_unit(
-    model: Model, store: Store, counter: Counter | None, *, jobs: Sequence[Job], chunk: int, dtype: DTypeOnDisk
+    model: Model,
+    store: Store,
+    counter: Counter | None,
+    *,
+    jobs: Sequence[Job],
+    chunk: int,
+    pieces: int,
+    dtype: DTypeOnDisk,
 ) -> None:
-    for member in finetune(model, store.base(), jobs, chunk=chunk, counter=counter):
+    for member in finetune(model, store.base(), jobs, chunk=chunk, pieces=pieces, counter=counter):
         record = _record(model, member)
         if member.failed_step is None:
             _save(store, record, member, dtype)
@@ -173,8 +186,10 @@ def _save(store: Store, record: MemberRecord, member: Finetuned, dtype: DTypeOnD
 
 def _made_where(record: MemberRecord) -> str:
     """Returns everything that a member's bits depend on besides its recipe and seed."""
+    cut = "" if record.pieces == 1 else f", batches in {record.pieces} pieces"
     return (
-        f"jaxlib {record.jaxlib}, {record.device_kind}, {record.threads} threads, {record.group_size} members together"
+        f"jaxlib {record.jaxlib}, {record.device_kind}, {record.threads} threads, {record.group_size} members "
+        f"together{cut}"
     )
 
 

@@ -1,4 +1,8 @@
-"""Chooses how many members are trained together: as many as the device wants and its memory allows."""
+"""Chooses how many members are trained together: as many as the device wants and its memory allows.
+
+If not even one member fits, its batches are cut into pieces, whose gradients are averaged. The result is that of whole
+batches up to rounding; with dropout, each piece draws its own.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,7 +12,7 @@ from jaxtyping import Array
 
 from wsr.geometry.trees import nest
 from wsr.models.model import Model
-from wsr.runtime.devices import fitting, member_mesh, members_for_devices
+from wsr.runtime.devices import fitting, member_mesh, members_for_devices, memory_budget
 from wsr.training.batches import group_batches
 from wsr.training.job import Job
 from wsr.training.trainable import partition
@@ -18,12 +22,36 @@ COPIES = 6
 """Copies of the trained weights: weights, two moments, gradient, update and new weights."""
 
 
+def pieces_for_training(
+    model: Model, start: Params, jobs: Sequence[Job], *, memory_budget_gib: float | None = None
+) -> int:
+    """Returns the smallest number of equal pieces of a batch with which one member fits the memory budget.
+
+    It is 1 if whole batches fit. If a piece of one text does not fit either, it is the batch size.
+
+    Args:
+      model: the architecture.
+      start: encoder parameters from which all members start.
+      jobs: the members.
+      memory_budget_gib: memory to use on each device, in GiB; None: most of it.
+    """
+    budget = memory_budget(memory_budget_gib)
+    return max((_pieces(model, start, job, budget) for job in _heaviest(jobs)), default=1)
+
+
+def _pieces(model: Model, start: Params, job: Job, budget: int) -> int:
+    divisors = [pieces for pieces in range(1, job.recipe.batch_size + 1) if job.recipe.batch_size % pieces == 0]
+    shared = shared_bytes(start, job)
+    return next((own for own in divisors if shared + member_bytes(model, start, job, own) <= budget), divisors[-1])
+
+
 def chunk_for_training(
     model: Model,
     start: Params,
     jobs: Sequence[Job],
     *,
     chunk: int | None = None,
+    pieces: int = 1,
     memory_budget_gib: float | None = None,
     devices: Sequence[Any] | None = None,
 ) -> int:
@@ -34,6 +62,7 @@ def chunk_for_training(
       start: encoder parameters from which all members start.
       jobs: the members.
       chunk: the number wanted; None: what suits the device.
+      pieces: number of pieces into which each batch is cut.
       memory_budget_gib: memory to use on each device, in GiB; None: most of it.
       devices: JAX devices; None: all accelerators of this process, or its CPU.
 
@@ -41,7 +70,7 @@ def chunk_for_training(
       WsrError: a single member, or the ``chunk`` asked for, exceeds the memory budget.
     """
     heaviest = _heaviest(jobs)
-    each = max((member_bytes(model, start, job) for job in heaviest), default=0)
+    each = max((member_bytes(model, start, job, pieces) for job in heaviest), default=0)
     shared = max((shared_bytes(start, job) for job in heaviest), default=0)
     wanted = chunk or members_for_devices(len(jobs), devices=devices)
     return fitting(
@@ -53,18 +82,19 @@ def chunk_for_training(
     )
 
 
-def member_bytes(model: Model, start: Params, job: Job) -> int:
+def member_bytes(model: Model, start: Params, job: Job, pieces: int = 1) -> int:
     """Returns roughly the bytes that training one more member takes, without computing or compiling anything.
 
-    They are six copies of the trained weights (weights, two moments, gradient, update and new weights) and the
-    activations kept for the backward pass, plus a tenth of those for XLA's buffers.
+    They are six copies of the trained weights (weights, two moments, gradient, update and new weights; with several
+    pieces also the sum of gradients) and the activations kept for the backward pass of a piece, plus a tenth of those
+    for XLA's buffers.
     """
     if job.recipe.mode == "head":  # trained on features, which take one forward pass
         return _bytes(start)
     frozen, trainable = partition(start, job)
-    encoder, plan = group_batches(model, start, [job])
+    encoder, plan = group_batches(model, start, [job], pieces)
     frozen |= plan["shared"]
-    batch = {name: jax.ShapeDtypeStruct(array.shape[2:], array.dtype) for name, array in plan["inputs"].items()}
+    batch = {name: jax.ShapeDtypeStruct(array.shape[3:], array.dtype) for name, array in plan["inputs"].items()}
     key = jax.random.key(0) if job.recipe.dropout else None
 
     def kept(trainable: dict, frozen: dict, batch: dict) -> list:
@@ -74,7 +104,8 @@ def member_bytes(model: Model, start: Params, job: Job) -> int:
         shared = {id(leaf) for leaf in frozen.values()}
         return [leaf for leaf in jax.tree.leaves(jax.vjp(encode, trainable)[1]) if id(leaf) not in shared]
 
-    return int(COPIES * _bytes(trainable) + 1.1 * _bytes(jax.eval_shape(kept, trainable, frozen, batch)))
+    copies = COPIES + (pieces > 1)
+    return int(copies * _bytes(trainable) + 1.1 * _bytes(jax.eval_shape(kept, trainable, frozen, batch)))
 
 
 def shared_bytes(start: Params, job: Job) -> int:

@@ -12,6 +12,7 @@ from jaxtyping import Float
 
 from wsr.data.dataset import Dataset
 from wsr.data.metrics import score
+from wsr.errors import WsrError
 from wsr.geometry.linear_head import logits
 from wsr.geometry.low_rank import LowRank, add
 from wsr.geometry.trees import flatten, nest
@@ -46,6 +47,8 @@ class Finetuned:
     """Step at which the loss or a gradient became non-finite; None: never. Quarantine a member that failed."""
     group_size: int
     """Number of members trained together with it, padding included."""
+    pieces: int
+    """Number of pieces into which each batch was cut."""
     low_rank: LowRank | None = None
     """The task vector as factors, in mode "lora"."""
 
@@ -56,13 +59,14 @@ def finetune(
     jobs: Sequence[Job],
     *,
     chunk: int | None = None,
+    pieces: int = 1,
     counter: Counter | None = None,
     devices: Sequence[Any] | None = None,
 ) -> Iterator[Finetuned]:
     """Fine-tunes every job from ``start`` and yields the trained members, chunk by chunk.
 
-    Members of different modes, losses or dropout need different programs and are trained in different chunks; others
-    keep their order.
+    Members of different modes, losses, batch sizes or dropout need different programs and are trained in different
+    chunks; others keep their order.
 
     Args:
       model: the architecture.
@@ -70,9 +74,15 @@ def finetune(
       jobs: the members. A chunk is padded to common shapes, so put members of similar size next to each other.
       chunk: number of members trained together; None: as many as the device wants and fit its memory. The last chunk is
         padded by repeating its last member, so that a member's bits do not depend on how many members there are.
+      pieces: equal pieces into which each batch is cut so that it takes less memory; it divides the batch sizes. Their
+        gradients are averaged, so the result differs by rounding only; with dropout, each piece draws its own.
+        ``wsr.train`` chooses it (``wsr.training.memory``).
       counter: advances by one for each optimiser step of each member.
       devices: JAX devices over which the members of a chunk are cut; None: all accelerators of this process, or its
         CPU.
+
+    Raises:
+      WsrError: ``pieces`` does not divide a batch size.
 
     Example:
       >>> import wsr
@@ -85,13 +95,17 @@ def finetune(
       >>> wsr.from_params(base.model, base.params, {f"seed {own.job.seed}": own.params for own in members}).names
       ('seed 0', 'seed 1')
     """
+    for job in jobs:
+        if pieces < 1 or job.recipe.batch_size % pieces:
+            raise WsrError(f"training: pieces = {pieces} does not divide the batch size {job.recipe.batch_size}")
     if chunk is None:
         from wsr.training.memory import chunk_for_training  # that module imports this one
 
-        chunk = chunk_for_training(model, start, jobs, devices=devices)
+        chunk = chunk_for_training(model, start, jobs, pieces=pieces, devices=devices)
     for group in groups_of(jobs, chunk):
         padded = group + [group[-1]] * (chunk - len(group))
-        yield from _train_group(model, start, padded, counter, member_mesh(chunk, devices=devices))[: len(group)]
+        mesh = member_mesh(chunk, devices=devices)
+        yield from _train_group(model, start, padded, pieces, counter, mesh)[: len(group)]
 
 
 def groups_of(jobs: Sequence[Job], chunk: int) -> list[list[Job]]:
@@ -127,13 +141,13 @@ def score_member(model: Model, params: Params, head: Head, dataset: Dataset, spl
 def _part_of_program(job: Job) -> tuple:
     recipe = job.recipe
     factors = (recipe.lora_rank, recipe.lora_scale, recipe.lora_targets) if recipe.mode == "lora" else ()
-    return recipe.mode, recipe.dropout, job.dataset.regression, recipe.hidden_head, *factors
+    return recipe.mode, recipe.dropout, recipe.batch_size, job.dataset.regression, recipe.hidden_head, *factors
 
 
 def _train_group(
-    model: Model, start: Params, jobs: Sequence[Job], counter: Counter | None, mesh: Mesh
+    model: Model, start: Params, jobs: Sequence[Job], pieces: int, counter: Counter | None, mesh: Mesh
 ) -> list[Finetuned]:
-    encoder, plan = group_batches(model, start, jobs)
+    encoder, plan = group_batches(model, start, jobs, pieces)
     # Uploaded once, each device with its own members.
     cut: Any = NamedSharding(mesh, PartitionSpec("members"))
     whole: Any = NamedSharding(mesh, PartitionSpec())
@@ -166,7 +180,7 @@ def _train_group(
             counter.advance(sum(done[: _distinct(jobs)]), note=jobs[0].dataset.name)
         state = watch.check(state, last)
         first = last
-    return _unpack(jobs, frozen, start, watch.best(state), np.concatenate(losses, axis=1), watch.steps)
+    return _unpack(jobs, frozen, start, watch.best(state), np.concatenate(losses, axis=1), watch.steps, pieces)
 
 
 def _steps_that_fit(seconds_a_step: float, length: int) -> int:
@@ -190,6 +204,7 @@ def _unpack(
     state: Mapping[str, Any],
     losses: np.ndarray,
     steps: Sequence[int],
+    pieces: int,
 ) -> list[Finetuned]:
     weights, failed = jax.device_get((state["weights"], state["failed_step"]))
     members = []
@@ -204,8 +219,9 @@ def _unpack(
         head = {name: leaf[number] for name, leaf in weights["head"].items()}
         head |= {name: head[name][..., : job.dataset.classes] for name in ("kernel", "bias")}
         step = int(failed[number])
+        failed_step = step if step >= 0 else None
         taken = losses[number, : steps[number]]
-        members.append(Finetuned(job, params, head, taken, step if step >= 0 else None, len(jobs), low_rank))
+        members.append(Finetuned(job, params, head, taken, failed_step, len(jobs), pieces, low_rank))
     return members
 
 

@@ -37,14 +37,15 @@ def training_program(encoder: Model, regression: bool, dropout: bool, mesh: Mesh
     """
 
     def member_step(state: dict, frozen: dict, plan: dict, own: dict, step: Int[Array, ""]) -> tuple[dict, Array]:
-        batch, labels, valid = jax.tree.map(lambda leaf: leaf[step], (plan["inputs"], plan["labels"], plan["valid"]))
+        pieces = jax.tree.map(lambda leaf: leaf[step], (plan["inputs"], plan["labels"]))
         key = jax.random.fold_in(own["dropout_key"], step) if dropout else None
 
-        def loss_of(weights: dict) -> Array:
+        def loss_of(weights: dict, piece: tuple[dict, Array], key: Array | None) -> Array:
+            batch, labels = piece
             features = encoder.encode(nest(frozen | weights["encoder"]), batch, dropout_key=key)
-            return loss_of_outputs(features, weights["head"], labels, valid, own["classes"], regression)
+            return loss_of_outputs(features, weights["head"], labels, own["classes"], regression)
 
-        loss, gradient = jax.value_and_grad(loss_of)(state["weights"])
+        loss, gradient = _mean_over_pieces(jax.value_and_grad(loss_of), state["weights"], pieces, key)
         direction, adam = optax.scale_by_adam().update(gradient, state["adam"])
         rate = {"encoder": own["encoder_rate"][step], "head": own["head_rate"][step]}
         moved = {
@@ -68,7 +69,7 @@ def training_program(encoder: Model, regression: bool, dropout: bool, mesh: Mesh
     def segment(
         state: dict, frozen: dict, plan: dict, own: dict, first: Int[Array, ""], last: Int[Array, ""]
     ) -> tuple[dict, Array]:
-        members, steps = plan["labels"].shape[:2]
+        members, steps, *_ = plan["labels"].shape
 
         def body(step: Int[Array, ""], carry: tuple[dict, Array]) -> tuple[dict, Array]:
             state, losses = carry
@@ -97,11 +98,30 @@ def _alone(member_step: Callable) -> Callable:
     return step
 
 
+def _mean_over_pieces(
+    loss_and_gradient: Callable, weights: dict, pieces: tuple[dict, Array], key: Array | None
+) -> tuple[Array, dict]:
+    """Returns the loss of a batch and its gradient, one piece after another: memory holds one piece's activations."""
+    count = len(pieces[1])
+    if count == 1:
+        return loss_and_gradient(weights, jax.tree.map(lambda leaf: leaf[0], pieces), key)
+
+    def add(total: tuple[Array, dict], numbered: tuple[Array, tuple[dict, Array]]) -> tuple[tuple[Array, dict], None]:
+        number, piece = numbered
+        own_key = None if key is None else jax.random.fold_in(key, number)
+        found = loss_and_gradient(weights, piece, own_key)
+        return jax.tree.map(
+            lambda total, own: total + own / count, total, found
+        ), None  # pieces have equally many texts
+
+    nothing = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, weights))
+    return jax.lax.scan(add, nothing, (jnp.arange(count), pieces))[0]
+
+
 def loss_of_outputs(
     features: Float[AnyArray, "batch hidden"],
     head: Head,
     labels: Array,
-    valid: Array,
     classes: Int[Array, ""],
     regression: bool,
 ) -> Float[Array, ""]:
@@ -111,18 +131,15 @@ def loss_of_outputs(
       features: of each text.
       head: ``kernel [hidden, classes]`` and ``bias [classes]``, possibly padded to more classes.
       labels: of each text.
-      valid: False for padding, which does not count.
       classes: number of classes without padding.
       regression: whether the labels are values.
     """
     outputs = logits(features, head)
     if regression:
-        each = jnp.square(outputs[:, 0] - labels)
-    else:
-        # Heads of a group are padded to the largest number of classes; the padding gets no probability.
-        outputs = jnp.where(jnp.arange(outputs.shape[1]) < classes, outputs, -1e9)
-        each = optax.softmax_cross_entropy_with_integer_labels(outputs, labels)
-    return jnp.where(valid, each, 0.0).sum() / jnp.maximum(valid.sum(), 1)
+        return jnp.square(outputs[:, 0] - labels).mean()
+    # Heads of a group are padded to the largest number of classes; the padding gets no probability.
+    outputs = jnp.where(jnp.arange(outputs.shape[1]) < classes, outputs, -1e9)
+    return optax.softmax_cross_entropy_with_integer_labels(outputs, labels).mean()
 
 
 def _descend(weight: Array, direction: Array, *, rate: Array, decay: Array) -> Array:

@@ -4,7 +4,7 @@ import math
 import numbers
 import re
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 from wsr.errors import WsrError, nearest_names
@@ -90,7 +90,7 @@ class Recipe:
     lora_targets: str = r".*/(query|value|query_key_value)/kernel"
     """Regular expression for the paths of the matrices that have factors. The default is that of Hu et al. 2021, and
     the joint matrix of queries, keys and values in architectures that have one."""
-    hidden_head: bool = field(default=False, repr=False)  # keys of results hold the repr of recipes of earlier versions
+    hidden_head: bool = False
     """Whether the head has a dense layer and a tanh before its output, as RoBERTa's classifier does."""
 
     def __post_init__(self) -> None:

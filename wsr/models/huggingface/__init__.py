@@ -5,7 +5,10 @@ read_attributes.py   lists the config attributes that the code of transformers r
 head_parts.py   the modules of a head that an adapter has from its base
 weights.py   maps tensor names and shapes in both directions
 pooling.py   reads and writes the pooling in the file of sentence-transformers
-files.py     reads safetensors, one file or sharded
+files.py     opens the weights of a folder
+flax_msgpack.py   reads flax_model.msgpack, of transformers until version 4
+peft.py, peft_write.py   read and write LoRA adapters in PEFT's files
+sentence_modules.py   which SentenceTransformers are kept
 """
 
 from wsr.models.huggingface.folder import export, import_folder

@@ -1,8 +1,6 @@
 """Imports Hugging Face model folders strictly, and exports folders that ``transformers.AutoModel`` loads."""
 
 import logging
-import secrets
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,11 +17,21 @@ from wsr.models.huggingface.files import read_tensors
 from wsr.models.huggingface.heads import ClassifierHead
 from wsr.models.huggingface.pooling import POOLING_FILE, folder_pooling, write_pooling
 from wsr.models.huggingface.sentence_modules import kept_files
-from wsr.models.huggingface.shards import SHARD_BYTES, write_tensors
+from wsr.models.huggingface.shards import SHARD_BYTES, write_file, write_tensors
 from wsr.models.huggingface.weights import from_huggingface, head_settings, language_model_heads, their_tensors
 from wsr.models.model import Checkpoint, Model
 from wsr.models.registry import architectures, build
-from wsr.runtime.model_folder import CONFIG, MODULES, refuse_links, settings_of_use
+from wsr.runtime.model_folder import (
+    CONFIG,
+    MODULES,
+    copy_companions,
+    module_weights,
+    refuse_links,
+    settings_of_use,
+    transformer_folder,
+)
+from wsr.runtime.model_folder import companions as all_companions
+from wsr.runtime.new_folder import new_folder
 from wsr.types import AnyArray
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json")
@@ -37,7 +45,8 @@ def import_folder(folder: Path, *, pooling: str | None = None) -> Checkpoint:
     """Returns the checkpoint in a Hugging Face folder.
 
     Args:
-      folder: holds a config, safetensors, and a fast tokenizer or an image processor.
+      folder: holds a config, safetensors, and a fast tokenizer or an image processor, or is a SentenceTransformer with
+        these in a folder of their own.
       pooling: "mean", "cls" or "last"; None: the pooling that the folder names (in a file of sentence-transformers),
         else the one that the Hugging Face classification heads of the architecture use.
 
@@ -45,14 +54,15 @@ def import_folder(folder: Path, *, pooling: str | None = None) -> Checkpoint:
       WsrError: something in the folder is missing, damaged or unsupported.
     """
     refuse_links(folder)
-    name, config = read_config(folder)
+    inner = transformer_folder(folder)
+    name, config = read_config(inner)
     counterpart = architectures()[name].counterpart
     assert counterpart is not None
-    tensors = read_tensors(folder)
+    tensors = read_tensors(inner)
     present = head_settings(counterpart, config, tensors)
     pooling = pooling or folder_pooling(folder) or counterpart.pooling
     model = build(name, {**config, **present, "pooling": pooling})
-    processor = read_processor(folder, model)
+    processor = read_processor(inner, model)
     params, dropped = from_huggingface(model, tensors)
     if dropped:
         _log.info("%s: not part of the encoder, dropped: %s", folder, ", ".join(dropped))
@@ -84,9 +94,10 @@ def export(checkpoint: Checkpoint, folder: str | Path, *, card: str | None = Non
     leaves = flatten(checkpoint.params)
     leaf, processor, source = leaves.__getitem__, checkpoint.processor, checkpoint.folder
     # Without the tokenizer: that of the checkpoint may have been changed since it was read.
-    files = settings_of_use(source) if source and source.is_dir() else {}
-    if source and (source / CONFIG).exists():
-        files[CONFIG] = source / CONFIG
+    files: dict[str, Path] = {}
+    if source and source.is_dir():
+        files = settings_of_use(source) | module_weights(source)
+        files |= {name: path for name, path in all_companions(source).items() if name == CONFIG}
     write_folder(checkpoint.model, leaf, processor, Path(folder), card=card, companions=files)
 
 
@@ -99,6 +110,7 @@ def write_folder(
     head: ClassifierHead | None = None,
     card: str | None = None,
     companions: Mapping[str, Path] | None = None,
+    modules: Mapping[str, Mapping[str, np.ndarray]] | None = None,
     shard_bytes: int = SHARD_BYTES,
 ) -> None:
     """Writes a Hugging Face folder, completely or not at all, leaf by leaf: the model need not fit in memory.
@@ -112,18 +124,21 @@ def write_folder(
       card: text of the model card, README.md; None: no card.
       companions: files to copy, by relative path: tokenizer, chat templates, generation settings, ... Of a
         ``config.json`` among them, the attributes that do not determine the hidden states are passed on.
+      modules: tensors of files to write in place of companions, by relative path: weights of a SentenceTransformer's
+        modules.
       shard_bytes: size from which the weights are split into several files.
 
     Raises:
       WsrError: ``folder`` is not empty or cannot be written, or the architecture has no Hugging Face counterpart.
     """
-    copied = kept_files(companions or {}, model)
+    own = dict(modules or {})
+    copied = kept_files({**(companions or {}), **dict.fromkeys(own, Path())}, model)
     attributes = _marks(model, processor) | _passed_on(copied, model) | (dict(head.config) if head else {})
     config = to_config(model, **attributes)
     table = {
-        _full_name(model, head, theirs): (ours, layout)
+        full_name(model, head, theirs): (ours, layout)
         for theirs, ours, layout in their_tensors(model)
-        if not _of_other_class(model, head, theirs)
+        if not of_other_class(model, head, theirs)
     }
     shapes = flatten(jax.eval_shape(model.init, jax.random.key(0)))
     # Shapes only: a broadcast scalar takes no memory.
@@ -139,29 +154,20 @@ def write_folder(
         ours, layout = table[name]
         return layout.back(np.asarray(leaf(ours), np.float32))
 
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise WsrError(f"{folder}: exists and is not empty; choose another folder")
-    unfinished = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        (unfinished / POOLING_FILE).parent.mkdir(parents=True)
-        for file, source in copied.items():
-            (unfinished / file).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, unfinished / file)
+    with new_folder(folder) as unfinished:
+        copy_companions({file: source for file, source in copied.items() if file not in own}, unfinished)
+        for file in copied.keys() & own.keys():
+            (unfinished / file).parent.mkdir(exist_ok=True)
+            write_file(unfinished / file, {name: leaf.shape for name, leaf in own[file].items()}, own[file].__getitem__)
         if not copied.keys() & {*TOKENIZER_FILES, IMAGE_PROCESSOR_FILE}:
             _save(processor, unfinished)
         config.save_pretrained(unfinished)
         if MODULES not in copied:
+            (unfinished / POOLING_FILE).parent.mkdir(exist_ok=True)
             write_pooling(model, unfinished)
         if card is not None:
             (unfinished / CARD).write_text(card, encoding="utf-8")
-        write_tensors(unfinished, forms | {name: own.shape for name, own in extra.items()}, tensor, shard_bytes)
-        if folder.exists():
-            folder.rmdir()
-        unfinished.rename(folder)
-    except OSError as error:
-        raise WsrError(f"{folder} could not be written: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        write_tensors(unfinished, forms | {name: leaf.shape for name, leaf in extra.items()}, tensor, shard_bytes)
 
 
 def _save(processor: Any, folder: Path) -> None:
@@ -181,7 +187,7 @@ def _marks(model: Model, tokenizer: Any) -> dict[str, Any]:
     return {name: number for name, number in found.items() if number is not None}
 
 
-def _full_name(model: Model, head: ClassifierHead | None, name: str) -> str:
+def full_name(model: Model, head: ClassifierHead | None, name: str) -> str:
     """Returns a tensor's name in the class that the config names: with the encoder's prefix, unless it is a head's."""
     counterpart = counterpart_of(model)
     if name in language_model_heads(counterpart):
@@ -190,7 +196,7 @@ def _full_name(model: Model, head: ClassifierHead | None, name: str) -> str:
     return f"{head.prefix if head else language_model}{name}"
 
 
-def _of_other_class(model: Model, head: ClassifierHead | None, name: str) -> bool:
+def of_other_class(model: Model, head: ClassifierHead | None, name: str) -> bool:
     """Returns whether a tensor is a language-modelling head and the folder's class, a classifier, has none."""
     counterpart = counterpart_of(model)
     classes = head.config.get("architectures") or () if head else ()

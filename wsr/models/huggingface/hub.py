@@ -11,6 +11,7 @@ TIMEOUT_SECONDS = 10.0
 FILES = (
     *("*.json", "*.txt", "*.jinja", "*.model", "*.tiktoken", "*.spm", "*.bpe"),
     *("model.safetensors", "model-*.safetensors", "adapter_model.safetensors"),
+    "[0-9]_*/model.safetensors",  # modules of a SentenceTransformer
 )
 """Patterns of the files that are downloaded: weights in safetensors, and what belongs to them; no code, no pickles."""
 _NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")

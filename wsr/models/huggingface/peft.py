@@ -3,7 +3,8 @@
 An adapter adds ``scale * lora_B lora_A`` to the weight ``[outputs, inputs]`` of a module, and the transpose to the
 weight ``[inputs, outputs]`` of a Conv1D. Our kernels are ``[inputs, outputs]``, so in both cases, whatever
 ``fan_in_fan_out`` says, their task vector is ``lora_A^T (scale * lora_B^T)``. The scale is ``alpha / rank`` (Hu et al.
-2021) or, for rank-stabilised LoRA, ``alpha / sqrt(rank)`` (Kalajdzievski 2023).
+2021) or, for rank-stabilised LoRA, ``alpha / sqrt(rank)`` (Kalajdzievski 2023). Trained biases, and vectors of modules
+that were saved whole, are part of the task vector too.
 """
 
 import math
@@ -44,12 +45,14 @@ _TASKS = {
     "QUESTION_ANS": "QuestionAnswering",
     "SEQ_2_SEQ_LM": "ConditionalGeneration",
 }
-_WRAPPED = "base_model.model."
+WRAPPED = "base_model.model."
 _FACTOR = re.compile(r"(?P<module>.+)\.(lora_(?P<of_layer>[AB])\.weight|lora_embedding_(?P<of_table>[AB]))")
 _TAKEN = frozenset(
     (
         *("peft_type", "r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern", "init_lora_weights", "bias"),
         *("target_modules", "layers_to_transform", "layers_pattern", "exclude_modules"),
+        # ours too: a change of a token table is one of the head that is tied to it
+        "ensure_weight_tying",
     )
 )
 _HARMLESS = frozenset(
@@ -109,8 +112,8 @@ def read_adapter(
         pairs, others = _paired(tensors)
         prefix = prefix_of(counterpart, (f"{module}.weight" for module in pairs))
         problems: list[str] = []
-        head = _whole(counterpart, model, base, others, tensors, problems)
-        task_vector, on_head = _mapped(lora, model, base, pairs, tensors, prefix, problems)
+        head, vectors = _whole(lora, counterpart, model, base, others, tensors, problems)
+        matrices, on_head = _mapped(lora, model, base, pairs, tensors, prefix, problems)
         lacking = _merge_into_head(lora, on_head, pairs, tensors, head, base_head, counterpart, problems)
         if on_head and _is_tied(model, on_head):
             problems.append(
@@ -122,7 +125,44 @@ def read_adapter(
     if problems:
         raise WsrError(f"{folder / TENSORS} does not fit {model.name}: {'; '.join(problems)}")
     lacking += complete(head, base_head, counterpart, model_class)
-    return Adapter(task_vector, head, tuple(lacking), raw.get("base_model_name_or_path"), model_class, prefix)
+    return Adapter(
+        {**matrices, **vectors}, head, tuple(lacking), raw.get("base_model_name_or_path"), model_class, prefix
+    )
+
+
+def read_updates(folder: Path) -> tuple[dict[str, Factors], dict[str, str]]:
+    """Returns what an adapter changes in a model as transformers stores it.
+
+    Args:
+      folder: holds adapter_config.json and adapter_model.safetensors.
+
+    Returns:
+      What is added to the weight of each module, by the module's name; and the names in the adapter's file of tensors
+      that replace those of the model, by their names in the model.
+
+    Raises:
+      WsrError: another kind of adapter, unsupported attributes, a pickle, or factors that are missing or of a wrong
+        shape or dtype.
+    """
+    raw = read_json(folder / CONFIG)
+    tensors = _read_tensors(folder)
+    problems: list[str] = []
+    found = {}
+    try:
+        lora = _understood(folder / CONFIG, raw)
+        pairs, others = _paired(tensors)
+        for module, names in pairs.items():
+            inputs = tensors[names["A"]].shape[-1] if "A" in names else 0
+            outputs = tensors[names["B"]].shape[0] if "B" in names else 0
+            factors = _factors(lora, module, names, tensors, (inputs, outputs), problems)
+            if factors is not None:
+                as_it_is = raw.get("fan_in_fan_out") or "lora_embedding" in names["A"]
+                found[module] = factors if as_it_is else Factors(factors.b.T, factors.a.T)
+    except re.error as error:
+        raise WsrError(f"{folder / CONFIG}: a pattern for modules is no regular expression: {error}") from error
+    if problems:
+        raise WsrError(f"{folder / TENSORS}: {'; '.join(problems)}")
+    return found, others
 
 
 @dataclass(frozen=True)
@@ -136,6 +176,14 @@ class _Lora:
     alphas: Mapping[str, float]
     targets: str | list[str] | None
     """A regular expression for whole names, or a list of name endings; None: only the tensors determine the modules."""
+    biases: bool
+    """Whether biases were trained."""
+    saved: tuple[str, ...]
+    """Endings of the names of modules that were trained whole."""
+
+    def trains(self, module: str, tensor: str) -> bool:
+        """Returns whether a vector of a module was trained as it is."""
+        return (self.biases and tensor == "bias") or module.endswith(self.saved)
 
     def rank_of(self, module: str) -> int:
         return next((rank for pattern, rank in self.ranks.items() if _ends_with(module, pattern)), self.rank)
@@ -168,6 +216,7 @@ def _understood(path: Path, raw: Mapping[str, Any]) -> _Lora:
         "rank_pattern": (raw.get("rank_pattern") or {}, dict),
         "alpha_pattern": (raw.get("alpha_pattern") or {}, dict),
         "target_modules": (raw.get("target_modules") or [], (str, list)),
+        "modules_to_save": (raw.get("modules_to_save") or [], list),
     }
     wrong = [f"{name} = {value!r}" for name, (value, kinds) in read.items() if not isinstance(value, kinds)]
     ranks = [raw.get("r"), *(raw.get("rank_pattern") or {}).values()] if not wrong else []
@@ -183,12 +232,14 @@ def _understood(path: Path, raw: Mapping[str, Any]) -> _Lora:
         ranks=raw.get("rank_pattern") or {},
         alphas=raw.get("alpha_pattern") or {},
         targets=None if narrowed or every else raw.get("target_modules"),
+        biases=raw.get("bias") in ("all", "lora_only"),
+        saved=tuple(raw.get("modules_to_save") or ()),
     )
 
 
 def _is_understood(name: str, value: Any) -> bool:
     if name == "bias":
-        return value == "none"
+        return value in ("none", "all", "lora_only")
     if name == "init_lora_weights":
         return value in _BEGINNINGS
     # Switches that are off and empty tables mean "not used".
@@ -207,29 +258,39 @@ def _model_class(counterpart: Counterpart, raw: Mapping[str, Any]) -> str | None
 
 
 def _whole(
+    lora: _Lora,
     counterpart: Counterpart,
     model: Model,
     base: Params,
     others: Mapping[str, str],
     tensors: Mapping[str, np.ndarray],
     problems: list[str],
-) -> dict[str, np.ndarray]:
-    """Returns the tensors of a head; compares copies of the base's, which PEFT saves with an adapted embedding."""
+) -> tuple[dict[str, np.ndarray], dict[str, Factors]]:
+    """Returns the tensors of a head, and the changes of trained vectors of the encoder.
+
+    Compares copies of the base's tensors, which PEFT saves with an adapted embedding.
+    """
     leaves, table = flatten(base), {theirs: (ours, layout) for theirs, ours, layout in their_tensors(model)}
-    head = {}
+    head, vectors = {}, {}
     for own, name in others.items():
         bare = without_prefix(counterpart, own)
         if bare in table:
             ours, layout = table[bare]
             # In the adapter's precision.
             expected = layout.back(np.asarray(leaves[ours])).astype(tensors[name].dtype)
-            if not np.array_equal(tensors[name], expected):
+            if np.array_equal(tensors[name], expected):
+                continue
+            module, _, tensor = own.rpartition(".")
+            if expected.ndim == 1 and expected.shape == tensors[name].shape and lora.trains(module, tensor):
+                change = np.asarray(tensors[name], np.float32) - np.asarray(leaves[ours], np.float32)
+                vectors[ours] = Factors(np.ones((1, 1), np.float32), change[None])
+            else:
                 problems.append(f"{name} differs from the base's {bare}: it was trained, or the base is another")
         elif is_dropped(counterpart, own):
             head[own] = tensors[name]
         else:
             problems.append(f"unexpected {name}")
-    return head
+    return head, vectors
 
 
 def _mapped(
@@ -250,6 +311,10 @@ def _mapped(
         for module, path in _kernels(model, counterpart)
         if len(shapes[path]) == 2
     }
+    # A table that the encoder reads in place of another, as T5's does.
+    for copy, original in counterpart.copies.items():
+        read, stored = (f"{prefix}{own.removesuffix('.weight')}" for own in (copy, original))
+        matrices[read] = matrices[stored]
     task_vector: dict[str, Factors] = {}
     on_head = []
     for module, names in pairs.items():
@@ -344,7 +409,7 @@ def _paired(names: Iterable[str]) -> tuple[dict[str, dict[str, str]], dict[str, 
     pairs: dict[str, dict[str, str]] = {}
     others: dict[str, str] = {}
     for name in sorted(names):
-        own = name.removeprefix(_WRAPPED)
+        own = name.removeprefix(WRAPPED)
         factor = _FACTOR.fullmatch(own)
         if factor:
             pairs.setdefault(factor["module"], {})[factor["of_layer"] or factor["of_table"]] = name

@@ -41,10 +41,17 @@ def write_tensors(
         index = {"metadata": {"total_size": _bytes(*shapes.values())}, "weight_map": where}
         (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
     for file, shard in zip(files, shards, strict=True):
-        _write(folder / file, shard, tensor)
+        write_file(folder / file, shard, tensor)
 
 
-def _write(path: Path, shapes: Mapping[str, tuple[int, ...]], tensor: Callable[[str], np.ndarray]) -> None:
+def write_file(path: Path, shapes: Mapping[str, tuple[int, ...]], tensor: Callable[[str], np.ndarray]) -> None:
+    """Writes float32 tensors into one safetensors file.
+
+    Args:
+      path: the file.
+      shapes: shape of each tensor, by name.
+      tensor: returns the tensor of a name; called once for each, in the order of ``shapes``.
+    """
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     start = 0
     for name, shape in shapes.items():

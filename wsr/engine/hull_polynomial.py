@@ -1,0 +1,316 @@
+"""The logits of a dataset's test texts as polynomials in the coefficients: a whole hull without a model at hand.
+
+``evaluate_hull`` interpolates features and fits a probe at each point. Where no probe can be fitted, as in a page of
+``wsr explore``, the logits themselves are interpolated. All probes share one penalty, because logits jump where
+cross-validation chooses another. Loss and score follow from the logits, so a score changes in steps of one text, as it
+does in an exact evaluation.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+from jaxtyping import Float, Float32
+
+from wsr.data.dataset import Dataset
+from wsr.data.metrics import score
+from wsr.engine.cross_validation import FOLDS, GRID, MARGIN, folds_of
+from wsr.engine.evaluate import Protocol, fit_draws
+from wsr.engine.fewer_probes import Scores
+from wsr.engine.held_out import ErrorBound, error_bound
+from wsr.engine.lattice import Interpolation, basis, count, lattice
+from wsr.engine.probe import head_logits, linear_probe
+from wsr.engine.region_features import region_features
+from wsr.engine.scoring import key_of, score_points
+from wsr.engine.settings import Settings
+from wsr.errors import WsrError
+from wsr.geometry.sampling import centroid
+from wsr.region.region import Region
+from wsr.runtime import seeds
+from wsr.types import AnyArray
+
+Points: TypeAlias = Float[np.ndarray, "points members"]
+
+SHARE = 0.05
+"""Share of the points drawn like the held-out ones whose error may exceed its bound."""
+CONFIDENCE = 0.95
+"""Probability that no larger share exceeds it."""
+HIGHEST_DEGREE = 6
+_DRAWN = 59
+# Held-out points drawn at random: the fewest whose largest ratio of error to remainder is a limit for that share with
+# that confidence, because 0.95^59 < 0.05 (Wilks, Determination of sample sizes for setting tolerance limits, 1941).
+_FURTHEST = 2  # held-out points far from the nodes
+_TOGETHER = 256  # points whose logits are in memory at a time
+_POOL = 2000  # points that stand for the hull
+
+
+class Design(NamedTuple):
+    """The points of a hull that are scored exactly, whatever the dataset."""
+
+    degree: int
+    """Highest degree that the nodes determine."""
+    nodes: Points
+    """The lattice of that degree; the members are among its points."""
+    drawn: Points
+    """Held-out points drawn at random on lines, in triangles and in hulls of more members."""
+    far: Points
+    """Held-out points far from the nodes."""
+    pool: Points
+    """Points drawn by the same law, which are not scored; they give the usual remainder."""
+
+    @property
+    def held(self) -> Points:
+        """All held-out points; those drawn at random come first."""
+        return np.concatenate([self.drawn, self.far])
+
+    @property
+    def points(self) -> Points:
+        """All points that are scored: nodes, held-out points, the centroid and the base."""
+        members = self.nodes.shape[1]
+        return np.concatenate([self.nodes, self.held, centroid(members), np.zeros((1, members))])
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """What each of ``points`` is: ``member``, ``node``, ``held out``, ``centroid`` or ``base``."""
+        nodes = ["member" if row.max() == 1 else "node" for row in self.nodes]
+        return (*nodes, *["held out"] * len(self.held), "centroid", "base")
+
+
+def design_of(members: int, *, points: int, seed: int = 0) -> Design:
+    """Chooses the points of a hull that are scored exactly.
+
+    Args:
+      members: number of members.
+      points: largest number of points.
+      seed: seed of the held-out points.
+
+    Raises:
+      WsrError: if there are fewer than two members, or too few points for a polynomial of degree 1.
+
+    Example:
+      >>> from wsr.engine.hull_polynomial import design_of
+      >>> design = design_of(3, points=100)
+      >>> design.degree, len(design.nodes), len(design.points)
+      (6, 28, 91)
+    """
+    others = _DRAWN + _FURTHEST + 2
+    if members < 2:
+        raise WsrError(f"a hull needs at least two members, found {members}")
+    if members + others > points:
+        raise WsrError(
+            f"{members} members need at least {members + others} points, found {points}; allow more points or choose "
+            "fewer members"
+        )
+    degree = max(own for own in range(1, HIGHEST_DEGREE + 1) if count(members, own) + others <= points)
+    nodes = lattice(members, degree)
+    generator = seeds.generator(seed, "held out of a hull", str(members))
+    drawn, pool = (draw_faces(generator, number, members) for number in (_DRAWN, _POOL))
+    far = pool[Interpolation.through(nodes, degree).furthest(pool, _FURTHEST)]
+    return Design(degree, nodes, drawn, far, pool)
+
+
+def draw_faces(generator: np.random.Generator, points: int, members: int) -> Points:
+    """Draws points as a reader looks at them: on a line, in a triangle or in a hull of any number of members.
+
+    Each of the three is equally likely, and so is each point of a line, triangle or hull.
+
+    Args:
+      generator: source of randomness.
+      points: number of points.
+      members: number of members, at least 2.
+    """
+    rows = np.zeros((points, members))
+    for row in rows:
+        size = (2, min(3, members), int(generator.integers(2, members + 1)))[int(generator.integers(3))]
+        row[generator.choice(members, size, replace=False)] = generator.dirichlet(np.ones(size))
+    return rows
+
+
+class DegreeCheck(NamedTuple):
+    """Errors of the polynomials of one degree at the held-out points, in the unit of the loss."""
+
+    degree: int
+    error: float
+    """Mean absolute error of the mean loss."""
+    largest: float
+    """Largest absolute error."""
+
+
+@dataclass(frozen=True, eq=False)
+class HullPolynomial:
+    """Polynomials of the logits of a dataset's test texts, with a bound on the error of the loss and of the score."""
+
+    dataset: Dataset
+    """The target dataset."""
+    protocol: Protocol
+    """The classifier; its penalty is fixed."""
+    interpolation: Interpolation
+    """Nodes and degree."""
+    terms: Float32[np.ndarray, "terms texts outputs"]
+    """Coefficients of the Bernstein polynomials (``wsr.engine.lattice.basis``). An output is the logit of a class less
+    that of class 0; there is none for class 0, and one value per text for regression."""
+    loss_bound: ErrorBound
+    """Bound on the error of the mean loss."""
+    score_bound: ErrorBound
+    """Bound on the error of the score."""
+    checks: tuple[DegreeCheck, ...]
+    """One per degree tried."""
+    exact_losses: Float[np.ndarray, " scored"]
+    """Mean loss at each of ``Design.points``."""
+    exact_scores: Float[np.ndarray, " scored"]
+    """Score at each of ``Design.points``."""
+
+    @property
+    def check(self) -> DegreeCheck:
+        """The errors of the degree that was chosen."""
+        return next(check for check in self.checks if check.degree == self.interpolation.degree)
+
+    def at(self, points: Points) -> tuple[Float[np.ndarray, " points"], Float[np.ndarray, " points"]]:
+        """Returns the mean loss and the score at points of the hull."""
+        terms, parts = self.terms.astype(np.float64), []
+        for first in range(0, len(points), _TOGETHER):
+            rows = basis(points[first : first + _TOGETHER], self.interpolation.degree)
+            parts.append(_losses_and_scores(np.tensordot(rows, terms, axes=1), self.dataset))
+        losses, scores = zip(*parts, strict=True)
+        return np.concatenate(losses), np.concatenate(scores)
+
+    def bounds_at(self, points: Points) -> tuple[Float[np.ndarray, " points"], Float[np.ndarray, " points"]]:
+        """Returns the bounds on the errors of both; infinite where nothing was measured."""
+        remainders = self.interpolation.remainders(points)
+        return self.loss_bound.at(remainders), self.score_bound.at(remainders)
+
+
+def fit_hull_polynomial(
+    region: Region, dataset: Dataset, design: Design, *, protocol: Protocol, settings: Settings = Settings()
+) -> HullPolynomial:
+    """Scores the points of a design exactly and fits polynomials to the logits at its nodes.
+
+    The degree is the one with the smallest mean error at the held-out points, up to that of the design; below it, the
+    fit is one of least squares.
+
+    Args:
+      region: the population.
+      dataset: the target dataset; its probe and test splits are used.
+      design: the points to score.
+      protocol: the classifier, one draw with a fixed penalty.
+      settings: chunk size, memory, devices, precision, cache of results and counter.
+
+    Raises:
+      WsrError: if the protocol has no fixed penalty, or several draws.
+    """
+    if protocol.inverse_l2 is None or protocol.draws != 1:
+        raise WsrError("hull polynomial: the protocol needs a fixed inverse_l2 and one draw")
+    values = _exact_outputs(region, design.points, dataset, protocol, settings)
+    losses, scores = _losses_and_scores(values, dataset)
+    nodes, held = len(design.nodes), slice(len(design.nodes), len(design.nodes) + len(design.held))
+    best, checks = None, []
+    for degree in range(1, design.degree + 1):
+        interpolation = Interpolation.through(design.nodes, degree)
+        terms = np.tensordot(interpolation.inverse, values[:nodes], axes=1).astype(np.float32)
+        guesses = np.tensordot(basis(design.held, degree), terms.astype(np.float64), axes=1)
+        errors = [
+            np.abs(guess - exact[held])
+            for guess, exact in zip(_losses_and_scores(guesses, dataset), (losses, scores), strict=True)
+        ]
+        checks.append(DegreeCheck(degree, float(errors[0].mean()), float(errors[0].max())))
+        if checks[-1].error <= min(check.error for check in checks):
+            best = interpolation, terms, errors
+    assert best is not None
+    interpolation, terms, errors = best
+    at_held, at_pool = interpolation.remainders(design.held), interpolation.remainders(design.pool)
+    loss_bound, score_bound = (
+        error_bound(at_held, own, at_pool, drawn=_DRAWN, level=1 / (_DRAWN + 1)) for own in errors
+    )
+    # A score changes in steps of about one text, so no fewer are claimed.
+    one_text = 1 / (values.shape[1] * score_bound.usual)
+    score_bound = replace(score_bound, ratio=max(score_bound.ratio, one_text))
+    return HullPolynomial(
+        dataset, protocol, interpolation, terms, loss_bound, score_bound, tuple(checks), losses, scores
+    )
+
+
+def exact_scores(
+    region: Region, points: Points, dataset: Dataset, *, protocol: Protocol, settings: Settings = Settings()
+) -> tuple[Float[np.ndarray, " points"], Float[np.ndarray, " points"]]:
+    """Returns the exact mean loss and score of further points, as ``fit_hull_polynomial`` scores those of a design.
+
+    Args:
+      region: the population.
+      points: one row per point.
+      dataset: the target dataset.
+      protocol: the classifier, one draw with a fixed penalty.
+      settings: chunk size, memory, devices, precision, cache of results and counter.
+    """
+    return _losses_and_scores(_exact_outputs(region, points, dataset, protocol, settings), dataset)
+
+
+def one_penalty(region: Region, dataset: Dataset, *, settings: Settings = Settings()) -> float:
+    """Returns the inverse L2 penalty that cross-validation on the probe split chooses at the centroid of a region.
+
+    The features are not standardised, so that ``Protocol(inverse_l2=...)`` means the same penalty at every point. The
+    values tried, the folds and the end of the path are those of ``wsr.engine.cross_validation``.
+
+    Args:
+      region: the population.
+      dataset: its probe split is used.
+      settings: chunk size, memory, devices and precision.
+    """
+    splits = {"probe": dataset.splits["probe"]}
+    ((_, found),) = region_features(region, centroid(len(region)), splits, settings=settings)
+    features, labels = np.asarray(found["probe"])[:1], dataset.splits["probe"].labels
+    fold_of = folds_of(labels, classes=dataset.classes)
+    best, lowest = GRID[0], np.inf
+    for inverse_l2 in GRID:
+        loss = 0.0
+        for fold in range(FOLDS):
+            out = fold_of == fold
+            fitted = linear_probe(
+                features[:, ~out],
+                labels[~out],
+                features[:, out],
+                labels[out],
+                classes=dataset.classes,
+                inverse_l2=inverse_l2,
+            )
+            loss += float(np.asarray(fitted.losses).sum())
+        if loss < lowest:
+            best, lowest = inverse_l2, loss
+        elif loss > (1 + MARGIN) * lowest:
+            break
+    return float(f"{best:g}")  # the digits that a flag would have
+
+
+def _exact_outputs(
+    region: Region, points: Points, dataset: Dataset, protocol: Protocol, settings: Settings
+) -> Float[np.ndarray, "points texts outputs"]:
+    """The logits less those of class 0, from forward passes and a probe at each point."""
+
+    def outputs(features: Mapping[str, Float[AnyArray, "chunk _ _"]]) -> dict[str, np.ndarray]:
+        (draw,) = fit_draws(features, dataset, protocol)
+        logits = np.asarray(head_logits(features["test"], draw.heads))
+        relative = logits if dataset.classes == 1 else logits[..., 1:] - logits[..., :1]
+        return {"outputs": relative.astype(np.float32), "converged": np.asarray(draw.converged)[:, None]}
+
+    what: dict[str, object] = {"dataset": dataset.content_hash, "probe": protocol.identity, "kept": "logits"}
+    kept = score_points(
+        region,
+        points,
+        [key_of(region, row, what, settings.precision) for row in points],
+        {split: dataset.splits[split] for split in ("probe", "test")},
+        outputs,
+        settings=settings,
+        note=dataset.name,
+    )
+    if lost := int((~kept["converged"]).sum()):
+        print(f"{dataset.name}: the probes of {lost} of {len(points)} points did not converge", flush=True)
+    return kept["outputs"].astype(np.float64)
+
+
+def _losses_and_scores(
+    values: Float[np.ndarray, "points texts outputs"], dataset: Dataset
+) -> tuple[Float[np.ndarray, " points"], Float[np.ndarray, " points"]]:
+    labels = dataset.splits["test"].labels
+    logits = values if dataset.classes == 1 else np.concatenate([np.zeros_like(values[..., :1]), values], axis=-1)
+    found = Scores.of(logits, labels)
+    return found.means.astype(np.float64), np.array([score(dataset.metric, labels, own) for own in found.predictions])

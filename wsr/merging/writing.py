@@ -1,0 +1,120 @@
+"""Writes the merged tensors of a folder in pieces, from several threads."""
+
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+
+import numpy as np
+
+from wsr.merging.ingredients import Ingredients, Leaf
+from wsr.merging.method import Method
+from wsr.merging.run import merge_leaves
+from wsr.merging.unfinished import Unfinished
+from wsr.runtime.cores import usable_cores
+from wsr.runtime.progress import progress
+from wsr.runtime.tensor_files import FLOATS, SINGLE, Tensor, TensorWriter
+
+Form = tuple[str, tuple[int, ...]]
+"""Type and shape of a tensor."""
+LARGE = 2**27
+"""Entries of a leaf that is not brought into the page cache before its turn."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A slice whose models are open and fit together."""
+
+    ingredients: Ingredients
+    methods: Mapping[str, Method]
+    """The method of each float tensor."""
+    tensors: tuple[Mapping[str, Tensor], ...]
+    """The tensors of each model, by their names in the result."""
+    rounded: int
+    """Number of float64 tensors that its methods merge in float32."""
+
+
+def write_parts(parts: Sequence[Part], scratch: Unfinished, dtype: str | None) -> dict[str, Form]:
+    """Writes the tensors of all parts and returns their forms.
+
+    Args:
+      parts: the slices of the result.
+      scratch: the folder to write, and the tensors that it holds already.
+      dtype: type of the result; None: that of each tensor in the first model.
+    """
+    first = {name: tensor for part in parts for name, tensor in part.tensors[0].items()}
+    forms = {
+        name: (dtype if dtype and tensor.dtype in FLOATS else tensor.dtype, tensor.shape)
+        for name, tensor in first.items()
+    }
+    floats = [name for name, tensor in first.items() if tensor.dtype in FLOATS]
+    with ExitStack() as stack:
+        writers = _writers(stack, scratch.path, forms)
+        left = sum(first[name].size for name in floats if name not in scratch.done)
+        counter = stack.enter_context(progress("merging", left // 10**6, "million entries"))
+        lock, entries = Lock(), 0
+
+        def sync() -> None:
+            for writer in dict.fromkeys(writers.values()):
+                writer.sync()
+
+        def written(leaf: Leaf, out: _Place) -> None:
+            nonlocal entries
+            scratch.finished(leaf.path, leaf.size, sync)
+            with lock:
+                before, entries = entries // 10**6, entries + leaf.size
+                if entries // 10**6 > before:
+                    counter.advance(entries // 10**6 - before)
+
+        for name in first.keys() - set(floats):
+            writers[name].put(name.rpartition("/")[2], first[name].raw())
+        for part in parts:
+            coming = _coming(part, scratch.done)
+
+            def place(leaf: Leaf, coming: Mapping[str, Sequence[Tensor]] = coming) -> _Place:
+                for tensor in coming.get(leaf.path, ()):
+                    tensor.will_read(0, tensor.size)
+                return _Place(writers[leaf.path], leaf.path.rpartition("/")[2], leaf.size)
+
+            merge_leaves(part.ingredients, part.methods, written, done=scratch.done, out_of=place)
+        sync()
+    return forms
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A tensor of the file that is written: ``place[start:stop] = entries`` writes a piece of it."""
+
+    writer: TensorWriter
+    name: str
+    size: int
+
+    def __setitem__(self, where: slice, entries: np.ndarray) -> None:
+        start, stop, _ = where.indices(self.size)
+        self.writer.put(self.name, np.broadcast_to(entries, (stop - start,)), start=start)
+
+
+def _coming(part: Part, done: Collection[str]) -> dict[str, list[Tensor]]:
+    """Returns the tensors that the disk is asked for when a leaf begins: those of the leaf that its thread merges next.
+
+    The disk then works while the cores do. The largest leaves are read when it is their turn.
+    """
+    leaves = [leaf for leaf in part.ingredients.leaves() if leaf.path not in done and leaf.size < LARGE]
+    later = zip(leaves, leaves[usable_cores() :], strict=False)
+    return {leaf.path: [own[after.path] for own in part.tensors] for leaf, after in later}
+
+
+def _writers(stack: ExitStack, folder: Path, forms: Mapping[str, Form]) -> dict[str, TensorWriter]:
+    """Returns the writer of each tensor: one file for the model, and one for each of its modules."""
+    files: dict[str, dict[str, Form]] = {"": {}}
+    for name, form in forms.items():
+        module, _, own = name.rpartition("/")
+        files.setdefault(module, {})[own] = form
+    for module in files:
+        (folder / module).mkdir(exist_ok=True)
+    opened = {
+        module: stack.enter_context(TensorWriter(folder / module / SINGLE, own, resumes=True))
+        for module, own in files.items()
+    }
+    return {name: opened[name.rpartition("/")[0]] for name in forms}

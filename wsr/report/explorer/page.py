@@ -1,0 +1,157 @@
+"""The explorer as one HTML file: data, styles and scripts stand in it, and its policy forbids every request."""
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping
+from html import escape
+from importlib.resources import files
+from typing import Any
+
+from wsr.report.style import readable
+from wsr.report.stylesheet import STYLESHEET
+
+SCRIPTS = ("d3.min.js", "polynomial.js", "coordinates.js", "figures.js", "explorer.js")
+"""In the order in which they run."""
+
+
+def explorer_html(content: Mapping[str, Any]) -> str:
+    """Returns the text of the page.
+
+    Args:
+      content: its data, see ``wsr.report.explorer.content``.
+    """
+    scripts = [_asset(name) for name in SCRIPTS]
+    title, datasets = content["title"], content["datasets"]
+    columns = "".join(f'<th scope="col" class="number">{_text(own["name"])}</th>' for own in datasets)
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{_policy(scripts)}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="referrer" content="no-referrer">
+<title>{_text(title)}</title>
+<link rel="icon" href="data:,">
+<style>{STYLESHEET}{_asset("explorer.css")}</style>
+</head>
+<body>
+<a class="skip" href="#cards">Skip to the scores</a>
+<header>
+<h1>{_text(title)}</h1>
+<p class="lead">{_lead(content)}</p>
+</header>
+<main class="explorer">
+<section id="now" class="now" aria-label="Losses at the point"></section>
+<div class="column">
+<section aria-labelledby="population">
+<h2 id="population">Population</h2>
+<p id="hint" class="muted" role="status"></p>
+<svg id="map" role="group" aria-label="Map of the population; models are buttons"></svg>
+<p id="legend" class="legend"></p>
+<details id="by-name"><summary>Pick by name</summary><div id="members" class="names-list"></div></details>
+<p class="caption">Neighbours on the map are alike; its distances and axes mean nothing.</p>
+</section>
+<section aria-labelledby="coefficients">
+<h2 id="coefficients">Coefficients</h2>
+<ul id="sliders" class="sliders"></ul>
+<p id="sum" class="muted" role="status"></p>
+<p class="row"><label><input type="checkbox" id="held" checked> Keep the sum at 1</label>
+<button type="button" id="middle">Go to the middle</button><button type="button" id="clear">Clear picks</button></p>
+</section>
+</div>
+<div class="column">
+<section aria-labelledby="scores">
+<div class="heading"><h2 id="scores">Scores at the point</h2>
+<fieldset class="switch"><legend class="label">Figures show</legend>
+<label><input type="radio" name="quantity" value="loss" checked>loss</label>
+<label><input type="radio" name="quantity" value="score">{_metric(content)}</label>
+</fieldset></div>
+<div id="cards" class="cards" tabindex="-1"></div>
+</section>
+<section aria-labelledby="take">
+<h2 id="take">Take this model</h2>
+<pre><code id="command"></code></pre>
+<p class="row"><button type="button" id="copy">Copy command</button><button type="button" id="link">Copy link</button>
+<span id="said" class="hidden" role="status"></span></p>
+<h3>Nearest scored points</h3>
+<div class="scroll" role="region" aria-label="Nearest scored points" tabindex="0"><table><thead><tr>
+<th scope="col">Point</th><th scope="col" class="number">Distance</th>{columns}</tr></thead>
+<tbody id="near"></tbody></table></div>
+<p class="caption">Distance in weight space, in radii of the population.</p>
+</section>
+</div>
+</main>
+<footer>{_method(content)}</footer>
+<div id="tip" class="tip" role="tooltip" hidden></div>
+<script type="application/json" id="data">{_json(content)}</script>
+{"".join(f"<script>{script}</script>" for script in scripts)}
+</body>
+</html>
+"""
+
+
+def _lead(content: Mapping[str, Any]) -> str:
+    models, datasets = len(content["members"]), content["datasets"]
+    return (
+        f"{models} models fine-tuned from one checkpoint, and everything between them. Pick models on the map and drag "
+        f"the point: the page shows how the model there scores on {_text(_listed([own['name'] for own in datasets]))}."
+    )
+
+
+def _metric(content: Mapping[str, Any]) -> str:
+    metrics = {own["metric"].replace("_", " ") for own in content["datasets"]}
+    return _text(metrics.pop()) if len(metrics) == 1 else "score"
+
+
+def _method(content: Mapping[str, Any]) -> str:
+    rows = "".join(
+        f'<tr><th scope="row">{_text(own["name"])}</th><td class="number">{own["probe_texts"]}</td>'
+        f'<td class="number">{len(own["labels"])}</td><td class="number">{own["inverse_l2"]:g}</td>'
+        f'<td class="number">{own["degree"]}</td><td class="number">{own["held_out_error"]:.5f}</td>'
+        f'<td class="number">{own["held_out_largest"]:.5f}</td></tr>'
+        for own in content["datasets"]
+    )
+    columns = ("Probe texts", "Test texts", "C", "Degree", "Mean error", "Largest error")
+    head = "".join(f'<th scope="col" class="number">{column}</th>' for column in columns)
+    held = sum(kind == "held out" for kind in content["exact"]["kinds"])
+    return f"""<details class="method"><summary>How these numbers are made</summary>
+<p>The generalised loss is the test loss of a new linear probe on the frozen encoder. wsr scored
+{len(content["exact"]["kinds"])} points exactly on each dataset (rings in the figures). For all other points of the
+hull, this page evaluates polynomials: the logits of every test text as functions of the coefficients, fitted at
+{len(content["nodes"])} of the scored points. {held} other scored points were held out; the table shows the errors
+there. The band follows from them: with a confidence of {100 * content["confidence"]:g} %, at most
+{100 * content["share"]:g} % of the points drawn like them exceed their bound. Outside the hull, where a coefficient is
+negative or the sum is not 1, nothing is known.</p>
+<p>All probes on a dataset have the same penalty C. Unless it was given, cross-validation chose it at the centroid.
+<code>wsr evaluate --inverse_l2=C</code> with that C gives the same losses.</p>
+<div class="scroll" role="region" aria-label="Datasets and errors" tabindex="0"><table><thead><tr>
+<th scope="col">Dataset</th>{head}</tr></thead><tbody>{rows}</tbody></table></div>
+<p class="caption">The figures are drawn by D3, copyright 2010-2023 Mike Bostock, under the ISC licence:</p>
+<pre class="licence">{_text(_asset("d3.LICENSE"), lines=True)}</pre></details>"""
+
+
+def _listed(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _policy(scripts: list[str]) -> str:
+    """Only these scripts run, and nothing is loaded or sent."""
+    hashes = [f"'sha256-{base64.b64encode(hashlib.sha256(own.encode()).digest()).decode()}'" for own in scripts]
+    return (
+        f"default-src 'none'; script-src {' '.join(hashes)}; style-src 'unsafe-inline'; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def _json(content: Mapping[str, Any]) -> str:
+    # "<" would end or comment out the element that holds the data.
+    return json.dumps(content, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def _asset(name: str) -> str:
+    return (files("wsr.report.explorer") / "assets" / name).read_text(encoding="utf-8")
+
+
+def _text(text: str, *, lines: bool = False) -> str:
+    return escape(text if lines else readable(text))

@@ -1,0 +1,142 @@
+"""Fronts: the best compromises of a region between datasets, found on polynomials and scored exactly."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from wsr.data.dataset import Dataset
+from wsr.engine.evaluate import Evaluation, Protocol, evaluate
+from wsr.engine.front import front_of, hypervolume, non_dominated
+from wsr.engine.hull_polynomial import DegreeCheck, Points, design_of, exact_scores, fit_hull_polynomial, one_penalty
+from wsr.engine.settings import Settings
+from wsr.errors import WsrError
+from wsr.region.population_map import map_region
+from wsr.region.region import Region
+from wsr.report.explorer.content import Front, content_of
+from wsr.report.explorer.explore import POINTS
+from wsr.report.explorer.page import explorer_html
+from wsr.runtime.atomic import write_atomically
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ParetoFront:
+    """Points of a region on the front between datasets, with exact scores on texts that did not choose them."""
+
+    region: Region
+    """The population."""
+    points: Points
+    """One row per point of the front, from the best on the first dataset onwards."""
+    evaluations: tuple[Evaluation, ...]
+    """One per dataset, on its test split: the points, then the members, then their centroid."""
+    checks: tuple[DegreeCheck, ...]
+    """One per dataset: the errors of the polynomials of the validation loss at held-out points."""
+
+    def __repr__(self) -> str:
+        names = ", ".join(own.dataset.name for own in self.evaluations)
+        kept = int(self.on_test[: len(self.points)].sum())
+        return (
+            f"ParetoFront of {len(self.points)} points between {names}\n"
+            f"  {kept} of them on the front of the test split; hypervolume {self.volume('front'):.4g}, of members and "
+            f"centroid {self.volume('members and centroid'):.4g}"
+        )
+
+    @property
+    def losses(self) -> Float[np.ndarray, "scored datasets"]:
+        """Test losses of the points, the members and the centroid; one column per dataset."""
+        return np.stack([own.generalised_loss for own in self.evaluations], axis=1)
+
+    @property
+    def on_test(self) -> Bool[np.ndarray, " scored"]:
+        """Which points, members and centroid no other of them dominates on the test split."""
+        return non_dominated(self.losses)
+
+    def volume(self, which: str) -> float:
+        """Returns the hypervolume on the test split below the worst loss of members and centroid on each dataset.
+
+        Args:
+          which: ``front``, ``members``, or ``members and centroid``.
+        """
+        front = len(self.points)
+        parts = {"front": self.losses[:front], "members": self.losses[front:-1]}
+        parts["members and centroid"] = self.losses[front:]
+        return hypervolume(parts[which], self.losses[front:].max(axis=0))
+
+
+def pareto(
+    region: Region,
+    datasets: Sequence[Dataset],
+    to: str | Path | None = None,
+    *,
+    front: int = 24,
+    at_least: Mapping[str, float] | None = None,
+    points: int = POINTS,
+    inverse_l2: float | None = None,
+    seed: int = 0,
+    settings: Settings = Settings(),
+) -> ParetoFront:
+    """Finds the best compromises of a region between datasets and scores them exactly.
+
+    Polynomials of the losses on the validation splits (``wsr.engine.hull_polynomial``) give the front
+    (``wsr.engine.front``); the test splits, which played no part, give the scores.
+
+    Args:
+      region: the population, at least two members.
+      datasets: two or more target datasets; their probe, validation and test splits are used.
+      to: a page to write, the explorer with the front in it; None: no page.
+      front: about how many points of the front to find.
+      at_least: smallest score allowed on a dataset, by its name; the polynomials judge it on the validation split.
+      points: largest number of points to score exactly for the polynomials of each dataset.
+      inverse_l2: inverse of the L2 penalty of all probes; None: for each dataset chosen at the centroid.
+      seed: seed of the held-out points and of the search.
+      settings: chunk size, memory, devices, precision and cache of results.
+
+    Returns:
+      The front, with exact scores of its points, of the members and of their centroid.
+
+    Raises:
+      WsrError: if there are fewer than two datasets or members, or no point satisfies ``at_least``.
+
+    Example:
+      >>> import wsr
+      >>> region, tiny = wsr.made_up_region(2), wsr.load("tiny")
+      >>> both = [wsr.load_dataset(name, tiny.processor, max_length=48) for name in ("made_up_a1", "made_up_b1")]
+      >>> found = wsr.pareto(region, both, points=70, inverse_l2=1.0, front=5)
+      >>> found.points.shape[1], found.losses.shape[1]
+      (2, 2)
+    """
+    names = [own.name for own in datasets]
+    if len(datasets) < 2:
+        raise WsrError(f"a front lies between datasets, at least two; found {', '.join(names) or 'none'}")
+    if unknown := sorted(set(at_least or {}) - set(names)):
+        raise WsrError(f"at_least: {', '.join(unknown)} is not among the datasets {', '.join(names)}")
+    design = design_of(len(region), points=points, seed=seed)
+    polynomials = []
+    for dataset in datasets:
+        chosen = dataset.with_split("test", dataset.splits["validation"])
+        penalty = one_penalty(region, dataset, settings=settings) if inverse_l2 is None else inverse_l2
+        protocol = Protocol(inverse_l2=penalty)
+        polynomials.append(fit_hull_polynomial(region, chosen, design, protocol=protocol, settings=settings))
+    limits = {names.index(name): least for name, least in (at_least or {}).items()}
+    rows = front_of(polynomials, points=front, at_least=limits, seed=seed)
+    if not len(rows):
+        told = ", ".join(f"{name} >= {least:g}" for name, least in (at_least or {}).items())
+        raise WsrError(f"no point of the hull satisfies {told}; ask for less")
+    scored = np.concatenate([rows, np.eye(len(region)), region.centroid()[None]])
+    found = tuple(
+        evaluate(region, scored, dataset, protocol=own.protocol, settings=settings)
+        for dataset, own in zip(datasets, polynomials, strict=True)
+    )
+    if to is not None:
+        exact = [
+            exact_scores(region, rows, own.dataset, protocol=own.protocol, settings=settings) for own in polynomials
+        ]
+        losses, scores = (np.stack(values, axis=1) for values in zip(*exact, strict=True))
+        shown = [
+            replace(own, dataset=replace(own.dataset, name=f"{own.dataset.name} (validation)")) for own in polynomials
+        ]
+        content = content_of(region, map_region(region, seed=seed), design, shown, front=Front(rows, losses, scores))
+        write_atomically(Path(to), explorer_html(content).encode())
+    return ParetoFront(region, rows, found, tuple(own.check for own in polynomials))
