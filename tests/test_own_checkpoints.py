@@ -221,4 +221,4 @@ def test_a_head_of_ours_as_a_classifier_of_theirs(torch, tiny, tmp_path, kind, c
         features = np.tanh(features @ head["dense_kernel"] + head["dense_bias"])
     expected = features @ head["kernel"] + head["bias"]
     np.testing.assert_allclose(logits_of(torch, theirs), expected, atol=1e-5)
-    np.testing.assert_allclose(logits(np.asarray(our_own, np.float32), head), expected, atol=1e-5)
+    np.testing.assert_allclose(logits(our_own[None], head)[0], expected, atol=1e-5)

@@ -63,7 +63,8 @@ def _weights(words: int, seed: int) -> Iterator[tuple[str, np.ndarray]]:
     draw = np.random.default_rng(seed)
 
     def linear(name: str, inputs: int, outputs: int) -> Iterator[tuple[str, np.ndarray]]:
-        yield f"{name}.weight", draw.normal(0, 0.02, (outputs, inputs)).astype(np.float32)
+        # So wide that the first token sees the others; 0.02 is for models that are 50 times as wide.
+        yield f"{name}.weight", draw.normal(0, inputs**-0.5, (outputs, inputs)).astype(np.float32)
         yield f"{name}.bias", np.zeros(outputs, np.float32)
 
     def norm(name: str) -> Iterator[tuple[str, np.ndarray]]:

@@ -79,10 +79,10 @@ def telling(label: int) -> list[str]:
 
 
 def text(row: int, label: int, column: str) -> str:
-    """Returns an invented text that shows its class; no two rows have the same."""
+    """Returns an invented text that shows its class; no two rows have the same, nor once their ends are cut off."""
     words = telling(max(label, 0)) if label >= 0 else ["unknown"]
     fill = ["the", "a", "some", "one", "any"][row % 5]
-    return f"{fill} {words[row % len(words)]} {column} {words[(row + 1) % len(words)]} number {row}"
+    return f"number {row} {' '.join(words)} {fill} {column}"
 
 
 def table(config: Config, split: str) -> datasets.Dataset:
