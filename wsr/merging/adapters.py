@@ -42,9 +42,11 @@ def located(name: str) -> Path:
     Raises:
       WsrError: there is no such path, and the hub did not give a model of that name.
     """
-    from wsr.models.huggingface.hub import download, is_name
+    if "/" not in name or Path(name).exists():
+        return Path(name)
+    from wsr.models.huggingface.hub import download, is_name  # needs JAX
 
-    return download(name) if "/" in name and is_name(name) and not Path(name).exists() else Path(name)
+    return download(name) if is_name(name) else Path(name)
 
 
 def open_named(name: str) -> Brought:
