@@ -2,6 +2,7 @@
 
 import copy
 import json
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -267,6 +268,35 @@ def test_an_extracted_adapter_has_the_logits_of_the_model(
     load = {} if kind == "t5" else {"num_labels": 3}
     loaded = PeftModel.from_pretrained(model_class.from_pretrained(tmp_path / "base", **load), tmp_path / "adapter")
     np.testing.assert_allclose(_hidden(loaded), _hidden(whole), atol=1e-5)
+
+
+def test_an_adapter_of_a_tied_token_table_comes_in_and_out(base: tuple[BertModel, Path], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    config = transformers.AutoConfig.for_model("llama", **SIZES, num_key_value_heads=2, tie_word_embeddings=True)
+    model = transformers.AutoModelForCausalLM.from_config(config).eval()
+    model.save_pretrained(tmp_path / "base")
+    AutoTokenizer.from_pretrained(base[1]).save_pretrained(tmp_path / "base")
+    tuned = get_peft_model(
+        model,
+        LoraConfig(r=3, target_modules=["embed_tokens", "q_proj"], ensure_weight_tying=True, task_type="CAUSAL_LM"),
+    ).eval()
+    with torch.no_grad():
+        for name, parameter in tuned.named_parameters():
+            if "embed_tokens.lora" in name or "q_proj.lora" in name:
+                parameter.add_(0.05 * torch.randn_like(parameter))
+    tuned.save_pretrained(tmp_path / "adapter")
+    store = wsr.Store.create_for(tmp_path / "store", wsr.load(tmp_path / "base"))
+    wsr.import_(tmp_path / "adapter", store)
+    for flags, name in ((["--as=adapter"], "again"), ([], "whole")):
+        assert main(["export", "adapter", f"--store={tmp_path / 'store'}", *flags, f"--to={tmp_path / name}"]) == 0
+    expected = _hidden(tuned)
+    whole = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "whole")
+    np.testing.assert_allclose(_hidden(whole), expected, atol=1e-5)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="Found missing adapter keys")
+        again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "base")
+        found = PeftModel.from_pretrained(again, tmp_path / "again")
+    np.testing.assert_allclose(_hidden(found), expected, atol=1e-5)
 
 
 def test_an_extracted_adapter_of_a_language_model_with_a_tied_head(

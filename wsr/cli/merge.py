@@ -61,6 +61,13 @@ PAGE = Page(
                     value="FILE",
                 ),
                 Flag(
+                    "tokenizer",
+                    "Vocabulary of a --recipe whose files have different ones: base, that of the base or of the first "
+                    "model; union, with the added tokens of the others; or a folder with a tokenizer.",
+                    value="base|union|FOLDER",
+                    otherwise="the files must have one vocabulary",
+                ),
+                Flag(
                     "force",
                     "Merge the files of --recipe although they differ in config, vocabulary, classes or base.",
                     False,
@@ -107,6 +114,8 @@ def run(values: Values, positional: Sequence[str]) -> None:
         raise WsrError(f"--to={values.to} exists already; name a new folder")
     if values.force and (values.store or not values.recipe):
         raise WsrError("--force is for --recipe without --store: it merges files that do not fit together")
+    if values.tokenizer and (values.store or not values.recipe):
+        raise WsrError("--tokenizer is for --recipe without --store: members of a store have one vocabulary")
     if adapter_flags.wanted(values) and values.recipe and not values.store:
         raise WsrError("--as=adapter is for the members of a store; add --store, or merge files as whole models")
     if values.recipe:
@@ -147,7 +156,7 @@ def _by_recipe(values: Values) -> None:
         members = dict.fromkeys(recipe.members)
         _export(values, store, store.checkpoint(), merged, change, recipe.merge_method, members)
     else:
-        notes = merge_files(recipe, Path(values.to), force=values.force)
+        notes = merge_files(recipe, Path(values.to), force=values.force, tokenizer=values.tokenizer)
     for note in notes:
         print(printable(note))
     print(f"{recipe.merge_method} merge of {len(recipe.members)}: {', '.join(recipe.members)}\nwritten to {values.to}")

@@ -73,7 +73,7 @@ def vocabulary_difference(ours: Brought, theirs: Brought) -> str | None:
                 return None
             if not name.endswith((".json", ".txt")):
                 return f"{name} differs between {theirs} and {ours}"
-    mine, other = _vocabulary(ours.transformer), _vocabulary(theirs.transformer)
+    mine, other = vocabulary(ours.transformer), vocabulary(theirs.transformer)
     if mine is None or other is None:
         return None
     unlike = sorted(number for number in mine.keys() | other.keys() if mine.get(number) != other.get(number))
@@ -186,8 +186,8 @@ def _matters(model_type: str) -> Callable[[str], bool]:
     return lambda name: name not in HARMLESS and (known is None or name in known)
 
 
-def _vocabulary(folder: Path) -> dict[int, str] | None:
-    """Returns the tokens by number, from tokenizer.json or the files of older tokenizers; None if there are none."""
+def vocabulary(folder: Path) -> dict[int, str] | None:
+    """Returns the tokens of a folder by number, from tokenizer.json or older tokenizers' files; None without any."""
     try:
         if (folder / "tokenizer.json").exists():
             content = read_json(folder / "tokenizer.json")

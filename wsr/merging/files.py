@@ -14,6 +14,7 @@ import numpy as np
 
 from wsr.errors import WsrError
 from wsr.exchange.door import Brought, open_modules
+from wsr.exchange.vocabulary import under_one_vocabulary, write_vocabulary
 from wsr.merging.adapters import located, open_named
 from wsr.merging.fitting import alike, of_other_bases, refuse_unlike, reordered, unlike
 from wsr.merging.ingredients import Ingredients, OpenLeaf, ReadPiece, of_region
@@ -43,7 +44,7 @@ _STAGE = ".merged_by"
 """Name of the file in the folder of a finished stage that says what it is merged of."""
 
 
-def merge_files(recipe: MergeRecipe, folder: Path, *, force: bool = False) -> list[str]:
+def merge_files(recipe: MergeRecipe, folder: Path, *, force: bool = False, tokenizer: str | None = None) -> list[str]:
     """Merges the safetensors files or folders that a recipe names into a new folder.
 
     All models must have tensors of the same names and shapes, one config, one vocabulary and one base. The files that
@@ -54,6 +55,8 @@ def merge_files(recipe: MergeRecipe, folder: Path, *, force: bool = False) -> li
       recipe: the recipe; its models are paths, ``BASE+ADAPTER`` or names of its stages.
       folder: the folder to write; it must not exist.
       force: whether models may differ in config, vocabulary, classes and base.
+      tokenizer: the vocabulary of the result if the models have different ones: ``base``, ``union`` or a folder with a
+        tokenizer; None: they must have one.
 
     Returns:
       What was adapted and, with ``force``, which differences were let through, for the user.
@@ -67,12 +70,13 @@ def merge_files(recipe: MergeRecipe, folder: Path, *, force: bool = False) -> li
     scratch = folder.with_name(f".{folder.name}.stages")
     notes: list[str] = []
     written: dict[str, str] = {}
+    merge_slices = partial(_merge_slices, force=force, tokenizer=tokenizer)
     try:
         for number, stage in enumerate(recipe.stages):
             made, place = stage.slices_of(written), scratch / str(number)
-            notes += _merge_slices(made, place, stage.dtype, stage.merge_method, force=force, reuse=True)
+            notes += merge_slices(made, place, stage.dtype, stage.merge_method, reuse=True)
             written[stage.name] = str(place)
-        notes += _merge_slices(recipe.slices_of(written), folder, recipe.dtype, recipe.merge_method, force=force)
+        notes += merge_slices(recipe.slices_of(written), folder, recipe.dtype, recipe.merge_method)
     except Exception:
         shutil.rmtree(scratch, ignore_errors=True)
         raise
@@ -175,17 +179,27 @@ def methods_of_members(recipe: MergeRecipe, region: "Region", base_name: str) ->
 
 
 def _merge_slices(
-    slices: Sequence[Slice], folder: Path, dtype: str | None, method: str, *, force: bool, reuse: bool = False
+    slices: Sequence[Slice],
+    folder: Path,
+    dtype: str | None,
+    method: str,
+    *,
+    force: bool,
+    reuse: bool = False,
+    tokenizer: str | None = None,
 ) -> list[str]:
     """Writes the folder; with ``reuse``, keeps one that an equal merge has written. Returns notes."""
     names = dict.fromkeys(name for own in slices for name in own.models)
-    models = {name: open_named(name) for name in names}
+    models, target = {name: open_named(name) for name in names}, None
+    if tokenizer is not None:
+        models, target = under_one_vocabulary(models, tokenizer, based=slices[0].base is not None)
     first = next(iter(models.values()))
     sliced = slices[0].layers is not None
     config = with_layers({n: own.config or {} for n, own in models.items()}, slices) if sliced else first.config
     if sliced:
         models = {name: replace(own, config=without_layers(own.config)) for name, own in models.items()}
-    problems = [told for other in list(models.values())[1:] for told in unlike(next(iter(models.values())), other)]
+    own, *others = models.values()
+    problems = [told for other in others for told in unlike(own, other, one_vocabulary=target is not None)]
     parts, notes = [], []
     for number in range(len(slices)):
         part, more, wrong = _opened(models, slices, number, dtype)
@@ -196,12 +210,14 @@ def _merge_slices(
     rounded = sum(part.rounded for part in parts)
     if rounded:
         notes.append(f"{method} computes in float32: {rounded} float64 tensors were rounded to it")
-    identity = _identity(parts, models, dtype)
+    identity = _identity(parts, models, dtype, tokenizer)
     if reuse and (folder / _STAGE).exists() and (folder / _STAGE).read_text() == identity:
         return notes
     with unfinished(folder, identity) as scratch:
         forms = write_parts(parts, scratch, dtype)
         _copy_companions(first, [models[name] for own in slices for name in own.members], config, scratch.path, forms)
+        if target is not None:
+            write_vocabulary(target, first, scratch.path)
         if reuse:
             shutil.rmtree(folder, ignore_errors=True)
             (scratch.path / _STAGE).write_text(identity)
@@ -246,7 +262,7 @@ def _opened(
     return Part(ingredients, methods, tensors_of_models, rounded), notes + more, problems
 
 
-def _identity(parts: Sequence[Part], models: Mapping[str, Brought], dtype: str | None) -> str:
+def _identity(parts: Sequence[Part], models: Mapping[str, Brought], dtype: str | None, tokenizer: str | None) -> str:
     """A hash of what is merged and how: the files of the models, the method of each tensor, and this package."""
     from wsr import __version__
 
@@ -257,6 +273,7 @@ def _identity(parts: Sequence[Part], models: Mapping[str, Brought], dtype: str |
         "version": __version__,
         "files": sorted((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files),
         "dtype": dtype,
+        "tokenizer": tokenizer,
         "parts": [
             [part.ingredients.names, sorted((name, repr(method)) for name, method in part.methods.items())]
             for part in parts

@@ -53,14 +53,15 @@ def alike(models: Mapping[str, Mapping[str, Tensor]]) -> tuple[dict[str, dict[st
     return {model: {name: own[name] for name in found[first_name]} for model, own in found.items()}, notes
 
 
-def unlike(first: Brought, other: Brought) -> list[str]:
+def unlike(first: Brought, other: Brought, *, one_vocabulary: bool = False) -> list[str]:
     """Returns why two models do not compute alike: attributes of the config, and tokens.
 
     Args:
       first: a model.
       other: another.
+      one_vocabulary: whether their token tables have been brought under one vocabulary.
     """
-    vocabulary = vocabulary_difference(first, other)
+    vocabulary = None if one_vocabulary else vocabulary_difference(first, other)
     return [*config_differences(first, other), *([vocabulary] if vocabulary else [])]
 
 

@@ -112,6 +112,9 @@ class HeldTensor(Tensor):
 
     values: np.ndarray
 
+    def will_read(self, start: int, entries: int) -> None:
+        """Does nothing: the entries are in memory."""
+
     def read(self, start: int, out: np.ndarray) -> None:
         """Copies entries, from index ``start`` on, into the flat array ``out``."""
         out[:] = self.values.reshape(-1)[start : start + out.size]

@@ -112,6 +112,8 @@ def read_adapter(
         pairs, others = _paired(tensors)
         prefix = prefix_of(counterpart, (f"{module}.weight" for module in pairs))
         problems: list[str] = []
+        if raw.get("ensure_weight_tying"):
+            _drop_tied_heads(model, prefix, pairs, others, tensors)
         head, vectors = _whole(lora, counterpart, model, base, others, tensors, problems)
         matrices, on_head = _mapped(lora, model, base, pairs, tensors, prefix, problems)
         lacking = _merge_into_head(lora, on_head, pairs, tensors, head, base_head, counterpart, problems)
@@ -378,6 +380,24 @@ def _merge_into_head(
             if own_bias is not None:
                 head.setdefault(bias, own_bias)
     return lacking
+
+
+def _drop_tied_heads(
+    model: Model,
+    prefix: str,
+    pairs: dict[str, dict[str, str]],
+    others: dict[str, str],
+    tensors: Mapping[str, np.ndarray],
+) -> None:
+    """Removes the factors of heads that repeat those of the token table, with which the head moves anyway."""
+    for head, table in language_model_heads(counterpart_of(model)).items():
+        own, origin = (pairs.get(name.removesuffix(".weight"), {}) for name in (head, f"{prefix}{table}"))
+        same = own.keys() == origin.keys() == {"A", "B"} and all(
+            np.array_equal(tensors[own[side]], tensors[origin[other]].T) for side, other in ("AB", "BA")
+        )
+        if same and head not in {theirs for theirs, _, _ in their_tensors(model)}:
+            del pairs[head.removesuffix(".weight")]
+            others.pop(head, None)
 
 
 def _is_tied(model: Model, modules: list[str]) -> bool:

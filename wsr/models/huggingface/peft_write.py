@@ -78,7 +78,7 @@ def places(model: Model, head: ClassifierHead | None = None) -> dict[str, Place]
             path = f"{ours}/{leaf.ours}"
             if leaf in dense and leaf.layout in (SAME, TRANSPOSED) and len(shapes[path]) == 2:
                 table = leaf.ours == "embedding"
-                if not (table and _is_tied(model, head, f"{theirs}.weight") and not theirs.endswith(_TIES_BY_PEFT)):
+                if not (table and _heads_tied_to(model, head, theirs) and not theirs.endswith(_TIES_BY_PEFT)):
                     found[path] = Place(module, leaf.theirs, "table" if table else "matrix")
             elif len(shapes[path]) == 1:
                 found[path] = Place(module, leaf.theirs, "vector")
@@ -123,6 +123,11 @@ def write_adapter(
                 f"{WRAPPED}{place.module}.lora_{side}": np.ascontiguousarray(np.asarray(own).T)
                 for side, own in zip(sides, (a, b), strict=True)
             }
+            for tied in _heads_tied_to(model, head, place.module):  # PEFT expects their factors in the file too
+                tensors |= {
+                    f"{WRAPPED}{tied}.lora_{side}.weight": np.ascontiguousarray(own)
+                    for side, own in zip("AB", (b, a), strict=True)
+                }
         elif place.tensor == "weight":  # of a norm
             whole.add(place.module)
     if not ranks:
@@ -170,12 +175,8 @@ def _whole_tensors(
 def _config(model: Model, head: ClassifierHead | None, ranks: Mapping[str, int]) -> dict[str, Any]:
     counterpart = counterpart_of(model)
     usual = Counter(ranks.values()).most_common(1)[0][0]
-    tied = [own for own in ranks if own.endswith(_TIES_BY_PEFT) and _is_tied(model, head, f"{own}.weight")]
-    others = dict(ranks)
-    if tied:  # a head that is tied to the token table has the table's factors
-        others |= dict.fromkeys(
-            (own.removesuffix(".weight") for own in language_model_heads(counterpart)), ranks[tied[0]]
-        )
+    tied = {own: rank for module, rank in ranks.items() for own in _heads_tied_to(model, head, module)}
+    others = {**ranks, **tied}
     # PEFT takes a name for the end of one, and ^ for its beginning.
     pattern = {f"^{module}": rank for module, rank in others.items() if rank != usual}
     default = counterpart.language_model_class if model.token_losses else None
@@ -205,15 +206,16 @@ def _config(model: Model, head: ClassifierHead | None, ranks: Mapping[str, int])
     }
 
 
-def _is_tied(model: Model, head: ClassifierHead | None, name: str) -> bool:
-    """Returns whether a tensor is a token table to which the head of the adapted class is tied."""
+def _heads_tied_to(model: Model, head: ClassifierHead | None, module: str) -> list[str]:
+    """Returns the language-modelling heads of the adapted class that are tied to a token table."""
     counterpart = counterpart_of(model)
     if model.token_losses is None or head is not None:
-        return False
+        return []
     ours = {f"{theirs}.weight" for theirs, _, _ in counterpart.modules(model.config)}
-    return any(
-        lm_head not in ours and name.endswith(table) for lm_head, table in language_model_heads(counterpart).items()
-    )
+    tables = language_model_heads(counterpart).items()
+    return [
+        own.removesuffix(".weight") for own, table in tables if own not in ours and f"{module}.weight".endswith(table)
+    ]
 
 
 def _saved_module(name: str) -> str:
