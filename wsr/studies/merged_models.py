@@ -164,7 +164,7 @@ def candidates(name: str, members: int, effort: Effort) -> list[dict[str, Any]]:
     known = options_of(find(name)).keys()
     average = 1.0 if known >= {"scale"} and options_of(find(name))["scale"][1] == 1.0 else 1 / members
     fixed: dict[str, Any] = {}
-    if name in ("fisher", "regmean"):
+    if name in ("fisher", "regmean", "regmean_plus_plus"):
         fixed = {"texts": effort.texts}
     if name == "adamerging":
         fixed = {"texts": effort.texts, "steps": effort.steps}
