@@ -14,7 +14,7 @@ from wsr.studies.harness.preset import PRESETS
 
 FOLDER = Path(__file__).parent.parent / "experiments"
 EXPERIMENTS = sorted(path.stem for path in FOLDER.glob("*.py") if "    launch(main, " in path.read_text())
-QUICK = ("same_dataset_clusters", "interpolation", "layers", "random_directions", "region_scaling")
+QUICK = ("same_dataset_clusters", "layers", "region_scaling")
 AT_MOST = ("extrapolation", "interpolation")
 """Experiments whose lines may share ends, so that they evaluate fewer points than they say."""
 

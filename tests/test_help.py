@@ -127,6 +127,7 @@ def test_an_example_names_as_many_members_as_its_method_merges(outputs, folder, 
     assert (folder / f"runs/{name}/model.safetensors").is_file()
 
 
+@pytest.mark.long
 def test_examples_write_what_they_name(outputs, folder):
     for made in (
         "runs/theirs/first/model.safetensors",

@@ -125,7 +125,8 @@ def test_a_member_that_does_not_fit_is_told(capsys, tmp_path):
     plan(*size, "--base=roberta-base")
     assert "for a member, 256 texts a step in 16 pieces, 1 at a time on a chip" in capsys.readouterr().out
     _, config = CONFIGS["roberta-large"]
-    own = {name: value for name, value in config.items() if name != "pooling"} | {"num_hidden_layers": 48}
+    wide = {"num_hidden_layers": 2, "hidden_size": 8192, "intermediate_size": 32768, "num_attention_heads": 64}
+    own = {name: value for name, value in config.items() if name != "pooling"} | wide
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "roberta", **own}))
     plan(*size, f"--base={tmp_path}")
     assert "DOES NOT FIT" in capsys.readouterr().out

@@ -20,11 +20,12 @@ from wsr.engine.evaluate import Protocol, fit_draws
 from wsr.engine.fewer_probes import Scores
 from wsr.engine.held_out import ErrorBound, error_bound
 from wsr.engine.lattice import Interpolation, basis, count, lattice
-from wsr.engine.probe import head_logits, linear_probe
+from wsr.engine.probe import linear_probe
 from wsr.engine.region_features import region_features
 from wsr.engine.scoring import key_of, score_points
 from wsr.engine.settings import Settings
 from wsr.errors import WsrError
+from wsr.geometry.linear_head import logits
 from wsr.geometry.sampling import centroid
 from wsr.region.region import Region
 from wsr.runtime import seeds
@@ -290,8 +291,8 @@ def _exact_outputs(
 
     def outputs(features: Mapping[str, Float[AnyArray, "chunk _ _"]]) -> dict[str, np.ndarray]:
         (draw,) = fit_draws(features, dataset, protocol)
-        logits = np.asarray(head_logits(features["test"], draw.heads))
-        relative = logits if dataset.classes == 1 else logits[..., 1:] - logits[..., :1]
+        values = np.asarray(logits(features["test"], draw.heads))
+        relative = values if dataset.classes == 1 else values[..., 1:] - values[..., :1]
         return {"outputs": relative.astype(np.float32), "converged": np.asarray(draw.converged)[:, None]}
 
     what: dict[str, object] = {"dataset": dataset.content_hash, "probe": protocol.identity, "kept": "logits"}

@@ -185,20 +185,7 @@ def fixed_head_loss(features: Features, labels: Labels, heads: Heads) -> Float[A
       labels: class of each text, or value for regression.
       heads: one head per point.
     """
-    return losses(head_logits(features, heads), labels)
-
-
-def head_logits(features: Features, heads: Heads) -> Float[Array, "points texts classes"]:
-    """Returns the logits of each text under given heads.
-
-    Args:
-      features: features of the texts under each point.
-      heads: one head per point.
-    """
-    inputs: Any = features
-    if "dense_kernel" in heads:
-        inputs = jnp.tanh(einsum("pth,phi->pti", inputs, heads["dense_kernel"]) + heads["dense_bias"][:, None])
-    return logits(inputs, heads)
+    return losses(logits(features, heads), labels)
 
 
 def _result(features: Features, labels: Labels, fit: Fit) -> ProbeResult:
@@ -211,7 +198,7 @@ def _result(features: Features, labels: Labels, fit: Fit) -> ProbeResult:
 
 @jax.jit
 def _predict(features: Features, heads: Heads) -> Int[Array, "points texts"] | Float[Array, "points texts"]:
-    outputs = head_logits(features, heads)
+    outputs = logits(features, heads)
     return outputs[..., 0] if outputs.shape[-1] == 1 else jnp.argmax(outputs, axis=-1)
 
 

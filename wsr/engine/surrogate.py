@@ -18,10 +18,10 @@ from wsr.data.dataset import Dataset
 from wsr.engine.evaluate import EXACT, Evaluation, Protocol, evaluate, fit_draws
 from wsr.engine.fewer_probes import Scores
 from wsr.engine.hull_answers import Check, Features, Score, answer_hull, held_out_points
-from wsr.engine.probe import head_logits
 from wsr.engine.region_features import region_features
 from wsr.engine.settings import Settings
 from wsr.errors import WsrError
+from wsr.geometry.linear_head import logits
 from wsr.region.region import Region
 from wsr.runtime import seeds
 from wsr.types import Head
@@ -142,7 +142,7 @@ def probe_score(dataset: Dataset, protocol: Protocol) -> Score:
 
     def score(features: Features) -> Float[Array, "points texts classes"]:
         test, draws = jnp.asarray(features["test"]), fit_draws(features, dataset, protocol)
-        return jnp.concatenate([head_logits(test, draw.heads) for draw in draws], axis=1)
+        return jnp.concatenate([logits(test, draw.heads) for draw in draws], axis=1)
 
     return score
 
@@ -157,7 +157,7 @@ def fixed_head(head: Head) -> Score:
 
     def score(features: Features) -> Float[Array, "points texts classes"]:
         own = {name: jnp.repeat(leaf, len(features["test"]), axis=0) for name, leaf in heads.items()}
-        return head_logits(jnp.asarray(features["test"]), own)
+        return logits(jnp.asarray(features["test"]), own)
 
     return score
 
