@@ -51,7 +51,7 @@ def write_flax(folder, tree):
 @pytest.mark.torch
 @pytest.mark.parametrize("name", FLAX)
 def test_a_flax_model_has_the_weights_of_its_pytorch_model(tiny, tmp_path, name):
-    """Those of the same model in safetensors, whose hidden states are compared with PyTorch's elsewhere."""
+    """The oracle is the same model saved as safetensors; other tests compare its hidden states with PyTorch's."""
     torch = pytest.importorskip("torch", reason="PyTorch, the oracle of the parity tests, is not installed")
     import transformers
 

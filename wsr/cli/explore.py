@@ -23,6 +23,14 @@ POINTS = Flag(
     250,
     at_least=1,
 )
+INVERSE_L2 = Flag(
+    "inverse_l2",
+    "Inverse of the L2 penalty (C) of all linear probes, on the features as they are.",
+    kind=float,
+    value="C",
+    at_least=0.0,
+    otherwise="chosen once for each dataset, by cross-validation at the centroid",
+)
 PAGE = Page(
     "wsr explore",
     "wsr explore --store=STORE --on=DATASET,... [options]",
@@ -49,14 +57,7 @@ PAGE = Page(
                 POINTS,
                 Flag("probe_size", "Number of texts on which the probe is fitted; 0 for all.", 300),
                 Flag("test_size", "Number of texts on which the loss is measured; 0 for all.", 300),
-                Flag(
-                    "inverse_l2",
-                    "Inverse of the L2 penalty (C) of all linear probes, on the features as they are.",
-                    kind=float,
-                    value="C",
-                    at_least=0.0,
-                    otherwise="chosen once for each dataset, by cross-validation at the centroid",
-                ),
+                INVERSE_L2,
                 Flag("seed", "Seed of the held-out points and of the map.", 0),
             ),
         ),

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from wsr.cli import dataset_flags, device_flags
-from wsr.cli.explore import MEMBERS, POINTS, chosen_members, load_all, scoring
+from wsr.cli.explore import INVERSE_L2, MEMBERS, POINTS, chosen_members, load_all, scoring
 from wsr.cli.flags import Flag, Group, Page, Values
 
 if TYPE_CHECKING:
@@ -48,14 +48,7 @@ PAGE = Page(
                     Flag(f"{split}_size", f"Number of texts of the {split} split; 0 for all.", 300)
                     for split in ("probe", "validation", "test")
                 ),
-                Flag(
-                    "inverse_l2",
-                    "Inverse of the L2 penalty (C) of all linear probes, on the features as they are.",
-                    kind=float,
-                    value="C",
-                    at_least=0.0,
-                    otherwise="chosen once for each dataset, by cross-validation at the centroid",
-                ),
+                INVERSE_L2,
                 Flag("seed", "Seed of the held-out points and of the search.", 0),
             ),
         ),
