@@ -66,13 +66,15 @@ tests/browser/node_modules: tests/browser/package-lock.json
 
 # The programs that these tests compare with are not what the project needs, so they stay in an environment of their own,
 # which sees the packages of .venv.
-outside: torch .venv/outside/.installed  ## compare with PEFT and sentence-transformers, in an environment of their own
+outside: torch .venv/outside/.installed  ## compare with PEFT, sentence-transformers and pymoo, in an environment of their own
 	@.venv/outside/bin/python -m pytest -n 2 tests/outside
 
 .venv/outside/.installed: Makefile | .venv/.installed-dev
 	@$(PYTHON) -m venv .venv/outside
 	@$(BIN)/python -c 'import site; print(site.getsitepackages()[0])' > "$$(.venv/outside/bin/python -c 'import site; print(site.getsitepackages()[0])')/wsr.pth"
-	@.venv/outside/bin/pip install -q --disable-pip-version-check $(PIP_FLAGS) --no-deps peft==0.21.2 sentence-transformers==6.2.0 accelerate==1.15.0
+	@.venv/outside/bin/pip install -q --disable-pip-version-check $(PIP_FLAGS) --no-deps peft==0.21.2 sentence-transformers==6.2.0 accelerate==1.15.0 \
+		pymoo==0.6.2 moocore==0.3.2 autograd==1.9.1 cma==4.5.0 alive-progress==3.3.0 about-time==4.2.2 graphemeu==0.11.0 \
+		Deprecated==1.3.1 wrapt==2.5.2 dill==0.4.1
 	@touch $@
 
 torture: .venv/.installed-dev  ## faults as often as docs/reliability.md promises (TORTURE: pytest's choice of tests)
