@@ -237,6 +237,7 @@ def test_merge_chooses_coefficients_on_a_dataset_and_shows_them(store, tmp_path)
     assert exact["learned"] == min(exact.values())
     assert exact["learned"] == pytest.approx(float(chosen[1]), abs=6e-4)
     assert re.search(r"^\d+ points were evaluated exactly; linear probes with C = ", "\n".join(printed), re.MULTILINE)
+    assert re.search(r"^the predictions of \d+ points were off by 0\.0\d+ on average", told, re.MULTILINE)
     two = works(
         "merge", *flags, "--on=made_up_a2,made_up_b2", "--method=learned", "--points=8", f"--to={tmp_path / 'two'}"
     )

@@ -128,6 +128,7 @@ def test_polynomials_predict_what_is_then_found(found):
     assert errors.max() < 0.2 * np.ptp(found.losses)
     nodes = np.setdiff1d(np.arange(len(found.points)), found.proposed)
     assert np.isnan(found.predicted[nodes]).all()
+    assert repr(found).startswith(f"HullSearch: {len(found.points)} points evaluated exactly, {len(found.proposed)} of")
 
 
 def test_two_datasets_give_a_compromise(region, datasets):

@@ -42,6 +42,10 @@ def show_search(search: "HullSearch", region: "Region", datasets: "Sequence[Data
     )
     each = " on each dataset" * several
     print(f"{len(search.points)} points were evaluated exactly{each}; linear probes with {penalties}")
+    if len(search.proposed):
+        errors = abs(search.predicted - search.losses)[search.proposed]
+        mean, most = f"{errors.mean():.4f}", f"{errors.max():.4f}"
+        print(f"the predictions of {len(errors)} points were off by {mean} on average, {most} at most")
 
 
 def show_coefficients(region: "Region", coefficients: "np.ndarray") -> None:

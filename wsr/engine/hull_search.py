@@ -50,7 +50,7 @@ Outputs = Callable[[Points], Sequence[Float[np.ndarray, "points texts outputs"]]
 """Returns the exact outputs of points, one array per dataset, see ``wsr.engine.hull_polynomial.exact_outputs``."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class HullSearch:
     """The points that a search evaluated exactly, with what was predicted of them."""
 
@@ -62,6 +62,13 @@ class HullSearch:
     """What polynomials predicted before the point was evaluated; NaN for points that were not proposed by them."""
     protocols: tuple[Protocol, ...]
     """The classifier of each dataset."""
+
+    def __repr__(self) -> str:
+        best, centroid = (", ".join(f"{own:.4f}" for own in self.losses[at].tolist()) for at in (self.order[0], 0))
+        return (
+            f"HullSearch: {len(self.points)} points evaluated exactly, {len(self.proposed)} of them proposed\n"
+            f"  validation loss: best {best}; centroid {centroid}"
+        )
 
     @property
     def relative(self) -> Float[np.ndarray, " points"]:
