@@ -23,10 +23,10 @@ def test_ways_to_choose_coefficients_are_compared_once(region, tmp_path, monkeyp
     assert ways >= {("greedy soup", 1.0), ("polynomials", 1.0), ("polynomials", 2.0), ("gradients", 2.0)}
     by_polynomials = [row for row in rows if row["way"] == "polynomials"]
     assert all(row["passes"] <= row["budget"] * 5 for row in by_polynomials)
-    # The points were chosen by the validation loss, so none of them is worse than the best member there.
-    for row in by_polynomials:
-        (member,) = [own for own in rows if own["way"] == "best member" and own["target"] == row["target"]]
-        assert row["validation_loss"] <= member["validation_loss"] + 1e-5
+    lowest = [row["validation_loss"] for row in rows if row["way"] == "lowest loss"]
+    (member,) = [row["validation_loss"] for row in rows if row["way"] == "best member"]
+    assert len(lowest) == 2
+    assert max(lowest) <= member + 1e-5  # members are among the points that were evaluated
     for row in rows:
         assert row["test_loss"] == pytest.approx(np.mean(row["test_losses"]), abs=1e-5)
     monkeypatch.setattr(learned, "compared", None)  # a second call measures nothing
@@ -48,7 +48,8 @@ def test_a_front_is_compared_with_others_once(region, tmp_path, monkeypatch):
         "merge methods",
     }
     assert (fronts.NSGA2 in volumes) == bool(importlib.util.find_spec("pymoo"))
-    assert volumes["members and centroid"] >= volumes["members"] > 0
+    assert volumes["members"] > 0
+    assert volumes["members and centroid"] >= volumes["members"] - 1e-12
     assert all(row["volume_low"] <= row["volume_high"] for row in rows)
     assert all(row["below_the_front"] == pytest.approx(volumes[fronts.FRONT] - row["volume"]) for row in rows)
     monkeypatch.setattr(fronts, "compared", None)

@@ -1,5 +1,6 @@
 """The search of a hull: against SciPy on functions made up, and against exact evaluation on the tiny encoder."""
 
+import copy
 import dataclasses
 
 import numpy as np
@@ -8,6 +9,7 @@ from scipy.optimize import minimize
 from worlds import made_up, three_near
 
 from wsr.engine import hull_search
+from wsr.engine.cross_validation import FOLDS, dealt
 from wsr.engine.evaluate import Protocol, evaluate
 from wsr.engine.hull_polynomial import one_penalty
 from wsr.engine.hull_search import relative, search, search_hull, support
@@ -60,8 +62,18 @@ class World:
         slopes = (1 - np.tanh(self.offset + np.tensordot(point, self.maps, axes=1)) ** 2) * self.head
         return np.einsum("t,th,mth->m", signs * chances, slopes, self.maps) / len(signs)
 
+    def part(self, texts):
+        """The world of some of the texts."""
+        part = copy.copy(self)
+        part.offset, part.maps, part.labels = self.offset[texts], self.maps[:, texts], self.labels[texts]
+        return part
+
     def optimum(self):
-        """The lowest loss that SciPy finds from the centroid and from the best members."""
+        """The lowest loss."""
+        return self.loss(self.minimum())
+
+    def minimum(self):
+        """The best point that SciPy finds from the centroid and from the best members."""
         order = np.argsort([self.loss(row) for row in np.eye(self.members)])
         starts = [np.full(self.members, 1 / self.members)]
         starts += [0.5 * starts[0] + 0.5 * np.eye(self.members)[own] for own in order[:3]]
@@ -77,7 +89,7 @@ class World:
             )
             for start in starts
         ]
-        return min(end.fun for end in ends)
+        return min(ends, key=lambda end: end.fun).x
 
 
 @pytest.mark.parametrize(("members", "points"), [(2, 15), (4, 40), (12, 60), (30, 100)])
@@ -88,6 +100,34 @@ def test_it_finds_the_optimum_that_scipy_finds(dataset, members, points):
     centroid, best = world.loss(found.points[0]), found.losses.min()
     np.testing.assert_allclose(found.losses[:, 0], [world.loss(row) for row in found.points], atol=1e-5)
     assert best <= world.optimum() + 0.05 * (centroid - world.optimum())
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_the_share_is_that_of_a_cross_validation_with_scipy(dataset, seed):
+    """The same folds, but exact losses and SciPy's search in place of polynomials and descent."""
+    world = World(dataset, 3, seed, texts=50)
+    found = search(world.outputs, [world.dataset], 3, points=60)
+    fold_of, total = dealt(world.labels, FOLDS, "validation texts"), np.zeros(11)
+    for fold in range(FOLDS):
+        seen, left_out = world.part(fold_of != fold), world.part(fold_of == fold)
+        best = seen.minimum()
+        total += [left_out.loss(found.points[0] + share * (best - found.points[0])) for share in np.linspace(0, 1, 11)]
+    # The losses are flat around the best share.
+    assert total[round(10 * found.share)] <= total.min() + 0.02 * np.ptp(total)
+
+
+def test_the_answer_is_nearer_to_the_centroid_where_labels_are_noise(dataset):
+    def share(chance):
+        shares = []
+        for seed in range(4):
+            world = World(dataset, 6, seed, texts=60)
+            wanted = world.logits(np.eye(6)[:1])[0] > 0  # what the first member says
+            flipped = np.random.default_rng(seed).random(60) < chance
+            world.labels[:] = wanted ^ flipped
+            shares.append(search(world.outputs, [world.dataset], 6, points=40).share)
+        return np.mean(shares)
+
+    assert share(0.5) < 0.6 < 0.9 < share(0.0)
 
 
 def test_many_members_are_searched_between_the_most_useful(dataset):
@@ -116,7 +156,10 @@ def test_the_losses_are_exact_and_of_validation_texts(region, datasets, found):
     judged = on_validation(datasets[0])
     exact = evaluate(region, found.points, judged, protocol=Protocol(inverse_l2=INVERSE_L2))
     np.testing.assert_allclose(found.losses[:, 0], exact.generalised_loss, atol=1e-5)
-    np.testing.assert_array_equal(found.coefficients, found.points[exact.generalised_loss.argmin()])
+    assert found.order[0] == exact.generalised_loss.argmin()
+    lowest = found.points[found.order[0]]
+    expected = (1 - found.share) * region.centroid() + found.share * lowest
+    np.testing.assert_allclose(found.coefficients, expected)
     np.testing.assert_allclose(found.points.sum(axis=1), 1)
     assert found.points.min() >= 0
     assert len(found.points) <= 3 + 20
@@ -141,9 +184,9 @@ def test_two_datasets_give_a_compromise(region, datasets):
 
 
 def test_the_penalty_is_chosen_once_at_the_centroid(region, datasets):
-    found = search_hull(region, datasets[:1], points=1)
+    found = search_hull(region, datasets[:1], points=2)
     assert found.protocols == (Protocol(inverse_l2=one_penalty(region, datasets[0])),)
-    assert len(found.points) == 4  # the members and their centroid
+    assert len(found.points) <= 5  # the members, their centroid and the answer
 
 
 def test_the_test_split_is_not_read(region, datasets):
@@ -164,6 +207,8 @@ def test_what_cannot_be_searched_is_refused(region, datasets):
         search_hull(region.emptied(), datasets)
     with pytest.raises(WsrError, match="no dataset"):
         search_hull(region, [])
+    with pytest.raises(WsrError, match="at least 2, the centroid and the answer; found 1"):
+        search_hull(region, datasets, points=1)
 
 
 def test_the_search_ends_after_two_rounds_where_there_is_nothing_to_gain(dataset):

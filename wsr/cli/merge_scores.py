@@ -21,10 +21,10 @@ def show_search(search: "HullSearch", region: "Region", datasets: "Sequence[Data
     """Shows what polynomials predicted of the best points, what an exact evaluation found, and what the search cost."""
     from wsr.cli.tables import show_table
 
-    best, members = int(search.order[0]), len(region)
+    lowest, members = int(search.order[0]), len(region)
     alone = 1 + int(search.relative[1 : members + 1].argmin()) if members > 1 else 0
-    shown = [("learned", best)]
-    others = [own for own in search.proposed.tolist() if own != best]
+    shown = [("learned", search.answer), ("lowest loss", lowest)]
+    others = [own for own in search.proposed.tolist() if own not in (search.answer, lowest)]
     shown += [(f"runner-up {number}", own) for number, own in enumerate(others[:RUNNERS_UP], start=1)]
     shown += [("centroid", 0), (f"best member, {region.names[max(alone - 1, 0)]}", alone)]
     rows: list[list[Cell]] = []
@@ -41,6 +41,10 @@ def show_search(search: "HullSearch", region: "Region", datasets: "Sequence[Data
         for own, dataset in zip(search.protocols, datasets, strict=True)
     )
     each = " on each dataset" * several
+    print(
+        f"cross-validation over the validation texts chose the point {100 * search.share:.0f} % of the way from the "
+        "centroid to that of lowest loss"
+    )
     print(f"{len(search.points)} points were evaluated exactly{each}; linear probes with {penalties}")
     if len(search.proposed):
         errors = abs(search.predicted - search.losses)[search.proposed]

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
-from jaxtyping import Float, Float32
+from jaxtyping import Float, Float32, Int
 
 from wsr.data.dataset import Dataset
 from wsr.data.metrics import score
@@ -162,6 +162,11 @@ class LogitPolynomial:
     ) -> "LogitPolynomial":
         """Returns the polynomials that take some values at the nodes of an interpolation."""
         return cls(dataset, interpolation, np.tensordot(interpolation.inverse, values, axes=1).astype(np.float32))
+
+    def of_texts(self, texts: Int[np.ndarray, " some"]) -> "LogitPolynomial":
+        """Returns the polynomials of some of the texts."""
+        dataset = self.dataset.with_split("test", self.dataset.splits["test"].take(texts))
+        return LogitPolynomial(dataset, self.interpolation, self.terms[:, texts])
 
     def losses_at(self, points: Points) -> Float[np.ndarray, " points"]:
         """Returns the mean loss at points of the hull."""

@@ -2,8 +2,11 @@
 
 The members, their centroid and some nodes between them are evaluated exactly. Polynomials through their logits
 (``wsr.engine.hull_polynomial``) predict the loss everywhere else, and gradient descent on them proposes a winner and
-its runners-up. These are evaluated exactly too and become nodes of the next polynomials, as long as that pays. The
-answer is the best of all points that were evaluated exactly; no prediction decides.
+its runners-up. These are evaluated exactly too and become nodes of the next polynomials, as long as that pays.
+
+The point of lowest loss fits the validation texts better than new ones. So the answer lies between the centroid and
+this point, and cross-validation over the validation texts says how far from the centroid. It runs on the polynomials
+and needs no forward pass.
 
 The probe split fits the head of a point and the validation split gives its loss. The test split is not read.
 """
@@ -15,6 +18,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from wsr.data.dataset import Dataset
+from wsr.engine.cross_validation import FOLDS, dealt
 from wsr.engine.descent import descend
 from wsr.engine.evaluate import Protocol
 from wsr.engine.hull_polynomial import (
@@ -45,6 +49,7 @@ _STARTS = 32  # descents of a round
 _POOL = 2000  # points among which they start
 _APART = 0.05  # least sum of absolute differences between the coefficients of a runner-up and of other points
 _NEW = 0.005  # the same for the winner
+_SHARES = 11  # points tried between the centroid and the point of lowest loss
 
 Outputs = Callable[[Points], Sequence[Float[np.ndarray, "points texts outputs"]]]
 """Returns the exact outputs of points, one array per dataset, see ``wsr.engine.hull_polynomial.exact_outputs``."""
@@ -62,12 +67,18 @@ class HullSearch:
     """What polynomials predicted before the point was evaluated; NaN for points that were not proposed by them."""
     protocols: tuple[Protocol, ...]
     """The classifier of each dataset."""
+    answer: int
+    """The number of the chosen point."""
+    share: float
+    """How far the answer is from the centroid, as a share of the way to the point of lowest loss. Of more than
+    ``SUPPORT`` members, the centroid is that of the members between which the search looked."""
 
     def __repr__(self) -> str:
-        best, centroid = (", ".join(f"{own:.4f}" for own in self.losses[at].tolist()) for at in (self.order[0], 0))
+        shown = (self.answer, self.order[0], 0)
+        answer, lowest, centroid = (", ".join(f"{own:.4f}" for own in self.losses[at].tolist()) for at in shown)
         return (
             f"HullSearch: {len(self.points)} points evaluated exactly, {len(self.proposed)} of them proposed\n"
-            f"  validation loss: best {best}; centroid {centroid}"
+            f"  validation loss: answer {answer}, lowest {lowest}, centroid {centroid}"
         )
 
     @property
@@ -77,17 +88,17 @@ class HullSearch:
 
     @property
     def order(self) -> Int[np.ndarray, " points"]:
-        """The numbers of the points, best first."""
+        """The numbers of the points, that of lowest loss first."""
         return np.argsort(self.relative, kind="stable")
 
     @property
     def coefficients(self) -> Float[np.ndarray, " members"]:
-        """The best point."""
-        return self.points[self.order[0]]
+        """The chosen point."""
+        return self.points[self.answer]
 
     @property
     def proposed(self) -> Int[np.ndarray, " proposed"]:
-        """The numbers of the points that polynomials proposed, best first."""
+        """The numbers of the points that polynomials proposed, that of lowest loss first."""
         return self.order[np.isfinite(self.predicted[self.order, 0])]
 
 
@@ -100,7 +111,7 @@ def search_hull(
     seed: int = 0,
     settings: Settings = Settings(),
 ) -> HullSearch:
-    """Finds the point of the convex hull with the lowest validation loss.
+    """Finds a point of the convex hull with a low loss on texts like those of the validation split.
 
     With several datasets it minimises the mean of their losses, each divided by the centroid's loss on that dataset, so
     every dataset counts equally. Of more than ``SUPPORT`` members, a search on polynomials of degree 1, which need no
@@ -109,7 +120,7 @@ def search_hull(
     Args:
       region: the population.
       datasets: their probe splits fit the heads, their validation splits give the losses.
-      points: largest number of points to evaluate exactly besides the members.
+      points: largest number of points to evaluate exactly besides the members, at least 2: the centroid and the answer.
       protocol: the classifier, the linear probe with one draw. Without ``inverse_l2`` the penalty of each dataset is
         the one that cross-validation chooses at the centroid.
       seed: seed of the points among which searches start.
@@ -117,10 +128,11 @@ def search_hull(
         dataset.
 
     Returns:
-      All points that were evaluated exactly; ``coefficients`` is the best.
+      All points that were evaluated exactly; ``coefficients`` is the answer.
 
     Raises:
-      WsrError: if the region has no members, no dataset is given, or the protocol is another one.
+      WsrError: if the region has no members, no dataset is given, ``points`` is less than 2, or the protocol is another
+        one.
 
     Example:
       >>> import wsr
@@ -128,13 +140,15 @@ def search_hull(
       >>> region = wsr.made_up_region(3)
       >>> data = wsr.load_dataset("made_up_a1", wsr.load("tiny").processor, max_length=48)
       >>> found = search_hull(region, [data], points=12, protocol=wsr.Protocol(inverse_l2=1.0))
-      >>> len(found.points) <= 3 + 12, bool(found.losses.min() == found.losses[found.order[0]])
-      (True, True)
+      >>> len(found.points) <= 3 + 12, found.coefficients.shape
+      (True, (3,))
     """
     if not region.members:
         raise WsrError("learned coefficients: the region has no members")
     if not datasets:
         raise WsrError("learned coefficients: no dataset is given; name at least one")
+    if points < 2:
+        raise WsrError(f"learned coefficients: points must be at least 2, the centroid and the answer; found {points}")
     if protocol.probe != "linear" or protocol.draws != 1:
         raise WsrError(
             f"learned coefficients: expected the linear probe with 1 draw, found {protocol.probe} with {protocol.draws}"
@@ -151,11 +165,18 @@ def search_hull(
             for dataset, own in zip(judged, protocols, strict=True)
         ]
 
-    found = search(outputs, judged, len(region), points=points, seed=seed)
-    return HullSearch(found.points, found.losses, found.predicted, tuple(protocols))
+    return search(outputs, judged, len(region), points=points, protocols=tuple(protocols), seed=seed)
 
 
-def search(outputs: Outputs, datasets: Sequence[Dataset], members: int, *, points: int, seed: int = 0) -> "Evaluated":
+def search(
+    outputs: Outputs,
+    datasets: Sequence[Dataset],
+    members: int,
+    *,
+    points: int,
+    protocols: tuple[Protocol, ...] = (),
+    seed: int = 0,
+) -> HullSearch:
     """Searches a hull whose exact outputs are given as a function of the coefficients, see ``search_hull``.
 
     Args:
@@ -163,31 +184,33 @@ def search(outputs: Outputs, datasets: Sequence[Dataset], members: int, *, point
       datasets: the datasets whose test splits give the losses.
       members: number of members.
       points: largest number of points besides the members.
+      protocols: the classifier of each dataset.
       seed: seed of the points among which searches start.
     """
     found = Evaluated(outputs, datasets, members)
     found.add(centroid(members))
     if members == 1:
-        return found
+        return HullSearch(found.points, found.losses, found.predicted, protocols, answer=0, share=1.0)
     found.add(corners(members))
     used = np.arange(members)
     if members > SUPPORT:
         mixed, _ = _proposed(found.polynomials(used, 1), found, used, seed)
         used = support(mixed, relative(found.losses)[1:], SUPPORT)
-        found.add(centroid(members, used.tolist())[: points - 1])
-    room = members + points - len(found.points)
+        found.add(centroid(members, used.tolist())[: points - 2])
+    room = max(members + points - 1 - len(found.points), 0)  # one is left for the answer
     nodes, _ = sparse_lattice(len(used), len(used) + min(points // 2, room), HIGHEST_DEGREE)
     wide = _widened(nodes, used, members)
     known = np.abs(wide[:, None] - found.points[None]).max(axis=-1).min(axis=1) < 1e-9
     found.add(wide[~known])
     degree = max(own for own in range(1, HIGHEST_DEGREE + 1) if own == 1 or count(len(used), own) <= _MOST_TERMS)
     idle = 0
-    while idle < _PATIENCE and (room := members + points - len(found.points)) > 0:
+    while idle < _PATIENCE and (room := members + points - 1 - len(found.points)) > 0:
         best = relative(found.losses).min()
         proposals, predicted = _proposed(found.polynomials(used, degree), found, used, seed)
         found.add(proposals[:room], predicted[:room])
         idle = 0 if relative(found.losses).min() < (1 - _WORTH) * best else idle + 1
-    return found
+    share, answer = _answer(found, used, degree)
+    return HullSearch(found.points, found.losses, found.predicted, protocols, answer=answer, share=share)
 
 
 def support(points: Points, alone: Float[np.ndarray, " members"], most: int) -> Int[np.ndarray, " support"]:
@@ -217,6 +240,35 @@ def relative(losses: Float[np.ndarray, "points datasets"]) -> Float[np.ndarray, 
       losses: one row per point, one column per dataset.
     """
     return (losses / losses[0]).mean(axis=1)
+
+
+def cross_validated_share(
+    polynomials: Sequence[LogitPolynomial], starts: Points, span: Float[np.ndarray, " datasets"]
+) -> float:
+    """Returns how far from the centroid towards the point of lowest loss the loss on other texts is lowest.
+
+    Each fold leaves a fifth of the texts out, searches the best point for the others, and tries points between the
+    centroid and that point on the texts left out. With fewer texts than folds the share is 1.
+
+    Args:
+      polynomials: one per dataset, of one region.
+      starts: where the searches start; the first is the centroid.
+      span: the loss of each dataset that counts as 1.
+    """
+    shares, total = np.linspace(0, 1, _SHARES), np.zeros(_SHARES)
+    hands = [dealt(own.dataset.splits["test"].labels, FOLDS, "validation texts") for own in polynomials]
+    weights = np.ones((len(starts), len(polynomials)))
+    if min(map(len, hands)) < FOLDS:
+        return 1.0
+    for fold in range(FOLDS):
+        seen, left_out = (
+            [own.of_texts(np.flatnonzero((hand == fold) == out)) for own, hand in zip(polynomials, hands, strict=True)]
+            for out in (False, True)
+        )
+        ends = descend(seen, starts, weights, _mean, ideal=np.zeros_like(span), span=span)
+        best = ends[(_losses(seen, ends) / span).mean(axis=1).argmin()]
+        total += (_losses(left_out, starts[0] + shares[:, None] * (best - starts[0])) / span).mean(axis=1)
+    return float(shares[total.argmin()])
 
 
 class Evaluated:
@@ -264,6 +316,22 @@ class Evaluated:
         ]
 
 
+def _answer(found: Evaluated, used: Int[np.ndarray, " used"], degree: int) -> tuple[float, int]:
+    """Returns the share that cross-validation chooses, and the number of its point, which is evaluated."""
+    between = np.flatnonzero(np.isclose(found.points[:, used].sum(axis=1), 1))
+    order = between[np.argsort(relative(found.losses)[between], kind="stable")]
+    centre, polynomials = centroid(len(used)), found.polynomials(used, degree)
+    starts = np.concatenate([centre, found.points[np.ix_(order[:_ROUND], used)]])
+    share = cross_validated_share(polynomials, starts, found.losses[0])
+    row = (1 - share) * centre + share * starts[1:2]
+    wide = _widened(row, used, found.points.shape[1])
+    distances = np.abs(found.points - wide).max(axis=1)
+    if distances.min() > 1e-9:
+        found.add(wide, _losses(polynomials, row))
+        return share, len(found.points) - 1
+    return share, int(distances.argmin())
+
+
 def _proposed(
     polynomials: Sequence[LogitPolynomial], found: Evaluated, used: Int[np.ndarray, " used"], seed: int
 ) -> tuple[Points, Float[np.ndarray, "points datasets"]]:
@@ -273,15 +341,11 @@ def _proposed(
     inside = known[np.isclose(known.sum(axis=1), 1)]
     pool = np.concatenate([inside, draw_faces(generator, _POOL, len(used))])
     span = found.losses[0]
-
-    def losses_at(points: Points) -> Float[np.ndarray, "points datasets"]:
-        return np.stack([own.losses_at(points) for own in polynomials], axis=1)
-
-    starts = pool[np.argsort((losses_at(pool) / span).mean(axis=1), kind="stable")[:_STARTS]]
+    starts = pool[np.argsort((_losses(polynomials, pool) / span).mean(axis=1), kind="stable")[:_STARTS]]
     weights = np.ones((len(starts), len(polynomials)))
     ends = descend(polynomials, starts, weights, _mean, ideal=np.zeros_like(span), span=span)
     candidates = np.concatenate([ends, starts])
-    losses = losses_at(candidates)
+    losses = _losses(polynomials, candidates)
     chosen: list[int] = []
     for number in np.argsort((losses / span).mean(axis=1), kind="stable").tolist():
         others = np.concatenate([known, candidates[chosen]])
@@ -290,6 +354,10 @@ def _proposed(
         if len(chosen) == _ROUND:
             break
     return _widened(candidates[chosen], used, found.points.shape[1]), losses[chosen]
+
+
+def _losses(polynomials: Sequence[LogitPolynomial], points: Points) -> Float[np.ndarray, "points datasets"]:
+    return np.stack([own.losses_at(points) for own in polynomials], axis=1)
 
 
 def _mean(scaled: Float[Array, " datasets"], weights: Float[Array, " datasets"]) -> Float[Array, ""]:

@@ -66,10 +66,11 @@ class GreedySoup(Chosen):
 
 @dataclass(frozen=True)
 class Learned(Chosen):
-    """The point in the convex hull of the members with the lowest validation loss, found on polynomials.
+    """A point in the convex hull of the members with a low loss on a dataset, found on polynomials.
 
-    ``min_c L(base + sum_k c_k tau_k)`` over ``c_k >= 0`` with sum 1; see ``wsr.engine.hull_search``. With several
-    datasets, ``L`` is the mean of the losses, each divided by the centroid's.
+    It lies between the centroid and the minimum of ``L(base + sum_k c_k tau_k)`` over ``c_k >= 0`` with sum 1, where
+    ``L`` is the validation loss. Cross-validation chooses how far from the centroid, see ``wsr.engine.hull_search``.
+    With several datasets, ``L`` is the mean of the losses, each divided by the centroid's.
 
     Source: Wortsman et al., Model soups, 2022, the learned soup, with the optimal linear probe as the head.
 
@@ -82,7 +83,7 @@ class Learned(Chosen):
 
     several: ClassVar = True
 
-    points: int = at_least(1, 100, "Largest number of points that are evaluated exactly besides the members.")
+    points: int = at_least(2, 100, "Largest number of points that are evaluated exactly besides the members.")
 
     def search(self, region: "Region", given: Given) -> "HullSearch":
         """Returns all points that were evaluated, with what was predicted of them.
@@ -108,7 +109,7 @@ class Learned(Chosen):
             )
 
     def row(self, region: "Region", given: Given) -> Row:
-        """Returns the best point that was evaluated."""
+        """Returns the chosen point."""
         return self.search(region, given).coefficients
 
 
