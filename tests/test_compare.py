@@ -71,6 +71,7 @@ def test_texts_are_drawn_for_both_groups_together():
     assert found.low == pytest.approx(0.025 ** (1 / 6))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("models", "shift"), [(3, 0.5), (3, 2), (10, 1), (20, 1)])
 def test_interval_holds_the_truth(models, shift):
     held, tries = 0, 100

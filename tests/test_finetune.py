@@ -110,6 +110,7 @@ def test_batches_in_pieces_train_the_same_members(tiny, dataset, mode):
         same_weights(whole, cut, atol=1e-5)
 
 
+@pytest.mark.long
 def test_each_piece_draws_its_own_dropout(dropping, dataset):
     """If pieces with the same texts had the same mask, the mean over two pieces would be that over four."""
     text = dataset.splits["finetune"].take(np.zeros(1, int))
@@ -130,6 +131,7 @@ def test_pieces_that_do_not_divide_the_batch_are_refused(tiny, dataset):
         train(tiny, Job(dataset, 0, RECIPE), pieces=3)
 
 
+@pytest.mark.long
 def test_members_of_other_batch_sizes_are_trained_in_other_groups(tiny, dataset):
     jobs = [Job(dataset, 0, RECIPE), Job(dataset, 1, dataclasses.replace(RECIPE, batch_size=32))]
     assert [len(member.losses) for member in train(tiny, *jobs, chunk=2)] == [8, 4]

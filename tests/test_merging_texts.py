@@ -330,6 +330,7 @@ def test_methods_that_choose_on_a_dataset_do_not_read_its_test_split(region, own
     assert on_validation(dataset).splits["test"] is dataset.splits["validation"]
 
 
+@pytest.mark.long
 def test_the_snippet_of_the_page_runs():
     page = (Path(__file__).parent.parent / "docs" / "merging.md").read_text(encoding="utf-8")
     snippet, *_ = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)

@@ -56,7 +56,9 @@ def population(place, tiny, name, **changes):
 # Without the folder of the base
 
 
-@pytest.mark.parametrize("name", ["bert", "llama", "vit"])
+@pytest.mark.parametrize(
+    "name", ["bert", pytest.param("llama", marks=pytest.mark.long), pytest.param("vit", marks=pytest.mark.long)]
+)
 def test_a_store_needs_neither_the_folder_of_its_base_nor_its_working_directory(tiny, tmp_path, monkeypatch, name):
     (tmp_path / "here").mkdir()
     (tmp_path / "there").mkdir()

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from wsr import report as report
     from wsr.data.dataset import Dataset as Dataset
     from wsr.data.load import load_dataset as load_dataset
+    from wsr.engine.choices import evaluate_choices as evaluate_choices
     from wsr.engine.early import Group as Group
     from wsr.engine.early import compare as compare
     from wsr.engine.evaluate import Evaluation as Evaluation
@@ -84,6 +85,7 @@ _HOMES = {
     "data": "",
     "demo": "wsr.studies.demo",
     "evaluate": "wsr.engine.evaluate",
+    "evaluate_choices": "wsr.engine.choices",
     "evaluate_hull": "wsr.engine.surrogate",
     "evaluate_language_model": "wsr.engine.language_model",
     "explore": "wsr.report.explorer.explore",

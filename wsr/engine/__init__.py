@@ -15,6 +15,7 @@ hull_polynomial.py        a whole hull as polynomials of the logits, for pages a
 front.py                  the best compromises of a hull between datasets, found on such polynomials
 early.py                  which of two groups is better, stopped as soon as the answer is certain enough
 language_model.py         the language-model loss of a decoder
+choices.py                a decoder's answers to questions, and its preferences, by log-likelihoods
 suggest.py                the best starting point for new data
 recipe_check.py           whether a recipe trains long enough to learn new data
 learned_coefficients.py, probe_gradient.py   the best point of a region, found by gradients
