@@ -91,16 +91,23 @@ def test_log_likelihoods_of_every_point_of_a_line(torch, tmp_path, name, first_t
     assert np.ptp(found.choice_loss) > 0.01
 
 
-def test_losses_and_accuracies_of_known_log_likelihoods(tmp_path):
+@pytest.fixture(scope="module")
+def region():
+    """Two members around a random GPT-2 that knows the tiny checkpoint's vocabulary."""
+    model = models.build("gpt2", {**models.architectures()["gpt2"].example, "vocab_size": 108})
+    return from_params(model, random_params(model), {f"m{seed}": random_params(model, seed) for seed in (1, 2)})
+
+
+def test_losses_and_accuracies_of_known_log_likelihoods(region, tmp_path):
     questions = load_choices(_written(tmp_path / "questions.jsonl", QUESTIONS), _tokenizer(False))
     assert questions.right.tolist() == [1, 4, 6, 8]
     assert questions.characters.tolist() == [2, 5, 1, 3, 2, 3, 1, 5, 2]
     values = -np.random.default_rng(0).gamma(4.0, 5.0, (6, 9))
     values[0] -= 2000  # no underflow
-    found = ChoiceEvaluation(None, np.eye(6), questions, values)
+    found = ChoiceEvaluation(region, np.zeros((6, 2)), questions, values)
     parts = np.split(values, [2, 5, 7], axis=1)
     expected = [-log_softmax(part, axis=1)[:, right] for part, right in zip(parts, RIGHT, strict=True)]
-    np.testing.assert_allclose(found.losses, np.stack(expected, axis=1), rtol=1e-9)
+    np.testing.assert_allclose(found.losses, np.stack(expected, axis=1), rtol=1e-9, atol=1e-12)
     chosen = [part.argmax(axis=1) == right for part, right in zip(parts, RIGHT, strict=True)]
     np.testing.assert_allclose(found.accuracy, np.mean(chosen, axis=0))
     each = np.split(values / questions.characters, [2, 5, 7], axis=1)
@@ -109,11 +116,11 @@ def test_losses_and_accuracies_of_known_log_likelihoods(tmp_path):
     assert 0 < found.accuracy.mean() < 1
 
 
-def test_a_preference_has_the_loss_of_bradley_and_terry(tmp_path):
+def test_a_preference_has_the_loss_of_bradley_and_terry(region, tmp_path):
     rows = [{"prompt": "ab", "chosen": "ba", "rejected": "bb"}, {"prompt": "ba", "chosen": "a", "rejected": "ab"}]
     questions = load_choices(_written(tmp_path / "pairs.jsonl", rows), _tokenizer(False))
     values = np.array([[-3.0, -2.0, -1.0, -9.0]])
-    found = ChoiceEvaluation(None, np.eye(1), questions, values)
+    found = ChoiceEvaluation(region, np.zeros((1, 2)), questions, values)
     np.testing.assert_allclose(found.losses, [[np.log1p(np.exp(1.0)), np.log1p(np.exp(-8.0))]])
     assert found.accuracy.tolist() == [0.5]
 
@@ -154,13 +161,6 @@ def test_missing_columns_and_conversations_are_refused(tmp_path):
         load_choices(
             _written(tmp_path / "b.jsonl", [{"prompt": talk, "chosen": talk, "rejected": talk}]), _tokenizer(False)
         )
-
-
-@pytest.fixture(scope="module")
-def region():
-    """Two members around a random GPT-2 that knows the tiny checkpoint's vocabulary."""
-    model = models.build("gpt2", {**models.architectures()["gpt2"].example, "vocab_size": 108})
-    return from_params(model, random_params(model), {f"m{seed}": random_params(model, seed) for seed in (1, 2)})
 
 
 def test_points_are_kept_and_too_long_questions_refused(region, tiny, tmp_path):
