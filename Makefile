@@ -23,8 +23,11 @@ help:  ## list the targets
 demo: .venv/.installed  ## fine-tune, map, evaluate and merge a real population (ten minutes or more on two cores)
 	@$(BIN)/wsr demo $(DEMO_FLAGS)
 
-test: .venv/.installed-dev lint  ## lint, then the tests (about a quarter of an hour on two cores)
-	@XLA_FLAGS="$(strip $(QUICK_TO_COMPILE) $(XLA_FLAGS))" $(BIN)/python -m pytest $(PYTEST) -m "not long"
+# Lint runs beside the tests, which wait for other processes now and then; what it says comes at the end.
+test: .venv/.installed-dev  ## lint and the tests (about ten minutes on two cores)
+	@mkdir -p build; $(MAKE) --no-print-directory lint > build/lint.txt 2>&1 & linting=$$!; \
+	XLA_FLAGS="$(strip $(QUICK_TO_COMPILE) $(XLA_FLAGS))" $(BIN)/python -m pytest $(PYTEST) -m "not long"; tested=$$?; \
+	wait $$linting; linted=$$?; cat build/lint.txt; exit $$((tested ? tested : linted))
 
 test-long: .venv/.installed-dev  ## the tests that take long: Ray, whole experiments, the commands of the README
 	@XLA_FLAGS="$(strip $(QUICK_TO_COMPILE) $(XLA_FLAGS))" $(BIN)/python -m pytest $(PYTEST) -m long

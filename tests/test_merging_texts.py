@@ -268,6 +268,7 @@ def entropy(region, given, params):
     return np.mean(found)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("by", ["task", "layer"])
 def test_adamerging_lowers_the_entropy_and_its_model_is_that_of_its_coefficients(region, given, by):
     method = made("adamerging", {"by": by, "steps": 4, "texts": 0, "learning_rate": 0.1})

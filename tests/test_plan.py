@@ -219,6 +219,7 @@ def plan(*flags):
     return cli.main(["plan", *flags])
 
 
+@pytest.mark.long
 def test_plan_of_the_papers_studies(capsys):
     assert plan("--preset=paper", "--hardware=v5e-8", "--studies=same_dataset_clusters,convex_hull", "--length=60") == 0
     said = capsys.readouterr().out

@@ -93,6 +93,7 @@ def test_loss_and_gradient_are_those_of_bert_for_masked_lm():
     )
 
 
+@pytest.mark.long
 def test_the_loss_falls_and_the_folder_opens(tmp_path, capsys):
     corpus, plan = PLANS["smoke"]
     folder = pretrained(tmp_path / "a", corpus, plan, seed=0)
