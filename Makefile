@@ -14,7 +14,7 @@ EXTRAS ?= $(if $(DRIVER),$(shell [ "$(DRIVER)" -ge 580 ] && echo cuda || echo cu
 QUICK_TO_COMPILE := --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false
 PYTEST := -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help demo test test-long paper-smoke outside check-report check-explorer explorer-picture d3 torture bench bench-tpu-aot test-tpu-aot bench-gpu bench-choices results-tables docs tutorials wheel lint format torch clean
+.PHONY: help demo test test-long paper-smoke outside check-report check-explorer check-atlas explorer-picture d3 torture bench bench-tpu-aot test-tpu-aot bench-gpu bench-choices results-tables docs tutorials wheel lint format torch clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -44,6 +44,10 @@ check-explorer: .venv/.installed-dev tests/browser/node_modules  ## the explorer
 	@$(BIN)/python tests/browser/explorer_pages.py build/explorer-pages
 	@node tests/browser/explorer.mjs build/explorer-pages
 	@$(BIN)/python tests/browser/explorer_pages.py build/explorer-pages command
+
+check-atlas: .venv/.installed-dev tests/browser/node_modules  ## the page of an atlas in a browser: search, mouse, link, time to draw, axe
+	@$(BIN)/python tests/browser/atlas_pages.py build/atlas-pages
+	@node tests/browser/atlas.mjs build/atlas-pages
 
 # Two hundred forward passes of MiniLM, on the population of make demo.
 explorer-picture: .venv/.installed tests/browser/node_modules  ## the picture of docs/explore.md (about 5 minutes on two cores)

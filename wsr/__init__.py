@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from wsr.engine.suggest import suggest as suggest
     from wsr.engine.surrogate import evaluate_hull as evaluate_hull
     from wsr.errors import WsrError as WsrError
+    from wsr.exchange.atlas import open_atlas as open_atlas
     from wsr.exchange.candidate import check as check
     from wsr.exchange.extracting import extract as extract
     from wsr.exchange.importing import import_model as import_model
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
     from wsr.training.recipe import Recipe as Recipe
 
     import_ = import_model
+    atlas = open_atlas
     open = open_region
     map = map_region
     train = train_members
@@ -79,6 +81,7 @@ _HOMES = {
     "Settings": "wsr.engine.settings",
     "Store": "wsr.store.store",
     "WsrError": "wsr.errors",
+    "atlas": "wsr.exchange.atlas:open_atlas",
     "average": "wsr.merging.steps",
     "check": "wsr.exchange.candidate",
     "compare": "wsr.engine.early",
