@@ -37,8 +37,9 @@ def barrier_interval(
     resamples: int = 2000,
     generator: np.random.Generator,
 ) -> Interval:
-    """Returns the barrier of the mean losses and its percentile bootstrap interval over the texts, and over the draws of
-    probe texts if there are several.
+    """Returns the barrier of the mean losses and its percentile bootstrap interval.
+
+    The interval is over the texts, and over the draws of probe texts if there are several.
 
     Noise biases a maximum upwards, so a lower end just above zero is weak evidence of a barrier.
 
