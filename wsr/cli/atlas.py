@@ -17,7 +17,6 @@ PAGE = Page(
     "them.",
     (
         "wsr atlas add runs/theirs/first runs/mine --store=runs/atlas --base=tiny",
-        "wsr atlas where runs/theirs/first --store=runs/atlas",
         "wsr atlas page --store=runs/atlas --out=runs/atlas.html",
     ),
     (
@@ -68,6 +67,7 @@ PAGE = Page(
         ),
     ),
     (
+        "wsr atlas where runs/theirs/first --store=runs/atlas says which models one resembles.",
         "MODEL is a Hugging Face folder, a LoRA adapter or a hub name; wsr atlas add takes stores too, and adds their "
         "members. A model takes 8 KiB, and its weights are not kept.",
         "Several processes may add to one atlas at once. After an interruption, the same command resumes.",
@@ -118,6 +118,7 @@ def _add(values: Values, atlas: "Atlas", models: Sequence[str]) -> None:
 
     from wsr.errors import WsrError
     from wsr.runtime.printable import printable
+    from wsr.runtime.progress import progress
 
     wanted = list(models)
     if values.hub_list:
@@ -133,12 +134,14 @@ def _add(values: Values, atlas: "Atlas", models: Sequence[str]) -> None:
             raise WsrError(f"{flag}: expected one per model, found {len(given)} for {len(wanted)} models")
     datasets = list(values.dataset) * (len(wanted) if len(values.dataset) == 1 else 1)
     before = len(atlas)
-    refused = atlas.add(
-        wanted,
-        names=values.names or None,
-        datasets=datasets or None,
-        tell=lambda line: print(printable(line), flush=True),
-    )
+    with progress("atlas", len(wanted), "models") as counter:
+        refused = atlas.add(
+            wanted,
+            names=values.names or None,
+            datasets=datasets or None,
+            tell=lambda line: print(printable(line), flush=True),
+            counter=counter,
+        )
     print(f"{len(atlas)} models in the atlas, {len(atlas) - before} of them new")
     if refused:
         raise WsrError(

@@ -21,7 +21,7 @@ from wsr.geometry.trees import flatten
 from wsr.models import Checkpoint
 from wsr.region.region import Region
 from wsr.region.sketch import opened_task_vector, sketch
-from wsr.runtime.progress import progress
+from wsr.runtime.progress import Counter
 from wsr.store.atlas_file import NAME, AtlasEntry, AtlasFile, standard_error
 from wsr.store.store import Store
 from wsr.types import Params
@@ -123,6 +123,7 @@ class Atlas:
         names: Sequence[str] | None = None,
         datasets: Sequence[str] | None = None,
         tell: Callable[[str], None] = lambda line: None,
+        counter: Counter | None = None,
     ) -> dict[str, str]:
         """Adds models, and returns the reason for each that was refused, by name.
 
@@ -133,19 +134,20 @@ class Atlas:
           names: names of the models in the atlas; None: the names of their folders; members are called STORE/MEMBER.
           datasets: datasets on which the models were fine-tuned; None: found in their names and in members' records.
           tell: is given one line for each model.
+          counter: advances by one for each of ``models``.
         """
         called = list(names or names_of(models))
         refused: dict[str, str] = {}
-        with progress("atlas", len(models), "models") as counter:
-            for number, (where, name) in enumerate(zip(models, called, strict=True)):
-                try:
-                    for entry, row in self._read(where, name, datasets[number] if datasets else None):
-                        new = self.file.add(entry, row)
-                        tell(f"{'added' if new else 'already in the atlas:'} {entry.name} (dataset {entry.dataset})")
-                except Exception as error:  # a damaged folder may raise anything in the libraries that read it
-                    told = str(error) if isinstance(error, WsrError) else f"{type(error).__name__}: {error}"
-                    refused[name] = " ".join(told.split())
-                    tell(f"refused {name}: {refused[name]}")
+        for number, (where, name) in enumerate(zip(models, called, strict=True)):
+            try:
+                for entry, row in self._read(where, name, datasets[number] if datasets else None):
+                    new = self.file.add(entry, row)
+                    tell(f"{'added' if new else 'already in the atlas:'} {entry.name} (dataset {entry.dataset})")
+            except Exception as error:  # a damaged folder may raise anything in the libraries that read it
+                told = str(error) if isinstance(error, WsrError) else f"{type(error).__name__}: {error}"
+                refused[name] = " ".join(told.split())
+                tell(f"refused {name}: {refused[name]}")
+            if counter:
                 counter.advance(1, name)
         return refused
 
