@@ -18,8 +18,8 @@ from wsr.store.atlas_file import AtlasEntry, AtlasFile
 
 MOST = 20_000
 """Largest number of models on a page; of more, so many are drawn at random."""
-COLOURS = 8
-"""Datasets with a colour of their own, the largest ones."""
+COLOURS = 7
+"""Datasets with a colour of their own, the largest ones; the eighth colour is the grey of the others."""
 NEIGHBOURS = 10
 
 

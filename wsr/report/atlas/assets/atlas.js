@@ -17,7 +17,9 @@ let side = 0
 
 const nearby = d3.quadtree(d3.range(page.names.length), (k) => page.x[k], (k) => page.y[k])
 const shade = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim()
-const colours = () => [...page.datasets.map((_, place) => shade(`--wsr-${place + 1}`)), shade('--wsr-muted')]
+/** A colour for each large dataset, one for the other datasets, and one for the picked model's dataset among these. */
+const colours = () => [...page.datasets.map((_, place) => shade(`--wsr-${place + 1}`)), shade('--wsr-muted'), shade('--ink')]
+const colourOf = (k) => group[k] >= 0 ? group[k] : page.datasets.length + (picked !== null && page.dataset[k] === page.dataset[picked])
 
 /** Where a model stands on the canvas, in CSS pixels. */
 const where = (k) => view.apply([side / 2 + page.x[k] * side * 0.47, side / 2 + page.y[k] * side * 0.47])
@@ -34,7 +36,7 @@ function draw() {
     pen.fillStyle = shades[colour]
     pen.beginPath()
     for (let k = 0; k < page.names.length; k++) {
-      if ((group[k] < 0 ? page.datasets.length : group[k]) !== colour) continue
+      if (colourOf(k) !== colour) continue
       const [x, y] = where(k)
       if (x < -8 || y < -8 || x > side + 8 || y > side + 8) continue
       pen.moveTo(x + radius, y)
@@ -93,7 +95,7 @@ function pick(k) {
   picked = k
   const facts = [['dataset', page.dataset[k]], ['length of the task vector', page.length[k]], ['cluster', page.cluster[k] < 0 ? 'none' : page.cluster[k] + 1], ['source', page.sources[k]]]
   const rows = page.neighbours[k].map((other, rank) => element('tr', { class: page.cosines[k][rank] < page.noise ? 'chance' : '' },
-    element('td', {}, button(other)), element('td', {}, page.dataset[other]), element('td', { class: 'number' }, page.cosines[k][rank].toFixed(3))))
+    element('td', {}, button(other)), element('td', { class: 'number' }, page.cosines[k][rank].toFixed(3)), element('td', {}, page.dataset[other])))
   const copies = page.copies[k]
   at('model').replaceChildren(
     element('h2', {}, page.names[k]),
@@ -101,7 +103,7 @@ function pick(k) {
     ...(copies.length ? [element('h3', {}, 'Same weights under another name'), element('p', { class: 'names-list' }, ...copies.map((other) => button(other)))] : []),
     element('h3', {}, 'Most similar models'),
     element('div', { class: 'scroll', role: 'region', 'aria-label': 'Most similar models', tabindex: '0' },
-      element('table', {}, element('thead', {}, element('tr', {}, ...['Model', 'Dataset', 'Cosine'].map((name) => element('th', { scope: 'col', class: name === 'Cosine' ? 'number' : '' }, name)))), element('tbody', {}, ...rows))),
+      element('table', {}, element('thead', {}, element('tr', {}, ...['Model', 'Cosine', 'Dataset'].map((name) => element('th', { scope: 'col', class: name === 'Cosine' ? 'number' : '' }, name)))), element('tbody', {}, ...rows))),
   )
   history.replaceState(null, '', `#${new URLSearchParams({ model: page.names[k] })}`)
   redraw()
