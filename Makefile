@@ -72,14 +72,18 @@ tests/browser/node_modules: tests/browser/package-lock.json
 	@touch $@
 
 # The programs that these tests compare with are not what the project needs, so they stay in an environment of their own,
-# which sees the packages of .venv.
-outside: torch .venv/outside/.installed  ## compare with PEFT and sentence-transformers, in an environment of their own
+# which sees the packages of .venv. What follows lm-eval is what it imports.
+RIVALS := peft==0.21.2 sentence-transformers==6.2.0 accelerate==1.15.0 lm-eval==0.4.13 \
+	DataProperty colorama dill evaluate lxml mbstrdecoder more-itertools nltk pathvalidate portalocker pytablewriter \
+	rouge-score sacrebleu sqlitedict tabledata tabulate tcolorpy typepy word2number
+
+outside: torch .venv/outside/.installed  ## compare with PEFT, sentence-transformers and lm-evaluation-harness, in an environment of their own
 	@.venv/outside/bin/python -m pytest -n 2 tests/outside
 
 .venv/outside/.installed: Makefile | .venv/.installed-dev
 	@$(PYTHON) -m venv .venv/outside
 	@$(BIN)/python -c 'import site; print(site.getsitepackages()[0])' > "$$(.venv/outside/bin/python -c 'import site; print(site.getsitepackages()[0])')/wsr.pth"
-	@.venv/outside/bin/pip install -q --disable-pip-version-check $(PIP_FLAGS) --no-deps peft==0.21.2 sentence-transformers==6.2.0 accelerate==1.15.0
+	@.venv/outside/bin/pip install -q --disable-pip-version-check $(PIP_FLAGS) --no-deps $(RIVALS)
 	@touch $@
 
 torture: .venv/.installed-dev  ## faults as often as docs/reliability.md promises (TORTURE: pytest's choice of tests)
