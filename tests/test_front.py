@@ -98,6 +98,7 @@ def test_a_front_satisfies_its_constraint(polynomials):
     assert len(front_of(polynomials, points=4, at_least={0: 1.1})) == 0
 
 
+@pytest.mark.long
 def test_a_front_is_chosen_on_validation_texts_and_scored_exactly_on_test_texts(region, datasets, settings, tmp_path):
     page = tmp_path / "front.html"
     found = wsr.pareto(region, datasets, page, front=6, points=75, inverse_l2=INVERSE_L2, settings=settings)

@@ -38,6 +38,7 @@ ORDER = (
     "verify",
     "map",
     "check",
+    "atlas",
     "evaluate",
     "explore",
     "pareto",

@@ -268,6 +268,7 @@ def entropy(region, given, params):
     return np.mean(found)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("by", ["task", "layer"])
 def test_adamerging_lowers_the_entropy_and_its_model_is_that_of_its_coefficients(region, given, by):
     method = made("adamerging", {"by": by, "steps": 4, "texts": 0, "learning_rate": 0.1})
@@ -339,6 +340,7 @@ def test_only_learned_chooses_on_several_datasets(region, own):
         merge(region, made("learned", {}), Given(dataset=[]))
 
 
+@pytest.mark.long
 def test_the_snippet_of_the_page_runs():
     page = (Path(__file__).parent.parent / "docs" / "merging.md").read_text(encoding="utf-8")
     snippet, *_ = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)

@@ -18,6 +18,7 @@ front.py                  the best compromises of a hull between datasets, found
 hull_search.py            the best point of a hull, found on such polynomials and evaluated exactly
 early.py                  which of two groups is better, stopped as soon as the answer is certain enough
 language_model.py         the language-model loss of a decoder
+choices.py                a decoder's answers to questions, and its preferences, by log-likelihoods
 suggest.py                the best starting point for new data
 recipe_check.py           whether a recipe trains long enough to learn new data
 learned_coefficients.py, probe_gradient.py   the best point of a region, found by gradients through the encoder

@@ -11,5 +11,6 @@ power.py             power of a t-test, and the number of units that it takes
 bootstrap.py         intervals of a mean over models and texts of several datasets
 clustering.py        spectral and average-linkage clusters, and how well they agree with labels
 cluster_count.py     number of clusters of a population
+neighbourhoods.py    neighbours, clusters and positions of thousands of directions
 similarity_file.py   published similarity matrices and their labels
 """
