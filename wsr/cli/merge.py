@@ -192,7 +192,8 @@ def _by_method(values: Values, method: "Method", groups: "Groups") -> None:
     if isinstance(method, Learned):
         search = method.search(region, given)
         coefficients, protocols = search.coefficients, search.protocols
-        show_search(search, region, given.datasets)
+        if len(region) > 1:
+            show_search(search, region, given.datasets)
     elif isinstance(method, Chosen):
         coefficients = method.row(region, given)
     merged = cache(

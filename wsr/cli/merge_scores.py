@@ -21,12 +21,12 @@ def show_search(search: "HullSearch", region: "Region", datasets: "Sequence[Data
     """Shows what polynomials predicted of the best points, what an exact evaluation found, and what the search cost."""
     from wsr.cli.tables import show_table
 
-    lowest, members = int(search.order[0]), len(region)
-    alone = 1 + int(search.relative[1 : members + 1].argmin()) if members > 1 else 0
+    lowest = int(search.order[0])
+    member = int(search.relative[1 : len(region) + 1].argmin())
     shown = [("learned", search.answer), ("lowest loss", lowest)]
     others = [own for own in search.proposed.tolist() if own not in (search.answer, lowest)]
     shown += [(f"runner-up {number}", own) for number, own in enumerate(others[:RUNNERS_UP], start=1)]
-    shown += [("centroid", 0), (f"best member, {region.names[max(alone - 1, 0)]}", alone)]
+    shown += [("centroid", 0), (f"best member, {region.names[member]}", 1 + member)]
     rows: list[list[Cell]] = []
     for name, point in shown:
         row: list[Cell] = [name]
