@@ -92,7 +92,7 @@ class World:
         return min(ends, key=lambda end: end.fun).x
 
 
-@pytest.mark.parametrize(("members", "points"), [(2, 15), (4, 40), (12, 60), (30, 100)])
+@pytest.mark.parametrize(("members", "points"), [(2, 15), (12, 60), (30, 100)])
 def test_it_finds_the_optimum_that_scipy_finds(dataset, members, points):
     world = World(dataset, members)
     found = search(world.outputs, [world.dataset], members, points=points)
@@ -102,7 +102,7 @@ def test_it_finds_the_optimum_that_scipy_finds(dataset, members, points):
     assert best <= world.optimum() + 0.05 * (centroid - world.optimum())
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [0, 1])
 def test_the_share_is_that_of_a_cross_validation_with_scipy(dataset, seed):
     """The same folds, but exact losses and SciPy's search in place of polynomials and descent."""
     world = World(dataset, 3, seed, texts=50)
@@ -119,12 +119,12 @@ def test_the_share_is_that_of_a_cross_validation_with_scipy(dataset, seed):
 def test_the_answer_is_nearer_to_the_centroid_where_labels_are_noise(dataset):
     def share(chance):
         shares = []
-        for seed in range(4):
-            world = World(dataset, 6, seed, texts=60)
-            wanted = world.logits(np.eye(6)[:1])[0] > 0  # what the first member says
+        for seed in range(3):
+            world = World(dataset, 4, seed, texts=60)
+            wanted = world.logits(np.eye(4)[:1])[0] > 0  # what the first member says
             flipped = np.random.default_rng(seed).random(60) < chance
             world.labels[:] = wanted ^ flipped
-            shares.append(search(world.outputs, [world.dataset], 6, points=40).share)
+            shares.append(search(world.outputs, [world.dataset], 4, points=20).share)
         return np.mean(shares)
 
     assert share(0.5) < 0.6 < 0.9 < share(0.0)
@@ -176,7 +176,7 @@ def test_polynomials_predict_what_is_then_found(found):
 
 def test_two_datasets_give_a_compromise(region, datasets):
     protocol = Protocol(inverse_l2=INVERSE_L2)
-    both = search_hull(region, datasets, points=20, protocol=protocol)
+    both = search_hull(region, datasets, points=16, protocol=protocol)
     ratios = [evaluate(region, both.points, on_validation(own), protocol=protocol).generalised_loss for own in datasets]
     expected = np.mean([own / own[0] for own in ratios], axis=0)
     np.testing.assert_allclose(both.relative, expected, atol=1e-4)
