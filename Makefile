@@ -14,7 +14,7 @@ EXTRAS ?= $(if $(DRIVER),$(shell [ "$(DRIVER)" -ge 580 ] && echo cuda || echo cu
 QUICK_TO_COMPILE := --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false
 PYTEST := -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help demo test test-long paper-smoke outside check-report check-explorer check-atlas explorer-picture d3 torture bench bench-tpu-aot test-tpu-aot bench-gpu bench-choices results-tables docs tutorials wheel lint format torch clean
+.PHONY: help demo test test-long test-newest paper-smoke outside check-report check-explorer check-atlas explorer-picture d3 torture bench bench-tpu-aot test-tpu-aot bench-gpu bench-choices results-tables docs tutorials wheel lint format torch clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -31,6 +31,18 @@ test: .venv/.installed-dev  ## lint and the tests (about ten minutes on two core
 
 test-long: .venv/.installed-dev  ## the tests that take long: Ray, whole experiments, the commands of the README
 	@XLA_FLAGS="$(strip $(QUICK_TO_COMPILE) $(XLA_FLAGS))" $(BIN)/python -m pytest $(PYTEST) -m long
+
+# XLA refuses flags that it no longer knows, so only the lasting one of QUICK_TO_COMPILE is set.
+NEWEST_PYTHON ?= python3.13
+
+test-newest: .venv/newest/.installed  ## the tests with the newest JAX and Flax, on a newer Python (NEWEST_PYTHON=python3.13)
+	@XLA_FLAGS="--xla_backend_optimization_level=0 $(XLA_FLAGS)" .venv/newest/bin/python -m pytest $(PYTEST) -m "not long"
+
+.venv/newest/.installed: pyproject.toml
+	@echo "installing wsr with the newest JAX for $(NEWEST_PYTHON) into .venv/newest"
+	@$(NEWEST_PYTHON) -m venv .venv/newest
+	@.venv/newest/bin/pip install -q --disable-pip-version-check $(PIP_FLAGS) --upgrade --upgrade-strategy=eager -e .[dev]
+	@touch $@
 
 paper-smoke: .venv/.installed-dev  ## every study with --preset=paper, with tiny models and a hub on this machine (under 10 minutes on two cores)
 	@XLA_FLAGS="$(strip $(QUICK_TO_COMPILE) $(XLA_FLAGS))" $(BIN)/python tests/hub/paper_smoke.py
