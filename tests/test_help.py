@@ -38,6 +38,7 @@ ORDER = (
     "verify",
     "map",
     "check",
+    "diff",
     "evaluate",
     "explore",
     "pareto",

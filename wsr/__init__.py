@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from wsr.engine.surrogate import evaluate_hull as evaluate_hull
     from wsr.errors import WsrError as WsrError
     from wsr.exchange.candidate import check as check
+    from wsr.exchange.difference import diff as diff
     from wsr.exchange.extracting import extract as extract
     from wsr.exchange.importing import import_model as import_model
     from wsr.geometry import sampling as sampling
@@ -83,6 +84,7 @@ _HOMES = {
     "compare": "wsr.engine.early",
     "data": "",
     "demo": "wsr.studies.demo",
+    "diff": "wsr.exchange.difference",
     "evaluate": "wsr.engine.evaluate",
     "evaluate_hull": "wsr.engine.surrogate",
     "evaluate_language_model": "wsr.engine.language_model",

@@ -14,6 +14,8 @@ candidate.py      compares a model with the members of a population without impo
 adapter.py        LoRA adapters of points and merges, exact or by a truncated SVD
 extracting.py     a LoRA adapter of a model that was fine-tuned in full
 modules.py        weights of a SentenceTransformer's modules at a point
+named_model.py    any model that a person names: a file, a folder, a hub name, a point of a store
+difference.py     what differs between two models: weights, config, vocabulary
 named_point.py    points by name, and their weights one leaf at a time
 scores.py         measured scores of a store's points, quoted on export
 model_card.py     the README of an exported model: members, coefficients, scores, command
