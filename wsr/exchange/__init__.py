@@ -19,4 +19,7 @@ difference.py     what differs between two models: weights, config, vocabulary
 named_point.py    points by name, and their weights one leaf at a time
 scores.py         measured scores of a store's points, quoted on export
 model_card.py     the README of an exported model: members, coefficients, scores, command
+licences.py       licences of the parents, and the licence that follows for the model
+file_card.py      the README of a merge of files: parents, hashes, licences, command
+card_parts.py     the pieces of a card: metadata, tables, escaped text
 """
