@@ -177,11 +177,12 @@ def diff(first: Named, second: Named, *, store: Store | None = None, ranks: bool
     a, b = open_named_model(first, store), open_named_model(second, store)
     both = [name for name in a.tensors if name in b.tensors]
     alike = [name for name in both if a.tensors[name].shape == b.tensors[name].shape]
-    with progress("comparing", len(alike), "leaves") as counter:
-        leaves = []
+    entries, leaves = 0, []
+    with progress("comparing", sum(a.tensors[name].size for name in alike) // 10**6, "million entries") as counter:
         for name in alike:
             leaves.append(_leaf(name, a.tensors[name], b.tensors[name], ranks))
-            counter.advance(1)
+            entries += a.tensors[name].size
+            counter.advance(entries // 10**6 - counter.done)
     return Difference(
         names,
         tuple(leaves),
