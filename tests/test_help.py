@@ -39,6 +39,7 @@ ORDER = (
     "map",
     "check",
     "diff",
+    "lineage",
     "evaluate",
     "explore",
     "pareto",

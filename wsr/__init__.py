@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from wsr.exchange.difference import diff as diff
     from wsr.exchange.extracting import extract as extract
     from wsr.exchange.importing import import_model as import_model
+    from wsr.exchange.lineage import lineage as lineage
     from wsr.geometry import sampling as sampling
     from wsr.merging.run import merge as merge
     from wsr.merging.steps import average as average
@@ -94,6 +95,7 @@ _HOMES = {
     "finetune": "wsr.training.population",
     "from_params": "wsr.region.region",
     "import_": "wsr.exchange.importing:import_model",
+    "lineage": "wsr.exchange.lineage",
     "load": "wsr.models.load",
     "load_dataset": "wsr.data.load",
     "ls": "wsr.region.listing",
