@@ -40,6 +40,7 @@ ORDER = (
     "check",
     "diff",
     "lineage",
+    "align",
     "evaluate",
     "explore",
     "pareto",

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from wsr.engine.suggest import suggest as suggest
     from wsr.engine.surrogate import evaluate_hull as evaluate_hull
     from wsr.errors import WsrError as WsrError
+    from wsr.exchange.aligning import align as align
     from wsr.exchange.candidate import check as check
     from wsr.exchange.difference import diff as diff
     from wsr.exchange.extracting import extract as extract
@@ -80,6 +81,7 @@ _HOMES = {
     "Settings": "wsr.engine.settings",
     "Store": "wsr.store.store",
     "WsrError": "wsr.errors",
+    "align": "wsr.exchange.aligning",
     "average": "wsr.merging.steps",
     "check": "wsr.exchange.candidate",
     "compare": "wsr.engine.early",

@@ -23,6 +23,7 @@ VERBS = {
     "check": "test whether a model belongs to a population, and which members do not",
     "diff": "show what differs between two models: weights, config, vocabulary",
     "lineage": "test whether models have a common origin, and which descends from which",
+    "align": "write a model with its units in the order of another, to merge the two",
     "evaluate": "score members, their centroid and points of their hull on a dataset",
     "explore": "write a page in which you drag a point through a population and see its scores",
     "pareto": "find the models between the members that compromise best between datasets",

@@ -17,6 +17,7 @@ modules.py        weights of a SentenceTransformer's modules at a point
 named_model.py    any model that a person names: a file, a folder, a hub name, a point of a store
 difference.py     what differs between two models: weights, config, vocabulary
 matching.py       weight matching: the order of units that brings a model closest to another
+aligning.py       a model with its units in the order of another, as a folder
 lineage.py        whether models have a common origin, and which descends from which
 family_tree.py    parents, children and siblings among related models, by their distances
 named_point.py    points by name, and their weights one leaf at a time
