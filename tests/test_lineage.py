@@ -190,7 +190,7 @@ def test_models_of_other_shapes_are_not_judged(lineage_of, family):
 # Trees without models: independent steps in a space of many dimensions
 
 
-def tree(*edges, dimensions=4000, hidden=()):
+def tree(*edges, dimensions=4000, hidden=""):
     """Distances of points that are reached by independent steps of length 1 from a root; edges are parent and child."""
     random = np.random.default_rng(1)
     at = {edges[0][0]: np.zeros(dimensions)}
@@ -224,9 +224,13 @@ def test_a_chain_and_a_star_of_three_look_alike():
         assert found["a", "c"] == ("related", None)
 
 
-def test_siblings_of_a_missing_base_are_siblings():
+def test_three_siblings_and_a_parent_with_like_children_look_alike():
     names, distances = tree("ra", "rb", "rc", hidden="r")
-    assert set(relations(names, distances, {}).values()) == {("siblings", None)}
+    assert set(relations(names, distances, {}).values()) == {("related", None)}
+    # If one of them is known to be the base, the others descend from it, perhaps through a model that is missing.
+    found = relations(names, distances, {}, "a")
+    assert found["a", "b"] == found["a", "c"] == ("ancestor and descendant", "a")
+    assert found["b", "c"] == ("siblings", None)
     assert relations(*tree("ra", "rb", hidden="r"), {})["a", "b"] == ("related", None)
 
 

@@ -53,4 +53,5 @@ def run(values: Values, positional: Sequence[str]) -> None:
         raise WsrError("no model is named: wsr align MODEL --reference=REFERENCE --to=FOLDER")
     store = Store.open(values.store) if values.store else None
     found = align(positional[0], values.reference, values.to, store=store, stream=values.stream)
-    print(printable(f"{found}\nwritten to {values.to}"))
+    print(found)
+    print(printable(f"written to {values.to}"))

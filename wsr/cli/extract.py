@@ -60,4 +60,5 @@ def run(values: Values, positional: Sequence[str]) -> None:
         command=command_of("extract", values, positional),
         licence=values.license,
     )
-    print(printable(f"adapter of {adapter}\nwritten to {values.to}"))
+    print(printable(f"adapter of {adapter}"))
+    print(printable(f"written to {values.to}"))

@@ -1,11 +1,12 @@
 """Parents, children and siblings among models of a common origin, by the distances between their weights.
 
 Independent trainings move weights in nearly orthogonal directions, because there are so many. So if X lies on the way
-from A to C in the tree of descent, the angle at X between A and C is nearly right. At A and C it is then smaller; and
-between siblings whose parent is not among the models it is smaller at each of the three. The rule takes the smallest
-tree that fits: it assumes no missing model between two unless a third one shows it. Angles do not tell which end of an
-edge is older: that takes a base that is known, or a copy whose direction is known. A model has one parent at most, so
-one known edge can settle others.
+from A to C in the tree of descent, the angle at X between A and C is nearly right. At A and C it is then smaller. All
+three angles are small between siblings whose parent is not among the models, and also between a parent and children
+whose data were alike: without a known base, nothing is said of these. The rule takes the smallest tree that fits: it
+assumes no missing model between two unless a third one shows it. Angles do not tell which end of an edge is older: that
+takes a base that is known, or a copy whose direction is known. A model has one parent at most, so one known edge can
+settle others.
 """
 
 from collections.abc import Mapping, Sequence
@@ -75,7 +76,9 @@ class _Tree:
             if old == self.base or old in self._ancestors(young):
                 return "ancestor and descendant", old
         parent = self.parents.get(a)
-        if self._through_a_missing_one(a, c) or (parent is not None and parent == self.parents.get(c)):
+        if parent is not None and parent == self.parents.get(c):
+            return "siblings", None
+        if self.base is not None and not self.between[a, c] and self._sharp(a, c, self.base):
             return "siblings", None
         return "related", None
 
@@ -127,7 +130,8 @@ class _Tree:
 
     def _through_a_missing_one(self, a: str, c: str) -> bool:
         """Returns whether a third model branches off between two where no model is."""
-        return not self.between[a, c] and any(
-            self.cosines.get((a, c, other), 0.0) >= SHARP and self.cosines.get((c, a, other), 0.0) >= SHARP
-            for other in self.names
-        )
+        return not self.between[a, c] and any(self._sharp(a, c, other) for other in self.names)
+
+    def _sharp(self, a: str, c: str, other: str) -> bool:
+        """Returns whether neither of two models lies between the other and a third."""
+        return self.cosines.get((a, c, other), 0.0) >= SHARP and self.cosines.get((c, a, other), 0.0) >= SHARP
