@@ -125,6 +125,20 @@ def test_the_stream_of_an_encoder_is_moved_only_if_asked_and_if_nothing_reads_it
     assert not (tmp_path / "refused").exists()
 
 
+@pytest.mark.parametrize("change", ["modules", "class"])
+def test_the_stream_of_a_decoder_whose_features_are_read_stays(llama, tmp_path, change):
+    """A SentenceTransformer of a decoder, and a decoder that is saved without its language-modelling class."""
+    shutil.copytree(llama / "shuffled", tmp_path / "features")
+    if change == "modules":
+        (tmp_path / "features" / "modules.json").write_text(json.dumps([{"path": "", "type": "x.Transformer"}]))
+    else:
+        path = tmp_path / "features" / "config.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "architectures": ["LlamaModel"]}))
+    found = wsr.align(tmp_path / "features", llama / "reference", tmp_path / "out")
+    assert not found.stream
+    assert found.after > 0.1
+
+
 def test_a_model_is_aligned_to_a_point_of_a_store(tiny, bert, tmp_path, capsys):
     from test_store import record_of
 

@@ -19,6 +19,7 @@ from wsr.exchange.licences import UNCLEAR, Licences, card_of_folder, card_of_tex
 from wsr.exchange.model_card import model_card
 from wsr.exchange.scores import keep_scores
 from wsr.models.huggingface import hub
+from wsr.models.huggingface.hub import card_text
 from wsr.store import Store
 
 CARDS = {
@@ -133,6 +134,32 @@ def test_who_has_which_licence(store):
     given = card(store, "silent", "mit", licence="mit")
     assert given.data.license == "mit"
     assert "| `silent` | unclear |" in given.text
+
+
+def test_a_card_comes_from_the_cache_or_else_from_the_hub(tmp_path, monkeypatch):
+    import huggingface_hub
+
+    (tmp_path / "README.md").write_text("text")
+    asked = []
+
+    def answers(*known):
+        def download(name, file, *, local_files_only, etag_timeout):
+            asked.append(local_files_only)
+            if local_files_only not in known:
+                raise OSError("not there")
+            return str(tmp_path / file)
+
+        monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+        asked.clear()
+
+    for known, text, requests in (
+        ((True,), "text", [True]),
+        ((False,), "text", [True, False]),
+        ((), None, [True, False]),
+    ):
+        answers(*known)
+        assert card_text("owner/name") == text
+        assert asked == requests
 
 
 def test_the_parents_of_a_merge_are_the_models_of_the_hub(store):

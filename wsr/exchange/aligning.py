@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from wsr.errors import WsrError
-from wsr.exchange.door import open_model
+from wsr.exchange.door import Brought, open_model
 from wsr.exchange.matching import Leaves, Sweep, aligned, moved
 from wsr.exchange.named_model import named_leaves
 from wsr.models.counterpart import Layout
@@ -16,7 +16,7 @@ from wsr.models.huggingface.weights import current_name, is_constant, their_tens
 from wsr.models.load import find_folder
 from wsr.models.model import Model
 from wsr.models.permutations import permutable
-from wsr.runtime.model_folder import companions, copy_companions, module_weights, refuse_links, transformer_folder
+from wsr.runtime.model_folder import MODULES, companions, copy_companions, module_weights
 from wsr.runtime.new_folder import new_folder, refuse_taken
 from wsr.runtime.tensor_files import FLOATS, SINGLE, Tensor, TensorWriter
 from wsr.store import Store
@@ -79,28 +79,23 @@ def align(
     """
     refuse_taken(Path(folder))
     source = find_folder(str(model))
-    refuse_links(source)
+    brought = open_model(source)
     architecture, leaves = named_leaves(source)
     theirs, origin = named_leaves(reference, store)
     _refuse_other_shapes(model, reference, (architecture, leaves), (theirs, origin))
     units = permutable(architecture)
     if not units.feed_forwards and not units.attentions:
         raise WsrError(f"{model}: wsr does not know which units of {architecture.name} may change places")
-    inner = transformer_folder(source)
-    tensors = open_model(source).tensors
-    wanted = bool(architecture.token_losses) if stream is None else stream
-    outside = _outside(architecture, tensors) if wanted else []
-    if stream and outside:
-        raise WsrError(
-            f"{model}: its residual stream stays in order, because {', '.join(outside[:3])} would read it; leave out "
-            "--stream"
-        )
-    if stream and not units.stream:
-        raise WsrError(f"{model}: wsr does not know every leaf on the residual stream of {architecture.name}")
-    found, steps = aligned(origin, leaves, units, stream=wanted and not outside)
-    _write(source, inner, Path(folder), architecture, tensors, steps)
+    readers = _readers(source, architecture, brought.tensors)
+    if stream and (readers or not units.stream):
+        why = f"{', '.join(readers[:3])} would read it" if readers else "wsr does not know every leaf on it"
+        raise WsrError(f"{model}: its residual stream stays in order, because {why}; leave out --stream")
+    if stream is None:
+        stream = not readers and _is_language_model(source, architecture, brought)
+    found, steps = aligned(origin, leaves, units, stream=stream)
+    _write(source, Path(folder), architecture, brought.tensors, steps)
     changed = sum(not np.array_equal(found[path], leaf) for path, leaf in leaves.items())
-    return Alignment(_distance(origin, leaves), _distance(origin, found), changed, len(leaves), wanted and not outside)
+    return Alignment(_distance(origin, leaves), _distance(origin, found), changed, len(leaves), stream)
 
 
 def _refuse_other_shapes(
@@ -130,19 +125,26 @@ def _places(model: Model) -> dict[str, tuple[str, Layout]]:
     return found
 
 
-def _outside(model: Model, tensors: Mapping[str, Tensor]) -> list[str]:
-    """Returns learned tensors of a file that belong to no leaf of ours: heads and poolers."""
+def _readers(source: Path, model: Model, tensors: Mapping[str, Tensor]) -> list[str]:
+    """Returns learned tensors that belong to no leaf of ours: heads, poolers, modules of a SentenceTransformer."""
     counterpart, places = counterpart_of(model), _places(model)
-    return [
+    own = [
         name
-        for name, own in tensors.items()
-        if own.dtype in FLOATS and current_name(counterpart, name) not in places and not is_constant(counterpart, name)
+        for name, tensor in tensors.items()
+        if tensor.dtype in FLOATS
+        and current_name(counterpart, name) not in places
+        and not is_constant(counterpart, name)
     ]
+    return [*own, *module_weights(source)]
 
 
-def _write(
-    source: Path, inner: Path, folder: Path, model: Model, tensors: Mapping[str, Tensor], steps: Sequence[Sweep]
-) -> None:
+def _is_language_model(source: Path, model: Model, brought: Brought) -> bool:
+    """Returns whether logits are all that is read of a model: of others, the features may be."""
+    classes = (brought.config or {}).get("architectures") or ()
+    return counterpart_of(model).language_model_class in classes and not (source / MODULES).exists()
+
+
+def _write(source: Path, folder: Path, model: Model, tensors: Mapping[str, Tensor], steps: Sequence[Sweep]) -> None:
     counterpart, places = counterpart_of(model), _places(model)
     by_path: dict[str, list[Sweep]] = {}
     for sweep in steps:
