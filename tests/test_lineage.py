@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from pathlib import Path
 
 import jax
 import ml_dtypes
@@ -12,6 +13,7 @@ from shuffling import shuffled
 from worlds import made_up
 
 import wsr
+from benchmarks import lineage as lineage_benchmark
 from wsr.cli import main
 from wsr.errors import WsrError
 from wsr.exchange.family_tree import relations
@@ -185,6 +187,17 @@ def test_models_of_other_shapes_are_not_judged(lineage_of, family):
     (pair,) = lineage_of("base", copy=wider).pairs
     assert (pair.origin, pair.relation, pair.p_value) == ("cannot say", "cannot say", 1.0)
     assert "shapes differ" in pair.told
+
+
+def test_the_page_quotes_the_rates_that_were_measured():
+    rows = [json.loads(line) for line in lineage_benchmark.RESULTS.read_text().splitlines()]
+    page = (Path(__file__).parent.parent / "docs" / "lineage.md").read_text(encoding="utf-8")
+    lines = lineage_benchmark.table_lines(rows)
+    assert len(lines) > 10
+    for line in lines:
+        assert f"\n{line}\n" in page, line
+    independent = [row for row in rows if row["simulation"] == "independent"]
+    assert sum(row["common origin found"] for row in independent) <= 0.001 * sum(row["pairs"] for row in independent)
 
 
 # Trees without models: independent steps in a space of many dimensions
