@@ -80,6 +80,7 @@ def test_a_model_and_itself_are_identical_whatever_names_it(tiny, folders, tmp_p
         assert found.identical, other
         assert found.distance == 0
     assert wsr.diff("m", folders[0], store=store).identical
+    assert wsr.diff("m", folders[0], store=store).vocabulary.same
     assert wsr.diff("m=1", "m", store=store).identical
     assert wsr.diff("base", "tiny", store=store).identical
     half = wsr.diff("base", "m=0.5", store=store)

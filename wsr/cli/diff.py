@@ -14,7 +14,7 @@ PAGE = Page(
     "wsr diff A B [options]",
     "Compare two models: weights leaf by leaf, ranks of the differences, configs and vocabularies.",
     (
-        "wsr diff made_up_a1-full-s0 made_up_a2-full-s1 --store=runs/mine",
+        "wsr diff made_up_a1-full-s0 made_up_b1-full-s1 --store=runs/mine",
         "wsr diff tiny runs/theirs/first --json",
     ),
     (

@@ -12,7 +12,7 @@ PAGE = Page(
     "siblings and copies apart where the weights show it.",
     (
         "wsr lineage runs/centroid runs/theirs/first --json",
-        "wsr lineage base made_up_a1-full-s0 made_up_a2-full-s1 --store=runs/mine --base=base",
+        "wsr lineage base made_up_a1-full-s0 made_up_b1-full-s1 --store=runs/mine --base=base",
     ),
     (
         Group(

@@ -19,7 +19,7 @@ from wsr.models.huggingface.weights import current_name, their_tensors
 from wsr.models.load import find_folder, load
 from wsr.models.registry import checkpoints
 from wsr.region.learned import names_of_region
-from wsr.runtime.model_folder import ADAPTER, CONFIG
+from wsr.runtime.model_folder import ADAPTER
 from wsr.runtime.tensor_files import Tensor
 from wsr.store import Store
 from wsr.types import AnyArray
@@ -71,7 +71,7 @@ def open_named_model(model: Named, store: Store | None = None) -> Brought:
     name = str(model)
     if store is not None and (point := _point(store, name)) is not None:
         files = store.companions()
-        where = files[CONFIG].parent if CONFIG in files else store.path
+        where = next((path.parent for name, path in files.items() if "/" not in name), store.path)
         return _in_memory(store.model, open_point(store, point), where)
     if name in checkpoints():
         return open_named_model(load(name))
