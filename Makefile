@@ -14,7 +14,7 @@ EXTRAS ?= $(if $(DRIVER),$(shell [ "$(DRIVER)" -ge 580 ] && echo cuda || echo cu
 QUICK_TO_COMPILE := --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false
 PYTEST := -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help demo test test-long paper-smoke outside check-report check-explorer explorer-picture d3 torture bench bench-tpu-aot test-tpu-aot bench-gpu bench-choices results-tables docs tutorials wheel lint format torch clean
+.PHONY: help demo test test-long paper-smoke outside check-report check-explorer check-atlas explorer-picture d3 torture bench bench-tpu-aot test-tpu-aot bench-gpu bench-choices results-tables docs tutorials wheel lint format torch clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -23,8 +23,11 @@ help:  ## list the targets
 demo: .venv/.installed  ## fine-tune, map, evaluate and merge a real population (ten minutes or more on two cores)
 	@$(BIN)/wsr demo $(DEMO_FLAGS)
 
-test: .venv/.installed-dev lint  ## lint, then the tests (about a quarter of an hour on two cores)
-	@XLA_FLAGS="$(strip $(QUICK_TO_COMPILE) $(XLA_FLAGS))" $(BIN)/python -m pytest $(PYTEST) -m "not long"
+# Lint runs beside the tests, which wait for other processes now and then; what it says comes at the end.
+test: .venv/.installed-dev  ## lint and the tests (about ten minutes on two cores)
+	@mkdir -p build; $(MAKE) --no-print-directory lint > build/lint.txt 2>&1 & linting=$$!; \
+	XLA_FLAGS="$(strip $(QUICK_TO_COMPILE) $(XLA_FLAGS))" $(BIN)/python -m pytest $(PYTEST) -m "not long"; tested=$$?; \
+	wait $$linting; linted=$$?; cat build/lint.txt; exit $$((tested ? tested : linted))
 
 test-long: .venv/.installed-dev  ## the tests that take long: Ray, whole experiments, the commands of the README
 	@XLA_FLAGS="$(strip $(QUICK_TO_COMPILE) $(XLA_FLAGS))" $(BIN)/python -m pytest $(PYTEST) -m long
@@ -41,6 +44,10 @@ check-explorer: .venv/.installed-dev tests/browser/node_modules  ## the explorer
 	@$(BIN)/python tests/browser/explorer_pages.py build/explorer-pages
 	@node tests/browser/explorer.mjs build/explorer-pages
 	@$(BIN)/python tests/browser/explorer_pages.py build/explorer-pages command
+
+check-atlas: .venv/.installed-dev tests/browser/node_modules  ## the page of an atlas in a browser: search, mouse, link, time to draw, axe
+	@$(BIN)/python tests/browser/atlas_pages.py build/atlas-pages
+	@node tests/browser/atlas.mjs build/atlas-pages
 
 # Two hundred forward passes of MiniLM, on the population of make demo.
 explorer-picture: .venv/.installed tests/browser/node_modules  ## the picture of docs/explore.md (about 5 minutes on two cores)
@@ -65,14 +72,19 @@ tests/browser/node_modules: tests/browser/package-lock.json
 	@touch $@
 
 # The programs that these tests compare with are not what the project needs, so they stay in an environment of their own,
-# which sees the packages of .venv.
-outside: torch .venv/outside/.installed  ## compare with PEFT and sentence-transformers, in an environment of their own
+# which sees the packages of .venv. What follows lm-eval and pymoo is what they import.
+RIVALS := peft==0.21.2 sentence-transformers==6.2.0 accelerate==1.15.0 lm-eval==0.4.13 \
+	DataProperty colorama dill evaluate lxml mbstrdecoder more-itertools nltk pathvalidate portalocker pytablewriter \
+	rouge-score sacrebleu sqlitedict tabledata tabulate tcolorpy typepy word2number \
+	pymoo==0.6.2 moocore autograd cma alive-progress about-time graphemeu Deprecated wrapt
+
+outside: torch .venv/outside/.installed  ## compare with PEFT, sentence-transformers, lm-evaluation-harness and pymoo, in an environment of their own
 	@.venv/outside/bin/python -m pytest -n 2 tests/outside
 
 .venv/outside/.installed: Makefile | .venv/.installed-dev
 	@$(PYTHON) -m venv .venv/outside
 	@$(BIN)/python -c 'import site; print(site.getsitepackages()[0])' > "$$(.venv/outside/bin/python -c 'import site; print(site.getsitepackages()[0])')/wsr.pth"
-	@.venv/outside/bin/pip install -q --disable-pip-version-check $(PIP_FLAGS) --no-deps peft==0.21.2 sentence-transformers==6.2.0 accelerate==1.15.0
+	@.venv/outside/bin/pip install -q --disable-pip-version-check $(PIP_FLAGS) --no-deps $(RIVALS)
 	@touch $@
 
 torture: .venv/.installed-dev  ## faults as often as docs/reliability.md promises (TORTURE: pytest's choice of tests)

@@ -34,29 +34,32 @@ class Settings:
     """Scales of the merged task vector, as multiples of an average."""
     steps: int
     """Number of gradient steps of AdaMerging."""
+    learned_points: int
+    """Number of points that learned coefficients evaluate besides the members."""
     learned_steps: int
-    """Number of gradient steps of learned coefficients."""
+    """Number of gradient steps of free learned coefficients."""
     texts: int
     """Number of texts that Fisher, RegMean and AdaMerging read from each dataset."""
 
     @property
     def effort(self) -> Effort:
         """How much is tried."""
-        return Effort(self.densities, self.scales, self.steps, self.learned_steps, self.texts)
+        return Effort(self.densities, self.scales, self.steps, self.learned_points, self.learned_steps, self.texts)
 
 
 SETTINGS = {
-    "smoke": Settings(1, (), (0.5,), (1.0, 2.0), 2, 1, 8),
+    "smoke": Settings(1, (), (0.5,), (1.0, 2.0), 2, 3, 1, 8),
     "packaged": Settings(
         1,
         ("vader_movie", "vader_tweets", "newsgroups_rec_sci", "reuters_r8"),
         (0.2, 0.5),
         (1.0, 2.0),
         10,
+        60,
         4,
         64,
     ),
-    "paper": Settings(5, (), (0.1, 0.2, 0.5), (1.0, 1.5, 2.0, 3.0), 100, 10, 256),
+    "paper": Settings(5, (), (0.1, 0.2, 0.5), (1.0, 1.5, 2.0, 3.0), 100, 100, 10, 256),
 }
 
 

@@ -3,6 +3,7 @@
 import csv
 import functools
 import json
+import re
 import subprocess
 import sys
 import time
@@ -218,17 +219,34 @@ def test_merge_chooses_coefficients_on_a_dataset_and_shows_them(store, tmp_path)
     kernels = [opened.load(name)[0]["layers"]["1"]["feed_forward"]["output"]["kernel"] for name in opened.names()]
     for method in ("greedy", "learned"):
         folder = tmp_path / method
-        printed = works("merge", *flags, "--on=made_up_a2", f"--method={method}", f"--to={folder}").splitlines()
+        told = works("merge", *flags, "--on=made_up_a2", f"--method={method}", f"--to={folder}")
+        printed = [line.rstrip() for line in told.splitlines()]
         shown = [float(line.split()[1]) for line in printed if line.startswith(tuple(opened.names()))]
         assert len(shown) == 4
         assert sum(shown) == pytest.approx(1, abs=2e-3)
-        scores = next(number for number, line in enumerate(printed) if line.startswith("centroid"))
+        scores = printed.index("made_up_a2") + 2
         centroid, chosen = (line.split() for line in printed[scores : scores + 2])
         assert chosen[0] == method
         assert float(chosen[1]) <= float(centroid[1])
         merged = load_file(folder / "model.safetensors")["encoder.layer.1.output.dense.weight"].T
         expected = sum(coefficient * kernel for coefficient, kernel in zip(shown, kernels, strict=True))
         np.testing.assert_allclose(merged, expected, atol=2e-3)
+    start = next(number for number, line in enumerate(printed) if line.startswith("point  "))
+    assert printed[start].split() == ["point", "predicted", "exact"]
+    exact = {line.split("  ")[0]: float(line.split()[-1]) for line in printed[start + 1 : start + 8]}
+    assert exact["lowest loss"] == min(exact.values())
+    assert exact["learned"] < exact["centroid"]
+    assert exact["learned"] == pytest.approx(float(chosen[1]), abs=6e-4)
+    assert re.search(r"^\d+ points were evaluated exactly; linear probes with C = ", "\n".join(printed), re.MULTILINE)
+    assert re.search(r"^the predictions of \d+ points were off by 0\.0\d+ on average", told, re.MULTILINE)
+    two = works(
+        "merge", *flags, "--on=made_up_a2,made_up_b2", "--method=learned", "--points=8", f"--to={tmp_path / 'two'}"
+    )
+    assert "predicted on made_up_a2  exact on made_up_a2  predicted on made_up_b2  exact on made_up_b2" in two
+    assert re.search(r"^1[12] points were evaluated exactly on each dataset; linear probes", two, re.MULTILINE)
+    assert "greedy chooses on one dataset" in refuses(
+        "merge", *flags, "--on=made_up_a2,made_up_b2", "--method=greedy", f"--to={tmp_path / 'x'}"
+    )
 
 
 def test_merge_by_any_method_with_its_options(store, tmp_path):

@@ -315,6 +315,7 @@ def test_suggest_names_starts_and_its_commands_run(works, store, tmp_path):
     assert again.splitlines()[-3:] == printed.splitlines()[-3:]
 
 
+@pytest.mark.long
 def test_suggest_with_few_texts_says_what_they_are_worth(works, refuses, store, tmp_path):
     write_data(tmp_path / "few.csv", 40)
     flags = [f"--store={store}", "--data=few.csv", "--text_column=review", "--label_column=stars", "--max_length=48"]
@@ -324,6 +325,7 @@ def test_suggest_with_few_texts_says_what_they_are_worth(works, refuses, store, 
     assert "at least 20 texts" in refuses("suggest", *flags)
 
 
+@pytest.mark.long
 def test_suggest_leaves_out_who_saw_the_data(works, store):
     printed = works("suggest", f"--store={store}", "--data=made_up_a1", "--max_length=48", "--texts=60")
     told = next(line for line in printed.splitlines() if line.startswith("left out, fine-tuned on texts"))

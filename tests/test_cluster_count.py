@@ -51,6 +51,7 @@ def test_a_population_without_clusters_is_one(monkeypatch):
     assert several <= 4  # more than 4 of 24 at 5 % each have a probability of 0.6 %
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("noise", [0.0, 0.5])
 @pytest.mark.parametrize("places", ["even", "random"])
 def test_a_chain_without_gaps_is_one_cluster(monkeypatch, places, noise):

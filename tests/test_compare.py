@@ -71,6 +71,7 @@ def test_texts_are_drawn_for_both_groups_together():
     assert found.low == pytest.approx(0.025 ** (1 / 6))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("models", "shift"), [(3, 0.5), (3, 2), (10, 1), (20, 1)])
 def test_interval_holds_the_truth(models, shift):
     held, tries = 0, 100
@@ -269,6 +270,23 @@ def test_barrier_interval_is_that_of_a_loop_over_resamples():
         barriers.append(max(m - (1 - x) * means[0] - x * means[-1] for x, m in zip(alphas, means, strict=True)))
     assert found.value == pytest.approx(barrier(alphas, losses.mean(axis=1)))
     np.testing.assert_allclose([found.low, found.high], np.quantile(barriers, [0.025, 0.975]), atol=0.02)
+
+
+def test_barrier_interval_over_draws_is_that_of_a_loop_over_resamples():
+    draw = generator()
+    alphas = np.linspace(0, 1, 5)
+    bump = np.sin(np.pi * alphas)[:, None]
+    losses = 1 + np.stack([height * bump + 0.1 * draw.normal(size=(5, 25)) for height in (0.1, 0.3, 0.7)])
+    found = barrier_interval(alphas, losses, resamples=3000, generator=generator())
+    barriers = []
+    for _ in range(3000):
+        # One draw fewer than there are: Rao and Wu 1988.
+        means = losses[draw.integers(0, 3, 2)].mean(axis=0)[:, draw.integers(0, 25, 25)].mean(axis=1)
+        barriers.append(max(m - (1 - x) * means[0] - x * means[-1] for x, m in zip(alphas, means, strict=True)))
+    assert found.value == pytest.approx(barrier(alphas, losses.mean(axis=(0, 2))))
+    np.testing.assert_allclose([found.low, found.high], np.quantile(barriers, [0.025, 0.975]), atol=0.02)
+    alone = barrier_interval(alphas, losses.mean(axis=0), resamples=3000, generator=generator())
+    assert found.high - found.low > 3 * (alone.high - alone.low)
 
 
 def test_mean_interval_is_students():

@@ -35,9 +35,9 @@ def minus_log_loss(model, features, labels):
     [
         pytest.param(160, 24, 2, {}, id="two classes"),
         pytest.param(160, 24, 5, {}, id="five classes"),
-        pytest.param(120, 12, 20, {}, id="twenty classes"),
-        pytest.param(80, 192, 2, {"separation": 0.3}, id="fewer texts than features"),
-        pytest.param(40, 96, 3, {"scale": 1e4}, id="huge features"),
+        pytest.param(120, 12, 20, {}, id="twenty classes", marks=pytest.mark.long),
+        pytest.param(80, 192, 2, {"separation": 0.3}, id="fewer texts than features", marks=pytest.mark.long),
+        pytest.param(40, 96, 3, {"scale": 1e4}, id="huge features", marks=pytest.mark.long),
         pytest.param(160, 24, 3, {"scale": 1e-4}, id="tiny features"),
         pytest.param(160, 24, 2, {"separation": 0}, id="nothing to learn"),
         pytest.param(160, 24, 2, {"separation": 8, "scale": 1e4}, id="separable, huge features"),

@@ -1,11 +1,23 @@
 """The common suite of the registry: what every dataset's line must say; a newcomer passes by being registered."""
 
+import re
 from dataclasses import replace
 
 import pytest
 
 from wsr.data.files import Files
-from wsr.data.table import FAMILIES, PACKAGED, PAPER, DatasetSpec, find, overlapping, register, registered
+from wsr.data.table import (
+    COMMITS,
+    FAMILIES,
+    PACKAGED,
+    PAPER,
+    VARIANTS,
+    DatasetSpec,
+    find,
+    overlapping,
+    register,
+    registered,
+)
 from wsr.errors import WsrError
 
 
@@ -51,6 +63,15 @@ def test_mnli_is_tested_on_genres_without_training_texts_and_on_the_others_on_re
     assert find("mnli_matched").source.splits["test"] == "validation_matched"
     assert "mnli_matched" not in PAPER
     assert overlapping("mnli") == {"mnli", "mnli_matched"}
+
+
+def test_every_repository_of_the_paper_is_pinned_to_a_commit():
+    sources = {name: find(name).source for name in (*PAPER, *VARIANTS)}
+    pins = {name: (source.path, source.revision) for name, source in sources.items() if hasattr(source, "path")}
+    assert set(sources) - set(pins) == {"isear"}, "a file at a web address that names a commit, known by its sha256"
+    assert set(pins.values()) == set(COMMITS.items())
+    assert len(set(COMMITS.values())) == len(COMMITS)
+    assert all(re.fullmatch("[0-9a-f]{40}", commit) for commit in COMMITS.values())
 
 
 def test_an_unknown_name_gets_the_nearest():

@@ -68,7 +68,9 @@ def one(tmp_path_factory):
     return found
 
 
-@pytest.mark.parametrize(("processes", "devices"), [(1, 8), pytest.param(2, 1, marks=pytest.mark.long), (2, 2)])
+@pytest.mark.parametrize(
+    ("processes", "devices"), [(1, 8), *(pytest.param(2, devices, marks=pytest.mark.long) for devices in (1, 2))]
+)
 def test_several_devices_and_processes_give_the_rows_of_one(one, tmp_path, processes, devices):
     found = several(tmp_path / "shared", processes, devices)
     for own in found:

@@ -25,6 +25,14 @@ def module_of(path: Path) -> str:
     return ".".join(("wsr", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__")
 
 
+SLOW = {
+    "wsr.engine.learned_coefficients",
+    "wsr.engine.recipe_check",
+    "wsr.report.explorer.explore",
+    "wsr.report.explorer.pareto",
+    "wsr.training.members",
+}
+"""Examples that take three seconds and more; ``make test-long`` runs them."""
 WITH_EXAMPLES = sorted(module_of(path) for path in ROOT.rglob("*.py") if ">>>" in path.read_text(encoding="utf-8"))
 
 
@@ -50,7 +58,9 @@ def test_a_public_name_has_an_example(name):
     assert ">>>" in (inspect.getdoc(own) or ""), f"{name} in {own.__module__} has no example"
 
 
-@pytest.mark.parametrize("name", WITH_EXAMPLES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.long) if name in SLOW else name for name in WITH_EXAMPLES]
+)
 def test_examples_print_what_they_say(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     # What an example registers is gone after it: other tests of this process count what is registered.

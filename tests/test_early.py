@@ -24,6 +24,7 @@ from wsr.statistics.sources import Sources
 from wsr.store.results import Results
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("law", EVEN)
 def test_a_group_is_seldom_named_where_neither_is_better(law):
     """At a confidence of 0.95 five in a hundred may be; with binomial tolerance."""

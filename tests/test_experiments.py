@@ -14,7 +14,7 @@ from wsr.studies.harness.preset import PRESETS
 
 FOLDER = Path(__file__).parent.parent / "experiments"
 EXPERIMENTS = sorted(path.stem for path in FOLDER.glob("*.py") if "    launch(main, " in path.read_text())
-QUICK = ("same_dataset_clusters", "layers", "region_scaling")
+QUICK = ("same_dataset_clusters",)
 AT_MOST = ("extrapolation", "interpolation")
 """Experiments whose lines may share ends, so that they evaluate fewer points than they say."""
 
@@ -84,6 +84,7 @@ def run(*arguments):
     return subprocess.run(command, cwd=FOLDER.parent, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.long
 def test_a_launcher_runs_goes_on_and_refuses_another_plan(shelf, tmp_path):
     flags = ["--preset=smoke", f"--out={tmp_path / 'run'}", f"--shelf={shelf}"]
     done = run(*flags)
@@ -116,6 +117,7 @@ def test_bad_input_gets_one_line(arguments, told, tmp_path):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.long
 def test_a_dry_run_counts_and_leaves_nothing_behind(tmp_path):
     done = run("--preset=smoke", "--dry_run", "--seeds=7", f"--out={tmp_path / 'run'}")
     assert done.returncode == 0

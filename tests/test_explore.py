@@ -78,7 +78,8 @@ def page_values(content, record, points):
     right = np.take_along_axis(logits, np.broadcast_to(labels[:, None], (*logits.shape[:2], 1)), axis=-1)[..., 0]
     losses = (np.log(np.exp(logits).sum(axis=-1)) - right).mean(axis=1)
     accuracies = (logits.argmax(axis=-1) == labels).mean(axis=1)
-    nodes, power = np.array(content["nodes"]), record["degree"] + 1
+    nodes = np.array(content["nodes"])
+    power = record["degree"] + (basis.shape[1] <= len(nodes))  # the lowest degree that the nodes do not determine
     weights = basis @ floats(content["bases"][str(record["degree"])]).reshape(basis.shape[1], len(nodes))
     centre = nodes.mean(axis=0)
     x, y = points - centre, nodes - centre
@@ -108,6 +109,21 @@ def test_the_pages_values_are_those_of_evaluate_within_its_bounds(content, regio
         # Bounds that say something, and polynomials that follow the losses.
         assert np.median(loss_bounds) < 0.5 * np.ptp(exact.generalised_loss)
         assert np.corrcoef(losses, exact.generalised_loss)[0, 1] > 0.95
+
+
+def test_a_page_of_many_members_has_part_of_a_lattice_and_holds_its_bounds(tiny, datasets, tmp_path):
+    many, dataset = wsr.made_up_region(7), datasets[1]
+    file = tmp_path / "many.html"
+    wsr.explore(many, dataset, file, points=81, inverse_l2=INVERSE_L2)
+    content = json.loads(file.read_text("utf-8").split('id="data">')[1].split("</script>")[0])
+    (record,) = content["datasets"]
+    assert len(content["nodes"]) == 18  # a whole lattice of degree 2 has 28
+    assert record["degree"] == 2
+    rows = draw_faces(np.random.default_rng(8), 25, 7)
+    exact = evaluate(many, rows, dataset, protocol=Protocol(inverse_l2=INVERSE_L2)).generalised_loss
+    losses, _, bounds, _ = page_values(content, record, rows)
+    assert (np.abs(losses - exact) > bounds).mean() <= 0.05
+    assert np.corrcoef(losses, exact)[0, 1] > 0.95
 
 
 def test_the_scored_points_of_the_page_are_exact(content, region, datasets):

@@ -12,9 +12,12 @@ from worlds import made_up
 from wsr.data.dataset import Split
 from wsr.data.packing import training_batches
 from wsr.errors import WsrError
-from wsr.geometry.trees import flatten
+from wsr.geometry.linear_head import logits
+from wsr.geometry.trees import flatten, nest
+from wsr.models.features import all_features
 from wsr.runtime import seeds
 from wsr.training import Job, Recipe, finetune, initial_head, predict, score_member
+from wsr.training.early_stopping import EarlyStopping
 
 RECIPE = Recipe(learning_rate=5e-3, batch_size=16, epochs=2, warmup=0.25, dropout=False)
 
@@ -31,6 +34,28 @@ def same_weights(first, second, atol=0.0):
             continue
         np.testing.assert_allclose(leaf, flatten(second.params)[path], atol=atol, err_msg=path)
     np.testing.assert_allclose(first.head["kernel"], second.head["kernel"], atol=atol)
+
+
+def test_dropout_of_a_head_is_that_of_robertas_classifier():
+    """Before the dense layer and after its tanh, a tenth of the values is 0, and the rest is scaled up."""
+    draw = np.random.default_rng(0)
+    head = {
+        "dense_kernel": np.eye(200, dtype=np.float32),
+        "dense_bias": np.zeros(200, np.float32),
+        "kernel": np.eye(200, dtype=np.float32),
+        "bias": np.zeros(200, np.float32),
+    }
+    features = draw.uniform(0.1, 0.5, (300, 200)).astype(np.float32)
+    key = jax.random.key(3)
+    found = np.asarray(logits(features, head, dropout_key=key))
+    # With identities for matrices each value goes its own way: it is dropped twice.
+    kept = found != 0
+    assert kept.mean() == pytest.approx(0.9**2, abs=0.005)
+    np.testing.assert_allclose(found[kept], (np.tanh(features / 0.9) / 0.9)[kept], rtol=1e-5)
+    assert abs(np.corrcoef(kept[0], kept[1])[0, 1]) < 0.3  # texts are dropped apart
+    np.testing.assert_allclose(logits(features, head), np.tanh(features), rtol=1e-6)
+    linear = {name: head[name] for name in ("kernel", "bias")}
+    np.testing.assert_array_equal(logits(features, linear, dropout_key=key), logits(features, linear))
 
 
 @pytest.mark.parametrize(("pieces", "hidden_head"), [(1, False), (4, False), (1, True)])
@@ -110,6 +135,7 @@ def test_batches_in_pieces_train_the_same_members(tiny, dataset, mode):
         same_weights(whole, cut, atol=1e-5)
 
 
+@pytest.mark.long
 def test_each_piece_draws_its_own_dropout(dropping, dataset):
     """If pieces with the same texts had the same mask, the mean over two pieces would be that over four."""
     text = dataset.splits["finetune"].take(np.zeros(1, int))
@@ -130,6 +156,7 @@ def test_pieces_that_do_not_divide_the_batch_are_refused(tiny, dataset):
         train(tiny, Job(dataset, 0, RECIPE), pieces=3)
 
 
+@pytest.mark.long
 def test_members_of_other_batch_sizes_are_trained_in_other_groups(tiny, dataset):
     jobs = [Job(dataset, 0, RECIPE), Job(dataset, 1, dataclasses.replace(RECIPE, batch_size=32))]
     assert [len(member.losses) for member in train(tiny, *jobs, chunk=2)] == [8, 4]
@@ -208,6 +235,34 @@ def test_a_member_that_becomes_non_finite_stops_there_and_harms_nobody(tiny, dat
     assert all(np.isfinite(leaf).all() for leaf in flatten(broken.params).values())
 
 
+def test_early_stopping_on_the_score_keeps_the_first_weights_with_the_best_score(tiny, dataset, monkeypatch):
+    seen = []
+    check = EarlyStopping.check
+
+    def watched(self, state, step):
+        seen.append(jax.tree.map(lambda leaf: np.asarray(leaf[0]), state["weights"]))
+        return check(self, state, step)
+
+    monkeypatch.setattr(EarlyStopping, "check", watched)
+    recipe = dataclasses.replace(RECIPE, epochs=3, learning_rate=2e-2, patience=50, check_every=1, min_improvement=0.0)
+    (member,) = train(tiny, Job(dataset, 0, dataclasses.replace(recipe, stop_on="score")))
+    split = dataset.splits["validation"]
+
+    def accuracy(weights):
+        features = all_features(tiny.model, nest(weights["encoder"]), split)
+        outputs = features @ weights["head"]["kernel"] + weights["head"]["bias"]
+        return np.mean(outputs[:, : dataset.classes].argmax(axis=1) == split.labels)
+
+    scores = [accuracy(weights) for weights in seen]
+    assert len(scores) == 12
+    assert max(scores) > min(scores)
+    best = seen[int(np.argmax(scores))]
+    np.testing.assert_array_equal(member.head["kernel"], best["head"]["kernel"][:, : dataset.classes])
+    assert Recipe(patience=3, stop_on="score").settings["stop_on"] == "score"
+    # Stores from before there was a choice hold no such field.
+    assert "stop_on" not in Recipe(patience=3).settings | Recipe(stop_on="score").settings
+
+
 def test_early_stopping_keeps_the_best_and_stops(tiny, dataset):
     patient = dataclasses.replace(RECIPE, epochs=30, learning_rate=2e-2, patience=2, check_every=4)
     (member,) = train(tiny, Job(dataset, 0, patient))
@@ -215,8 +270,6 @@ def test_early_stopping_keeps_the_best_and_stops(tiny, dataset):
     assert len(member.losses) < len(whole.losses)
 
     def validation_loss(own):
-        from wsr.models.features import all_features
-
         split = dataset.splits["validation"]
         features = all_features(tiny.model, own.params, split)
         logits = jnp.asarray(features @ own.head["kernel"] + own.head["bias"])

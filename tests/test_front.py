@@ -9,10 +9,12 @@ import pytest
 from worlds import made_up, three_near
 
 import wsr
+from wsr.engine.descent import mean_loss
 from wsr.engine.evaluate import Protocol, evaluate
-from wsr.engine.front import _loss_of, front_of, hypervolume, non_dominated
+from wsr.engine.front import front_of, hypervolume, non_dominated
 from wsr.engine.hull_polynomial import design_of, draw_faces, fit_hull_polynomial
 from wsr.errors import WsrError
+from wsr.report.explorer import pareto as explorer_pareto
 
 NAMES = ("made_up_a1", "made_up_b1")
 INVERSE_L2 = 0.3
@@ -64,7 +66,10 @@ def test_a_hypervolume_is_the_number_of_dominated_cells(datasets):
 def test_the_loss_for_gradients_is_that_of_the_polynomials(polynomials):
     rows = draw_faces(np.random.default_rng(1), 5, 3)
     for own in polynomials:
-        found = [float(_loss_of(own)(jnp.asarray(row, jnp.float32))) for row in rows]
+        labels, kind = own.dataset.splits["test"].labels, {"degree": own.interpolation.degree, "classes": 2}
+        found = [
+            float(mean_loss(jnp.asarray(row, jnp.float32), jnp.asarray(own.terms), labels, **kind)) for row in rows
+        ]
         np.testing.assert_allclose(found, own.at(rows)[0], rtol=1e-4)
 
 
@@ -93,6 +98,7 @@ def test_a_front_satisfies_its_constraint(polynomials):
     assert len(front_of(polynomials, points=4, at_least={0: 1.1})) == 0
 
 
+@pytest.mark.long
 def test_a_front_is_chosen_on_validation_texts_and_scored_exactly_on_test_texts(region, datasets, settings, tmp_path):
     page = tmp_path / "front.html"
     found = wsr.pareto(region, datasets, page, front=6, points=75, inverse_l2=INVERSE_L2, settings=settings)
@@ -109,6 +115,16 @@ def test_a_front_is_chosen_on_validation_texts_and_scored_exactly_on_test_texts(
         exact = evaluate(region, found.points, chosen_on, protocol=Protocol(inverse_l2=INVERSE_L2))
         np.testing.assert_allclose(np.array(own["exact_losses"])[front], exact.generalised_loss, atol=1e-5)
         assert own["name"] == f"{dataset.name} (validation)"
+
+
+def test_many_members_are_searched_between_those_that_the_front_needs(region, datasets, settings, monkeypatch, capsys):
+    monkeypatch.setattr(explorer_pareto, "SUPPORT", 2)
+    found = wsr.pareto(region, datasets, front=4, points=70, inverse_l2=INVERSE_L2, settings=settings)
+    assert "searched between 2 of 3 members" in capsys.readouterr().out
+    assert found.points.shape[1] == 3
+    assert (found.points > 0).any(axis=0).sum() <= 2
+    np.testing.assert_allclose(found.points.sum(axis=1), 1)
+    assert len(found.losses) == len(found.points) + 4  # all members and their centroid are scored
 
 
 def test_what_has_no_front_is_refused(region, datasets, settings):

@@ -41,6 +41,7 @@ ORDER = (
     "diff",
     "lineage",
     "align",
+    "atlas",
     "evaluate",
     "explore",
     "pareto",
@@ -217,7 +218,8 @@ def test_options_that_methods_share_have_the_words_of_each(capsys):
 
     assert "[number; default: 1]" in told("ties")
     assert "default: 1 / members" in told("dare_linear")
-    assert "Number of gradient steps" in told("learned")
+    assert "Number of gradient steps" in told("learned_free")
+    assert "--on=DATASET,..." in told("learned")
     assert "Largest number of steps" in told("karcher")
 
 

@@ -98,7 +98,7 @@ def test_gradient_is_that_of_finite_differences_of_the_whole_chain(dataset, regi
     np.testing.assert_allclose(gradient(), expected, rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize("classes", [1, 4])
+@pytest.mark.parametrize("classes", [1, pytest.param(4, marks=pytest.mark.long)])
 def test_gradient_under_a_chosen_penalty_is_that_of_finite_differences_at_that_penalty(dataset, region, classes):
     target = relabelled(dataset, classes)
     point = np.array([0.5, 0.2, 0.4])

@@ -268,6 +268,7 @@ def entropy(region, given, params):
     return np.mean(found)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("by", ["task", "layer"])
 def test_adamerging_lowers_the_entropy_and_its_model_is_that_of_its_coefficients(region, given, by):
     method = made("adamerging", {"by": by, "steps": 4, "texts": 0, "learning_rate": 0.1})
@@ -316,7 +317,7 @@ def test_identical_members_return_themselves(tiny, region, given, own, name):
     member = region.members[0]
     twins = [dataclasses.replace(member, name=twin) for twin in ("x", "y")]
     both = Region(tiny.model, tiny.params, twins, base_sha256=region.base_sha256)
-    options = {"steps": 0} if name == "adamerging" else {"steps": 1} if name == "learned" else {}
+    options = {"steps": 0} if name == "adamerging" else {"points": 3} if name == "learned" else {}
     target = own["made_up_a1"]
     found = merge(both, made(name, options), dataclasses.replace(given, dataset=target))
     for path, leaf in flatten(member.load()).items():
@@ -326,10 +327,20 @@ def test_identical_members_return_themselves(tiny, region, given, own, name):
 def test_methods_that_choose_on_a_dataset_do_not_read_its_test_split(region, own):
     dataset = own["made_up_a1"]
     blind = dataclasses.replace(dataset, splits={k: v for k, v in dataset.splits.items() if k != "test"})
-    merge(region, made("learned", {"steps": 1}), Given(dataset=blind))
+    merge(region, made("learned", {"points": 3}), Given(dataset=blind))
+    merge(region, made("learned_free", {"steps": 1}), Given(dataset=blind))
     assert on_validation(dataset).splits["test"] is dataset.splits["validation"]
 
 
+def test_only_learned_chooses_on_several_datasets(region, own):
+    both = list(own.values())
+    with pytest.raises(WsrError, match=r"greedy chooses on one dataset, found 2: made_up_a1, made_up_b1"):
+        merge(region, made("greedy", {}), Given(dataset=both))
+    with pytest.raises(WsrError, match="learned needs a dataset to choose on"):
+        merge(region, made("learned", {}), Given(dataset=[]))
+
+
+@pytest.mark.long
 def test_the_snippet_of_the_page_runs():
     page = (Path(__file__).parent.parent / "docs" / "merging.md").read_text(encoding="utf-8")
     snippet, *_ = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)

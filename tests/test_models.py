@@ -28,6 +28,8 @@ DROPPING = [
     for name in NAMES
     if any("drop" in key and value for key, value in models.architectures()[name].example.items())
 ]
+GRADIENTS = ("bert", "gpt2", "tiny", "vit")
+"""Architectures whose gradients every run tests; ``make test-long`` tests the others."""
 WITH_COUNTERPART = [name for name in NAMES if models.architectures()[name].counterpart]
 # The poolings are shared by all: each with one architecture, and each architecture with its own.
 POOLED = [(name, None) for name in NAMES] + [("bert", pooling) for pooling in POOLINGS]
@@ -114,7 +116,9 @@ def test_vmap_and_map_over_params_equal_a_loop(name):
     np.testing.assert_allclose(by_map, loop, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name", [name if name in GRADIENTS else pytest.param(name, marks=pytest.mark.long) for name in NAMES]
+)
 def test_gradient_is_finite_and_agrees_with_a_difference(name):
     model, encode, params, inputs = _setup(name)
     # Two texts of four are absent: their features must not poison the gradient.

@@ -150,6 +150,7 @@ def test_building_an_adapter_makes_no_array():
     assert shapes["dense"]["kernel"].shape == (3, 10**12)
 
 
+@pytest.mark.long
 def test_the_page_on_adding_an_architecture_runs(monkeypatch):
     page = Path(__file__).parents[1] / "docs" / "add_an_architecture.md"
     snippets = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)

@@ -23,6 +23,7 @@ def trained(tiny: Any, path: Path, jobs: list[Job]) -> Store:
     return store
 
 
+@pytest.mark.long
 @pytest.mark.fault
 def test_siblings_have_the_bits_of_a_clean_run(tiny: Any, dataset: Any, tmp_path: Path, trials: Any) -> None:
     count = trials(1, torture=3)

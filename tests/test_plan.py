@@ -120,6 +120,7 @@ def test_memory_is_what_the_runs_predict_for_themselves(tiny):
     assert found.needed == plan_features(region, np.zeros((1, 1)), texts, settings=Settings(chunk=1)).needed_bytes
 
 
+@pytest.mark.long
 def test_a_member_that_does_not_fit_is_told(capsys, tmp_path):
     size = ("--members=1", "--texts=256", "--batch_size=256", "--length=250", "--hardware=v5e-1")
     plan(*size, "--base=roberta-base")
@@ -218,6 +219,7 @@ def plan(*flags):
     return cli.main(["plan", *flags])
 
 
+@pytest.mark.long
 def test_plan_of_the_papers_studies(capsys):
     assert plan("--preset=paper", "--hardware=v5e-8", "--studies=same_dataset_clusters,convex_hull", "--length=60") == 0
     said = capsys.readouterr().out
@@ -259,6 +261,7 @@ def test_bad_calls_get_one_line(flags, told, capsys):
     assert said.count("\n") == 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("flags", re.findall(r"^\$ wsr plan (.*)$", LAUNCHING, re.MULTILINE))
 def test_the_estimates_of_launching_are_what_plan_prints(flags, capsys):
     assert cli.main(["plan", *flags.split()]) == 0

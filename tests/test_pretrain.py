@@ -93,6 +93,7 @@ def test_loss_and_gradient_are_those_of_bert_for_masked_lm():
     )
 
 
+@pytest.mark.long
 def test_the_loss_falls_and_the_folder_opens(tmp_path, capsys):
     corpus, plan = PLANS["smoke"]
     folder = pretrained(tmp_path / "a", corpus, plan, seed=0)
@@ -113,6 +114,7 @@ def test_the_loss_falls_and_the_folder_opens(tmp_path, capsys):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a"]
 
 
+@pytest.mark.long
 def test_an_interrupted_pretraining_goes_on_to_the_same_bits(tmp_path, monkeypatch):
     from wsr.studies.harness.pretrained import _texts
     from wsr.training import pretrain as module

@@ -168,7 +168,7 @@ def test_regression_is_ridge(train, scale):
 @pytest.mark.parametrize(
     ("train", "hidden", "classes", "separation"),
     [
-        pytest.param(160, 384, 3, 1, id="fewer texts than features"),
+        pytest.param(160, 384, 3, 1, id="fewer texts than features", marks=pytest.mark.long),
         pytest.param(40, 96, 2, 8, id="well separated"),
     ],
 )

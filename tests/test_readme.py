@@ -66,6 +66,7 @@ def test_the_commands_run_in_order(folder):
         assert (folder / made).is_file()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("page", SNIPPETS)
 def test_the_snippets_run(folder, page):
     assert SNIPPETS[page]

@@ -28,6 +28,7 @@ def check(**values):
         ("weight_decay", [-1, NAN]),
         ("warmup", [-0.1, 1.5, NAN]),
         ("patience", [0, -1, 1.5]),
+        ("stop_on", ["accuracy", None]),
         ("check_every", [0, 0.5]),
         ("min_improvement", [-0.1, NAN]),
         ("row_length", [0]),

@@ -4,7 +4,9 @@ import subprocess
 import sys
 
 import jax
+import pytest
 
+from wsr.errors import WsrError
 from wsr.runtime import seeds
 
 
@@ -35,3 +37,11 @@ def test_another_process_with_another_hash_seed_draws_the_same():
         for salt in ("1", "2")
     }
     assert drawn == {f"{seeds.generator(3, 'x', 'head').integers(2**60)}\n"}
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63, 99999999999999999999])
+def test_a_seed_that_no_generator_takes_is_one_line(seed):
+    for make in (seeds.stream, seeds.generator):
+        with pytest.raises(WsrError, match=f"seed {seed}: expected a whole number from 0 to 2"):
+            make(seed, "name")
+    assert seeds.generator(2**63 - 1, "name").random() != seeds.generator(0, "name").random()

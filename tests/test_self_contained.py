@@ -3,15 +3,18 @@
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from incoming_folders import edit_config, near, rewrite, write
 from models_support import random_params
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
+from test_store import record_of
 
 from wsr import models
 from wsr.cli import main
+from wsr.exchange.head import head_of_base
 from wsr.exchange.member import read_member
 from wsr.exchange.model_card import model_card
 from wsr.geometry.trees import flatten
@@ -56,7 +59,9 @@ def population(place, tiny, name, **changes):
 # Without the folder of the base
 
 
-@pytest.mark.parametrize("name", ["bert", "llama", "vit"])
+@pytest.mark.parametrize(
+    "name", ["bert", pytest.param("llama", marks=pytest.mark.long), pytest.param("vit", marks=pytest.mark.long)]
+)
 def test_a_store_needs_neither_the_folder_of_its_base_nor_its_working_directory(tiny, tmp_path, monkeypatch, name):
     (tmp_path / "here").mkdir()
     (tmp_path / "there").mkdir()
@@ -375,3 +380,23 @@ def test_a_base_whose_modules_are_not_kept_is_told(tiny, tmp_path, monkeypatch, 
     sentence_transformer(tmp_path / "base", modules)
     run("import", "m1", "--store=store", "--base=base", "--dataset=a")
     assert "exports will not be the SentenceTransformer of base: its module LSTM" in capsys.readouterr().out
+
+
+def test_a_store_keeps_the_head_of_its_base(tiny, tmp_path, monkeypatch):
+    """An adapter of a classifier needs the base's pooler, also once the folder of the base is gone."""
+    monkeypatch.chdir(tmp_path)
+    base = Checkpoint(example("bert"), random_params(example("bert")), tiny.processor)
+    models.export(base, "base")
+    pooler = {"pooler.dense.weight": np.eye(16, dtype=np.float32), "pooler.dense.bias": np.arange(16, dtype=np.float32)}
+    path = Path("base") / "model.safetensors"
+    save_file(load_file(path) | pooler, path)
+    store = Store.create_for("store", models.load("base"))
+    store.save(record_of("m1"), near(base.params, 1), {"bias": np.zeros(2, np.float32)})
+    shutil.rmtree("base")
+    found = head_of_base(Store.open("store").checkpoint())
+    assert found.keys() == pooler.keys()
+    for name, tensor in pooler.items():
+        np.testing.assert_array_equal(found[name], tensor)
+    run("export", "m1", "--store=store", "--to=out")
+    assert not list(Path("out").rglob("base_head*"))
+    run("verify", "store")

@@ -33,6 +33,7 @@ def values(folder):
     return [{key: row[key] for key in row if key != "how"} for row in read_rows(folder / "results.jsonl")]
 
 
+@pytest.mark.long
 def test_says_each_finding_in_one_line_and_where_they_are(demo):
     folder, output = demo
     lines = [line for line in output.splitlines() if line.startswith("- ")]
@@ -41,6 +42,7 @@ def test_says_each_finding_in_one_line_and_where_they_are(demo):
     assert f"results: {folder}/results.jsonl" in output
 
 
+@pytest.mark.long
 def test_rows_have_what_a_reader_needs(demo):
     rows = read_rows(demo[0] / "results.jsonl")
     for row in rows:
@@ -57,6 +59,7 @@ def test_rows_have_what_a_reader_needs(demo):
     assert {"member", "interior", "exterior"} <= {row["group"] for row in rows}
 
 
+@pytest.mark.long
 def test_no_start_was_trained_on_its_target(demo):
     starts = [row for row in read_rows(demo[0] / "results.jsonl") if row["study"] == "centroid start"]
     assert starts
@@ -67,6 +70,7 @@ def test_no_start_was_trained_on_its_target(demo):
             assert not [name for name in row["members"] if name.startswith(f"{row['dataset']}-")], row
 
 
+@pytest.mark.long
 def test_run_again_trains_and_evaluates_nothing(demo):
     folder, _ = demo
     before = values(folder)
@@ -96,6 +100,7 @@ def test_killed_and_run_again_it_ends_with_the_same_numbers(demo, tmp_path):
     assert values(folder) == values(demo[0])
 
 
+@pytest.mark.long
 def test_a_folder_of_another_plan_is_refused_and_left_alone(demo, tmp_path):
     folder = tmp_path / "other"
     folder.mkdir()
@@ -108,6 +113,7 @@ def test_a_folder_of_another_plan_is_refused_and_left_alone(demo, tmp_path):
     assert sorted(path.name for path in folder.iterdir()) == ["plan.json"]
 
 
+@pytest.mark.long
 def test_the_report_renders_again_from_the_run(demo, tmp_path):
     folder, _ = demo
     page = tmp_path / "page.html"

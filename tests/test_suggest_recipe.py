@@ -34,6 +34,7 @@ def suggested(store, *flags):
     return done.stdout
 
 
+@pytest.mark.long
 def test_members_whose_heads_alone_were_trained_are_no_starts(stores, tmp_path):
     store = stores("head", "--mode=head", "--epochs=30", "--learning_rate=0.3")
     printed = suggested(store)

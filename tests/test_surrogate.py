@@ -76,6 +76,7 @@ def test_a_polynomial_encoder_is_met_exactly_and_its_degree_is_found(dataset, po
     np.testing.assert_array_equal(found.predictions, exact.predictions)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("probe", ["linear", "roberta_head"])
 def test_the_reported_error_holds_for_the_points_that_were_not_held_out(dataset, region, probe):
     protocol, rows = Protocol(probe=probe), hull(60, 4)

@@ -177,8 +177,9 @@ def members_there(order):
     return len(list((Path(order["store"]) / "members").glob("*")))
 
 
+@pytest.mark.long
 @pytest.mark.fault
-@pytest.mark.parametrize("how", ["kill -9", pytest.param("SIGTERM", marks=pytest.mark.long)])
+@pytest.mark.parametrize("how", list(SIGNALS))
 def test_a_sweep_that_is_ended_loses_nothing_and_does_one_group_again(tiny, clean, forks, tmp_path, trials, how):
     expected, units = contents(clean), 3
     kind = timed(forks, training_orders(tmp_path), members_there, len(expected))
@@ -263,6 +264,7 @@ def rows_in(folder):
     return {file.stem: np.load(file)["losses"] for file in sorted(folder.glob("*.npz"))}
 
 
+@pytest.mark.long
 @pytest.mark.fault
 def test_processes_with_static_shares_make_every_unit_and_one_that_is_killed_goes_on(tiny, forks, tmp_path, trials):
     count, shares = trials(12, torture=200), trials(4, torture=8)

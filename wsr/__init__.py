@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from wsr import report as report
     from wsr.data.dataset import Dataset as Dataset
     from wsr.data.load import load_dataset as load_dataset
+    from wsr.engine.choices import evaluate_choices as evaluate_choices
     from wsr.engine.early import Group as Group
     from wsr.engine.early import compare as compare
     from wsr.engine.evaluate import Evaluation as Evaluation
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from wsr.engine.surrogate import evaluate_hull as evaluate_hull
     from wsr.errors import WsrError as WsrError
     from wsr.exchange.aligning import align as align
+    from wsr.exchange.atlas import open_atlas as open_atlas
     from wsr.exchange.candidate import check as check
     from wsr.exchange.difference import diff as diff
     from wsr.exchange.extracting import extract as extract
@@ -63,6 +65,7 @@ if TYPE_CHECKING:
     from wsr.training.recipe import Recipe as Recipe
 
     import_ = import_model
+    atlas = open_atlas
     open = open_region
     map = map_region
     train = train_members
@@ -82,6 +85,7 @@ _HOMES = {
     "Store": "wsr.store.store",
     "WsrError": "wsr.errors",
     "align": "wsr.exchange.aligning",
+    "atlas": "wsr.exchange.atlas:open_atlas",
     "average": "wsr.merging.steps",
     "check": "wsr.exchange.candidate",
     "compare": "wsr.engine.early",
@@ -89,6 +93,7 @@ _HOMES = {
     "demo": "wsr.studies.demo",
     "diff": "wsr.exchange.difference",
     "evaluate": "wsr.engine.evaluate",
+    "evaluate_choices": "wsr.engine.choices",
     "evaluate_hull": "wsr.engine.surrogate",
     "evaluate_language_model": "wsr.engine.language_model",
     "explore": "wsr.report.explorer.explore",

@@ -1,6 +1,6 @@
 // Drives pages of the explorer in Chromium: values against exact ones, mouse, touch, keyboard, link, command, looks.
 //
-//   node explorer.mjs FOLDER     pages and points.json of explorer_pages.py; pictures are left in FOLDER
+//   node explorer.mjs FOLDER     pages and points of explorer_pages.py; pictures are left in FOLDER
 //
 // Exits with 1 and a line for each violation. CHROMIUM names the browser.
 import { readFileSync, readdirSync, statSync, writeFileSync } from 'node:fs'
@@ -10,7 +10,6 @@ import axe from 'axe-core'
 import { chromium } from 'playwright-core'
 
 const folder = resolve(process.argv[2])
-const points = JSON.parse(readFileSync(join(folder, 'points.json'), 'utf8'))
 const ROUNDED = 6e-5 // of the four digits that a card shows
 const problems = []
 const browser = await chromium.launch({
@@ -22,7 +21,8 @@ for (const name of pages) {
   for (const width of [1280, 390]) for (const colorScheme of ['light', 'dark']) await look(name, width, colorScheme)
   if (statSync(join(folder, name)).size > 1e7) problems.push(`${name} is larger than 10 MB`)
 }
-await values()
+await values('explorer')
+await values('many')
 await metrics()
 await mouse()
 await touch()
@@ -94,8 +94,9 @@ async function look(name, width, colorScheme) {
 }
 
 /** The page's values at random points, against exact ones. One in twenty of all points may be outside its bound, so of 50 at most one in ten. */
-async function values() {
-  const { page, context, report } = await open('explorer.html')
+async function values(name) {
+  const points = JSON.parse(readFileSync(join(folder, `${name}-points.json`), 'utf8'))
+  const { page, context, report } = await open(`${name}.html`)
   const beyond = {}
   let compared = 0
   for (const { at, exact } of points) {
@@ -111,7 +112,7 @@ async function values() {
       off.forEach((own, which) => { if (!(own <= 0)) beyond[`${card.name} ${['loss', 'score'][which]}`] = (beyond[`${card.name} ${['loss', 'score'][which]}`] || 0) + 1 })
     }
   }
-  console.log(`${compared} values of ${points.length} points compared with exact ones; outside their bound: ${JSON.stringify(beyond)}`)
+  console.log(`${name}.html: ${compared} values of ${points.length} points compared with exact ones; outside their bound: ${JSON.stringify(beyond)}`)
   if (compared < 50) report(`only ${compared} values were compared`)
   for (const [what, times] of Object.entries(beyond)) if (times > points.length / 10) report(`${what}: ${times} of ${points.length} outside the bound`)
   await context.close()

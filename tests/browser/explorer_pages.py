@@ -33,17 +33,11 @@ def main(folder: Path) -> None:
         )
     page = folder / "explorer.html"
     _run(f"explore --store={store} --on={','.join(DATASETS)} --max_length=48 --out={page}")
-    content = json.loads(page.read_text("utf-8").split('id="data">')[1].split("</script>")[0])
     region = wsr.open(store)
-    rows = draw_faces(np.random.default_rng(20), POINTS, len(region)).round(6)
-    rows /= rows.sum(axis=1, keepdims=True)
-    points = [{"at": {n: c for n, c in zip(region.names, row, strict=True) if c}, "exact": {}} for row in rows.tolist()]
-    for own in content["datasets"]:
-        dataset = _dataset(own["name"])
-        found = wsr.evaluate(region, rows, dataset, protocol=wsr.Protocol(inverse_l2=own["inverse_l2"]))
-        for point, loss, value in zip(points, found.generalised_loss, found.scores, strict=True):
-            point["exact"][own["name"]] = [float(loss), float(value)]
-    (folder / "points.json").write_text(json.dumps(points))
+    _score_points(page, region)
+    many = wsr.made_up_region(10)
+    wsr.explore(many, _dataset("made_up_c1"), folder / "many.html", points=98)  # part of a lattice of degree 2
+    _score_points(folder / "many.html", many)
     (folder / "metrics.json").write_text(json.dumps(_metrics()))
     two = region.where(lambda member: member.name in region.names[:2])
     wsr.explore(two, _dataset("made_up_c1"), folder / "two.html", points=80)
@@ -72,6 +66,20 @@ def check_command(folder: Path) -> None:
     for path, leaf in wanted.items():
         np.testing.assert_allclose(found[path], leaf, atol=1e-5, err_msg=path)
     print(f"the copied command writes the model of the point: {len(wanted)} arrays compared")
+
+
+def _score_points(page: Path, region: wsr.Region) -> None:
+    """Writes random points of a region and their exact scores on the datasets of a page."""
+    content = json.loads(page.read_text("utf-8").split('id="data">')[1].split("</script>")[0])
+    rows = draw_faces(np.random.default_rng(20), POINTS, len(region)).round(6)
+    rows /= rows.sum(axis=1, keepdims=True)
+    points = [{"at": {n: c for n, c in zip(region.names, row, strict=True) if c}, "exact": {}} for row in rows.tolist()]
+    for own in content["datasets"]:
+        dataset = _dataset(own["name"])
+        found = wsr.evaluate(region, rows, dataset, protocol=wsr.Protocol(inverse_l2=own["inverse_l2"]))
+        for point, loss, value in zip(points, found.generalised_loss, found.scores, strict=True):
+            point["exact"][own["name"]] = [float(loss), float(value)]
+    (page.parent / f"{page.stem}-points.json").write_text(json.dumps(points))
 
 
 def _metrics() -> list[dict]:

@@ -7,6 +7,7 @@ import json
 import sys
 import time
 from contextlib import redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import jax.numpy as jnp
 
 import wsr
 from wsr.data import hub
-from wsr.data.table import find
+from wsr.data.table import find, register
 from wsr.errors import WsrError
 from wsr.runtime import hub_client
 
@@ -45,11 +46,15 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
         tokens = checkpoint.processor("the kla label number 1")["input_ids"]
         arrays = jax.tree.leaves(checkpoint.params)
         return {"tokens": tokens, "architecture": checkpoint.model.name, "total": sum(map(jnp.size, arrays))}
-    return _dataset(request["name"]) if "name" in request else _hub(**request["hub"])
+    return _dataset(request["name"], newest="newest" in request) if "name" in request else _hub(**request["hub"])
 
 
-def _dataset(name: str) -> dict[str, Any]:
+def _dataset(name: str, *, newest: bool) -> dict[str, Any]:
     spec = find(name)
+    if newest:  # as registered, but at the newest commit of its repository
+        name = f"{name}_newest"
+        spec = replace(spec, name=name, source=replace(spec.source, revision=None))
+        register(spec)
     read = spec.source.read()
     dataset = wsr.load_dataset(name, PROCESSOR)
     labels = {split: sorted(set(part.labels.tolist())) for split, part in dataset.splits.items()}

@@ -9,11 +9,13 @@ import io
 import json
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import datasets
 import yaml
+
+from wsr.data.table import COMMITS
 
 SOURCES = {
     "listing": "the listing of the repository's files on its page, as archived",
@@ -63,14 +65,24 @@ class Repository:
     name: str
     files: Mapping[str, bytes]
     gated: bool = False
+    pinned: str | None = None
+    """An older commit, which has the same files."""
+    tags: Sequence[str] = ()
+    """Tags of the newest commit."""
 
     @property
     def commit(self) -> str:
-        """The hash by which this content is known."""
+        """The newest commit: a hash of the content."""
         digest = hashlib.sha1(self.name.encode())
         for path, content in sorted(self.files.items()):
             digest.update(path.encode() + hashlib.sha1(content).digest())
         return digest.hexdigest()
+
+    def commit_of(self, revision: str | None) -> str | None:
+        """Returns the commit that a revision names, or None if there is no such revision."""
+        if revision in (None, "main", *self.tags):
+            return self.commit
+        return revision if revision in (self.commit, self.pinned) else None
 
 
 def telling(label: int) -> list[str]:
@@ -268,7 +280,7 @@ def repositories() -> Mapping[str, Repository]:
         parquet("cardiffnlp/tweet_eval", list(_tweets()), SHARDED),
         Repository("CogComp/trec", {"README.md": b"# trec\n", "trec.py": b"import datasets\n"}),
     )  # fmt: skip
-    return {repository.name: repository for repository in found}
+    return {own.name: replace(own, pinned=COMMITS.get(own.name)) for own in found}
 
 
 def _hide(config: Config) -> Config:

@@ -104,25 +104,29 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         else:
             self._send(200 if path == "/" else 404)
 
-    def _find(self, kind: str, name: str, revision: str | None) -> Repository | None:
+    def _find(self, kind: str, name: str, revision: str | None) -> tuple[Repository, str] | None:
+        """Returns a repository and the commit that a revision names; answers with an error if there is none."""
         repository = self.hub.repositories[kind].get(name)
         if repository is None:
             # As on the hub: whoever is not logged in cannot tell a private repository from none.
             self._error(401, "RepoNotFound", "Repository not found")
-        elif revision not in (None, "main", repository.commit):
+            return None
+        commit = repository.commit_of(revision)
+        if commit is None:
             self._error(404, "RevisionNotFound", f"Invalid rev id: {revision}")
-        else:
-            return repository
-        return None
+            return None
+        return repository, commit
 
     def _answer(self, kind: str, name: str, what: str | None, rest: str | None, form: Mapping[str, list[str]]) -> None:
         revision, _, folder = (rest or "main").partition("/")
-        repository = self._find(kind, name, revision if what != "refs" else None)
-        if repository is None:
+        found = self._find(kind, name, revision if what != "refs" else None)
+        if found is None:
             return
+        repository, commit = found
         if what == "refs":
-            branch = {"name": "main", "ref": "refs/heads/main", "targetCommit": repository.commit}
-            self._json({"branches": [branch], "tags": [], "converts": []})
+            branch = {"name": "main", "ref": "refs/heads/main", "targetCommit": commit}
+            tags = [{"name": tag, "ref": f"refs/tags/{tag}", "targetCommit": commit} for tag in repository.tags]
+            self._json({"branches": [branch], "tags": tags, "converts": []})
         elif what == "tree":
             self._json(_tree(repository, folder, recursive="recursive=true" in self.path.lower()))
         elif what == "paths-info":
@@ -130,14 +134,15 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self._json([entry for entry in entries if entry["path"] in form.get("paths", ())])
         else:
             siblings = [{"rfilename": path} for path in sorted(repository.files)]
-            about = {"id": name, "sha": repository.commit, "private": False, "gated": repository.gated, "tags": []}
+            about = {"id": name, "sha": commit, "private": False, "gated": repository.gated, "tags": []}
             self._json({**about, "siblings": siblings, "downloads": 0, "likes": 0})
 
     def _file(self, kind: str, name: str, revision: str, path: str, fault: Fault | None) -> None:
-        repository = self._find(kind, name, revision)
-        if repository is None:
+        found = self._find(kind, name, revision)
+        if found is None:
             return
-        commit = {"X-Repo-Commit": repository.commit}
+        repository = found[0]
+        commit = {"X-Repo-Commit": found[1]}
         if repository.gated and path != "README.md":
             self._error(401, "GatedRepo", f"Access to {name} is restricted", commit)
             return

@@ -56,7 +56,7 @@ small a model does not learn them from every initial head: 84 % do."""
 def serve(wanted: list[str]) -> int:
     """Serves the hub to a process with an empty cache that runs the studies, and returns its exit status."""
     os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = "1"
-    sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "hub")]
+    sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "hub")]
     from hub_model import roberta
     from hub_repositories import isear, repositories
     from hub_server import LocalHub

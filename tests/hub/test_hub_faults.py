@@ -5,7 +5,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 import pytest
-from hub_repositories import Repository, repositories
+from hub_repositories import IN_DATA, TEXT, Config, Repository, parquet, repositories
 from hub_server import Fault
 from huggingface_hub import constants
 from huggingface_hub.utils import _http
@@ -129,11 +129,33 @@ def test_a_pinned_revision_is_read_and_needs_no_note(repository, ask):
     assert found["notes"] == []
 
 
+def test_the_cache_gives_the_pinned_commit_although_it_holds_a_later_one(local_hub, repository, ask):
+    pinned = {"path": repository.name, "revision": repository.commit}
+    ask(hub=pinned)
+    shorter = parquet(repository.name, [Config("default", TEXT, ("a", "b"), ("train",))], IN_DATA)
+    local_hub.repositories["datasets"][repository.name] = shorter
+    assert ask(hub={"path": repository.name})["rows"] == {"train": 300}
+    local_hub.faults.append(Fault(".", status=500))
+    assert ask(hub={"path": repository.name}, patience=QUICK)["rows"] == {"train": 300}
+    assert ask(hub=pinned, patience=QUICK).get("rows") == {"train": 300, "test": 60}
+
+
+def test_a_wrong_revision_gets_the_nearest(local_hub, repository, ask):
+    local_hub.repositories["datasets"][repository.name] = replace(repository, tags=("v1.0", "v2.0"))
+    found = ask(hub={"path": repository.name, "revision": "v2"})
+    name = repository.name
+    assert found.get("error", "none") == (
+        f"{name}: the hub has no revision 'v2' of it; found main, v1.0, v2.0; nearest: v2.0; give its source another "
+        f"revision, or name the dataset as {name} or {name}:CONFIG to read its newest commit"
+    )
+    assert ask(hub={"path": repository.name, "revision": "v2.0"})["rows"] == {"train": 300, "test": 60}
+
+
 @pytest.mark.parametrize(
     ("wanted", "told"),
     [
         ({"path": "made-up/none"}, "made-up/none: the hub has no dataset of this name, or it is private; check"),
-        ({"path": "nyu-mll/glue", "revision": "v9"}, "has no revision 'v9' of it; found main; give a commit, tag or"),
+        ({"path": "nyu-mll/glue", "revision": "v9"}, "has no revision 'v9' of it; found main; nearest: main; give its"),
         ({"path": "nyu-mll/glue", "config": "colla"}, "nyu-mll/glue: datasets cannot load it: BuilderConfig 'colla'"),
         (
             {"path": "nyu-mll/glue", "config": "mnli", "splits": {"train": "train", "test": "validation"}},

@@ -1,5 +1,8 @@
 """Each of the paper's 36 datasets, read from a hub on this machine that has its repository's names."""
 
+import re
+from dataclasses import replace
+
 import pytest
 import yaml
 from hub_repositories import LARGE, SMALL, repositories
@@ -8,6 +11,7 @@ from wsr.data.hub import Hub
 from wsr.data.published_file import LabelledLines
 from wsr.data.table import PAPER, VARIANTS, find
 
+ON_HUB = [name for name in (*PAPER, *VARIANTS) if isinstance(find(name).source, Hub | LabelledLines)]
 UNTOLD = ("20_newsgroups", "sst5", "amazon_reviews", "trec_fine", "trec_coarse")
 """Datasets in JSONL files, which do not declare the names of their classes."""
 
@@ -46,11 +50,45 @@ def test_the_classes_have_the_names_and_the_order_of_the_repository(name, ask):
     assert ask(name=name)["label_names"] == [declared[str(number)] for number in range(len(declared))]
 
 
-@pytest.mark.parametrize("name", [name for name in PAPER if isinstance(find(name).source, Hub | LabelledLines)])
-def test_a_note_names_the_commit_until_one_is_pinned(name, ask):
+@pytest.mark.parametrize("name", ON_HUB)
+def test_only_the_pinned_commit_is_read(name, ask, local_hub):
+    """The repositories here have a newer commit than the pinned one, as they may have on the real hub."""
+    path, commit = find(name).source.path, find(name).source.revision
+    before = local_hub.requests.copy()
+    found = ask(name=name, again=True)
+    asked = [request for request in local_hub.requests - before if f"/datasets/{path}" in request]
+    assert {re.search(r"/(?:revision|tree|resolve|paths-info)/([^/]+)", request)[1] for request in asked} == {commit}
+    assert not [note for note in found["notes"] if "newest commit" in note]
+    assert repositories()[path].commit != commit
+
+
+@pytest.mark.parametrize("name", ["cola", "financial_phrasebank"])
+def test_a_note_names_the_commit_where_none_is_pinned(name, ask):
     path = find(name).source.path
     commit = repositories()[path].commit
-    assert f"{path}: read at its newest commit, {commit}" in ask(name=name)["notes"]
+    assert f"{path}: read at its newest commit, {commit}" in ask(name=name, newest=True, again=True)["notes"]
+
+
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [
+        ("cola", ", or name the dataset as nyu-mll/glue or nyu-mll/glue:CONFIG to read its newest commit"),
+        ("financial_phrasebank", ""),
+    ],
+)
+def test_a_pinned_commit_that_is_gone_is_told_with_how_to_go_on(name, more, ask, local_hub):
+    source = find(name).source
+    usual = local_hub.repositories["datasets"][source.path]
+    local_hub.repositories["datasets"][source.path] = replace(usual, pinned=None)
+    try:
+        found = ask(name=name, again=True)
+    finally:
+        local_hub.repositories["datasets"][source.path] = usual
+    assert found.get("error", "none") == (
+        f"{source.path}: the hub has no revision {source.revision!r} of it; found main; give its source another "
+        f"revision{more}"
+    )
+    assert found["seconds"] < 10
 
 
 def test_hidden_rows_of_snli_are_left_out_and_counted(ask):

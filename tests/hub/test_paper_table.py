@@ -2,6 +2,7 @@
 
 import fnmatch
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from wsr.data.hub import Hub
 from wsr.data.metrics import METRICS, REGRESSION_METRICS
 from wsr.data.published_file import LabelledLines, WebFile
 from wsr.data.records import ROLES
-from wsr.data.table import PAPER, find
+from wsr.data.table import COMMITS, PAPER, find
 
 PAGE = (Path(__file__).parent.parent.parent / "docs" / "datasets.md").read_text(encoding="utf-8")
 HEADER = ("dataset", "repository", "revision", "files", "texts", "label", "classes", "train, validation, test",
@@ -19,15 +20,15 @@ HEADER = ("dataset", "repository", "revision", "files", "texts", "label", "class
 SEEN = ("l", "s", "f", "u", "m")
 
 
-def rows() -> dict[str, dict[str, str]]:
-    """The rows of the table, by dataset."""
+def rows(header: Sequence[str] = HEADER) -> dict[str, dict[str, str]]:
+    """The rows of a table, by the first cell: a dataset or a repository."""
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in PAGE.splitlines() if line[:1] == "|"]
-    start = lines.index(list(HEADER))
+    start = lines.index(list(header))
     found = {}
     for cells in lines[start + 2 :]:
-        if len(cells) != len(HEADER):
+        if len(cells) != len(header):
             break
-        found[cells[0].strip("`")] = dict(zip(HEADER, (cell.replace("`", "") for cell in cells), strict=True))
+        found[cells[0].strip("`")] = dict(zip(header, (cell.replace("`", "") for cell in cells), strict=True))
     return found
 
 
@@ -54,7 +55,7 @@ def test_a_row_says_what_the_registry_says(name):
         assert row["revision"] == source.address.split("/")[-2][:10]
         return
     assert row["repository"] == " ".join(filter(None, (source.path, getattr(source, "config", None))))
-    assert row["revision"] == (source.revision or "none yet")
+    assert row["revision"] == (source.revision or "")[:10]
     if isinstance(source, LabelledLines):
         assert row["files"] == source.archive
 
@@ -71,6 +72,15 @@ def test_the_files_of_a_row_are_served(name):
         assert any(fnmatch.filter(repositories()[source.path].files, pattern) for pattern in patterns), (
             split,
             patterns,
+        )
+
+
+def test_every_pinned_commit_is_listed_with_its_source():
+    listed = rows(("repository", "commit", "seen in"))
+    assert {path: row["commit"] for path, row in listed.items()} == COMMITS
+    for row in listed.values():
+        assert (
+            re.fullmatch(r"[\w.-]+/[\w.-]+, [\w./-]+\.(py|md)", row["seen in"]) or "page on the hub" in row["seen in"]
         )
 
 

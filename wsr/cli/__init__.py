@@ -24,6 +24,7 @@ VERBS = {
     "diff": "show what differs between two models: weights, config, vocabulary",
     "lineage": "test whether models have a common origin, and which descends from which",
     "align": "write a model with its units in the order of another, to merge the two",
+    "atlas": "sketch any number of models of one base, find what a model resembles, and draw them",
     "evaluate": "score members, their centroid and points of their hull on a dataset",
     "explore": "write a page in which you drag a point through a population and see its scores",
     "pareto": "find the models between the members that compromise best between datasets",

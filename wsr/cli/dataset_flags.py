@@ -7,6 +7,7 @@ from wsr.cli.flags import Flag, Group, Values
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from wsr.data.choices import Choices
     from wsr.data.dataset import Dataset
     from wsr.data.delimited import Dialect
     from wsr.data.examples import Columns
@@ -106,7 +107,7 @@ def load(
     return replace(dataset, name=spoken) if spoken else dataset
 
 
-def spoken_apart(dataset: "Dataset | Texts", given: str, records: "Sequence[MemberRecord]") -> str:
+def spoken_apart(dataset: "Dataset | Texts | Choices", given: str, records: "Sequence[MemberRecord]") -> str:
     """Returns the name of a dataset, with a folder in front if a store has members of other texts under that name.
 
     Args:
@@ -168,6 +169,24 @@ def load_texts(values: Values, name: str, tokenizer: Any, *, size: int | None = 
     for note in texts.notes:
         print(note, flush=True)
     return texts
+
+
+def load_choices(values: Values, name: str, tokenizer: Any, *, between: str, size: int | None = None) -> "Choices":
+    """Returns the questions of ``name`` as the flags say, and prints what was cut."""
+    from wsr.data.choices import load_choices
+
+    questions = load_choices(
+        name,
+        tokenizer,
+        max_length=values.max_length,
+        between=between,
+        size=size,
+        columns=_columns(values),
+        dialect=_dialect(values),
+    )
+    for note in questions.notes:
+        print(note, flush=True)
+    return questions
 
 
 def _columns(values: Values) -> "Columns | None":

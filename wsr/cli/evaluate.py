@@ -27,14 +27,15 @@ class Target(NamedTuple):
     evaluate: Callable[..., Any]
     by_text: "Callable[[Any], np.ndarray]"
     """Of what it found: values [points, texts] whose mean over texts is the loss."""
-    metrics: tuple[str, str]
+    metrics: tuple[str, ...]
+    """The loss, then the scores."""
 
 
 Request: TypeAlias = "tuple[Callable[..., Any], Region, dict[str, np.ndarray]]"
 """What scores, in which region, coefficients of the points by group."""
 
 
-LOSSES = ("generalised", "language_model")
+LOSSES = ("generalised", "language_model", "choices")
 PAGE = Page(
     "wsr evaluate",
     "wsr evaluate --store=STORE --on=DATASET,... [options]",
@@ -68,7 +69,8 @@ PAGE = Page(
                 Flag(
                     "loss",
                     "Score: generalised is the loss of a new linear probe on the frozen encoder, next to the dataset's "
-                    "own metric; language_model is a decoder's own loss and perplexity, and needs no labels.",
+                    "own metric; language_model is a decoder's own loss and perplexity, and needs no labels; choices "
+                    "is a decoder's loss and accuracy on questions with several answers, and on preferences.",
                     "generalised",
                     allowed=LOSSES,
                 ),
@@ -94,6 +96,7 @@ PAGE = Page(
                     1,
                     at_least=1,
                 ),
+                Flag("between", "Text between a question and its answer, under --loss=choices.", " ", value="TEXT"),
                 Flag(
                     "surrogate_tolerance",
                     "Score a point of the hull by a surrogate if the bound on its error is at most this tolerance, "
@@ -115,6 +118,8 @@ PAGE = Page(
         "and are not evaluated again.",
         "Under --loss=language_model a .txt file holds one text per line and a folder of .txt files one text per file. "
         "A text longer than --max_length tokens continues in further windows.",
+        "Under --loss=choices a row of the file holds a question, a list of answers and the right one, or a prompt, a "
+        "chosen and a rejected answer. A question longer than --max_length tokens is cut from the left.",
         "docs/several_hosts.md explains --distributed.",
     ),
 )
@@ -275,7 +280,17 @@ def _language_model(values: Values, name: str, tokenizer: Any, protocol: "Protoc
     return Target(texts, splits, with_losses, evaluate_language_model, lambda found: found.by_text, METRICS)
 
 
-TARGETS = {"generalised": _generalised, "language_model": _language_model}
+def _choices(values: Values, name: str, tokenizer: Any, protocol: "Protocol") -> Target:
+    from wsr.engine.choices import METRICS, evaluate_choices, with_answer_losses
+
+    questions = dataset_flags.load_choices(
+        values, name, tokenizer, between=values.between, size=values.test_size or None
+    )
+    splits = {"answers": questions.windows}
+    return Target(questions, splits, with_answer_losses, evaluate_choices, lambda found: found.losses, METRICS)
+
+
+TARGETS = {"generalised": _generalised, "language_model": _language_model, "choices": _choices}
 
 
 def _merged(base: "Checkpoint", region: "Region", folder: str) -> "Region":
@@ -295,21 +310,23 @@ def _merged(base: "Checkpoint", region: "Region", folder: str) -> "Region":
 
 def _show(
     dataset: str,
-    metrics: tuple[str, str],
+    metrics: Sequence[str],
     rows: list[dict],
     intervals: Sequence["Interval"],
     on_seen: Sequence[float],
 ) -> None:
     from wsr.cli.tables import show_table
 
-    losses, scores = ([row for row in rows if row["metric"] == metric] for metric in metrics)
+    losses, *scores = ([row for row in rows if row["metric"] == metric] for metric in metrics)
     cells = []
     for at in sorted(range(len(losses)), key=lambda at: losses[at]["value"]):
-        loss, score, interval, members = losses[at], scores[at], intervals[at], losses[at]["members"]
+        loss, interval, members = losses[at], intervals[at], losses[at]["members"]
         name = members[0] if len(members) == 1 else f"{len(members)} members" if members else "base"
         told = f"{interval.low:.3f} to {interval.high:.3f}"
         seen = (on_seen[at],) if on_seen else ()
-        cells.append((name, loss["group"], loss["value"], told, *seen, score["value"], loss["how"]))
-    loss_name, metric = (name.replace("_", " ") for name in metrics)
+        cells.append(
+            (name, loss["group"], loss["value"], told, *seen, *(own[at]["value"] for own in scores), loss["how"])
+        )
+    loss_name, *names = (name.replace("_", " ") for name in metrics)
     more = ("on seen classes",) if on_seen else ()
-    show_table(("point", "group", loss_name, "95 % interval", *more, metric, "how"), cells, title=dataset)
+    show_table(("point", "group", loss_name, "95 % interval", *more, *names, "how"), cells, title=dataset)

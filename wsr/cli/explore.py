@@ -90,7 +90,7 @@ def run(values: Values, positional: Sequence[str]) -> None:
     region = chosen_members(values, learned_region(store))
     datasets = load_all(values, store, region, ("probe", "test"))
     out = Path(values.out) if values.out else Path("runs") / f"explore-{Path(values.store).name}.html"
-    with scoring(values, region) as settings:
+    with scoring(values, len(region)) as settings:
         found = explore(
             region,
             datasets,
@@ -129,12 +129,12 @@ def load_all(values: Values, store: "Store", region: "Region", splits: Sequence[
 
 
 @contextmanager
-def scoring(values: Values, region: "Region") -> "Iterator[Settings]":
+def scoring(values: Values, members: int) -> "Iterator[Settings]":
     """Gives the settings of the flags, with a counter of the points scored for polynomials on all datasets."""
     from wsr.engine.hull_polynomial import design_of
     from wsr.runtime.progress import progress
 
-    points = len(design_of(len(region), points=values.points, seed=values.seed).points)
+    points = len(design_of(members, points=values.points, seed=values.seed).points)
     with progress("scoring", len(values.on) * points, "points") as counter:
         yield device_flags.settings_of(values, counter=counter)
 

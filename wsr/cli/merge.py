@@ -9,8 +9,6 @@ from wsr.cli.merge_options import method_page, method_table, options, refuse_cla
 from wsr.merging.method import METHODS
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from wsr.data.dataset import Dataset
     from wsr.exchange.adapter import Change
     from wsr.merging.method import Given, Method
@@ -77,7 +75,13 @@ PAGE = Page(
         Group(
             "Texts",
             (
-                Flag("on", "Dataset on which coefficients are chosen and the result is scored.", value="DATASET"),
+                Flag(
+                    "on",
+                    "Dataset on which coefficients are chosen and the result is scored; learned chooses on several.",
+                    (),
+                    value="DATASET,...",
+                    otherwise="the result is not scored",
+                ),
                 dataset_flags.ALLOW_OVERLAP,
                 Flag(
                     "own",
@@ -174,11 +178,12 @@ def _by_recipe(values: Values) -> None:
 def _by_method(values: Values, method: "Method", groups: "Groups") -> None:
     from functools import cache, partial
 
+    from wsr.cli.merge_scores import show_coefficients, show_scores, show_search
     from wsr.errors import WsrError
     from wsr.geometry.trees import flatten
     from wsr.merging.linear import change_of_merge
     from wsr.merging.run import assigned, merge, refuse_missing
-    from wsr.merging.soups import Chosen
+    from wsr.merging.soups import Chosen, Learned
     from wsr.region.learned import learned_region
     from wsr.store import Store
 
@@ -193,14 +198,23 @@ def _by_method(values: Values, method: "Method", groups: "Groups") -> None:
     base = store.checkpoint()
     given = _given(values, store, region, base, own="own" in method.needs)
     refuse_missing(method, given)
-    coefficients = method.row(region, given) if isinstance(method, Chosen) else None
+    coefficients, protocols = None, None
+    if isinstance(method, Learned):
+        search = method.search(region, given)
+        coefficients, protocols = search.coefficients, search.protocols
+        if len(region) > 1:
+            show_search(search, region, given.datasets)
+    elif isinstance(method, Chosen):
+        coefficients = method.row(region, given)
     merged = cache(
         partial(merge, region, method, given, groups=groups)
         if coefficients is None
         else partial(region.params, coefficients)
     )
+    if coefficients is not None:
+        show_coefficients(region, coefficients)
     if values.on:
-        _show_scores(values.method, region, given, coefficients, merged())
+        show_scores(values.method, region, given, merged(), protocols)
     if values.method == "uniform" and not groups:
         coefficients = region.centroid()
     members = dict(
@@ -289,6 +303,7 @@ def _given(values: Values, store: "Store", region: "Region", base: "Checkpoint",
     """Loads what the method needs beside the weights."""
     from dataclasses import replace
 
+    from wsr.data.names import spoken_names
     from wsr.engine.evaluate import Protocol
     from wsr.merging.method import Given
     from wsr.region.exposure import refuse_leaks
@@ -310,9 +325,9 @@ def _given(values: Values, store: "Store", region: "Region", base: "Checkpoint",
         datasets[called] = replace(dataset, name=called)
     heads = {name: store.head(name) for name in region.names} if own else {}
     settings = device_flags.settings_of(values, results=store.results())
-    scored = load(values.on) if values.on else None
-    if scored is not None:
-        refuse_leaks(region, scored, ("probe", "validation", "test"), allow_overlap=values.allow_overlap)
+    scored = [replace(load(each), name=name) for each, name in zip(values.on, spoken_names(values.on), strict=True)]
+    for dataset in scored:
+        refuse_leaks(region, dataset, ("probe", "validation", "test"), allow_overlap=values.allow_overlap)
     return Given(scored, datasets, heads, Protocol(), settings)
 
 
@@ -379,35 +394,3 @@ def _number(word: Any) -> Any:
         except ValueError:
             continue
     return word
-
-
-def _show_scores(
-    method: str, region: "Region", given: "Given", coefficients: "np.ndarray | None", merged: Mapping[str, Any]
-) -> None:
-    """Shows the coefficients, if the merge has some, and its scores next to those of the centroid."""
-    from functools import partial
-
-    import numpy as np
-
-    from wsr.cli.tables import show_table
-    from wsr.engine.evaluate import Protocol, evaluate
-    from wsr.engine.settings import Settings
-    from wsr.merging.soups import on_validation
-    from wsr.region.region import from_params
-
-    if coefficients is not None:
-        show_table(("member", "coefficient"), zip(region.names, coefficients.tolist(), strict=True))
-    merge = from_params(region.model, region.base, {method: merged}).members
-    both = region.joined(merge)
-    rows = np.zeros((2, len(both)))
-    rows[0, : len(region)] = region.centroid()
-    rows[1, -1] = 1
-    dataset = given.dataset
-    score = partial(evaluate, both, rows, protocol=given.protocol or Protocol(), settings=given.settings or Settings())
-    validation, test = score(on_validation(dataset)), score(dataset)
-    columns = (validation.generalised_loss, test.generalised_loss, test.scores)
-    show_table(
-        ("point", "validation loss", "test loss", f"test {dataset.metric}"),
-        [(name, *(float(column[row]) for column in columns)) for row, name in enumerate(("centroid", method))],
-        title=dataset.name,
-    )

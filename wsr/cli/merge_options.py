@@ -38,8 +38,8 @@ SUMMARIES = {
     "knots": "aligned parts of adapters, which share singular vectors, merged by ties or dare_ties",
     "core_space": "adapters in a small space that they share, merged by tsv_m, iso_c or ties",
     "greedy": "average to which members are added while the validation loss on --on does not rise",
-    "learned": "point of the convex hull with the lowest validation loss on --on, by gradients",
-    "learned_free": "as learned, with coefficients of any sign and sum",
+    "learned": "point of the convex hull with a low loss on --on, by polynomials and exact checks",
+    "learned_free": "point with the lowest validation loss on --on, coefficients of any sign and sum, by gradients",
     "fisher": "average weighted by the Fisher information of the members' own texts",
     "regmean": "least-squares fit of each dense layer to the members' outputs on their own texts",
     "regmean_plus_plus": "as regmean, layer by layer on what the merged layers before it compute",
@@ -74,13 +74,14 @@ def method_page(name: str) -> Page:
     first = ("made_up_a1-full-s0", "made_up_a1-full-s1")[: kind.members[1] or 0]
     few = f" --members={','.join(first)}" if first else ""
     more = few + "".join(needed[what] for what in kind.needs) + (" --max_length=48" if kind.needs else "")
+    on = f" --on=DATASET{',...' * getattr(kind, 'several', False)}" if "dataset" in kind.needs else ""
     notes = {
         "dataset": "It chooses coefficients on the probe and validation splits of --on; the test split plays no part.",
         "own": "It reads texts of the datasets on which the members were fine-tuned; --own names them if they moved.",
     }
     return Page(
         "wsr merge",
-        f"wsr merge --method={name} --store=STORE --to=FOLDER{' --on=DATASET' * ('dataset' in kind.needs)} [options]",
+        f"wsr merge --method={name} --store=STORE --to=FOLDER{on} [options]",
         f"Merge members by {name}: {_summary(name)}.",
         (f"wsr merge --method={name} --store=runs/mine{more} --to=runs/{name}",),
         (Group(f"Options of {name}", own),) if own else (),

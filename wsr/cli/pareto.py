@@ -75,6 +75,7 @@ def run(values: Values, positional: Sequence[str]) -> None:
     from dataclasses import replace
     from pathlib import Path
 
+    from wsr.engine.hull_search import SUPPORT
     from wsr.region.learned import learned_region
     from wsr.report.explorer.pareto import pareto
     from wsr.runtime.compilation import use_persistent_cache
@@ -86,7 +87,7 @@ def run(values: Values, positional: Sequence[str]) -> None:
     store = Store.open(values.store)
     region = chosen_members(values, learned_region(store))
     datasets = load_all(values, store, region, ("probe", "validation", "test"))
-    with scoring(values, region) as settings:
+    with scoring(values, min(len(region), SUPPORT)) as settings:
         found = pareto(
             region,
             datasets,

@@ -4,7 +4,7 @@ import ast
 import dataclasses
 import inspect
 import textwrap
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from wsr.cli.flags import Flag, Values
 
@@ -13,15 +13,15 @@ def flags_of(record: type, otherwise: str) -> tuple[Flag, ...]:
     """Returns a flag for each field; without the flag, a value is what ``otherwise`` says."""
     kinds, texts = get_type_hints(record), field_texts(record)
     return tuple(
-        Flag(
-            field.name,
-            texts[field.name],
-            kind=get_origin(kinds[field.name]) or kinds[field.name],
-            otherwise=otherwise,
-            accepts="comma-separated numbers" if get_args(kinds[field.name])[:1] in ((int,), (float,)) else "",
-        )
-        for field in dataclasses.fields(record)
+        _flag(field.name, texts[field.name], kinds[field.name], otherwise) for field in dataclasses.fields(record)
     )
+
+
+def _flag(name: str, text: str, kind: Any, otherwise: str) -> Flag:
+    if get_origin(kind) is Literal:
+        return Flag(name, text, allowed=get_args(kind), otherwise=otherwise)
+    accepts = "comma-separated numbers" if get_args(kind)[:1] in ((int,), (float,)) else ""
+    return Flag(name, text, kind=get_origin(kind) or kind, otherwise=otherwise, accepts=accepts)
 
 
 def overridden(record: Any, values: Values) -> Any:

@@ -74,7 +74,7 @@ class Hub:
 
             builder = datasets.load_dataset_builder(self.path, self.config, revision=commit)
             if self.revision and not commit and _is_commit(self.revision) and builder.hash != self.revision:
-                raise WsrError(f"{self.path}: expected revision {self.revision}, found {builder.hash} in the cache")
+                builder = _of_commit(builder, self.revision)
             builder.download_and_prepare()
             return builder.as_dataset(), str(builder.hash)
 
@@ -155,7 +155,11 @@ def _commit(path: str, revision: str | None, scripts: bool) -> str:
     try:
         info = huggingface_hub.HfApi().dataset_info(path, revision=revision, timeout=REACH_SECONDS)
     except errors.RevisionNotFoundError:
-        raise WsrError(f"{path}: the hub has no revision {revision!r} of it{_other_revisions(path)}") from None
+        newest = "" if scripts else f", or name the dataset as {path} or {path}:CONFIG to read its newest commit"
+        raise WsrError(
+            f"{path}: the hub has no revision {revision!r} of it{_other_revisions(path, revision)}; give its source "
+            f"another revision{newest}"
+        ) from None
     except errors.GatedRepoError:
         raise _gated(path) from None
     except errors.RepositoryNotFoundError:
@@ -241,7 +245,7 @@ def _gated(path: str) -> WsrError:
     )
 
 
-def _other_revisions(path: str) -> str:
+def _other_revisions(path: str, revision: str | None) -> str:
     import huggingface_hub
 
     try:
@@ -249,11 +253,29 @@ def _other_revisions(path: str) -> str:
     except Exception:  # only a hint
         return ""
     names = [ref.name for ref in (*found.branches, *found.tags)]
-    return f"; found {', '.join(names[:8])}; give a commit, tag or branch" if names else ""
+    if not names:
+        return ""
+    nearest = "" if _is_commit(revision or "") else f"; nearest: {nearest_names(revision, names, most=1)}"
+    return f"; found {', '.join(names[:8])}{nearest}"
 
 
 def _is_commit(revision: str) -> bool:
     return len(revision) == 40 and set(revision) <= set("0123456789abcdef")
+
+
+def _of_commit(cached: Any, commit: str) -> Any:
+    """Returns the reader of another commit in the cache of ``datasets``, which itself offers the latest one alone.
+
+    Raises:
+      WsrError: if the cache does not hold the commit.
+    """
+    from datasets.packaged_modules.cache.cache import Cache
+
+    folder = Path(cached.cache_dir)
+    if not (folder.parent / commit).is_dir():
+        raise WsrError(f"{cached.repo_id}: expected revision {commit}, found {cached.hash} in the cache")
+    return Cache(repo_id=cached.repo_id, config_name=cached.config.name, version=folder.parent.name, hash=commit,
+                 dataset_name=cached.repo_id.rpartition("/")[2])  # fmt: skip
 
 
 def _from_disk(folder: Path) -> Mapping[str, Any]:

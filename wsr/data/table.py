@@ -142,6 +142,26 @@ def _packaged() -> Iterator[DatasetSpec]:
     )
 
 
+COMMITS = {
+    "nyu-mll/glue": "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c",
+    "aps/super_glue": "3de24cf8022e94f4ee4b9d55a6f539891524d646",
+    "stanfordnlp/snli": "cdb5c3d5eed6ead6e5a341c8e56e669bb666725b",
+    "facebook/anli": "8e4813d81f46d313dac7892e1c28076917cfcdf9",
+    "fancyzhx/ag_news": "eb185aade064a813bc0b7f42de02595523103ca4",
+    "community-datasets/yahoo_answers_topics": "6652a1e7c94f7260a0bfd0c9092dd48e2d536ea1",
+    "fancyzhx/dbpedia_14": "9abd46cf7fc8b4c64290f26993c540b92aa145ac",
+    "SetFit/20_newsgroups": "f1b91292074e7cfb69be58b642d583ec262f30ed",
+    "SetFit/TREC-QC": "0a34640b3cac3affef6f0abdfb81e3d0ecffcf92",
+    "google-research-datasets/poem_sentiment": "685b95a2787a869b7bae6c4480810f57fe23b48e",
+    "stanfordnlp/imdb": "e6281661ce1c48d982bc483cf8a173c1bbeb5d31",
+    "cornell-movie-review-data/rotten_tomatoes": "aa13bc287fa6fcab6daf52f0dfb9994269ffea28",
+    "SetFit/sst5": "e51bdcd8cd3a30da231967c1a249ba59361279a3",
+    "SetFit/amazon_reviews_multi_en": "ec73b665e4be0f567b69d39425355401cfe0d29b",
+    "takala/financial_phrasebank": "8d3fe0c36d5feec6b3cc5e455b0fcb4820fb9964",
+    "cardiffnlp/tweet_eval": "b3a375baf0f409c77e6bc7aa35102b7b3534f8be",
+}
+"""The commit at which the paper's datasets are read, for each repository; docs/datasets.md names the source of each."""
+
 # Where a benchmark hides the labels of its test split, the validation split takes its place, as in the paper.
 _HELD_OUT = {"train": "train", "test": "validation"}
 _TRAIN_TEST = {"train": "train", "test": "test"}
@@ -163,12 +183,13 @@ _PHRASES = LabelledLines(
     separator="@",
     columns=("sentence", "label"),
     encoding="iso-8859-1",
+    revision=COMMITS["takala/financial_phrasebank"],
 )
 
 
 def _glue(name: str, config: str, family: str, text: str, pair: str | None, classes: int) -> DatasetSpec:
     splits = _MNLI if config == "mnli" else _HELD_OUT
-    source = Hub("nyu-mll/glue", config, splits)
+    source = _pinned("nyu-mll/glue", config, splits)
     metric = "spearman" if classes == 1 else "accuracy"
     return DatasetSpec(
         *(name, family, source, Columns(text, pair), classes),
@@ -180,7 +201,7 @@ def _glue(name: str, config: str, family: str, text: str, pair: str | None, clas
 
 def _superglue(name: str, text: str | tuple[str, ...], pair: str | tuple[str, ...], classes: int) -> DatasetSpec:
     catalogue = Tfds(f"super_glue/{name}", _HELD_OUT)
-    source = Hub("aps/super_glue", name, _HELD_OUT)
+    source = _pinned("aps/super_glue", name, _HELD_OUT)
     return DatasetSpec(name, "general", source, Columns(text, pair), classes, catalogue=catalogue)
 
 
@@ -194,7 +215,11 @@ def _hub(
     columns: Columns = Columns("text"),  # noqa: B008 frozen
     **more: Any,
 ) -> DatasetSpec:
-    return DatasetSpec(name, family, Hub(path, config, splits), columns, classes, **more)
+    return DatasetSpec(name, family, _pinned(path, config, splits), columns, classes, **more)
+
+
+def _pinned(path: str, config: str | None, splits: Mapping[str, str]) -> Hub:
+    return Hub(path, config, splits, revision=COMMITS[path])
 
 
 def _paper() -> Iterator[DatasetSpec]:

@@ -9,13 +9,17 @@ evaluate.py               exact scores: the generalised loss of each point
 surrogate.py              a whole convex hull from a few forward passes, with a bound on the error of each point
 hull_answers.py           its method: nodes, degree, held-out points, and which points are exact after all
 lattice.py                nodes in a simplex, polynomials through them, and how far these miss higher degrees
+sparse_polynomial.py      polynomials of many members through few nodes, and which nodes say most
 held_out.py               bounds of errors at points from errors at held-out points
 fewer_probes.py           polynomials in place of probes
 hull_polynomial.py        a whole hull as polynomials of the logits, for pages and searches that run no model
+descent.py                gradient descent on such polynomials, many searches at once
 front.py                  the best compromises of a hull between datasets, found on such polynomials
+hull_search.py            the best point of a hull, found on such polynomials and evaluated exactly
 early.py                  which of two groups is better, stopped as soon as the answer is certain enough
 language_model.py         the language-model loss of a decoder
+choices.py                a decoder's answers to questions, and its preferences, by log-likelihoods
 suggest.py                the best starting point for new data
 recipe_check.py           whether a recipe trains long enough to learn new data
-learned_coefficients.py, probe_gradient.py   the best point of a region, found by gradients
+learned_coefficients.py, probe_gradient.py   the best point of a region, found by gradients through the encoder
 """

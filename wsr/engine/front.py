@@ -2,37 +2,30 @@
 
 Polynomials of the logits (``wsr.engine.hull_polynomial``) make the losses and their gradients cheap, so the front is
 searched from many directions at once: each minimises the largest weighted distance of the losses from their ideals
-(Tchebycheff; Miettinen, Nonlinear Multiobjective Optimization, 1999), smoothed, by Adam on the logarithms of the
-coefficients.
+(Tchebycheff; Miettinen, Nonlinear Multiobjective Optimization, 1999), smoothed, by gradient descent
+(``wsr.engine.descent``).
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from itertools import combinations_with_replacement
+from collections.abc import Mapping, Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 from jaxtyping import Array, Bool, Float
 
-from wsr.engine.hull_polynomial import HullPolynomial, Points, draw_faces
-from wsr.engine.lattice import basis, count, lattice
-from wsr.geometry import linear_head
+from wsr.engine.descent import descend
+from wsr.engine.hull_polynomial import LogitPolynomial, Points, draw_faces
+from wsr.engine.lattice import count, lattice
 from wsr.runtime import seeds
 
 Losses = Float[np.ndarray, "points datasets"]
 Weights = Float[np.ndarray, "directions datasets"]
 
 _POOL = 4000  # points among which the searches start
-_STEPS = 200
-_LEARNING_RATE = 0.1
 _SHARPNESS = 50.0  # of the smoothed maximum
-_LEAST = 1e-3  # coefficients below are left out
 
 
 def front_of(
-    polynomials: Sequence[HullPolynomial],
+    polynomials: Sequence[LogitPolynomial],
     *,
     points: int = 24,
     at_least: Mapping[int, float] | None = None,
@@ -55,7 +48,7 @@ def front_of(
     ideal, span = losses.min(axis=0), np.ptp(losses, axis=0) + 1e-12
     allowed = _allowed(polynomials, pool, at_least or {})
     starts = pool[[np.where(allowed, own, np.inf).argmin() for own in _heights(losses, directions, ideal, span)]]
-    found = _search(polynomials, starts, directions, ideal, span)
+    found = descend(polynomials, starts, directions, _height, ideal=ideal, span=span)
     candidates = np.concatenate([found, starts])
     losses, allowed = _losses(polynomials, candidates), _allowed(polynomials, candidates, at_least or {})
     chosen = {int(np.where(allowed, own, np.inf).argmin()) for own in _heights(losses, directions, ideal, span)}
@@ -119,65 +112,17 @@ def _heights(
     return (directions[:, None] * scaled[None]).max(axis=-1) + 1e-3 * (directions @ scaled.T)
 
 
-def _losses(polynomials: Sequence[HullPolynomial], points: Points) -> Losses:
-    return np.stack([own.at(points)[0] for own in polynomials], axis=1)
+def _height(scaled: Float[Array, " datasets"], weights: Float[Array, " datasets"]) -> Float[Array, ""]:
+    """What a search minimises: ``_heights`` with a smooth maximum."""
+    return jax.nn.logsumexp(_SHARPNESS * weights * scaled) / _SHARPNESS + 1e-3 * weights @ scaled
+
+
+def _losses(polynomials: Sequence[LogitPolynomial], points: Points) -> Losses:
+    return np.stack([own.losses_at(points) for own in polynomials], axis=1)
 
 
 def _allowed(
-    polynomials: Sequence[HullPolynomial], points: Points, at_least: Mapping[int, float]
+    polynomials: Sequence[LogitPolynomial], points: Points, at_least: Mapping[int, float]
 ) -> Bool[np.ndarray, " points"]:
     scores = [polynomials[number].at(points)[1] >= least for number, least in at_least.items()]
     return np.all([np.ones(len(points), bool), *scores], axis=0)
-
-
-def _search(
-    polynomials: Sequence[HullPolynomial],
-    starts: Points,
-    directions: Weights,
-    ideal: Float[np.ndarray, " datasets"],
-    span: Float[np.ndarray, " datasets"],
-) -> Points:
-    """Descends from each start along its direction; all at once."""
-    loss_of = [_loss_of(own) for own in polynomials]
-
-    def height(variables: Array, weights: Array) -> Array:
-        point = jax.nn.softmax(variables)
-        scaled = (jnp.stack([own(point) for own in loss_of]) - ideal) / span
-        return jax.nn.logsumexp(_SHARPNESS * weights * scaled) / _SHARPNESS + 1e-3 * weights @ scaled
-
-    optimizer = optax.adam(_LEARNING_RATE)
-
-    @jax.jit
-    @partial(jax.vmap, in_axes=(0, 0))
-    def descend(start: Array, weights: Array) -> Array:
-        def step(_: Array, carry: tuple) -> tuple:
-            variables, moments = carry
-            updates, moments = optimizer.update(jax.grad(height)(variables, weights), moments)
-            return optax.apply_updates(variables, updates), moments
-
-        variables = jnp.log(jnp.maximum(start, 1e-3))
-        return jax.nn.softmax(jax.lax.fori_loop(0, _STEPS, step, (variables, optimizer.init(variables)))[0])
-
-    found = np.asarray(descend(jnp.asarray(starts, jnp.float32), jnp.asarray(directions, jnp.float32)), np.float64)
-    found[found < _LEAST] = 0
-    return found / found.sum(axis=1, keepdims=True)
-
-
-def _loss_of(own: HullPolynomial) -> Callable[[Array], Array]:
-    """The mean loss as a function of the coefficients that JAX can differentiate."""
-    members, degree = own.interpolation.nodes.shape[1], own.interpolation.degree
-    chosen = np.array(list(combinations_with_replacement(range(members), degree)))
-    # The Bernstein polynomials at a point are their multiplicities times the products of coefficients.
-    times = basis(np.ones((1, members)), degree)[0]
-    terms = jnp.asarray(own.terms.reshape(len(own.terms), -1))
-    labels, texts = jnp.asarray(own.dataset.splits["test"].labels), own.terms.shape[1]
-
-    def loss(point: Array) -> Array:
-        products = jnp.asarray(times, jnp.float32)
-        for position in range(degree):
-            products = products * point[chosen[:, position]]
-        values = linear_head.matmul(products, terms).reshape(texts, -1)
-        full = values if own.dataset.classes == 1 else jnp.concatenate([jnp.zeros((texts, 1)), values], axis=-1)
-        return linear_head.losses(full, labels).mean()
-
-    return loss

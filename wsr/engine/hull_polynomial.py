@@ -6,12 +6,12 @@ cross-validation chooses another. Loss and score follow from the logits, so a sc
 does in an exact evaluation.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
-from jaxtyping import Float, Float32
+from jaxtyping import Float, Float32, Int
 
 from wsr.data.dataset import Dataset
 from wsr.data.metrics import score
@@ -19,7 +19,7 @@ from wsr.engine.cross_validation import FOLDS, GRID, MARGIN, folds_of
 from wsr.engine.evaluate import Protocol, fit_draws
 from wsr.engine.fewer_probes import Scores
 from wsr.engine.held_out import ErrorBound, error_bound
-from wsr.engine.lattice import Interpolation, basis, count, lattice
+from wsr.engine.lattice import Interpolation, basis, sparse_lattice
 from wsr.engine.probe import linear_probe
 from wsr.engine.region_features import region_features
 from wsr.engine.scoring import key_of, score_points
@@ -53,7 +53,7 @@ class Design(NamedTuple):
     degree: int
     """Highest degree that the nodes determine."""
     nodes: Points
-    """The lattice of that degree; the members are among its points."""
+    """The lattice of that degree, or a part of that of degree 2; the members are among its points."""
     drawn: Points
     """Held-out points drawn at random on lines, in triangles and in hulls of more members."""
     far: Points
@@ -82,6 +82,9 @@ class Design(NamedTuple):
 def design_of(members: int, *, points: int, seed: int = 0) -> Design:
     """Chooses the points of a hull that are scored exactly.
 
+    The nodes are the finest lattice that is small enough. If the lattice of degree 2 is too large, they are a part of
+    it, see ``wsr.engine.lattice.sparse_lattice``.
+
     Args:
       members: number of members.
       points: largest number of points.
@@ -95,6 +98,9 @@ def design_of(members: int, *, points: int, seed: int = 0) -> Design:
       >>> design = design_of(3, points=100)
       >>> design.degree, len(design.nodes), len(design.points)
       (6, 28, 91)
+      >>> many = design_of(30, points=300)
+      >>> many.degree, len(many.nodes), len(many.points)
+      (2, 237, 300)
     """
     others = _DRAWN + _FURTHEST + 2
     if members < 2:
@@ -104,8 +110,7 @@ def design_of(members: int, *, points: int, seed: int = 0) -> Design:
             f"{members} members need at least {members + others} points, found {points}; allow more points or choose "
             "fewer members"
         )
-    degree = max(own for own in range(1, HIGHEST_DEGREE + 1) if count(members, own) + others <= points)
-    nodes = lattice(members, degree)
+    nodes, degree = sparse_lattice(members, points - others, HIGHEST_DEGREE)
     generator = seeds.generator(seed, "held out of a hull", str(members))
     drawn, pool = (draw_faces(generator, number, members) for number in (_DRAWN, _POOL))
     far = pool[Interpolation.through(nodes, degree).furthest(pool, _FURTHEST)]
@@ -140,18 +145,52 @@ class DegreeCheck(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class HullPolynomial:
-    """Polynomials of the logits of a dataset's test texts, with a bound on the error of the loss and of the score."""
+class LogitPolynomial:
+    """Polynomials of the logits of a dataset's test texts."""
 
     dataset: Dataset
     """The target dataset."""
-    protocol: Protocol
-    """The classifier; its penalty is fixed."""
     interpolation: Interpolation
     """Nodes and degree."""
     terms: Float32[np.ndarray, "terms texts outputs"]
     """Coefficients of the Bernstein polynomials (``wsr.engine.lattice.basis``). An output is the logit of a class less
     that of class 0; there is none for class 0, and one value per text for regression."""
+
+    @classmethod
+    def through(
+        cls, dataset: Dataset, interpolation: Interpolation, values: Float[np.ndarray, "nodes texts outputs"]
+    ) -> "LogitPolynomial":
+        """Returns the polynomials that take some values at the nodes of an interpolation."""
+        return cls(dataset, interpolation, np.tensordot(interpolation.inverse, values, axes=1).astype(np.float32))
+
+    def of_texts(self, texts: Int[np.ndarray, " some"]) -> "LogitPolynomial":
+        """Returns the polynomials of some of the texts."""
+        dataset = self.dataset.with_split("test", self.dataset.splits["test"].take(texts))
+        return LogitPolynomial(dataset, self.interpolation, self.terms[:, texts])
+
+    def losses_at(self, points: Points) -> Float[np.ndarray, " points"]:
+        """Returns the mean loss at points of the hull."""
+        return np.concatenate([_scores(own, self.dataset).means.astype(np.float64) for own in self._values(points)])
+
+    def at(self, points: Points) -> tuple[Float[np.ndarray, " points"], Float[np.ndarray, " points"]]:
+        """Returns the mean loss and the score at points of the hull."""
+        parts = [losses_and_scores(values, self.dataset) for values in self._values(points)]
+        losses, scores = zip(*parts, strict=True)
+        return np.concatenate(losses), np.concatenate(scores)
+
+    def _values(self, points: Points) -> Iterator[Float[np.ndarray, "some texts outputs"]]:
+        terms = self.terms.astype(np.float64)
+        for first in range(0, len(points), _TOGETHER):
+            rows = basis(points[first : first + _TOGETHER], self.interpolation.degree)
+            yield np.tensordot(rows, terms, axes=1)
+
+
+@dataclass(frozen=True, eq=False)
+class HullPolynomial(LogitPolynomial):
+    """Polynomials of the logits of a dataset's test texts, with a bound on the error of the loss and of the score."""
+
+    protocol: Protocol
+    """The classifier; its penalty is fixed."""
     loss_bound: ErrorBound
     """Bound on the error of the mean loss."""
     score_bound: ErrorBound
@@ -168,15 +207,6 @@ class HullPolynomial:
         """The errors of the degree that was chosen."""
         return next(check for check in self.checks if check.degree == self.interpolation.degree)
 
-    def at(self, points: Points) -> tuple[Float[np.ndarray, " points"], Float[np.ndarray, " points"]]:
-        """Returns the mean loss and the score at points of the hull."""
-        terms, parts = self.terms.astype(np.float64), []
-        for first in range(0, len(points), _TOGETHER):
-            rows = basis(points[first : first + _TOGETHER], self.interpolation.degree)
-            parts.append(_losses_and_scores(np.tensordot(rows, terms, axes=1), self.dataset))
-        losses, scores = zip(*parts, strict=True)
-        return np.concatenate(losses), np.concatenate(scores)
-
     def bounds_at(self, points: Points) -> tuple[Float[np.ndarray, " points"], Float[np.ndarray, " points"]]:
         """Returns the bounds on the errors of both; infinite where nothing was measured."""
         remainders = self.interpolation.remainders(points)
@@ -187,9 +217,6 @@ def fit_hull_polynomial(
     region: Region, dataset: Dataset, design: Design, *, protocol: Protocol, settings: Settings = Settings()
 ) -> HullPolynomial:
     """Scores the points of a design exactly and fits polynomials to the logits at its nodes.
-
-    The degree is the one with the smallest mean error at the held-out points, up to that of the design; below it, the
-    fit is one of least squares.
 
     Args:
       region: the population.
@@ -203,23 +230,37 @@ def fit_hull_polynomial(
     """
     if protocol.inverse_l2 is None or protocol.draws != 1:
         raise WsrError("hull polynomial: the protocol needs a fixed inverse_l2 and one draw")
-    values = _exact_outputs(region, design.points, dataset, protocol, settings)
-    losses, scores = _losses_and_scores(values, dataset)
+    values = exact_outputs(region, design.points, dataset, protocol=protocol, settings=settings)
+    return polynomial_through(values, dataset, design, protocol)
+
+
+def polynomial_through(
+    values: Float[np.ndarray, "points texts outputs"], dataset: Dataset, design: Design, protocol: Protocol
+) -> HullPolynomial:
+    """Fits polynomials to logits at the nodes of a design and measures their errors at its held-out points.
+
+    The degree is the one with the smallest mean error at the held-out points, up to that of the design; with more nodes
+    than terms, the fit is one of least squares.
+
+    Args:
+      values: the logits at ``design.points``, as ``exact_outputs`` returns them.
+      dataset: the target dataset.
+      design: the points.
+      protocol: the classifier.
+    """
+    losses, scores = losses_and_scores(values, dataset)
     nodes, held = len(design.nodes), slice(len(design.nodes), len(design.nodes) + len(design.held))
     best, checks = None, []
     for degree in range(1, design.degree + 1):
-        interpolation = Interpolation.through(design.nodes, degree)
-        terms = np.tensordot(interpolation.inverse, values[:nodes], axes=1).astype(np.float32)
-        guesses = np.tensordot(basis(design.held, degree), terms.astype(np.float64), axes=1)
-        errors = [
-            np.abs(guess - exact[held])
-            for guess, exact in zip(_losses_and_scores(guesses, dataset), (losses, scores), strict=True)
-        ]
+        polynomial = LogitPolynomial.through(dataset, Interpolation.through(design.nodes, degree), values[:nodes])
+        guesses = polynomial.at(design.held)
+        errors = [np.abs(guess - exact[held]) for guess, exact in zip(guesses, (losses, scores), strict=True)]
         checks.append(DegreeCheck(degree, float(errors[0].mean()), float(errors[0].max())))
         if checks[-1].error <= min(check.error for check in checks):
-            best = interpolation, terms, errors
+            best = polynomial, errors
     assert best is not None
-    interpolation, terms, errors = best
+    polynomial, errors = best
+    interpolation = polynomial.interpolation
     at_held, at_pool = interpolation.remainders(design.held), interpolation.remainders(design.pool)
     loss_bound, score_bound = (
         error_bound(at_held, own, at_pool, drawn=_DRAWN, level=1 / (_DRAWN + 1)) for own in errors
@@ -229,7 +270,15 @@ def fit_hull_polynomial(
     one_text = 1 / (values.shape[1] * score_bound.usual)
     score_bound = replace(score_bound, ratio=max(score_bound.ratio, one_text))
     return HullPolynomial(
-        dataset, protocol, interpolation, terms, loss_bound, score_bound, tuple(checks), losses, scores
+        dataset,
+        interpolation,
+        polynomial.terms,
+        protocol,
+        loss_bound,
+        score_bound,
+        tuple(checks),
+        losses,
+        scores,
     )
 
 
@@ -245,7 +294,7 @@ def exact_scores(
       protocol: the classifier, one draw with a fixed penalty.
       settings: chunk size, memory, devices, precision, cache of results and counter.
     """
-    return _losses_and_scores(_exact_outputs(region, points, dataset, protocol, settings), dataset)
+    return losses_and_scores(exact_outputs(region, points, dataset, protocol=protocol, settings=settings), dataset)
 
 
 def one_penalty(region: Region, dataset: Dataset, *, settings: Settings = Settings()) -> float:
@@ -284,10 +333,21 @@ def one_penalty(region: Region, dataset: Dataset, *, settings: Settings = Settin
     return float(f"{best:g}")  # the digits that a flag would have
 
 
-def _exact_outputs(
-    region: Region, points: Points, dataset: Dataset, protocol: Protocol, settings: Settings
+def exact_outputs(
+    region: Region, points: Points, dataset: Dataset, *, protocol: Protocol, settings: Settings = Settings()
 ) -> Float[np.ndarray, "points texts outputs"]:
-    """The logits less those of class 0, from forward passes and a probe at each point."""
+    """Returns the logits less those of class 0, from forward passes and a probe at each point.
+
+    Args:
+      region: the population.
+      points: one row per point.
+      dataset: the target dataset; its probe and test splits are used.
+      protocol: the classifier, one draw with a fixed penalty.
+      settings: chunk size, memory, devices, precision, cache of results and counter.
+
+    Returns:
+      One output per class but the first; the predicted value for regression.
+    """
 
     def outputs(features: Mapping[str, Float[AnyArray, "chunk _ _"]]) -> dict[str, np.ndarray]:
         (draw,) = fit_draws(features, dataset, protocol)
@@ -310,10 +370,19 @@ def _exact_outputs(
     return kept["outputs"].astype(np.float64)
 
 
-def _losses_and_scores(
+def losses_and_scores(
     values: Float[np.ndarray, "points texts outputs"], dataset: Dataset
 ) -> tuple[Float[np.ndarray, " points"], Float[np.ndarray, " points"]]:
-    labels = dataset.splits["test"].labels
-    logits = values if dataset.classes == 1 else np.concatenate([np.zeros_like(values[..., :1]), values], axis=-1)
-    found = Scores.of(logits, labels)
+    """Returns the mean loss and the score that outputs give.
+
+    Args:
+      values: logits less those of class 0, or predicted values for regression.
+      dataset: the labels of its test split.
+    """
+    found, labels = _scores(values, dataset), dataset.splits["test"].labels
     return found.means.astype(np.float64), np.array([score(dataset.metric, labels, own) for own in found.predictions])
+
+
+def _scores(values: Float[np.ndarray, "points texts outputs"], dataset: Dataset) -> Scores:
+    logits = values if dataset.classes == 1 else np.concatenate([np.zeros_like(values[..., :1]), values], axis=-1)
+    return Scores.of(logits, dataset.splits["test"].labels)

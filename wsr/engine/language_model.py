@@ -4,6 +4,7 @@ The loss is measured on windows of text, packed as for any other evaluation. The
 ``wsr.engine.evaluate``; here the only feature of a window is its loss.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -156,14 +157,26 @@ def with_losses(region: Region) -> Region:
     return region.with_model(_of_losses(region.model))
 
 
-@lru_cache(maxsize=8)  # programs are compiled once per model
-def _of_losses(model: Model) -> Model:
-    token_losses = model.token_losses
-    if token_losses is None:
+def require_token_losses(model: Model) -> Callable[[Params, Batch], Float[Array, "rows length"]]:
+    """Returns the model's ``token_losses``.
+
+    Args:
+      model: the architecture.
+
+    Raises:
+      WsrError: if it is not a language model with its head.
+    """
+    if model.token_losses is None:
         raise WsrError(
             f"{model.name}: not a language model with its head; use gpt2, llama, qwen2 or qwen3 from a checkpoint "
             "saved as CausalLM"
         )
+    return model.token_losses
+
+
+@lru_cache(maxsize=8)  # programs are compiled once per model
+def _of_losses(model: Model) -> Model:
+    token_losses = require_token_losses(model)
 
     def encode(params: Params, batch: Batch, dropout_key: Array | None = None) -> Float[Array, "batch 1"]:
         places = {name: jnp.asarray(batch[name]) for name in ("text_ids", "starts")}

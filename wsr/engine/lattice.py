@@ -2,7 +2,8 @@
 
 The coordinates of a point of the simplex sum to 1, so every polynomial of degree d in them equals a homogeneous one. A
 lattice of degree d has as many nodes as such a polynomial has terms: for K members, K (K + 1) / 2 with d = 2 and K (K +
-1) (K + 2) / 6 with d = 3.
+1) (K + 2) / 6 with d = 3. Where so many nodes cost too much, ``sparse_lattice`` chooses some of them, and a prior over
+polynomials (``wsr.engine.sparse_polynomial``) supplies what they leave open.
 """
 
 import itertools
@@ -12,6 +13,8 @@ from math import comb, factorial, prod
 
 import numpy as np
 from jaxtyping import Float, Int
+
+from wsr.engine import sparse_polynomial
 
 HIGHEST_DEGREE = 8
 WORST_CONDITION = 1e8
@@ -50,6 +53,33 @@ def lattice(members: int, degree: int) -> Float[np.ndarray, "nodes members"]:
     return _exponents(members, degree) / degree
 
 
+def sparse_lattice(
+    members: int, nodes: int, highest: int = HIGHEST_DEGREE
+) -> tuple[Float[np.ndarray, "nodes members"], int]:
+    """Returns the nodes of the finest lattice that is small enough, and its degree.
+
+    If the lattice of degree 2 is too large, the nodes are the members and as many midpoints between two members as the
+    limit allows. Each midpoint is the one about which the earlier nodes say least.
+
+    Args:
+      members: number of coordinates.
+      nodes: largest number of nodes, at least ``members``.
+      highest: highest degree.
+
+    Example:
+      >>> from wsr.engine.lattice import sparse_lattice
+      >>> [(len(nodes), degree) for nodes, degree in (sparse_lattice(5, 40), sparse_lattice(30, 237))]
+      [(35, 3), (237, 2)]
+    """
+    degree = max(own for own in range(1, highest + 1) if count(members, own) <= nodes)
+    if degree > 1 or nodes == members or highest == 1:
+        return lattice(members, degree), degree
+    finer = lattice(members, 2)
+    corners, midpoints = lattice(members, 1), finer[finer.max(axis=1) < 1]
+    chosen = sparse_polynomial.most_informative(midpoints, corners, nodes - members)
+    return np.concatenate([corners, midpoints[chosen]]), 2
+
+
 def basis(points: Float[np.ndarray, "points members"], degree: int) -> Float[np.ndarray, "points terms"]:
     """Returns the Bernstein polynomials of a degree at some points; in the simplex they are non-negative and sum to 1.
 
@@ -67,32 +97,46 @@ def basis(points: Float[np.ndarray, "points members"], degree: int) -> Float[np.
 
 @dataclass(frozen=True, eq=False)
 class Interpolation:
-    """A polynomial determined by its values at nodes; a least-squares fit if there are more nodes than terms."""
+    """A polynomial determined by its values at nodes.
+
+    With more nodes than terms it is a least-squares fit; with fewer, the most likely polynomial under the prior of
+    ``wsr.engine.sparse_polynomial``.
+    """
 
     nodes: Float[np.ndarray, "nodes members"]
     """Points at which the values are known."""
     degree: int
     """Degree of the polynomial."""
     inverse: Float[np.ndarray, "terms nodes"]
-    """Pseudo-inverse of the basis at the nodes."""
+    """Turns values at the nodes into the coefficients of the Bernstein polynomials."""
 
     @classmethod
     def through(cls, nodes: Float[np.ndarray, "nodes members"], degree: int) -> "Interpolation":
         """Returns the interpolation of a degree through some nodes."""
+        if len(nodes) < count(nodes.shape[1], degree):
+            return cls(nodes, degree, sparse_polynomial.coefficients(nodes, degree))
         return cls(nodes, degree, np.linalg.pinv(basis(nodes, degree)))
+
+    @property
+    def missed(self) -> int:
+        """Lowest degree of polynomials that the nodes do not determine: one more than ``degree`` if they suffice."""
+        known = self.degree
+        while known and count(self.nodes.shape[1], known) > len(self.nodes):
+            known -= 1
+        return known + 1
 
     def weights(self, points: Float[np.ndarray, "points members"]) -> Float[np.ndarray, "points nodes"]:
         """Returns the weights that turn values at the nodes into values at ``points``; each row sums to 1."""
         return basis(points, self.degree) @ self.inverse
 
     def remainders(self, points: Float[np.ndarray, "points members"]) -> Float[np.ndarray, " points"]:
-        """Returns how far polynomials one degree higher are missed at each point (the power function of kriging).
+        """Returns how far polynomials of degree ``missed`` are missed at each point (the power function of kriging).
 
         The error is the root mean square over random polynomials without a preferred direction: those of degree p have
         covariance ``<x, y>^p``. It is zero at the nodes of an interpolation and grows steeply away from them.
         """
         x, y, radius = self._local(points)
-        own, power = self.weights(points), self.degree + 1
+        own, power = self.weights(points), self.missed
         squares = (x * x).sum(axis=1) ** power - 2 * (own * (x @ y.T) ** power).sum(axis=1)
         squares += ((own @ (y @ y.T) ** power) * own).sum(axis=1)
         return radius**power * np.sqrt(np.maximum(squares, 0.0))
@@ -107,7 +151,7 @@ class Interpolation:
           number: how many points to return.
         """
         x, y, radius = self._local(points)
-        own, power = self.weights(points), self.degree + 1
+        own, power = self.weights(points), self.missed
         half = (x @ y.T) ** power - own @ (y @ y.T) ** power
         left = (self.remainders(points) / radius**power) ** 2
         columns, chosen = np.zeros((len(points), 0)), np.zeros(0, int)

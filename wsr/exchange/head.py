@@ -11,11 +11,11 @@ from wsr.errors import WsrError
 from wsr.geometry.trees import flatten
 from wsr.models.counterpart import Counterpart
 from wsr.models.huggingface.config import counterpart_of, other_attributes
-from wsr.models.huggingface.files import read_tensors
+from wsr.models.huggingface.files import read_file, read_tensors
 from wsr.models.huggingface.peft import Adapter
 from wsr.models.huggingface.weights import (
     has_own_head,
-    is_constant,
+    head_tensors,
     is_dropped,
     language_model_heads,
     their_tensors,
@@ -23,7 +23,7 @@ from wsr.models.huggingface.weights import (
 )
 from wsr.models.load import find_folder
 from wsr.models.model import Checkpoint
-from wsr.runtime.model_folder import CONFIG, transformer_folder
+from wsr.runtime.model_folder import BASE_HEAD, CONFIG, transformer_folder
 from wsr.types import Params
 
 # The last layer of a classifier; not DistilBERT's pre_classifier, nor ALBERT's sop_classifier.
@@ -111,18 +111,18 @@ def _of_rows(matrix: np.ndarray, rows: Any) -> np.ndarray:
 
 
 def head_of_base(base: Checkpoint) -> dict[str, np.ndarray]:
-    """Returns the learned tensors outside the encoder in the base's folder, by their names without prefix.
+    """Returns the learned tensors outside the encoder of the base, by their names without prefix.
 
-    It is empty for a base that is no folder, or whose folder is gone: a store keeps no head of its base.
+    A store keeps them. A store that was made before stores did so reads the folder of its base; if that is gone, there
+    are none.
     """
-    counterpart = counterpart_of(base.model)
+    if base.folder and (base.folder / BASE_HEAD).is_file():
+        return read_file(base.folder / BASE_HEAD)
     try:
         folder = base.folder if base.folder and any(base.folder.glob("*.safetensors")) else find_folder(base.name)
-        tensors = read_tensors(transformer_folder(folder))
+        return head_tensors(base.model, read_tensors(transformer_folder(folder)))
     except WsrError:
         return {}
-    kept = [name for name in tensors if is_dropped(counterpart, name) and not is_constant(counterpart, name)]
-    return {without_prefix(counterpart, name): tensors[name] for name in kept}
 
 
 def about_adapter(adapter: Adapter, base: Checkpoint, notes: list[str]) -> dict[str, Any]:

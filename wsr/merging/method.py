@@ -134,7 +134,7 @@ class Given:
     """
 
     dataset: Any = None
-    """Dataset whose probe and validation splits choose the coefficients."""
+    """Dataset whose probe and validation splits choose the coefficients, or a list of several."""
     own: Mapping[str, Any] = field(default_factory=dict)
     """Datasets that the members were fine-tuned on, by name."""
     heads: Mapping[str, Any] = field(default_factory=dict)
@@ -143,6 +143,13 @@ class Given:
     """The classifier that measures a point; None: the default of ``wsr.evaluate``."""
     settings: "Settings | None" = None
     """Chunk size, memory, devices, precision and cache of results; None: the defaults of ``wsr.evaluate``."""
+
+    @property
+    def datasets(self) -> tuple[Any, ...]:
+        """The datasets on which coefficients are chosen."""
+        if self.dataset is None:
+            return ()
+        return tuple(self.dataset) if isinstance(self.dataset, list | tuple) else (self.dataset,)
 
 
 @dataclass(frozen=True)

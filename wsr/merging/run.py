@@ -230,7 +230,7 @@ def on_all_cores(work: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
 
 
 def refuse_missing(method: Method, given: Given) -> None:
-    """Raises ``WsrError`` if the method needs data that was not given.
+    """Raises ``WsrError`` if the method needs data that was not given, or was given more datasets than it can use.
 
     Args:
       method: the method.
@@ -240,6 +240,11 @@ def refuse_missing(method: Method, given: Given) -> None:
     missing = [what for what in method.needs if not getattr(given, what)]
     if missing:
         raise WsrError(f"{name_of(type(method))} needs {' and '.join(told[what] for what in missing)}")
+    if "dataset" in method.needs and len(given.datasets) > 1 and not getattr(method, "several", False):
+        raise WsrError(
+            f"{name_of(type(method))} chooses on one dataset, found {len(given.datasets)}: "
+            f"{', '.join(own.name for own in given.datasets)}; --method=learned chooses on several"
+        )
 
 
 def refuse_without_base(method: Method, groups: Groups, base: object) -> None:

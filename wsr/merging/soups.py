@@ -1,8 +1,8 @@
-"""Coefficients chosen on a dataset's probe and validation splits; its test split is not read."""
+"""Coefficients chosen on the probe and validation splits of datasets; their test splits are not read."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from jaxtyping import Float
@@ -12,6 +12,7 @@ from wsr.merging.method import Given, OfData, at_least
 if TYPE_CHECKING:
     from wsr.data.dataset import Dataset
     from wsr.engine.evaluate import Protocol
+    from wsr.engine.hull_search import HullSearch
     from wsr.engine.settings import Settings
     from wsr.region.region import Region
 
@@ -22,13 +23,15 @@ class Chosen(OfData):
     """A method that chooses one row of coefficients."""
 
     needs: ClassVar = ("dataset",)
+    several: ClassVar[bool] = False
+    """Whether the method can choose on several datasets together."""
 
     def row(self, region: "Region", given: Given) -> Row:
         """Returns the chosen coefficients.
 
         Args:
           region: the members.
-          given: the dataset to choose on.
+          given: the datasets to choose on.
         """
         raise NotImplementedError
 
@@ -57,48 +60,65 @@ class GreedySoup(Chosen):
         from wsr.engine.evaluate import Protocol
         from wsr.engine.settings import Settings
 
-        return greedy_soup(region, given.dataset, given.protocol or Protocol(), given.settings or Settings())
+        (dataset,) = given.datasets
+        return greedy_soup(region, dataset, given.protocol or Protocol(), given.settings or Settings())
 
 
 @dataclass(frozen=True)
 class Learned(Chosen):
-    """The point in the convex hull of the members with the lowest validation loss, found by gradients.
+    """A point in the convex hull of the members with a low loss on a dataset, found on polynomials.
 
-    ``min_c L(base + sum_k c_k tau_k)``, where ``c`` is a softmax; see ``wsr.engine.learned_coefficients``.
+    It lies between the centroid and the minimum of ``L(base + sum_k c_k tau_k)`` over ``c_k >= 0`` with sum 1, where
+    ``L`` is the validation loss. Cross-validation chooses how far from the centroid, see ``wsr.engine.hull_search``.
+    With several datasets, ``L`` is the mean of the losses, each divided by the centroid's.
 
     Source: Wortsman et al., Model soups, 2022, the learned soup, with the optimal linear probe as the head.
 
     Example:
       >>> import wsr
-      >>> method = wsr.merging.Learned(steps=5)
-      >>> method.needs  # wsr.merge(region, method, wsr.merging.Given(dataset=sst2))
+      >>> method = wsr.merging.Learned(points=50)
+      >>> method.needs  # wsr.merge(region, method, wsr.merging.Given(dataset=[sst2, mnli]))
       ('dataset',)
     """
 
-    space: ClassVar[Literal["hull", "free"]] = "hull"
-    steps: int = at_least(1, 10, "Number of gradient steps.")
+    several: ClassVar = True
 
-    def row(self, region: "Region", given: Given) -> Row:
-        """Returns the best visited point."""
+    points: int = at_least(2, 100, "Largest number of points that are evaluated exactly besides the members.")
+
+    def search(self, region: "Region", given: Given) -> "HullSearch":
+        """Returns all points that were evaluated, with what was predicted of them.
+
+        Args:
+          region: the members.
+          given: the datasets to choose on.
+        """
         from wsr.engine.evaluate import Protocol
-        from wsr.engine.learned_coefficients import learn_coefficients
+        from wsr.engine.hull_search import search_hull
         from wsr.engine.settings import Settings
         from wsr.runtime.progress import progress
 
-        with progress(f"learning coefficients on {given.dataset.name}", self.steps + 1, "points") as counter:
-            return learn_coefficients(
+        names = ", ".join(own.name for own in given.datasets)
+        most = (len(region) + self.points) * len(given.datasets)
+        with progress(f"learning coefficients on {names}", most, "points") as counter:
+            return search_hull(
                 region,
-                given.dataset,
-                space=self.space,
-                steps=self.steps,
+                given.datasets,
+                points=self.points,
                 protocol=given.protocol or Protocol(),
                 settings=replace(given.settings or Settings(), counter=counter),
-            ).coefficients
+            )
+
+    def row(self, region: "Region", given: Given) -> Row:
+        """Returns the chosen point."""
+        return self.search(region, given).coefficients
 
 
 @dataclass(frozen=True)
-class LearnedFree(Learned):
+class LearnedFree(Chosen):
     """The point with the lowest validation loss under coefficients of any sign and sum, found by gradients.
+
+    ``min_c L(base + sum_k c_k tau_k)``; see ``wsr.engine.learned_coefficients``. Polynomials are no guide outside the
+    convex hull, so every step passes the texts through the model.
 
     Source: as for ``Learned``.
 
@@ -109,7 +129,25 @@ class LearnedFree(Learned):
       ('dataset',)
     """
 
-    space: ClassVar[Literal["hull", "free"]] = "free"
+    steps: int = at_least(1, 10, "Number of gradient steps.")
+
+    def row(self, region: "Region", given: Given) -> Row:
+        """Returns the best visited point."""
+        from wsr.engine.evaluate import Protocol
+        from wsr.engine.learned_coefficients import learn_coefficients
+        from wsr.engine.settings import Settings
+        from wsr.runtime.progress import progress
+
+        (dataset,) = given.datasets
+        with progress(f"learning coefficients on {dataset.name}", self.steps + 1, "points") as counter:
+            return learn_coefficients(
+                region,
+                dataset,
+                space="free",
+                steps=self.steps,
+                protocol=given.protocol or Protocol(),
+                settings=replace(given.settings or Settings(), counter=counter),
+            ).coefficients
 
 
 def greedy_soup(region: "Region", dataset: "Dataset", protocol: "Protocol", settings: "Settings") -> Row:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from wsr.data.choices import Choices
 from wsr.data.dataset import Dataset
 from wsr.data.table import overlapping
 from wsr.data.text_sketch import Share
@@ -16,7 +17,7 @@ LEAK = 0.01
 SAME_DATA = 0.10
 """A member was fine-tuned on a dataset if a larger share of its training texts are in it, or of its texts in those."""
 SHOWN = 8
-Target: TypeAlias = Dataset | Texts
+Target: TypeAlias = Dataset | Texts | Choices
 """What points are scored on."""
 
 

@@ -27,6 +27,7 @@ from wsr.runtime.cores import usable_cores
 from wsr.runtime.progress import progress
 from wsr.runtime.seeds import generator
 from wsr.store.sketch_file import SketchFile
+from wsr.types import Params
 
 BLOCK = 2**18
 """Entries read and folded at a time; a block fits into a core's cache."""
@@ -74,8 +75,7 @@ def sketches(region: Region, file: SketchFile) -> Float32[np.ndarray, "members s
     new = [member for member in region.members if member.content_sha256 not in known]
 
     def row(member: Member) -> Float32[np.ndarray, " size"]:
-        opened = member.open_task_vector() if member.open_task_vector else in_memory(member.load(), region.base)
-        return sketch(sizes, opened, file.size, seed=file.seed)
+        return sketch(sizes, opened_task_vector(member, region.base), file.size, seed=file.seed)
 
     with progress("sketches", len(new), "members") as counter, ThreadPoolExecutor(usable_cores()) as threads:
         # Saved in batches: an interrupted run loses at most one batch.
@@ -87,6 +87,16 @@ def sketches(region: Region, file: SketchFile) -> Float32[np.ndarray, "members s
             counter.advance(len(part))
     rows = [known[member.content_sha256] for member in region.members]
     return np.stack(rows) if rows else np.zeros((0, file.size), np.float32)
+
+
+def opened_task_vector(member: Member, base: Params) -> OpenLeaf:
+    """Returns what opens the leaves of a member's task vector, on disk where the member lies there.
+
+    Args:
+      member: the member.
+      base: the base of its region.
+    """
+    return member.open_task_vector() if member.open_task_vector else in_memory(member.load(), base)
 
 
 def products(rows: Float32[np.ndarray, "members size"]) -> Float64[np.ndarray, "members members"]:

@@ -6,13 +6,11 @@ from pathlib import Path
 
 from wsr.report.document import Document, Figure, Section
 from wsr.report.figures import draw, missing
+from wsr.report.html import framed
 from wsr.report.style import readable
-from wsr.report.stylesheet import STYLESHEET
 from wsr.report.tables import table_html
 from wsr.runtime.atomic import write_atomically
 
-# Styles stand in the file itself; nothing may be loaded, sent or run.
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
 # The kinds of the two figures that stand beside the findings.
 STORY = ("heatmap", "map")
 _UP = '<a class="up" href="#contents">Contents</a>'
@@ -39,19 +37,7 @@ def page_html(document: Document) -> str:
     sections = "\n".join(
         _section(section, number, story, command) for number, section in enumerate(document.sections, start=1)
     )
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{POLICY}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="referrer" content="no-referrer">
-<title>{_text(document.title)}</title>
-<link rel="icon" href="data:,">
-<style>{STYLESHEET}</style>
-</head>
-<body>
-<a class="skip" href="#findings">Skip to the findings</a>
+    body = f"""
 <header><h1>{_text(document.title)}</h1></header>
 <main>
 {_findings(document)}
@@ -61,9 +47,8 @@ def page_html(document: Document) -> str:
 {sections}
 </main>
 <footer><p class="caption">Point at a mark of a figure to see its name and value.</p></footer>
-</body>
-</html>
 """
+    return framed(document.title, body, skip=("findings", "Skip to the findings"))
 
 
 def _story(sections: Sequence[Section]) -> tuple[Figure, ...]:

@@ -14,6 +14,8 @@ from wsr.runtime.tensor_files import INDEX, PICKLED, SINGLE
 
 CONFIG = "config.json"
 ADAPTER = "adapter_config.json"
+BASE_HEAD = "base_head.safetensors"
+"""What a store keeps of its base's head: an adapter may lack layers of the head that it was trained with."""
 MODULES = "modules.json"
 """Lists the modules of a SentenceTransformer, with the folder of each."""
 _OF_TRANSFORMER = (SINGLE, INDEX, *(f"pytorch_model{ending}" for ending in PICKLED))

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from wsr.errors import WsrError
+
 if TYPE_CHECKING:
     import jax
 
@@ -20,6 +22,9 @@ def stream(seed: int, *names: str | int) -> "jax.Array":
       seed: seed of all streams.
       *names: name of the stream, in parts.
 
+    Raises:
+      WsrError: if the seed is not from 0 to 2^63 - 1.
+
     Example:
       >>> from wsr.runtime import seeds
       >>> bool((seeds.stream(0, "mnli", "head") == seeds.stream(0, "cola", "head")).all())
@@ -27,7 +32,7 @@ def stream(seed: int, *names: str | int) -> "jax.Array":
     """
     import jax  # imported here, because NumPy's generators do not need it
 
-    return jax.random.fold_in(jax.random.key(seed), _digest(names))
+    return jax.random.fold_in(jax.random.key(_checked(seed)), _digest(names))
 
 
 def generator(seed: int, *names: str | int) -> np.random.Generator:
@@ -36,8 +41,17 @@ def generator(seed: int, *names: str | int) -> np.random.Generator:
     Args:
       seed: seed of all streams.
       *names: name of the stream, in parts.
+
+    Raises:
+      WsrError: if the seed is not from 0 to 2^63 - 1.
     """
-    return np.random.default_rng([seed, _digest(names)])
+    return np.random.default_rng([_checked(seed), _digest(names)])
+
+
+def _checked(seed: int) -> int:
+    if not 0 <= seed < 2**63:
+        raise WsrError(f"seed {seed}: expected a whole number from 0 to 2^63 - 1")
+    return seed
 
 
 def _digest(names: tuple[str | int, ...]) -> int:

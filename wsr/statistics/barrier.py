@@ -5,7 +5,7 @@ from jaxtyping import Float
 
 from wsr.errors import WsrError
 from wsr.statistics.interval import Interval
-from wsr.statistics.resampling import checked_losses, counts, percentiles
+from wsr.statistics.resampling import checked_losses, counts, mean_weights, percentiles
 
 
 def barrier(alphas: Float[np.ndarray, " points"], losses: Float[np.ndarray, " points"]) -> float:
@@ -31,19 +31,21 @@ def barrier(alphas: Float[np.ndarray, " points"], losses: Float[np.ndarray, " po
 
 def barrier_interval(
     alphas: Float[np.ndarray, " points"],
-    losses: Float[np.ndarray, "points texts"],
+    losses: Float[np.ndarray, "*draws points texts"],
     *,
     confidence: float = 0.95,
     resamples: int = 2000,
     generator: np.random.Generator,
 ) -> Interval:
-    """Returns the barrier of the mean losses and its percentile bootstrap interval over the texts.
+    """Returns the barrier of the mean losses and its percentile bootstrap interval.
+
+    The interval is over the texts, and over the draws of probe texts if there are several.
 
     Noise biases a maximum upwards, so a lower end just above zero is weak evidence of a barrier.
 
     Args:
       alphas: positions on the line; 0 and 1 must be among them.
-      losses: loss at each position on each text.
+      losses: loss at each position on each text; optionally for several draws of probe texts.
       confidence: level of the interval.
       resamples: number of bootstrap draws.
       generator: source of the draws.
@@ -52,9 +54,12 @@ def barrier_interval(
       WsrError: if 0 or 1 is not among the alphas, or a loss is not finite.
     """
     values = checked_losses(losses, "on the line")
-    drawn = barriers(np.asarray(alphas), values @ counts(values.shape[1], resamples, generator).T / values.shape[1])
-    low, high = percentiles(drawn, confidence)
-    return Interval(barrier(alphas, values.mean(axis=1)), low, high)
+    values = values[None] if values.ndim == 2 else values
+    texts = counts(values.shape[2], resamples, generator) / values.shape[2]
+    draws = mean_weights(len(values), resamples, generator)
+    means = sum(draws[:, number] * (own @ texts.T) for number, own in enumerate(values))
+    low, high = percentiles(barriers(np.asarray(alphas), np.asarray(means)), confidence)
+    return Interval(barrier(alphas, values.mean(axis=(0, 2))), low, high)
 
 
 def barriers(

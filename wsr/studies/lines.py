@@ -59,7 +59,7 @@ def lines(
     for line in scored:
         for dataset, evaluation in line.on.items():
             height = barrier_interval(
-                alphas, evaluation.losses, generator=context.generator("barrier", line.pair.name, dataset)
+                alphas, evaluation.losses_by_draw, generator=context.generator("barrier", line.pair.name, dataset)
             )
             rows += _rows(evaluation, "lines", line.pair, alphas)
             rows.append(

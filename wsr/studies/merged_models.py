@@ -40,8 +40,10 @@ class Effort:
     """Of what is added to the base, as multiples of an average."""
     steps: int
     """Gradients of AdaMerging."""
+    learned_points: int
+    """Points that learned coefficients evaluate besides the members."""
     learned_steps: int
-    """Gradients of learned coefficients."""
+    """Gradients of free learned coefficients."""
     texts: int
     """That Fisher, RegMean and AdaMerging see of each dataset."""
 
@@ -169,7 +171,9 @@ def candidates(name: str, members: int, effort: Effort) -> list[dict[str, Any]]:
     if name == "adamerging":
         fixed = {"texts": effort.texts, "steps": effort.steps}
         return [{**fixed, "by": by} for by in ("task", "layer")]
-    if name.startswith("learned"):
+    if name == "learned":
+        fixed = {"points": effort.learned_points}
+    if name == "learned_free":
         fixed = {"steps": effort.learned_steps}
     tried = [fixed]
     if "density" in known:

@@ -1,4 +1,4 @@
-"""Keeps each member's best weights by validation loss, and stops members that no longer improve."""
+"""Keeps each member's best weights by validation loss or score, and stops members that no longer improve."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from wsr.data.metrics import score
+from wsr.geometry.linear_head import logits
 from wsr.geometry.trees import nest, stack
 from wsr.models.features import all_features
 from wsr.models.model import Model
@@ -16,7 +18,7 @@ from wsr.types import AnyArray
 
 
 class EarlyStopping:
-    """Tracks the validation losses of a group of members, their best weights and who stops.
+    """Tracks the validation losses or scores of a group of members, their best weights and who stops.
 
     Each member is checked as its own recipe says, whoever shares its group; one without patience is never checked.
     """
@@ -43,9 +45,9 @@ class EarlyStopping:
             if not going[member] or step not in self._checks[member]:
                 continue
             weights = jax.tree.map(lambda leaf, member=member: np.asarray(leaf[member]), state["weights"])
-            loss = self._validation_loss(job, weights)
-            if loss < self._lowest[member] - job.recipe.min_improvement:
-                self._lowest[member], self._waited[member], self._kept[member] = loss, 0, weights
+            value = self._on_validation(job, weights)
+            if value < self._lowest[member] - job.recipe.min_improvement:
+                self._lowest[member], self._waited[member], self._kept[member] = value, 0, weights
             else:
                 self._waited[member] += 1
             if self._waited[member] == job.recipe.patience:
@@ -60,9 +62,15 @@ class EarlyStopping:
         last = [jax.tree.map(lambda leaf, m=m: np.asarray(leaf[m]), state["weights"]) for m in range(len(self._jobs))]
         return state | {"weights": stack([kept or own for kept, own in zip(self._kept, last, strict=True)])}
 
-    def _validation_loss(self, job: Job, weights: Mapping[str, Any]) -> float:
+    def _on_validation(self, job: Job, weights: Mapping[str, Any]) -> float:
+        """Returns the loss, or the score times -1: lower is better."""
         split = job.dataset.splits["validation"]
         features = jnp.asarray(all_features(self._model, nest(dict(self._frozen) | weights["encoder"]), split))
+        if job.recipe.stop_on == "score":
+            # The head is padded to the largest number of classes of its group.
+            outputs = np.asarray(logits(features, weights["head"]))[:, : job.dataset.classes]
+            predicted = outputs[:, 0] if job.dataset.regression else outputs.argmax(axis=1)
+            return -score(job.dataset.metric, split.labels, predicted)
         labels, classes = jnp.asarray(split.labels), jnp.int32(job.dataset.classes)
         return float(loss_of_outputs(features, weights["head"], labels, classes, job.dataset.regression))
 

@@ -23,6 +23,8 @@ from wsr.runtime import seeds
 from wsr.training.job import Job
 from wsr.types import AnyArray, Head
 
+_HEAD = 2**31 - 1  # what the key of the encoder's dropout is folded with for that of the head
+
 
 @lru_cache(maxsize=8)
 def training_program(encoder: Model, regression: bool, dropout: bool, mesh: Mesh | None = None) -> Callable:
@@ -43,7 +45,8 @@ def training_program(encoder: Model, regression: bool, dropout: bool, mesh: Mesh
         def loss_of(weights: dict, piece: tuple[dict, Array], key: Array | None) -> Array:
             batch, labels = piece
             features = encoder.encode(nest(frozen | weights["encoder"]), batch, dropout_key=key)
-            return loss_of_outputs(features, weights["head"], labels, own["classes"], regression)
+            of_head = None if key is None else jax.random.fold_in(key, _HEAD)
+            return loss_of_outputs(features, weights["head"], labels, own["classes"], regression, dropout_key=of_head)
 
         loss, gradient = _mean_over_pieces(jax.value_and_grad(loss_of), state["weights"], pieces, key)
         direction, adam = optax.scale_by_adam().update(gradient, state["adam"])
@@ -124,6 +127,8 @@ def loss_of_outputs(
     labels: Array,
     classes: Int[Array, ""],
     regression: bool,
+    *,
+    dropout_key: Array | None = None,
 ) -> Float[Array, ""]:
     """Returns the mean loss of a batch: cross-entropy in nats, or the squared error for regression.
 
@@ -133,8 +138,9 @@ def loss_of_outputs(
       labels: of each text.
       classes: number of classes without padding.
       regression: whether the labels are values.
+      dropout_key: if given, dropout is applied in a head with a dense layer.
     """
-    outputs = logits(features, head)
+    outputs = logits(features, head, dropout_key=dropout_key)
     if regression:
         return jnp.square(outputs[:, 0] - labels).mean()
     # Heads of a group are padded to the largest number of classes; the padding gets no probability.

@@ -11,6 +11,7 @@ from wsr.errors import WsrError, nearest_names
 
 Mode = Literal["full", "bitfit", "lora", "head"]
 MODES: tuple[str, ...] = get_args(Mode)
+StopOn = Literal["loss", "score"]
 
 
 def _at_least_zero(value: float) -> bool:
@@ -76,11 +77,13 @@ class Recipe:
     dropout: bool = True
     """Whether the dropout rates of the architecture's configuration are applied."""
     patience: int | None = None
-    """Checks of the validation loss without improvement after which a member stops; None: no early stopping."""
+    """Checks on the validation split without improvement after which a member stops; None: no early stopping."""
+    stop_on: StopOn = "loss"
+    """What is checked: the ``loss``, or the ``score`` in the dataset's own metric, as in the paper's released code."""
     check_every: int = 50
     """Steps between two checks; a training of fewer than ten times as many steps is checked ten times."""
     min_improvement: float = 0.001
-    """Decrease of the validation loss that counts as an improvement."""
+    """Change of the loss or the score that counts as an improvement."""
     row_length: int = 64
     """Tokens of a packed row; longer texts make longer rows."""
     lora_rank: int = 8
@@ -100,6 +103,8 @@ class Recipe:
                 f"recipe: mode is one of {', '.join(MODES)}, found {self.mode!r}; "
                 f"nearest: {nearest_names(self.mode, MODES)}"
             )
+        if self.stop_on not in get_args(StopOn):
+            raise WsrError(f"recipe: stop_on is one of {', '.join(get_args(StopOn))}, found {self.stop_on!r}")
         for name, (expected, fits) in _BOUNDS.items():
             value = getattr(self, name)
             if value is None and name in ("head_learning_rate", "patience"):
@@ -120,8 +125,10 @@ class Recipe:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The fields that matter in this mode, by name; ``hidden_head`` only if it is set."""
+        """The fields that matter in this mode, by name; fields newer than the first stores only if they are set."""
         matter = dict(asdict(self))
         if not self.hidden_head:
             del matter["hidden_head"]
+        if self.stop_on == "loss" or self.patience is None:
+            del matter["stop_on"]
         return {name: value for name, value in matter.items() if self.mode == "lora" or name[:5] != "lora_"}

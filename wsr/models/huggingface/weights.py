@@ -107,6 +107,18 @@ def _differs(counterpart: Counterpart, head: str, tensors: Mapping[str, np.ndarr
     return own is not None and head in tensors and not np.array_equal(tensors[own], tensors[head])
 
 
+def head_tensors(model: Model, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns the learned tensors outside the encoder, by their names without prefix.
+
+    Args:
+      model: the architecture of the encoder.
+      tensors: the tensors of a model's file, by name.
+    """
+    counterpart = counterpart_of(model)
+    kept = [name for name in tensors if is_dropped(counterpart, name) and not is_constant(counterpart, name)]
+    return {without_prefix(counterpart, name): tensors[name] for name in kept}
+
+
 def is_dropped(counterpart: Counterpart, name: str) -> bool:
     """Returns whether the tensor ``name`` is known not to belong to the encoder."""
     pattern = rf"{counterpart.dropped}|{counterpart.constants}"

@@ -1,16 +1,12 @@
 """The explorer as one HTML file: data, styles and scripts stand in it, and its policy forbids every request."""
 
-import base64
-import hashlib
-import json
 from collections.abc import Mapping
 from html import escape
-from importlib.resources import files
 from typing import Any
 
-from wsr.report.style import readable
-from wsr.report.stylesheet import STYLESHEET
+from wsr.report.html import asset, framed, text
 
+HOME = "explorer"
 SCRIPTS = ("d3.min.js", "polynomial.js", "coordinates.js", "figures.js", "explorer.js")
 """In the order in which they run."""
 
@@ -21,24 +17,12 @@ def explorer_html(content: Mapping[str, Any]) -> str:
     Args:
       content: its data, see ``wsr.report.explorer.content``.
     """
-    scripts = [_asset(name) for name in SCRIPTS]
+    scripts = [asset(HOME, name) for name in SCRIPTS]
     title, datasets = content["title"], content["datasets"]
-    columns = "".join(f'<th scope="col" class="number">{_text(own["name"])}</th>' for own in datasets)
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{_policy(scripts)}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="referrer" content="no-referrer">
-<title>{_text(title)}</title>
-<link rel="icon" href="data:,">
-<style>{STYLESHEET}{_asset("explorer.css")}</style>
-</head>
-<body>
-<a class="skip" href="#cards">Skip to the scores</a>
+    columns = "".join(f'<th scope="col" class="number">{text(own["name"])}</th>' for own in datasets)
+    body = f"""
 <header>
-<h1>{_text(title)}</h1>
+<h1>{text(title)}</h1>
 <p class="lead">{_lead(content)}</p>
 </header>
 <main class="explorer">
@@ -84,29 +68,33 @@ def explorer_html(content: Mapping[str, Any]) -> str:
 </main>
 <footer>{_method(content)}</footer>
 <div id="tip" class="tip" role="tooltip" hidden></div>
-<script type="application/json" id="data">{_json(content)}</script>
-{"".join(f"<script>{script}</script>" for script in scripts)}
-</body>
-</html>
 """
+    return framed(
+        title,
+        body,
+        skip=("cards", "Skip to the scores"),
+        style=asset(HOME, "explorer.css"),
+        scripts=scripts,
+        data=content,
+    )
 
 
 def _lead(content: Mapping[str, Any]) -> str:
     models, datasets = len(content["members"]), content["datasets"]
     return (
         f"{models} models fine-tuned from one checkpoint, and everything between them. Pick models on the map and drag "
-        f"the point: the page shows how the model there scores on {_text(_listed([own['name'] for own in datasets]))}."
+        f"the point: the page shows how the model there scores on {text(_listed([own['name'] for own in datasets]))}."
     )
 
 
 def _metric(content: Mapping[str, Any]) -> str:
     metrics = {own["metric"].replace("_", " ") for own in content["datasets"]}
-    return _text(metrics.pop()) if len(metrics) == 1 else "score"
+    return text(metrics.pop()) if len(metrics) == 1 else "score"
 
 
 def _method(content: Mapping[str, Any]) -> str:
     rows = "".join(
-        f'<tr><th scope="row">{_text(own["name"])}</th><td class="number">{own["probe_texts"]}</td>'
+        f'<tr><th scope="row">{text(own["name"])}</th><td class="number">{own["probe_texts"]}</td>'
         f'<td class="number">{len(own["labels"])}</td><td class="number">{own["inverse_l2"]:g}</td>'
         f'<td class="number">{own["degree"]}</td><td class="number">{own["held_out_error"]:.5f}</td>'
         f'<td class="number">{own["held_out_largest"]:.5f}</td></tr>'
@@ -128,30 +116,8 @@ negative or the sum is not 1, nothing is known.</p>
 <div class="scroll" role="region" aria-label="Datasets and errors" tabindex="0"><table><thead><tr>
 <th scope="col">Dataset</th>{head}</tr></thead><tbody>{rows}</tbody></table></div>
 <p class="caption">The figures are drawn by D3, copyright 2010-2023 Mike Bostock, under the ISC licence:</p>
-<pre class="licence">{_text(_asset("d3.LICENSE"), lines=True)}</pre></details>"""
+<pre class="licence">{escape(asset(HOME, "d3.LICENSE"))}</pre></details>"""
 
 
 def _listed(names: list[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-
-
-def _policy(scripts: list[str]) -> str:
-    """Only these scripts run, and nothing is loaded or sent."""
-    hashes = [f"'sha256-{base64.b64encode(hashlib.sha256(own.encode()).digest()).decode()}'" for own in scripts]
-    return (
-        f"default-src 'none'; script-src {' '.join(hashes)}; style-src 'unsafe-inline'; img-src data:; "
-        "base-uri 'none'; form-action 'none'"
-    )
-
-
-def _json(content: Mapping[str, Any]) -> str:
-    # "<" would end or comment out the element that holds the data.
-    return json.dumps(content, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
-
-
-def _asset(name: str) -> str:
-    return (files("wsr.report.explorer") / "assets" / name).read_text(encoding="utf-8")
-
-
-def _text(text: str, *, lines: bool = False) -> str:
-    return escape(text if lines else readable(text))

@@ -10,7 +10,19 @@ from jaxtyping import Bool, Float
 from wsr.data.dataset import Dataset
 from wsr.engine.evaluate import Evaluation, Protocol, evaluate
 from wsr.engine.front import front_of, hypervolume, non_dominated
-from wsr.engine.hull_polynomial import DegreeCheck, Points, design_of, exact_scores, fit_hull_polynomial, one_penalty
+from wsr.engine.hull_polynomial import (
+    DegreeCheck,
+    LogitPolynomial,
+    Points,
+    design_of,
+    exact_outputs,
+    exact_scores,
+    fit_hull_polynomial,
+    losses_and_scores,
+    one_penalty,
+)
+from wsr.engine.hull_search import SUPPORT, relative, support
+from wsr.engine.lattice import Interpolation
 from wsr.engine.settings import Settings
 from wsr.errors import WsrError
 from wsr.region.population_map import map_region
@@ -80,7 +92,9 @@ def pareto(
     """Finds the best compromises of a region between datasets and scores them exactly.
 
     Polynomials of the losses on the validation splits (``wsr.engine.hull_polynomial``) give the front
-    (``wsr.engine.front``); the test splits, which played no part, give the scores.
+    (``wsr.engine.front``); the test splits, which played no part, give the scores. Of more than
+    ``wsr.engine.hull_search.SUPPORT`` members, the front of polynomials of degree 1, which need no points but the
+    members, first chooses those between which to look.
 
     Args:
       region: the population, at least two members.
@@ -88,7 +102,8 @@ def pareto(
       to: a page to write, the explorer with the front in it; None: no page.
       front: about how many points of the front to find.
       at_least: smallest score allowed on a dataset, by its name; the polynomials judge it on the validation split.
-      points: largest number of points to score exactly for the polynomials of each dataset.
+      points: largest number of points to score exactly for the polynomials of each dataset, besides members that are
+        only scored to choose others.
       inverse_l2: inverse of the L2 penalty of all probes; None: for each dataset chosen at the centroid.
       seed: seed of the held-out points and of the search.
       settings: chunk size, memory, devices, precision, cache of results and counter, advanced once for each point that
@@ -113,15 +128,25 @@ def pareto(
         raise WsrError(f"a front lies between datasets, at least two; found {', '.join(names) or 'none'}")
     if unknown := sorted(set(at_least or {}) - set(names)):
         raise WsrError(f"at_least: {', '.join(unknown)} is not among the datasets {', '.join(names)}")
-    design = design_of(len(region), points=points, seed=seed)
-    polynomials = []
-    for dataset in datasets:
-        chosen = dataset.with_split("test", dataset.splits["validation"])
-        penalty = one_penalty(region, dataset, settings=settings) if inverse_l2 is None else inverse_l2
-        protocol = Protocol(inverse_l2=penalty)
-        polynomials.append(fit_hull_polynomial(region, chosen, design, protocol=protocol, settings=settings))
+    design = design_of(min(len(region), SUPPORT), points=points, seed=seed)
+    judged = [own.with_split("test", own.splits["validation"]) for own in datasets]
+    protocols = [
+        Protocol(inverse_l2=one_penalty(region, own, settings=settings) if inverse_l2 is None else inverse_l2)
+        for own in judged
+    ]
+    searched = region
+    if len(region) > SUPPORT:
+        kept = _support(region, judged, protocols, front, seed, replace(settings, counter=None))
+        searched = region.where(lambda member: member.name in kept)
+        print(f"searched between {len(kept)} of {len(region)} members: {', '.join(searched.names)}", flush=True)
+    polynomials = [
+        fit_hull_polynomial(searched, own, design, protocol=protocol, settings=settings)
+        for own, protocol in zip(judged, protocols, strict=True)
+    ]
     limits = {names.index(name): least for name, least in (at_least or {}).items()}
-    rows = front_of(polynomials, points=front, at_least=limits, seed=seed)
+    between = front_of(polynomials, points=front, at_least=limits, seed=seed)
+    rows = np.zeros((len(between), len(region)))
+    rows[:, np.isin(region.names, searched.names)] = between
     if not len(rows):
         told = ", ".join(f"{name} >= {least:g}" for name, least in (at_least or {}).items())
         raise WsrError(f"no point of the hull satisfies {told}; ask for less")
@@ -133,12 +158,33 @@ def pareto(
     )
     if to is not None:
         exact = [
-            exact_scores(region, rows, own.dataset, protocol=own.protocol, settings=settings) for own in polynomials
+            exact_scores(searched, between, own.dataset, protocol=own.protocol, settings=settings)
+            for own in polynomials
         ]
         losses, scores = (np.stack(values, axis=1) for values in zip(*exact, strict=True))
         shown = [
             replace(own, dataset=replace(own.dataset, name=f"{own.dataset.name} (validation)")) for own in polynomials
         ]
-        content = content_of(region, map_region(region, seed=seed), design, shown, front=Front(rows, losses, scores))
+        population = map_region(searched, seed=seed)
+        content = content_of(searched, population, design, shown, front=Front(between, losses, scores))
         write_atomically(Path(to), explorer_html(content).encode())
     return ParetoFront(region, rows, found, tuple(own.check for own in polynomials))
+
+
+def _support(
+    region: Region,
+    datasets: Sequence[Dataset],
+    protocols: Sequence[Protocol],
+    front: int,
+    seed: int,
+    settings: Settings,
+) -> frozenset[str]:
+    """Returns the names of the members that the front of polynomials of degree 1 uses most."""
+    alone, losses, mixed = Interpolation.through(np.eye(len(region)), 1), [], []
+    for dataset, protocol in zip(datasets, protocols, strict=True):
+        rows = np.concatenate([region.centroid()[None], alone.nodes])
+        values = exact_outputs(region, rows, dataset, protocol=protocol, settings=settings)
+        losses.append(losses_and_scores(values, dataset)[0])
+        mixed.append(LogitPolynomial.through(dataset, alone, values[1:]))
+    chosen = support(front_of(mixed, points=front, seed=seed), relative(np.stack(losses, axis=1))[1:], SUPPORT)
+    return frozenset(region.names[number] for number in chosen)

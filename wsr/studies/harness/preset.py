@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from wsr.data.table import PAPER
 from wsr.engine.evaluate import Protocol
 from wsr.training import Recipe
+from wsr.training.recipe import StopOn
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,9 @@ class Preset:
     dropout: bool
     """Apply the dropout rates of the architecture."""
     patience: int
-    """Number of checks of the validation loss without improvement after which a member stops; 0 for never."""
+    """Number of checks on the validation split without improvement after which a member stops; 0 for never."""
+    stop_on: StopOn = "loss"
+    """What is checked: the loss, or the score in the dataset's own metric."""
     finetune_share: float = 0.0
     """Share of a dataset's training texts on which members are fine-tuned; 0 for the usual 60 %."""
     paper_text: bool = False
@@ -82,6 +85,7 @@ class Preset:
             warmup=self.warmup,
             dropout=self.dropout,
             patience=self.patience or None,
+            stop_on=self.stop_on,
             hidden_head=self.hidden_head,
         )
 
@@ -178,6 +182,7 @@ PRESETS: Mapping[str, Preset] = {
         warmup=0.006,
         dropout=True,
         patience=20,
+        stop_on="score",
         finetune_share=0.9,
         paper_text=True,
         hidden_head=True,

@@ -7,7 +7,7 @@ function floats(text) {
   return new Float32Array(bytes.buffer)
 }
 
-/** Bernstein polynomials of one degree over the members, and how far polynomials one degree higher are missed. */
+/** Bernstein polynomials of one degree over the members, and how far the polynomials that the nodes leave open are missed. */
 class Basis {
   constructor(degree, inverse, nodes) {
     Object.assign(this, { degree, inverse, nodes, members: nodes[0].length })
@@ -17,10 +17,12 @@ class Basis {
       for (let member = first; member < this.members; member++) extend([...term, member], member)
     }
     extend([], 0)
+    // With fewer nodes than terms, polynomials of this degree itself are missed; the nodes still determine those below it.
+    this.missed = this.terms.length > nodes.length ? degree : degree + 1
     this.centre = nodes[0].map((_, k) => nodes.reduce((sum, node) => sum + node[k], 0) / nodes.length)
     this.radius = Math.max(...nodes.map((node) => Math.hypot(...node.map((own, k) => own - this.centre[k]))))
     this.local = nodes.map((node) => this.around(node))
-    this.kernel = this.local.map((one) => this.local.map((other) => dot(one, other) ** (degree + 1)))
+    this.kernel = this.local.map((one) => this.local.map((other) => dot(one, other) ** this.missed))
   }
 
   around(point) {
@@ -38,7 +40,7 @@ class Basis {
     return found
   }
 
-  /** The error at a point, as root mean square over random polynomials one degree higher (the power function). */
+  /** The error at a point, as root mean square over random polynomials of the missed degree (the power function). */
   remainder(point) {
     const count = this.nodes.length
     const weights = new Float64Array(count)
@@ -46,15 +48,15 @@ class Basis {
       for (let node = 0; node < count; node++) weights[node] += value * this.inverse[number * count + node]
     }
     const x = this.around(point)
-    let square = dot(x, x) ** (this.degree + 1)
+    let square = dot(x, x) ** this.missed
     for (let node = 0; node < count; node++) {
       if (weights[node] === 0) continue
-      square -= 2 * weights[node] * dot(x, this.local[node]) ** (this.degree + 1)
+      square -= 2 * weights[node] * dot(x, this.local[node]) ** this.missed
       let row = 0
       for (let other = 0; other < count; other++) row += this.kernel[node][other] * weights[other]
       square += weights[node] * row
     }
-    return this.radius ** (this.degree + 1) * Math.sqrt(Math.max(square, 0))
+    return this.radius ** this.missed * Math.sqrt(Math.max(square, 0))
   }
 }
 

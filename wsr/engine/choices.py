@@ -1,0 +1,190 @@
+"""Evaluation of decoders on questions with several answers and on preferences, by log-likelihoods, without generating.
+
+The loss of a question is the cross-entropy of its right answer under the softmax of the answers' log-likelihoods. For
+a preferred and a rejected answer that is the loss of the Bradley-Terry model, whose strengths are the log-likelihoods.
+"""
+
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING, Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from wsr.data.choices import Choices
+from wsr.engine.evaluate import EXACT
+from wsr.engine.language_model import require_token_losses
+from wsr.engine.scoring import key_of, score_points
+from wsr.engine.settings import Settings
+from wsr.errors import WsrError
+from wsr.models.layers.pooling import pool
+from wsr.models.model import Model
+from wsr.region.region import Region
+from wsr.store.row import Row, result_row
+from wsr.types import Batch, Params
+
+if TYPE_CHECKING:
+    import pandas
+
+METRICS = ("choice_loss", "accuracy", "accuracy_per_character")
+
+
+@dataclass(frozen=True, eq=False)
+class ChoiceEvaluation:
+    """Log-likelihoods of the answers to some questions at some points."""
+
+    region: Region
+    """The population."""
+    coefficients: Float[np.ndarray, "points members"]
+    """One row per point."""
+    choices: Choices
+    """The questions."""
+    log_likelihoods: Float[np.ndarray, "points answers"]
+    """Log-likelihood of each answer after its question, in nats."""
+
+    @cached_property
+    def losses(self) -> Float[np.ndarray, "points questions"]:
+        """Cross-entropy of each question's right answer, in nats."""
+        starts, right = self.choices.first_answer, self.choices.right
+        counts = np.diff(starts, append=self.log_likelihoods.shape[1])
+        highest = np.maximum.reduceat(self.log_likelihoods, starts, axis=1)
+        shares = np.exp(self.log_likelihoods - np.repeat(highest, counts, axis=1))
+        return np.log(np.add.reduceat(shares, starts, axis=1)) + highest - self.log_likelihoods[:, right]
+
+    @property
+    def choice_loss(self) -> Float[np.ndarray, " points"]:
+        """Mean loss of each point over questions, in nats."""
+        return self.losses.mean(axis=1)
+
+    @property
+    def accuracy(self) -> Float[np.ndarray, " points"]:
+        """Share of questions whose right answer has the highest log-likelihood: ``acc`` of lm-evaluation-harness."""
+        return self._chosen(self.log_likelihoods).mean(axis=1)
+
+    @property
+    def accuracy_per_character(self) -> Float[np.ndarray, " points"]:
+        """The same with log-likelihoods divided by the answers' characters: ``acc_norm`` of lm-evaluation-harness."""
+        return self._chosen(self.log_likelihoods / self.choices.characters).mean(axis=1)
+
+    def _chosen(self, values: Float[np.ndarray, "points answers"]) -> Bool[np.ndarray, "points questions"]:
+        """Returns whether the right answer has the highest value; of equal ones the first counts."""
+        starts, right = self.choices.first_answer, self.choices.right
+        ends = np.append(starts[1:], values.shape[1])
+        best = [start + values[:, start:end].argmax(axis=1) for start, end in zip(starts, ends, strict=True)]
+        return np.stack(best, axis=1) == right
+
+    @property
+    def _values(self) -> dict[str, Float[np.ndarray, " points"]]:
+        return {name: getattr(self, name) for name in METRICS}
+
+    def __repr__(self) -> str:
+        best = int(self.choice_loss.argmin())
+        return (
+            f"{type(self).__name__} of {len(self.losses)} points on {self.choices.name}, {len(self.choices)} "
+            f"questions: choice loss {self.choice_loss.min():.4f} to {self.choice_loss.max():.4f}\n"
+            f"  best point {best}: accuracy {self.accuracy[best]:.4f}"
+        )
+
+    def to_frame(self) -> "pandas.DataFrame":
+        """Returns a table with one row per point: loss, both accuracies, and one coefficient per member."""
+        import pandas
+
+        return pandas.DataFrame(self._values | dict(zip(self.region.names, self.coefficients.T, strict=True)))
+
+    def rows(self, group: str, **more: Any) -> list[Row]:
+        """Returns one row per point and metric as ``Evaluation.rows`` does; ``n`` counts questions.
+
+        Args:
+          group: name of the group of points.
+          more: further entries of each row.
+        """
+        return [
+            result_row(
+                group,
+                self.choices.name,
+                metric,
+                values[point],
+                texts=len(self.choices),
+                how=EXACT,
+                members=self.region.names,
+                coefficients=row,
+                **more,
+            )
+            for point, row in enumerate(self.coefficients)
+            for metric, values in self._values.items()
+        ]
+
+
+def evaluate_choices(
+    region: Region,
+    coefficients: Float[np.ndarray, "*points members"],
+    choices: Choices,
+    *,
+    settings: Settings = Settings(),
+) -> ChoiceEvaluation:
+    """Evaluates points of a region by the log-likelihoods of the answers to questions.
+
+    Args:
+      region: the population; its model is a decoder with its language-model head.
+      coefficients: one point or one row per point; one column per member, in the order of ``region.members``.
+      choices: the questions, see ``wsr.data.choices.load_choices``.
+      settings: chunk size, memory, devices, precision and cache of results.
+
+    Raises:
+      WsrError: if the region's model is not a language model, or a question with an answer is longer than its context.
+
+    Example:
+      >>> import jax, pathlib, tempfile, wsr
+      >>> from wsr.data.choices import load_choices
+      >>> from wsr.models.gpt2 import EXAMPLE
+      >>> path = pathlib.Path(tempfile.mkdtemp()) / "preferences.jsonl"
+      >>> length = path.write_text('{"prompt": "1 + 1 =", "chosen": "2", "rejected": "3"}')
+      >>> questions = load_choices(path, wsr.load("tiny").processor, max_length=24)
+      >>> model = wsr.models.build("gpt2", {**EXAMPLE, "vocab_size": 108})
+      >>> region = wsr.from_params(model, model.init(jax.random.key(0)), {"other": model.init(jax.random.key(1))})
+      >>> wsr.evaluate_choices(region, region.centroid(), questions).log_likelihoods.shape
+      (1, 2)
+    """
+    coefficients = np.atleast_2d(coefficients)
+    longest = int(choices.windows.lengths.max())
+    if longest > region.model.max_length:
+        raise WsrError(
+            f"{choices.name}: a question with its answer has {longest} tokens, {region.model.name} reads at most "
+            f"{region.model.max_length}; load the questions with max_length={region.model.max_length} or less"
+        )
+    what = {"choices": choices.content_hash, "loss": "log-likelihood"}
+    kept = score_points(
+        with_answer_losses(region),
+        coefficients,
+        [key_of(region, row, what, settings.precision) for row in coefficients],
+        {"answers": choices.windows},
+        lambda losses: {"log_likelihoods": choices.log_likelihoods(np.asarray(losses["answers"])[:, :, 0])},
+        settings=settings,
+        note=choices.name,
+    )
+    return ChoiceEvaluation(region, coefficients, choices, kept["log_likelihoods"])
+
+
+def with_answer_losses(region: Region) -> Region:
+    """Returns the same region with a model whose only feature of a window is the loss of its answer, divided by the
+    window's number of tokens.
+
+    Args:
+      region: the population; its model is a decoder with its language-model head.
+
+    Raises:
+      WsrError: if the region's model is not a language model.
+    """
+    return region.with_model(_of_answers(region.model))
+
+
+@lru_cache(maxsize=8)  # programs are compiled once per model
+def _of_answers(model: Model) -> Model:
+    token_losses = require_token_losses(model)
+
+    def encode(params: Params, batch: Batch, dropout_key: Array | None = None) -> Float[Array, "batch 1"]:
+        places = {name: jnp.asarray(batch[name]) for name in ("text_ids", "starts")}
+        return pool("mean", (token_losses(params, batch) * batch["token_types"])[..., None], places)
+
+    return replace(model, encode=encode, hidden=1)
