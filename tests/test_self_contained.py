@@ -306,7 +306,7 @@ def test_the_parents_on_a_card_are_those_of_the_hub(tiny, tmp_path, monkeypatch)
 
 
 def _card(store, names):
-    return model_card(store, dict.fromkeys(names), title="t", method="m", command="wsr x")
+    return model_card(store, dict.fromkeys(names), title="t", method="m", command="wsr x", licence="mit")
 
 
 # Modules of SentenceTransformers

@@ -32,10 +32,13 @@ if TYPE_CHECKING:
     from wsr.engine.suggest import suggest as suggest
     from wsr.engine.surrogate import evaluate_hull as evaluate_hull
     from wsr.errors import WsrError as WsrError
+    from wsr.exchange.aligning import align as align
     from wsr.exchange.atlas import open_atlas as open_atlas
     from wsr.exchange.candidate import check as check
+    from wsr.exchange.difference import diff as diff
     from wsr.exchange.extracting import extract as extract
     from wsr.exchange.importing import import_model as import_model
+    from wsr.exchange.lineage import lineage as lineage
     from wsr.geometry import sampling as sampling
     from wsr.merging.run import merge as merge
     from wsr.merging.steps import average as average
@@ -81,12 +84,14 @@ _HOMES = {
     "Settings": "wsr.engine.settings",
     "Store": "wsr.store.store",
     "WsrError": "wsr.errors",
+    "align": "wsr.exchange.aligning",
     "atlas": "wsr.exchange.atlas:open_atlas",
     "average": "wsr.merging.steps",
     "check": "wsr.exchange.candidate",
     "compare": "wsr.engine.early",
     "data": "",
     "demo": "wsr.studies.demo",
+    "diff": "wsr.exchange.difference",
     "evaluate": "wsr.engine.evaluate",
     "evaluate_choices": "wsr.engine.choices",
     "evaluate_hull": "wsr.engine.surrogate",
@@ -97,6 +102,7 @@ _HOMES = {
     "finetune": "wsr.training.population",
     "from_params": "wsr.region.region",
     "import_": "wsr.exchange.importing:import_model",
+    "lineage": "wsr.exchange.lineage",
     "load": "wsr.models.load",
     "load_dataset": "wsr.data.load",
     "ls": "wsr.region.listing",

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from wsr.cli import adapter_flags
+from wsr.cli.card_flags import LICENSE
 from wsr.cli.flags import Flag, Group, Page, Values
 
 if TYPE_CHECKING:
@@ -29,7 +30,10 @@ PAGE = Page(
                 Flag("head", "Add the member's own head, which makes the folder a classifier.", False),
             ),
         ),
-        Group("Output", (*adapter_flags.FLAGS, Flag("to", "New folder to write.", value="FOLDER", required=True))),
+        Group(
+            "Output",
+            (*adapter_flags.FLAGS, LICENSE, Flag("to", "New folder to write.", value="FOLDER", required=True)),
+        ),
     ),
     ("POINT is the name of a member, centroid, base, or coefficients such as name=0.5,other=0.5.",),
     positional=1,
@@ -72,6 +76,7 @@ def run(values: Values, positional: Sequence[str]) -> None:
         method=_method(store, point, coefficients),
         command=command_of("export", values, positional),
         classifier=head is not None,
+        licence=values.license,
     )
     written = f"{point}{' with its head' if head else ''}: {len(coefficients)} members, written to {folder}"
     if adapter_flags.wanted(values):

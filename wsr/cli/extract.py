@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from wsr.cli.card_flags import LICENSE
 from wsr.cli.flags import Flag, Group, Page, Values
 
 PAGE = Page(
@@ -31,7 +32,7 @@ PAGE = Page(
                 ),
             ),
         ),
-        Group("Output", (Flag("to", "New folder to write.", value="FOLDER", required=True),)),
+        Group("Output", (LICENSE, Flag("to", "New folder to write.", value="FOLDER", required=True))),
     ),
     (
         "MODEL is a Hugging Face folder, a LoRA adapter or a hub name. Biases, norms and its head are kept whole. The "
@@ -57,5 +58,7 @@ def run(values: Values, positional: Sequence[str]) -> None:
         rank=values.rank,
         share=values.share,
         command=command_of("extract", values, positional),
+        licence=values.license,
     )
-    print(printable(f"adapter of {adapter}\nwritten to {values.to}"))
+    print(printable(f"adapter of {adapter}"))
+    print(printable(f"written to {values.to}"))

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from wsr.cli import adapter_flags, dataset_flags, device_flags
+from wsr.cli import adapter_flags, card_flags, dataset_flags, device_flags
 from wsr.cli.flags import Flag, Group, Page, Values
 from wsr.cli.merge_options import method_page, method_table, options, refuse_clashes, unlisted
 from wsr.merging.method import METHODS
@@ -98,7 +98,14 @@ PAGE = Page(
         ),
         dataset_flags.GROUP,
         device_flags.GROUP,
-        Group("Output", (*adapter_flags.FLAGS, Flag("to", "New folder to write.", value="FOLDER", required=True))),
+        Group(
+            "Output",
+            (
+                *adapter_flags.FLAGS,
+                card_flags.LICENSE,
+                Flag("to", "New folder to write.", value="FOLDER", required=True),
+            ),
+        ),
     ),
     (method_table(), "wsr merge --method=METHOD --help shows the options of one method."),
     unlisted=unlisted(),
@@ -153,6 +160,7 @@ def _by_recipe(values: Values) -> None:
         from wsr.store import Store
 
         store = Store.open(values.store)
+        card_flags.refuse_unclear_licences(values, store, recipe.members)
         region = learned_region(store)
         merged = cache(partial(merge_members, recipe, region, store.base_name))
         methods = methods_of_members(recipe, region, store.base_name).__getitem__
@@ -160,7 +168,8 @@ def _by_recipe(values: Values) -> None:
         members = dict.fromkeys(recipe.members)
         _export(values, store, store.checkpoint(), merged, change, recipe.merge_method, members)
     else:
-        notes = merge_files(recipe, Path(values.to), force=values.force, tokenizer=values.tokenizer)
+        card = card_flags.card_of_recipe(values, recipe)
+        notes = merge_files(recipe, Path(values.to), force=values.force, tokenizer=values.tokenizer, card=card)
     for note in notes:
         print(printable(note))
     print(f"{recipe.merge_method} merge of {len(recipe.members)}: {', '.join(recipe.members)}\nwritten to {values.to}")
@@ -185,6 +194,7 @@ def _by_method(values: Values, method: "Method", groups: "Groups") -> None:
     region = learned_region(store)
     region = _chosen_members(values, region)
     method.refuse_members(region.names)
+    card_flags.refuse_unclear_licences(values, store, region.names)
     base = store.checkpoint()
     given = _given(values, store, region, base, own="own" in method.needs)
     refuse_missing(method, given)
@@ -244,6 +254,7 @@ def _export(
         title=Path(values.to).name,
         method=f"{method} merge of {len(members)} models fine-tuned from one checkpoint",
         command=command_of("merge", values),
+        licence=values.license,
     )
     if adapter_flags.wanted(values):
         adapter_flags.write(values, store, change, card, hint=f" after {method} of these members")

@@ -15,7 +15,16 @@ candidate.py      compares a model with the members of a population without impo
 adapter.py        LoRA adapters of points and merges, exact or by a truncated SVD
 extracting.py     a LoRA adapter of a model that was fine-tuned in full
 modules.py        weights of a SentenceTransformer's modules at a point
+named_model.py    any model that a person names: a file, a folder, a hub name, a point of a store
+difference.py     what differs between two models: weights, config, vocabulary
+matching.py       weight matching: the order of units that brings a model closest to another
+aligning.py       a model with its units in the order of another, as a folder
+lineage.py        whether models have a common origin, and which descends from which
+family_tree.py    parents, children and siblings among related models, by their distances
 named_point.py    points by name, and their weights one leaf at a time
 scores.py         measured scores of a store's points, quoted on export
 model_card.py     the README of an exported model: members, coefficients, scores, command
+licences.py       licences of the parents, and the licence that follows for the model
+file_card.py      the README of a merge of files: parents, hashes, licences, command
+card_parts.py     the pieces of a card: metadata, tables, escaped text
 """

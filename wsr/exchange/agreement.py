@@ -51,7 +51,7 @@ def config_differences(ours: Brought, theirs: Brought) -> list[str]:
         unlike = ["model_type"]
     elif unlike:
         # An attribute that is absent has the default of transformers, and some have two names.
-        mine, other = _with_defaults(mine, other)
+        mine, other = with_defaults(mine, other)
         matters = _matters(str(mine.get("model_type")))
         unlike = [name for name in _unlike(mine, other, skipped) if matters(name)]
     return [f"config {name} is {other.get(name)!r} in {theirs} and {mine.get(name)!r} in {ours}" for name in unlike]
@@ -168,7 +168,8 @@ def _unlike(ours: Mapping[str, Any], theirs: Mapping[str, Any], skipped: frozens
     return [name for name in names if name not in skipped and not _TRAINING_ONLY.search(name)]
 
 
-def _with_defaults(*configs: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def with_defaults(*configs: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Returns configs with the defaults of transformers for attributes that they lack; unknown ones as they are."""
     from transformers import AutoConfig
 
     try:

@@ -7,6 +7,7 @@ import numpy as np
 from wsr.errors import WsrError
 from wsr.exchange.adapter import Adapter, adapter_of
 from wsr.exchange.importing import read_incoming
+from wsr.exchange.licences import Licences, licence_of
 from wsr.exchange.member import Incoming
 from wsr.exchange.model_card import adapter_card
 from wsr.geometry.low_rank import Factors
@@ -25,6 +26,7 @@ def extract(
     rank: int | None = None,
     share: float | None = None,
     command: str = "",
+    licence: str | None = None,
 ) -> Adapter:
     """Writes a fine-tuned model as a LoRA adapter of its base, in PEFT's files, and returns the adapter with its error.
 
@@ -39,10 +41,11 @@ def extract(
       share: share of the norm of each matrix's change that is kept at least, from 0 to 1, by the smallest rank that
         does.
       command: the command to quote in the model card; empty for none.
+      licence: licence of the adapter; None: that of the model and the base, see ``wsr.exchange.licences``.
 
     Raises:
-      WsrError: if neither ``rank`` nor ``share`` is given, the model was not fine-tuned from the base, or ``folder``
-        is not empty.
+      WsrError: if neither ``rank`` nor ``share`` is given, the model was not fine-tuned from the base, its licence is
+        unclear, or ``folder`` is not empty.
 
     Example:
       >>> import tempfile, wsr
@@ -59,6 +62,11 @@ def extract(
         raise WsrError("name the largest rank, or the share of the norm to keep: --rank=8 or --share=0.9")
     if share is not None and not 0 < share <= 1:
         raise WsrError(f"--share={share:g}: expected a number above 0 and up to 1")
+    parents = {
+        origin.name: licence_of(origin.name),
+        str(model): licence_of(str(model), incoming.about.get("card")),
+    }
+    licences = Licences.of(parents, licence)
     head = _head(incoming)
     leaves, ours = flatten(incoming.params), flatten(origin.params)
 
@@ -68,7 +76,7 @@ def extract(
         return np.asarray(leaves[path], np.float32) - np.asarray(ours[path], np.float32)
 
     adapter = adapter_of(origin.model, change, rank=rank, share=share, head=head)
-    card = adapter_card(str(model), origin.name, str(adapter), title=Path(folder).name, command=command)
+    card = adapter_card(str(model), origin.name, str(adapter), licences, title=Path(folder).name, command=command)
     write_adapter(
         origin.model,
         adapter.task_vector,

@@ -23,7 +23,7 @@ from wsr.models.huggingface.weights import (
 )
 from wsr.models.load import find_folder
 from wsr.models.model import Checkpoint
-from wsr.runtime.model_folder import BASE_HEAD, transformer_folder
+from wsr.runtime.model_folder import BASE_HEAD, CONFIG, transformer_folder
 from wsr.types import Params
 
 # The last layer of a classifier; not DistilBERT's pre_classifier, nor ALBERT's sop_classifier.
@@ -147,7 +147,7 @@ def about_adapter(adapter: Adapter, base: Checkpoint, notes: list[str]) -> dict[
 
 
 def _attributes_of_base(base: Checkpoint) -> dict[str, Any]:
-    if base.folder is None:
+    if base.folder is None or not (transformer_folder(base.folder) / CONFIG).exists():
         return {}
     of_its_head = ("architectures", "id2label", "label2id", "problem_type")
     attributes = other_attributes(transformer_folder(base.folder))

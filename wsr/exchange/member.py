@@ -26,6 +26,7 @@ from wsr.exchange.head import (
     tell_of_tied_decoder,
 )
 from wsr.exchange.kinship import LEAST_COSINE, Kinship, kinship, rounding
+from wsr.exchange.licences import card_of_folder
 from wsr.geometry.low_rank import LowRank, add
 from wsr.geometry.trees import flatten, nest
 from wsr.models.counterpart import Counterpart
@@ -118,6 +119,7 @@ def read_member(folder: Path, base: Checkpoint) -> Incoming:
         "dtype": ", ".join(dtypes),
         "prefix": prefix_of(counterpart, tensors),
         "config": other_attributes(folder),
+        **_card(outer),
     }
     return Incoming(outer, params, head, about, found, tuple(notes))
 
@@ -143,11 +145,17 @@ def _read_adapter(folder: Path, base: Checkpoint) -> Incoming:
         same = adapter.base_name.removeprefix("./").rstrip("/") == base.name.removeprefix("./").rstrip("/")
         other = "" if same else f" as its base, and this base is {base.name!r}: make sure that they are the same model"
         notes.append(f"its config names {adapter.base_name!r}{other}")
-    about = about_adapter(adapter, base, notes)
+    about = {**about_adapter(adapter, base, notes), **_card(folder)}
     params = add(base.params, adapter.task_vector)
     _refuse_broken(folder, params)
     head = {name: np.asarray(tensor, np.float32) for name, tensor in adapter.head.items()}
     return Incoming(folder, params, head, about, kinship(params, base.params), tuple(notes), adapter.task_vector)
+
+
+def _card(folder: Path) -> dict[str, Any]:
+    """Returns the licence and the datasets that the card of a folder names, for the record of the member."""
+    card = card_of_folder(folder)
+    return {} if card is None else {"card": card}
 
 
 def _lost(folder: Path, model: Model) -> list[str]:

@@ -1,15 +1,23 @@
 """The README.md of an exported model: its members, their coefficients, its scores and the command that made it."""
 
-import json
+import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 
 from wsr import __version__
+from wsr.data.table import find, registered
+from wsr.exchange.card_parts import code, front_matter, licence_section, plain, table
+from wsr.exchange.licences import TAG, Licences, licences_of, on_hub
 from wsr.exchange.scores import scores_of
-from wsr.models.huggingface.hub import is_name
+from wsr.models.model import Model
 from wsr.runtime.printable import printable
 from wsr.store import MemberRecord, Store
+
+LEVEL = 0.95
+"""Level of the intervals of scores."""
+OWN_HEAD = "its own head"
+"""How the score of a member's own head is told from that of a probe."""
 
 
 def model_card(
@@ -21,6 +29,7 @@ def model_card(
     command: str,
     classifier: bool = False,
     adapter: str = "",
+    licence: str | None = None,
 ) -> str:
     """Returns the text of the card: front matter in YAML for Hugging Face, then Markdown.
 
@@ -32,78 +41,137 @@ def model_card(
       command: command that writes the exported folder again.
       classifier: whether the model includes a head.
       adapter: what a LoRA adapter keeps of the model, if the folder is one; empty for a whole model.
+      licence: licence of the model; None: that of its parents, see ``wsr.exchange.licences``.
+
+    Raises:
+      WsrError: if the licence of a parent is unclear, or parents have different ones, and ``licence`` is None.
     """
     records = [store.record(name) for name in members]
-    coefficients = {name: own for name, own in members.items() if own is not None}
-    scores = scores_of(store, coefficients) if len(coefficients) == len(members) else []
+    licences = licences_of(store, records, licence)
+    scores = _all_scores(store, records, members)
+    front = _front(
+        store, records, scores, title=title, licence=licences.own, classifier=classifier, adapter=bool(adapter)
+    )
     return "\n".join(
         [
-            *_front_matter(store, records, classifier, adapter=bool(adapter)),
-            f"# {_text(title)}",
+            *front,
+            f"# {plain(title)}",
             "",
             f"{method[:1].upper()}{method[1:]}. Made with wsr {__version__}.",
             "",
-            f"- base: {_code(store.base_name)}, sha256 {_code(store.base_sha256)}",
-            *([f"- LoRA adapter in PEFT's files, {_text(adapter)}"] if adapter else []),
-            f"- architecture: {_code(store.model_name)}, features pooled by {_code(store.model_config.get('pooling'))}",
+            f"- base: {code(store.base_name)}, sha256 {code(store.base_sha256)}",
+            *([f"- LoRA adapter in PEFT's files, {plain(adapter)}"] if adapter else []),
+            f"- architecture: {code(store.model_name)}, features pooled by {code(store.model_config.get('pooling'))}",
             "",
             *_members(records, members),
             "## Scores",
             "",
-            *_scores(records, members, scores),
+            *_scores(scores),
             "## Made by",
             "",
             "```sh",
             printable(command),
             "```",
             "",
-            "## Licence",
-            "",
-            "None is set here: the licences of the base, the members and their data apply. Add `license:` at the top.",
-            "",
+            *licence_section(licences),
         ]
     )
 
 
-def adapter_card(model: str, base: str, kept: str, *, title: str, command: str) -> str:
+def adapter_card(model: str, base: str, kept: str, licences: Licences, *, title: str, command: str) -> str:
     """Returns the card of a LoRA adapter that was made of a fine-tuned model.
 
     Args:
       model: folder or hub name of the fine-tuned model.
       base: name of its base.
       kept: what the adapter keeps of the model.
+      licences: its licence and those of the model and the base.
       title: title of the card.
       command: command that writes the folder again; empty for none.
     """
-    hub = [f"base_model: {json.dumps(base)}", "base_model_relation: adapter"] if _on_hub(base) else []
-    lines = ["---", "library_name: peft", *hub, "tags:", "- lora", "---", "", f"# {_text(title)}", ""]
-    lines += [f"LoRA adapter of {_code(model)}, which was fine-tuned from {_code(base)}. Made with wsr {__version__}."]
-    lines += ["", f"- {_text(kept)}", ""]
-    return "\n".join(lines + (["## Made by", "", "```sh", printable(command), "```", ""] if command else []))
+    about: dict[str, Any] = {"library_name": "peft"}
+    if on_hub(base):
+        about |= {"base_model": base, "base_model_relation": "adapter"}
+    if licences.own is not None:
+        about["license"] = licences.own
+    lines = [*front_matter({**about, "tags": [TAG, "lora"]}), f"# {plain(title)}", ""]
+    lines += [f"LoRA adapter of {code(model)}, which was fine-tuned from {code(base)}. Made with wsr {__version__}."]
+    lines += ["", f"- {plain(kept)}", ""]
+    made = ["## Made by", "", "```sh", printable(command), "```", ""] if command else []
+    return "\n".join([*lines, *made, *licence_section(licences)])
 
 
-def _front_matter(
-    store: Store, records: Sequence[MemberRecord], classifier: bool, *, adapter: bool = False
+def _front(
+    store: Store,
+    records: Sequence[MemberRecord],
+    scores: Sequence[Mapping[str, Any]],
+    *,
+    title: str,
+    licence: str | None,
+    classifier: bool,
+    adapter: bool,
 ) -> list[str]:
-    lines = ["---", f"library_name: {'peft' if adapter else 'transformers'}"]
+    """Returns the metadata that the hub reads."""
     sources = [str(record.hyperparameters.get("source", "")) for record in records]
-    if adapter and _on_hub(store.base_name):
+    parents = list(dict.fromkeys(filter(on_hub, sources)))
+    about: dict[str, Any] = {"library_name": "peft" if adapter else "transformers"}
+    if adapter and on_hub(store.base_name):
         # The hub shows an adapter below the model that it is added to.
-        lines += [f"base_model: {json.dumps(store.base_name)}", "base_model_relation: adapter"]
-    elif len(records) > 1 and all(map(_on_hub, sources)):
+        about |= {"base_model": store.base_name, "base_model_relation": "adapter"}
+    elif len(records) > 1 and parents:
         # On the hub, the parents of a merge are the merged models.
-        lines += ["base_model:", *(f"- {json.dumps(source)}" for source in sources), "base_model_relation: merge"]
-    elif _on_hub(store.base_name):
-        lines += [f"base_model: {json.dumps(store.base_name)}", "base_model_relation: finetune"]
-    lines += [f"pipeline_tag: {'text-classification' if classifier else 'feature-extraction'}"]
-    lines += ["tags:", "- weight-space-regions", *(["- merge"] if len(records) > 1 else [])]
-    lines += [*(["- lora"] if adapter else []), "---", ""]
-    return lines
+        about |= {"base_model": parents, "base_model_relation": "merge"}
+    elif on_hub(store.base_name):
+        about |= {"base_model": store.base_name, "base_model_relation": "finetune"}
+    if licence is not None:
+        about["license"] = licence
+    if datasets := _datasets(records):
+        about["datasets"] = datasets
+    task = _task(store.model, classifier)
+    about["pipeline_tag"] = task
+    about["tags"] = [TAG, *(["merge"] if len(records) > 1 else []), *(["lora"] if adapter else [])]
+    if scores:
+        about["model-index"] = [{"name": printable(title), "results": [_result(row, task) for row in scores]}]
+    return front_matter(about)
 
 
-def _on_hub(name: str) -> bool:
-    """Returns whether a name may be that of a model on the hub, which accepts no others: not a folder."""
-    return is_name(name) and "/" in name and not Path(name).exists()
+def _task(model: Model, classifier: bool) -> str:
+    """Returns the hub's name of what the model is for."""
+    images = model.reads == "images"
+    if classifier:
+        return "image-classification" if images else "text-classification"
+    if model.token_losses is not None:
+        return "text-generation"
+    return "image-feature-extraction" if images else "feature-extraction"
+
+
+def _datasets(records: Sequence[MemberRecord]) -> list[str]:
+    """Returns the hub names of the datasets that members were fine-tuned on; those of imported ones by their cards."""
+    found: list[str] = []
+    for record in records:
+        if "source" in record.hyperparameters:
+            found += (record.hyperparameters.get("card") or {}).get("datasets", [])
+        elif record.dataset in registered():
+            path = str(getattr(find(record.dataset).source, "path", ""))
+            found += [path] if on_hub(path) else []
+    return list(dict.fromkeys(found))
+
+
+def _result(row: Mapping[str, Any], task: str) -> dict[str, Any]:
+    """Returns a score as an entry of the hub's model-index."""
+    interval = {} if row["low"] is None else {"interval": [row["low"], row["high"]], "level": LEVEL}
+    return {
+        "task": {"type": task, **({"name": row["probe"]} if row.get("probe") else {})},
+        "dataset": {"name": row["dataset"], "type": row["dataset"], "split": "test"},
+        "metrics": [
+            {
+                "type": row["metric"],
+                "value": row["value"],
+                "name": f"{row['metric']} on {row['n']} texts, {row['how']}",
+                "args": {"texts": row["n"], **interval},
+            }
+        ],
+    }
 
 
 def _members(records: Sequence[MemberRecord], members: Mapping[str, float | None]) -> list[str]:
@@ -112,42 +180,56 @@ def _members(records: Sequence[MemberRecord], members: Mapping[str, float | None
     whole = all(own is not None for own in members.values())
     rows = [
         (
-            _code(record.name),
+            code(record.name),
             "–" if members[record.name] is None else f"{members[record.name]:.6g}",
-            _code(record.dataset),
-            _code(record.content_sha256),
+            code(record.dataset),
+            code(record.content_sha256),
         )
         for record in records
     ]
     formula = ["Each weight is `base + sum_k coefficient_k (member_k - base)`.", ""] if whole else []
-    return ["## Members", "", *formula, *_table(("member", "coefficient", "fine-tuned on", "sha256"), rows)]
+    return ["## Members", "", *formula, *table(("member", "coefficient", "fine-tuned on", "sha256"), rows)]
 
 
-def _scores(
-    records: Sequence[MemberRecord], members: Mapping[str, float | None], scores: Sequence[Mapping[str, Any]]
-) -> list[str]:
+def _all_scores(
+    store: Store, records: Sequence[MemberRecord], members: Mapping[str, float | None]
+) -> list[dict[str, Any]]:
+    """Returns the rows of the model's scores, each with the ends of its interval, or None."""
+    coefficients = {name: own for name, own in members.items() if own is not None}
+    rows = [dict(row) for row in scores_of(store, coefficients)] if len(coefficients) == len(members) else []
+    alone = records[0] if len(records) == 1 and members[records[0].name] == 1 else None
+    score = alone.metrics.get("test_score") if alone else None
+    if alone and score is not None and math.isfinite(score):
+        own = {"probe": OWN_HEAD, "metric": str(alone.hyperparameters.get("metric", "score")), "how": "exact"}
+        rows.append({**own, "dataset": alone.dataset, "value": score, "n": int(alone.metrics.get("test_texts", 0))})
+    return [{**row, **dict(zip(("low", "high"), _interval(row), strict=True))} for row in rows]
+
+
+def _interval(row: Mapping[str, Any]) -> tuple[float, float] | tuple[None, None]:
+    """Returns the interval of a score: its own, or Wilson's for an accuracy (Wilson 1927, JASA 22)."""
+    if row.get("low") is not None:
+        return float(row["low"]), float(row["high"])
+    if row["metric"] != "accuracy" or not row["n"] or not 0 <= row["value"] <= 1:
+        return None, None
+    share, texts = float(row["value"]), int(row["n"])
+    squared = NormalDist().inv_cdf((1 + LEVEL) / 2) ** 2 / texts
+    middle = (share + squared / 2) / (1 + squared)
+    half = math.sqrt(squared * (share * (1 - share) + squared / 4)) / (1 + squared)
+    return middle - half, middle + half
+
+
+def _scores(scores: Sequence[Mapping[str, Any]]) -> list[str]:
+    if not scores:
+        return ["None are recorded for this model; `wsr evaluate` measures them.", ""]
     rows = [
-        (_code(row["dataset"]), _code(row["metric"]), f"{row['value']:.4f}", str(row["n"]), _code(row["how"]))
+        (
+            code(row["dataset"]),
+            code(f"{row['metric']}, {OWN_HEAD}" if row.get("probe") == OWN_HEAD else row["metric"]),
+            f"{row['value']:.4f}",
+            "–" if row["low"] is None else f"{row['low']:.4f} to {row['high']:.4f}",
+            str(row["n"]),
+            code(row["how"]),
+        )
         for row in scores
     ]
-    alone = records[0] if len(records) == 1 and members[records[0].name] == 1 else None
-    if alone and "test_score" in alone.metrics:
-        metric = f"{alone.hyperparameters.get('metric', 'score')}, its own head"
-        texts = f"{alone.metrics.get('test_texts', 0):.0f}"
-        rows += [(_code(alone.dataset), _code(metric), f"{alone.metrics['test_score']:.4f}", texts, _code("exact"))]
-    if not rows:
-        return ["None are recorded for this model; `wsr evaluate` measures them.", ""]
-    return _table(("dataset", "metric", "value", "texts", "obtained"), rows)
-
-
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    return [*(f"| {' | '.join(cells)} |" for cells in (columns, ["---"] * len(columns), *rows)), ""]
-
-
-def _code(text: Any) -> str:
-    """Returns text as inline code, in which Markdown is not interpreted: names may come from anywhere."""
-    return f"`{printable(str(text)).replace('`', chr(39)).replace('|', chr(92) + '|')}`"
-
-
-def _text(text: str) -> str:
-    return "".join(f"\\{letter}" if letter in "\\`*_{}[]<>#|" else letter for letter in printable(text))
+    return table(("dataset", "metric", "value", "95 % interval", "texts", "obtained"), rows)

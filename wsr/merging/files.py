@@ -44,7 +44,9 @@ _STAGE = ".merged_by"
 """Name of the file in the folder of a finished stage that says what it is merged of."""
 
 
-def merge_files(recipe: MergeRecipe, folder: Path, *, force: bool = False, tokenizer: str | None = None) -> list[str]:
+def merge_files(
+    recipe: MergeRecipe, folder: Path, *, force: bool = False, tokenizer: str | None = None, card: str | None = None
+) -> list[str]:
     """Merges the safetensors files or folders that a recipe names into a new folder.
 
     All models must have tensors of the same names and shapes, one config, one vocabulary and one base. The files that
@@ -57,6 +59,7 @@ def merge_files(recipe: MergeRecipe, folder: Path, *, force: bool = False, token
       force: whether models may differ in config, vocabulary, classes and base.
       tokenizer: the vocabulary of the result if the models have different ones: ``base``, ``union`` or a folder with a
         tokenizer; None: they must have one.
+      card: text of the model card, README.md; None: no card.
 
     Returns:
       What was adapted and, with ``force``, which differences were let through, for the user.
@@ -76,7 +79,7 @@ def merge_files(recipe: MergeRecipe, folder: Path, *, force: bool = False, token
             made, place = stage.slices_of(written), scratch / str(number)
             notes += merge_slices(made, place, stage.dtype, stage.merge_method, reuse=True)
             written[stage.name] = str(place)
-        notes += merge_slices(recipe.slices_of(written), folder, recipe.dtype, recipe.merge_method)
+        notes += merge_slices(recipe.slices_of(written), folder, recipe.dtype, recipe.merge_method, card=card)
     except Exception:
         shutil.rmtree(scratch, ignore_errors=True)
         raise
@@ -187,6 +190,7 @@ def _merge_slices(
     force: bool,
     reuse: bool = False,
     tokenizer: str | None = None,
+    card: str | None = None,
 ) -> list[str]:
     """Writes the folder; with ``reuse``, keeps one that an equal merge has written. Returns notes."""
     names = dict.fromkeys(name for own in slices for name in own.models)
@@ -218,6 +222,8 @@ def _merge_slices(
         _copy_companions(first, [models[name] for own in slices for name in own.members], config, scratch.path, forms)
         if target is not None:
             write_vocabulary(target, first, scratch.path)
+        if card is not None:
+            (scratch.path / "README.md").write_text(card, encoding="utf-8")
         if reuse:
             shutil.rmtree(folder, ignore_errors=True)
             (scratch.path / _STAGE).write_text(identity)

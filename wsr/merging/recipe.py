@@ -3,7 +3,7 @@
 Sums are taken in float32 or better; ``dtype`` only says how the result is stored.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -70,6 +70,22 @@ class MergeRecipe:
         if len(self.slices) == 1:
             return self.slices[0].members
         return tuple(dict.fromkeys(name for own in self.slices for name in own.members))
+
+    @property
+    def merged(self) -> tuple[str, ...]:
+        """The models and adapters that it merges, once each: those of its stages, too, and no results of stages."""
+        return self._read(lambda own: own.members)
+
+    @property
+    def bases(self) -> tuple[str, ...]:
+        """The bases of all its stages, once each."""
+        return self._read(lambda own: (own.base,) if own.base else ())
+
+    def _read(self, names: Callable[[RecipeSlice], Sequence[str]]) -> tuple[str, ...]:
+        stages = {own.name for own in self.stages}
+        listed = [name for own in (*self.stages, self) for part in own.slices for name in names(part)]
+        parts = [part for name in listed for part in ([name] if Path(name).exists() else name.split("+"))]
+        return tuple(name for name in dict.fromkeys(parts) if name not in stages)
 
     def slices_of(self, written: Mapping[str, str]) -> list[Slice]:
         """Returns the slices, with paths in place of the names of stages.

@@ -11,6 +11,8 @@ power.py             power of a t-test, and the number of units that it takes
 bootstrap.py         intervals of a mean over models and texts of several datasets
 clustering.py        spectral and average-linkage clusters, and how well they agree with labels
 cluster_count.py     number of clusters of a population
+fixed_points.py      the number of fixed points of random permutations, and its p-value
+white_noise.py       whether a matrix may be white noise, by its largest singular value
 neighbourhoods.py    neighbours, clusters and positions of thousands of directions
 similarity_file.py   published similarity matrices and their labels
 """

@@ -9,7 +9,7 @@ from wsr.runtime.hub_client import watched
 
 TIMEOUT_SECONDS = 10.0
 FILES = (
-    *("*.json", "*.txt", "*.jinja", "*.model", "*.tiktoken", "*.spm", "*.bpe"),
+    *("*.json", "*.txt", "*.jinja", "*.model", "*.tiktoken", "*.spm", "*.bpe", "README.md"),
     *("model.safetensors", "model-*.safetensors", "adapter_model.safetensors"),
     "[0-9]_*/model.safetensors",  # modules of a SentenceTransformer
 )
@@ -37,6 +37,20 @@ def download(name: str) -> Path:
             f"{name!r} is not a local folder and could not be downloaded from the Hugging Face hub ({reason}); "
             "without a network, use a local folder with config.json and model.safetensors, 'minilm' or 'tiny'"
         ) from error
+
+
+def card_text(name: str) -> str | None:
+    """Returns the README.md of the hub's model ``name``, from the cache or from the hub; None if it cannot be read."""
+    from huggingface_hub import hf_hub_download
+
+    for offline in (True, False):
+        try:
+            with watched():
+                path = hf_hub_download(name, "README.md", etag_timeout=TIMEOUT_SECONDS, local_files_only=offline)
+            return Path(path).read_text(encoding="utf-8", errors="replace")
+        except Exception:  # The client and its transport raise errors of many kinds.
+            continue
+    return None
 
 
 def is_name(name: str) -> bool:

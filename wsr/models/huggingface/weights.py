@@ -136,6 +136,14 @@ def without_prefix(counterpart: Counterpart, name: str) -> str:
     return name.removeprefix(prefix)
 
 
+def current_name(counterpart: Counterpart, name: str) -> str:
+    """Returns a tensor's name in the encoder's own class of today's transformers, whatever class wrote the file."""
+    today = name_today(without_prefix(counterpart, name))
+    for pattern, replacement in counterpart.aliases:
+        today = re.sub(pattern, replacement, today)
+    return today
+
+
 def prefix_of(counterpart: Counterpart, names: Iterable[str]) -> str:
     """Returns the prefix of the encoder's tensors among ``names``, empty if they have none."""
     own = [name for name in names if not is_dropped(counterpart, name)]
@@ -157,9 +165,7 @@ def _canonical(
         if is_dropped(counterpart, name) and without_prefix(counterpart, name) not in wanted:
             dropped.append(name)
             continue
-        today = name_today(without_prefix(counterpart, name))
-        for pattern, replacement in counterpart.aliases:
-            today = re.sub(pattern, replacement, today)
+        today = current_name(counterpart, name)
         if today in found:
             problems.append(f"doubled {today} ({found[today]} and {name})")
         found[today] = name
