@@ -66,8 +66,8 @@ def test_the_cards_of_folders_and_texts_are_read_as_the_hub_reads_them(tmp_path)
         "---\nlicense: {a: 1}\n---\n": UNCLEAR,
         "---\nlicense: [unclosed\n---\n": UNCLEAR,
         "---\n- a list\n---\n": UNCLEAR,
-        "# no metadata\nlicense: mit\n": UNCLEAR,
-        "": UNCLEAR,
+        "# no metadata\nlicense: mit\n": None,
+        "": None,
         "---\ntags:\n- weight-space-regions\n---\n": None,
     }.items():
         assert card_of_text(text)["license"] == expected, text
@@ -115,6 +115,8 @@ def test_who_has_which_licence(store):
     assert licence_of("roberta-base") == "mit"
     assert licence_of("gone-without-owner") is None
     assert licence_of("them/gone") == UNCLEAR
+    assert licence_of("them/silent", {"license": None}) == UNCLEAR
+    assert licence_of("/home/me/model", {"license": None}) is None
     assert card(store, "m0").data.license is None
     assert card(store, "local", "m0").data.license is None
     with pytest.raises(WsrError, match="the licence of silent is unclear"):

@@ -5,9 +5,9 @@ The rule:
 - Parents are the members of the point, and the base.
 - A member that wsr trained has the licence of the base.
 - A card that names one licence decides. A licence called ``other`` or ``unknown``, or a list of several, is unclear.
-- A card without a licence is unclear, unless wsr wrote the card: it then had no licence to name.
-- A model ``owner/name`` of the hub whose card cannot be read is unclear.
-- A folder without a card, and a packaged checkpoint, say nothing.
+- A model ``owner/name`` of the hub whose card names none, or cannot be read, is unclear.
+- A folder whose card names none says nothing: peft and sentence-transformers write such cards for everybody's own
+  models. So does a folder without a card, and a packaged checkpoint.
 - If a parent is unclear, or two name different licences, the model is refused until the user names its licence.
 - The model has the licence that every parent names. If one says nothing, the model has none, and its card says so.
 """
@@ -106,6 +106,8 @@ def licence_of(name: str, card: Card | None = None) -> str | None:
     """
     if card is not None:
         own = card.get("license")
+        if own is None and on_hub(name):
+            return UNCLEAR
         return own if isinstance(own, str) or own is None else UNCLEAR
     if Path(name).exists():
         there = card_of_folder(Path(name))
@@ -142,17 +144,16 @@ def card_of_text(text: str) -> Card:
     """
     from huggingface_hub import ModelCard
 
-    unread: Card = {"license": UNCLEAR, "datasets": []}
     if not text.startswith("---"):
-        return unread
+        return {"license": None, "datasets": []}
     try:
         data = ModelCard(text, ignore_metadata_errors=True).data.to_dict()
     except Exception:  # Not valid YAML, or not a table: the library raises errors of several kinds.
-        return unread
+        return {"license": UNCLEAR, "datasets": []}
     licence, datasets = data.get("license"), data.get("datasets") or []
     if isinstance(licence, list) and len(licence) == 1:
         licence = licence[0]
-    if licence is None and TAG in (data.get("tags") or ()):
+    if licence is None:
         found = None
     elif isinstance(licence, str) and licence.lower() not in _VAGUE and _IDENTIFIER.fullmatch(licence.lower()):
         found = licence.lower()
