@@ -118,7 +118,7 @@ def _simulated(models: int, place: Path, cosine: float) -> dict[str, float]:
         row, start = drawn(label), time.process_time()
         file.add(AtlasEntry(f"m{number}", "", str(label), str(number), 1.0), row)
         seconds.append(time.process_time() - start)
-    asked = draw.integers(IN_SIMULATION, size=QUERIES).tolist()
+    asked = draw.choice(np.unique(labels), size=QUERIES).tolist()
     queries = [drawn(label) for label in asked]
     counts = np.bincount(labels, minlength=IN_SIMULATION)
     right = []
