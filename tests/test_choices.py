@@ -175,7 +175,7 @@ def test_points_are_kept_and_too_long_questions_refused(region, tiny, tmp_path):
     assert len(results.keys()) == 4
     assert list(first.to_frame().columns) == [*METRICS, "m1", "m2"]
     long = load_choices(_written(path, [{**QUESTIONS[0], "question": "ab " * 40}]), tiny.processor)
-    with pytest.raises(WsrError, match=r"a question with its answer has \d+ tokens, gpt2 reads at most 24"):
+    with pytest.raises(WsrError, match=r"a window has \d+ tokens, gpt2 reads at most 24"):
         evaluate_choices(region, np.eye(2), long)
 
 

@@ -131,7 +131,7 @@ def test_the_answer_is_nearer_to_the_centroid_where_labels_are_noise(dataset):
 
 
 def test_many_members_are_searched_between_the_most_useful(dataset):
-    """Of 60 members, all but four only add noise to the logits of others."""
+    """Four of 60 members matter; the other 56 only add noise to the logits."""
     world = World(dataset, 60)
     world.maps[4:] *= 0.2
     world.maps[4:] += 3 * np.random.default_rng(1).normal(size=world.offset.shape)

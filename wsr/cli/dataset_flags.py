@@ -91,19 +91,16 @@ def load(
     dataset = load_dataset(
         name,
         tokenizer,
-        max_length=values.max_length,
         sizes=sizes,
-        columns=_columns(values),
         family=values.family,
         classes=1 if values.regression else None,
         label_names=tuple(values.label_names) or None,
         drop_empty=values.drop_empty or None,
-        dialect=_dialect(values),
         at_most=True,
         tfds=values.tfds,
+        **_reading(values),
     )
-    for note in dataset.notes:
-        print(note, flush=True)
+    _told(dataset)
     return replace(dataset, name=spoken) if spoken else dataset
 
 
@@ -158,35 +155,25 @@ def load_texts(values: Values, name: str, tokenizer: Any, *, size: int | None = 
     """Returns the texts of ``name`` as the flags say, and prints what was left out; they need no labels."""
     from wsr.data.texts import load_texts
 
-    texts = load_texts(
-        name,
-        tokenizer,
-        max_length=values.max_length,
-        size=size,
-        columns=_columns(values),
-        dialect=_dialect(values),
-    )
-    for note in texts.notes:
-        print(note, flush=True)
-    return texts
+    return _told(load_texts(name, tokenizer, size=size, **_reading(values)))
 
 
 def load_choices(values: Values, name: str, tokenizer: Any, *, between: str, size: int | None = None) -> "Choices":
     """Returns the questions of ``name`` as the flags say, and prints what was cut."""
     from wsr.data.choices import load_choices
 
-    questions = load_choices(
-        name,
-        tokenizer,
-        max_length=values.max_length,
-        between=between,
-        size=size,
-        columns=_columns(values),
-        dialect=_dialect(values),
-    )
-    for note in questions.notes:
+    return _told(load_choices(name, tokenizer, between=between, size=size, **_reading(values)))
+
+
+def _reading(values: Values) -> dict[str, Any]:
+    """Returns the arguments that say how any source is read."""
+    return {"max_length": values.max_length, "columns": _columns(values), "dialect": _dialect(values)}
+
+
+def _told(found: Any) -> Any:
+    for note in found.notes:
         print(note, flush=True)
-    return questions
+    return found
 
 
 def _columns(values: Values) -> "Columns | None":

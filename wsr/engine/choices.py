@@ -14,10 +14,8 @@ from jaxtyping import Array, Bool, Float
 
 from wsr.data.choices import Choices
 from wsr.engine.evaluate import EXACT
-from wsr.engine.language_model import require_token_losses
-from wsr.engine.scoring import key_of, score_points
+from wsr.engine.language_model import require_token_losses, score_windows
 from wsr.engine.settings import Settings
-from wsr.errors import WsrError
 from wsr.models.layers.pooling import pool
 from wsr.models.model import Model
 from wsr.region.region import Region
@@ -147,23 +145,17 @@ def evaluate_choices(
       (1, 2)
     """
     coefficients = np.atleast_2d(coefficients)
-    longest = int(choices.windows.lengths.max())
-    if longest > region.model.max_length:
-        raise WsrError(
-            f"{choices.name}: a question with its answer has {longest} tokens, {region.model.name} reads at most "
-            f"{region.model.max_length}; load the questions with max_length={region.model.max_length} or less"
-        )
-    what = {"choices": choices.content_hash, "loss": "log-likelihood"}
-    kept = score_points(
+    log_likelihoods = score_windows(
         with_answer_losses(region),
         coefficients,
-        [key_of(region, row, what, settings.precision) for row in coefficients],
-        {"answers": choices.windows},
-        lambda losses: {"log_likelihoods": choices.log_likelihoods(np.asarray(losses["answers"])[:, :, 0])},
+        choices.windows,
+        choices.log_likelihoods,
+        name=choices.name,
+        saved="log_likelihoods",
+        what={"choices": choices.content_hash, "loss": "log-likelihood"},
         settings=settings,
-        note=choices.name,
     )
-    return ChoiceEvaluation(region, coefficients, choices, kept["log_likelihoods"])
+    return ChoiceEvaluation(region, coefficients, choices, log_likelihoods)
 
 
 def with_answer_losses(region: Region) -> Region:

@@ -4,7 +4,7 @@ The loss is measured on windows of text, packed as for any other evaluation. The
 ``wsr.engine.evaluate``; here the only feature of a window is its loss.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from wsr.data.dataset import Split
 from wsr.data.texts import Texts
 from wsr.engine.evaluate import EXACT
 from wsr.engine.scoring import key_of, score_points
@@ -126,23 +127,61 @@ def evaluate_language_model(
       (1, 1)
     """
     coefficients = np.atleast_2d(coefficients)
-    longest = int(texts.windows.lengths.max())
-    if longest > region.model.max_length:
-        raise WsrError(
-            f"{texts.name}: a window has {longest} tokens, {region.model.name} reads at most "
-            f"{region.model.max_length}; load the texts with max_length={region.model.max_length} or less"
-        )
-    what = {"texts": texts.content_hash, "loss": "language model"}
-    kept = score_points(
+    losses = score_windows(
         with_losses(region),
         coefficients,
-        [key_of(region, row, what, settings.precision) for row in coefficients],
-        {"texts": texts.windows},
-        lambda losses: {"losses": texts.mean_losses(np.asarray(losses["texts"])[:, :, 0])},
+        texts.windows,
+        texts.mean_losses,
+        name=texts.name,
+        saved="losses",
+        what={"texts": texts.content_hash, "loss": "language model"},
         settings=settings,
-        note=texts.name,
     )
-    return LanguageModelEvaluation(region, coefficients, texts, kept["losses"])
+    return LanguageModelEvaluation(region, coefficients, texts, losses)
+
+
+def score_windows(
+    region: Region,
+    coefficients: Float[np.ndarray, "points members"],
+    windows: Split,
+    turn: Callable[[Float[np.ndarray, "points windows"]], Float[np.ndarray, "points _"]],
+    *,
+    name: str,
+    saved: str,
+    what: Mapping[str, object],
+    settings: Settings,
+) -> Float[np.ndarray, "points _"]:
+    """Returns a score made of one number per window, for each point; results are kept.
+
+    Args:
+      region: the population; its model has that number as its only feature.
+      coefficients: one row per point.
+      windows: the windows.
+      turn: turns the numbers of windows into what is kept of a point.
+      name: what the windows are of, for messages.
+      saved: name under which a point's result is saved.
+      what: everything else that the result depends on.
+      settings: chunk size, memory, devices, precision and cache of results.
+
+    Raises:
+      WsrError: if a window is longer than the model's context.
+    """
+    longest, most = int(windows.lengths.max()), region.model.max_length
+    if longest > most:
+        raise WsrError(
+            f"{name}: a window has {longest} tokens, {region.model.name} reads at most {most}; load it with "
+            f"max_length={most} or less (on the command line --max_length={most})"
+        )
+    kept = score_points(
+        region,
+        coefficients,
+        [key_of(region, row, what, settings.precision) for row in coefficients],
+        {"windows": windows},
+        lambda found: {saved: turn(np.asarray(found["windows"])[:, :, 0])},
+        settings=settings,
+        note=name,
+    )
+    return kept[saved]
 
 
 def with_losses(region: Region) -> Region:

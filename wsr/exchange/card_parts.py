@@ -6,6 +6,9 @@ from typing import Any
 from wsr.exchange.licences import UNCLEAR, Licences
 from wsr.runtime.printable import printable
 
+TAG = "weight-space-regions"
+"""Tag of the cards that wsr writes."""
+
 
 def front_matter(about: Mapping[str, Any]) -> list[str]:
     """Returns the lines of the metadata that the hub reads, and an empty one.
@@ -16,6 +19,15 @@ def front_matter(about: Mapping[str, Any]) -> list[str]:
     import yaml
 
     return ["---", yaml.safe_dump(dict(about), sort_keys=False, allow_unicode=True).rstrip(), "---", ""]
+
+
+def made_by(command: str) -> list[str]:
+    """Returns the lines of the section with the command that writes the model again; none without a command.
+
+    Args:
+      command: the command, as it is typed.
+    """
+    return ["## Made by", "", "```sh", printable(command), "```", ""] if command else []
 
 
 def licence_section(found: Licences) -> list[str]:

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from wsr import __version__
-from wsr.exchange.card_parts import code, front_matter, licence_section, plain, table
-from wsr.exchange.licences import TAG, Licences, card_of_folder, licence_of, on_hub
+from wsr.exchange.card_parts import TAG, code, front_matter, licence_section, made_by, plain, table
+from wsr.exchange.licences import Licences, card_of_folder, licence_of, on_hub
 from wsr.runtime.model_folder import transformer_folder
-from wsr.runtime.printable import printable
 
 LONGEST_HASHED_BYTES = 2**31
 """Files above this size are not hashed, because reading them again would take as long as the merge."""
@@ -73,12 +72,7 @@ def card_of_files(
             "## Parents",
             "",
             *table(("model", "role", "file", "sha256"), rows),
-            "## Made by",
-            "",
-            "```sh",
-            printable(command),
-            "```",
-            "",
+            *made_by(command),
             *licence_section(licences),
         ]
     )

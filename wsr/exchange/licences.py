@@ -23,8 +23,6 @@ from wsr.errors import WsrError
 if TYPE_CHECKING:
     from wsr.store import MemberRecord, Store
 
-TAG = "weight-space-regions"
-"""Tag of the cards that wsr writes."""
 UNCLEAR = ""
 """A licence that must not be guessed."""
 _VAGUE = ("other", "unknown")

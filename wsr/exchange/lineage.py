@@ -56,7 +56,7 @@ class Pair:
     origin: Origin
     """Whether they have a common origin, and whether their units are in one order."""
     p_value: float
-    """Of the smaller of both tests, times two; 1 if they cannot be compared."""
+    """The smaller p-value of the two tests, times two; 1 if the models cannot be compared."""
     change: Change
     """How the second differs from the first, once its units are in the first's order; empty without a common origin."""
     distance: float | None

@@ -7,8 +7,8 @@ from typing import Any
 
 from wsr import __version__
 from wsr.data.table import find, registered
-from wsr.exchange.card_parts import code, front_matter, licence_section, plain, table
-from wsr.exchange.licences import TAG, Licences, licences_of, on_hub
+from wsr.exchange.card_parts import TAG, code, front_matter, licence_section, made_by, plain, table
+from wsr.exchange.licences import Licences, licences_of, on_hub
 from wsr.exchange.scores import scores_of
 from wsr.models.model import Model
 from wsr.runtime.printable import printable
@@ -67,12 +67,7 @@ def model_card(
             "## Scores",
             "",
             *_scores(scores),
-            "## Made by",
-            "",
-            "```sh",
-            printable(command),
-            "```",
-            "",
+            *made_by(command),
             *licence_section(licences),
         ]
     )
@@ -97,8 +92,7 @@ def adapter_card(model: str, base: str, kept: str, licences: Licences, *, title:
     lines = [*front_matter({**about, "tags": [TAG, "lora"]}), f"# {plain(title)}", ""]
     lines += [f"LoRA adapter of {code(model)}, which was fine-tuned from {code(base)}. Made with wsr {__version__}."]
     lines += ["", f"- {plain(kept)}", ""]
-    made = ["## Made by", "", "```sh", printable(command), "```", ""] if command else []
-    return "\n".join([*lines, *made, *licence_section(licences)])
+    return "\n".join([*lines, *made_by(command), *licence_section(licences)])
 
 
 def _front(

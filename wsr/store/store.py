@@ -2,11 +2,10 @@
 
 import contextlib
 import datetime
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,8 +14,9 @@ from wsr.errors import WsrError
 from wsr.geometry.low_rank import LowRank
 from wsr.geometry.trees import nest
 from wsr.runtime import buckets, strict_json
-from wsr.runtime.model_folder import BASE_HEAD, shared_files, transformer_folder
+from wsr.runtime.model_folder import BASE_HEAD, shared_files
 from wsr.store import checkpoint, encoder_part, refusals
+from wsr.store.base_files import files_of_base
 from wsr.store.encoder_part import DTypeOnDisk
 from wsr.store.gram_file import GramFile
 from wsr.store.leaves import (
@@ -167,7 +167,7 @@ class Store:
         from wsr.data.fingerprint import fingerprint
 
         with contextlib.ExitStack() as stack:
-            files = {} if cls.is_at(path) else stack.enter_context(_files_of(checkpoint))
+            files = {} if cls.is_at(path) else stack.enter_context(files_of_base(checkpoint))
             return cls.create(
                 path,
                 model_name=checkpoint.model.name,
@@ -555,22 +555,3 @@ def _brought(path: str | Path) -> Path:
     buckets.bring_marks(folder, checkpoint.METADATA_FILE, ["base"])
     buckets.bring_marks(folder / "members", checkpoint.METADATA_FILE)
     return folder
-
-
-@contextlib.contextmanager
-def _files_of(base: "Checkpoint") -> Iterator[dict[str, Path]]:
-    """Gives the files of a base that a store keeps: its companions, and its head if it has one."""
-    from safetensors.numpy import save_file
-
-    from wsr.models.huggingface.files import read_tensors
-    from wsr.models.huggingface.weights import head_tensors
-
-    with base.companions() as files, TemporaryDirectory() as place:
-        head: dict[str, np.ndarray] = {}
-        if base.folder is not None and base.folder.is_dir():
-            with contextlib.suppress(WsrError):  # a folder without weights
-                head = head_tensors(base.model, read_tensors(transformer_folder(base.folder)))
-        if head:
-            save_file({name: np.ascontiguousarray(own) for name, own in head.items()}, Path(place) / BASE_HEAD)
-            files = {**files, BASE_HEAD: Path(place) / BASE_HEAD}
-        yield files
