@@ -88,7 +88,7 @@ tests/browser/node_modules: tests/browser/package-lock.json
 RIVALS := peft==0.21.2 sentence-transformers==6.2.0 accelerate==1.15.0 lm-eval==0.4.13 \
 	DataProperty colorama dill evaluate lxml mbstrdecoder more-itertools nltk pathvalidate portalocker pytablewriter \
 	rouge-score sacrebleu sqlitedict tabledata tabulate tcolorpy typepy word2number \
-	pymoo==0.6.2 moocore autograd cma alive-progress about-time graphemeu Deprecated wrapt
+	pymoo==0.6.2 moocore cffi pycparser autograd cma alive-progress about-time graphemeu Deprecated wrapt
 
 outside: torch .venv/outside/.installed  ## compare with PEFT, sentence-transformers, lm-evaluation-harness and pymoo, in an environment of their own
 	@.venv/outside/bin/python -m pytest -n 2 tests/outside
