@@ -173,17 +173,18 @@ clean:  ## remove the environment and the caches, not the runs
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "make: $(PYTHON) has no venv module; on Debian: apt-get install python3-venv" >&2; exit 1; }
 	@$(PYTHON) -m venv .venv
 
+# Python compiles a module when it is first imported; compiling all 19,000 beforehand would take pip half a minute.
 .venv/.installed: pyproject.toml | .venv/bin/python
 	@echo "installing wsr into .venv (JAX, Flax and what they need: about 1 GB)"
-	@$(BIN)/pip install -q --disable-pip-version-check $(PIP_FLAGS) -e '.$(if $(EXTRAS),[$(EXTRAS)])'
+	@$(BIN)/pip install -q --disable-pip-version-check --no-compile $(PIP_FLAGS) -e '.$(if $(EXTRAS),[$(EXTRAS)])'
 	@touch $@
 
 .venv/.installed-dev: pyproject.toml | .venv/bin/python
 	@echo "installing wsr and what its tests need into .venv"
-	@$(BIN)/pip install -q --disable-pip-version-check $(PIP_FLAGS) -e '.[dev$(if $(EXTRAS),$(comma)$(EXTRAS))]'
+	@$(BIN)/pip install -q --disable-pip-version-check --no-compile $(PIP_FLAGS) -e '.[dev$(if $(EXTRAS),$(comma)$(EXTRAS))]'
 	@touch $@ .venv/.installed .venv/.installed-docs
 
 .venv/.installed-docs: pyproject.toml | .venv/bin/python
 	@echo "installing wsr and what its documentation needs into .venv"
-	@$(BIN)/pip install -q --disable-pip-version-check $(PIP_FLAGS) -e '.[docs$(if $(EXTRAS),$(comma)$(EXTRAS))]'
+	@$(BIN)/pip install -q --disable-pip-version-check --no-compile $(PIP_FLAGS) -e '.[docs$(if $(EXTRAS),$(comma)$(EXTRAS))]'
 	@touch $@ .venv/.installed

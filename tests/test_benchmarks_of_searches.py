@@ -57,6 +57,7 @@ def test_a_front_is_compared_with_others_once(region, tmp_path, monkeypatch):
     assert len(fronts.table(rows)) == 2 + len(rows)
 
 
+@pytest.mark.long
 def test_errors_of_few_points_are_measured_at_fresh_ones(dataset, region):
     (row,) = many_members.measured(region, dataset, [70], Settings(), fresh=10)
     assert row["scored_points"] <= 70

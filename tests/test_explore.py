@@ -111,6 +111,7 @@ def test_the_pages_values_are_those_of_evaluate_within_its_bounds(content, regio
         assert np.corrcoef(losses, exact.generalised_loss)[0, 1] > 0.95
 
 
+@pytest.mark.long
 def test_a_page_of_many_members_has_part_of_a_lattice_and_holds_its_bounds(tiny, datasets, tmp_path):
     many, dataset = wsr.made_up_region(7), datasets[1]
     file = tmp_path / "many.html"

@@ -117,6 +117,7 @@ def test_a_front_is_chosen_on_validation_texts_and_scored_exactly_on_test_texts(
         assert own["name"] == f"{dataset.name} (validation)"
 
 
+@pytest.mark.long
 def test_many_members_are_searched_between_those_that_the_front_needs(region, datasets, settings, monkeypatch, capsys):
     monkeypatch.setattr(explorer_pareto, "SUPPORT", 2)
     found = wsr.pareto(region, datasets, front=4, points=70, inverse_l2=INVERSE_L2, settings=settings)

@@ -86,6 +86,7 @@ def test_no_room_is_an_error_and_work_goes_on_when_there_is(tmp_path: Path, tria
     trials.note("disk full", refused=full, lost=0, resumed=full)
 
 
+@pytest.mark.long
 @pytest.mark.fault
 def test_a_small_disk_fills_up_and_is_emptied(tmp_path: Path, trials: Any) -> None:
     disk, ballast = tmp_path / "disk", tmp_path / "disk" / "ballast"

@@ -174,6 +174,7 @@ def test_polynomials_predict_what_is_then_found(found):
     assert repr(found).startswith(f"HullSearch: {len(found.points)} points evaluated exactly, {len(found.proposed)} of")
 
 
+@pytest.mark.long
 def test_two_datasets_give_a_compromise(region, datasets):
     protocol = Protocol(inverse_l2=INVERSE_L2)
     both = search_hull(region, datasets, points=16, protocol=protocol)

@@ -90,6 +90,7 @@ def test_an_early_answer_reads_images_as_texts(vit, data, members):
     assert answer.texts_read == 6 * (answer.looks[-1].size.texts + 40)
 
 
+@pytest.mark.long
 def test_the_gradient_in_the_coefficients_agrees_with_a_difference(vit, data, members):
     region = from_params(vit.model, vit.params, {f"seed {m.job.seed}": m.params for m in members})
     judge = validation_loss(region, data[1], Protocol(inverse_l2=1.0))  # a C that is chosen may jump between the points

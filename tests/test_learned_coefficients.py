@@ -110,6 +110,7 @@ def test_gradient_under_a_chosen_penalty_is_that_of_finite_differences_at_that_p
     np.testing.assert_allclose(gradient(), expected, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.long
 def test_the_gradient_with_draws_is_the_mean_over_draws(dataset, region):
     target, point = relabelled(dataset, 2), np.array([0.5, 0.2, 0.4])
     loss, gradient = validation_loss(region, target, Protocol(inverse_l2=C, draws=2))(jnp.asarray(point))

@@ -69,6 +69,7 @@ def one_text(split, text):
     }
 
 
+@pytest.mark.long
 def test_fisher_is_the_expected_square_of_the_gradient(region, given, own):
     """Gradients of log-probabilities one label at a time, by ``jax.grad``, on texts without padding."""
     name = "made_up_a1"
@@ -284,6 +285,7 @@ def test_adamerging_lowers_the_entropy_and_its_model_is_that_of_its_coefficients
         assert np.ptp(rows, axis=0).max() > 0.01
 
 
+@pytest.mark.long
 def test_adamergings_first_step_goes_down_the_gradient_of_finite_differences(region, given):
     steps = made("adamerging", {"by": "task", "steps": 1, "texts": 0, "learning_rate": 0.1}).found(region, given)[1]
     signs = np.sign(steps[0] - 0.5)

@@ -28,7 +28,7 @@ DROPPING = [
     for name in NAMES
     if any("drop" in key and value for key, value in models.architectures()[name].example.items())
 ]
-GRADIENTS = ("bert", "gpt2", "tiny", "vit")
+GRADIENTS = ("bert", "tiny")
 """Architectures whose gradients every run tests; ``make test-long`` tests the others."""
 WITH_COUNTERPART = [name for name in NAMES if models.architectures()[name].counterpart]
 # The poolings are shared by all: each with one architecture, and each architecture with its own.

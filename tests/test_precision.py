@@ -94,6 +94,7 @@ def test_float32_is_left_as_it_is(tiny):
     assert len({meaning(precision, where) for precision in ("float32", "bfloat16") for where in ("cpu", "tpu")}) == 4
 
 
+@pytest.mark.long
 def test_gradients_of_a_model_in_bfloat16_are_float32_and_near(tiny):
     batch = batch_of(tiny.model)
 

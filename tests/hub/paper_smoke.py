@@ -3,6 +3,7 @@
 The hub (``hub_server.py``) has the paper's 36 datasets with a few hundred invented rows each, and a tiny roberta-base.
 A study keeps the names of the preset "paper" (datasets, targets, pairs, bases) and has the sizes of "smoke". All
 studies share members in one process, so that each member is trained once and each program compiled once.
+At the end, one study reads what TensorFlow Datasets has prepared.
 
 Command:  make paper-smoke          (the same as python tests/hub/paper_smoke.py [STUDY ...])
 """
@@ -48,6 +49,8 @@ FEWER: dict[str, dict[str, Any]] = {
     "few_shot": {"runs": 1, "sizes": (16,), "starts_on": ("mnli", "rte")},
 }
 """Values of single studies."""
+CATALOGUE = "same_dataset_clusters"
+"""The study that reads the catalogue of TensorFlow Datasets."""
 FEWEST_LEARNED = 0.75
 """Least share of members that learn, of those with at least half of the texts. Words decide the invented labels, but so
 small a model does not learn them from every initial head: 84 % do."""
@@ -57,6 +60,7 @@ def serve(wanted: list[str]) -> int:
     """Serves the hub to a process with an empty cache that runs the studies, and returns its exit status."""
     os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = "1"
     sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "hub")]
+    from catalogue import prepare
     from hub_model import roberta
     from hub_repositories import isear, repositories
     from hub_server import LocalHub
@@ -68,10 +72,12 @@ def serve(wanted: list[str]) -> int:
         LocalHub(repositories(), {model.name: model for model in models}).running() as hub,
     ):
         (Path(folder) / "isear.csv").write_text(isear(), encoding="utf-8")
+        prepare(Path(folder) / "catalogue")
         environment = kept | {
             STUDYING: "1",
             "HF_ENDPOINT": hub.address,
             "HF_HOME": f"{folder}/hub",
+            "TFDS_DATA_DIR": f"{folder}/catalogue",
             "WSR_CACHE": f"{folder}/wsr",
             "HF_HUB_DISABLE_TELEMETRY": "1",
             "HF_HUB_VERBOSITY": "error",
@@ -96,24 +102,28 @@ def run_studies(wanted: list[str]) -> int:
     folder = Path.cwd()
     failed = [study for study in studies if not _told(study, folder)]
     print(f"{len(studies) - len(failed)} of {len(studies)} studies ran", flush=True)
-    return int(bool(failed) or not (wanted or _told_members(folder / "shelf")))
+    if wanted:
+        return int(bool(failed))
+    both = _told_members(folder / "shelf"), _told(CATALOGUE, folder, catalogue=True)
+    return int(bool(failed) or not all(both))
 
 
-def _told(study: str, folder: Path) -> bool:
+def _told(study: str, folder: Path, *, catalogue: bool = False) -> bool:
     """Runs a study, says in a line how it went, and returns whether it ended well."""
     start, used = time.monotonic(), time.process_time()
+    out, label = (folder / "catalogue_run", f"{study} --tfds") if catalogue else (folder / study, study)
     try:
         with (folder / f"{study}.log").open("w", encoding="utf-8") as log, redirect_stdout(log):
             module = importlib.import_module(f"experiments.{study}")
             for more in (["--dry_run"], []):
-                _run(study, module, [*_flags(study, module, folder), *more])
-        document = json.loads((folder / study / "document.json").read_text(encoding="utf-8"))
+                _run(study, module, [*_flags(study, module, folder, out, catalogue=catalogue), *more])
+        document = json.loads((out / "document.json").read_text(encoding="utf-8"))
     except Exception as error:
-        print(f"{study}: FAILED at {_place(error)}: {type(error).__name__}: {error}", flush=True)
+        print(f"{label}: FAILED at {_place(error)}: {type(error).__name__}: {error}", flush=True)
         return False
     verdicts = ", ".join(section["verdict"] for section in document["sections"])
     took, used = time.monotonic() - start, time.process_time() - used
-    print(f"{study}: {took:.0f} s, {used:.0f} s of processors; {verdicts}", flush=True)
+    print(f"{label}: {took:.0f} s, {used:.0f} s of processors; {verdicts}", flush=True)
     return True
 
 
@@ -128,8 +138,12 @@ def _run(study: str, module: ModuleType, words: list[str]) -> None:
         raise RuntimeError(f"exit status {status}")
 
 
-def _flags(study: str, module: ModuleType, folder: Path) -> list[str]:
+def _flags(study: str, module: ModuleType, folder: Path, out: Path, *, catalogue: bool) -> list[str]:
     values: dict[str, Any] = dict(SIZES)
+    if catalogue:
+        from catalogue import entries
+
+        values |= {"tfds": True, "datasets": tuple(entries())}
     sizes = module.SETTINGS["smoke"]
     for field in dataclasses.fields(sizes):
         value = getattr(sizes, field.name)
@@ -138,7 +152,7 @@ def _flags(study: str, module: ModuleType, folder: Path) -> list[str]:
             values[field.name] = value
     values |= FEWER.get(study, {})
     words = [f"--{name}={','.join(map(str, own)) if isinstance(own, tuple) else own}" for name, own in values.items()]
-    return ["--preset=paper", f"--out={folder / study}", f"--shelf={folder / 'shelf'}", "--debug", *words]
+    return ["--preset=paper", f"--out={out}", f"--shelf={folder / 'shelf'}", "--debug", *words]
 
 
 def _told_members(shelf: Path) -> bool:

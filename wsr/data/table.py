@@ -103,6 +103,11 @@ def find(name: str) -> DatasetSpec:
     )
 
 
+def in_catalogue(name: str) -> bool:
+    """Returns whether this is a registered dataset that the catalogue of TensorFlow Datasets has too."""
+    return name in _TABLE and _TABLE[name].catalogue is not None
+
+
 def registered() -> tuple[str, ...]:
     """Returns the names of all registered datasets."""
     return tuple(_TABLE)

@@ -1,6 +1,7 @@
 """Reads TensorFlow Datasets without TensorFlow, which only the array_record format allows."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -43,11 +44,15 @@ class Tfds:
 
             # Without TensorFlow the package does not register these by itself.
             import tensorflow_datasets.text
+            from tensorflow_datasets.core.read_only_builder import builder_from_files
         except ImportError as error:
             raise WsrError(f"{self.name}: needs {error.name}: run pip install 'wsr[tfds]'") from None
         try:
             if Path(self.name).is_dir():
                 return tensorflow_datasets.builder_from_directory(self.name)
+            # Some builders cannot be made without TensorFlow, not even to read what is prepared.
+            with suppress(tensorflow_datasets.core.DatasetNotFoundError):
+                return builder_from_files(self.name, data_dir=self.data_dir, file_format="array_record")
             builder = tensorflow_datasets.builder(self.name, data_dir=self.data_dir, file_format="array_record")
             builder.download_and_prepare()
         except Exception as error:  # builders raise all kinds of errors

@@ -17,7 +17,7 @@ from wsr.merging.ingredients import Ingredients, Leaf, ReadPiece
 from wsr.merging.method import OfWeights, at_least, one_of, option, share
 from wsr.merging.run import on_all_cores
 from wsr.merging.sparse import DareTies, Ties
-from wsr.merging.spectral import SMALLEST, Columns, IsoC, TsvM, svd
+from wsr.merging.spectral import Columns, IsoC, TsvM, leading, svd
 from wsr.merging.task_matrices import Matrix, OfMatrices, each_task, task, task_shape
 from wsr.runtime.cores import usable_cores
 
@@ -181,13 +181,13 @@ def joint_left(leaf: Leaf) -> Columns:
             here = rest[:, start : start + own.left.shape[1]] @ own.right
             gram += here @ here.T
             start += own.left.shape[1]
-        return columns @ _eigenvectors(gram)
+        return columns @ leading(gram, len(gram))[1]
     if spectral.on_accelerator():
         return _basis(np.concatenate(list(each_task(leaf)), axis=1))
     gram = np.zeros((task_shape(leaf)[0],) * 2)
     for matrix in each_task(leaf):
         gram += matrix @ matrix.T
-    return _eigenvectors(gram)
+    return leading(gram, len(gram))[1]
 
 
 def thin_task(leaf: Leaf, member: int) -> Thin:
@@ -221,13 +221,6 @@ def stored_factors(leaf: Leaf, member: int) -> Thin | None:
         return Thin(np.zeros((outputs, 0)), np.zeros((0, inputs)))
     a, b = np.asarray(factors.a, np.float64), np.asarray(factors.b, np.float64)
     return Thin(b.T, a.T) if leaf.inputs_lead else Thin(a, b)
-
-
-def _eigenvectors(gram: Float64[np.ndarray, "rows rows"]) -> Columns:
-    """Returns the eigenvectors of a Gram matrix with the largest eigenvalue first, without rounding errors."""
-    values, vectors = np.linalg.eigh(gram)
-    kept = values > SMALLEST**2 * values.max(initial=0.0)
-    return vectors[:, kept][:, ::-1]
 
 
 def _basis(columns: Columns) -> Float64[np.ndarray, "rows kept"]:

@@ -218,14 +218,18 @@ def on_all_cores(work: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
     """Calls a function on each item, with one thread per core; NumPy releases the interpreter lock.
 
     Args:
-      work: the function.
+      work: the function; it must not call ``on_all_cores``.
       items: the items.
 
     Returns:
       The results, in order.
     """
-    cores = usable_cores()
-    with ThreadPoolExecutor(cores) as threads:
+    from threadpoolctl import threadpool_limits
+
+    items, cores = list(items), usable_cores()
+    # BLAS shares the cores with these threads; with more threads than cores, each product waits for the others.
+    each = max(1, cores // max(1, len(items)))
+    with threadpool_limits(each, user_api="blas"), ThreadPoolExecutor(cores) as threads:
         return list(threads.map(work, items))
 
 

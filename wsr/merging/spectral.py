@@ -133,19 +133,31 @@ def svd(matrix: Matrix, count: int, *, least: float = 0.0) -> Svd:
     """
     if on_accelerator():
         return _svd_on_accelerator(matrix, count, least)
-    from scipy.linalg import eigh
-
     if matrix.shape[0] > matrix.shape[1]:
         right, values, left = svd(matrix.T, count, least=least)
         return Svd(left, values, right)
-    rank = matrix.shape[0]
-    # The largest eigenvalue is always computed: it tells which of the others are rounding errors.
-    squares, left = eigh(matrix @ matrix.T, subset_by_index=(min(rank - count, rank - 1), rank - 1))
-    least = max(least, SMALLEST * np.sqrt(squares[-1].clip(0)))
-    kept = (squares > least**2)[::-1][:count].nonzero()[0]
-    values = np.sqrt(squares[::-1][kept])
-    left = left[:, ::-1][:, kept]
+    values, left = leading(matrix @ matrix.T, count, least=least)
     return Svd(left, values, matrix.T @ left / values)
+
+
+def leading(gram: Matrix, count: int, *, least: float = 0.0) -> tuple[Float64[np.ndarray, " kept"], Columns]:
+    """Returns the ``count`` largest singular values of ``A`` and their left singular vectors, given ``A A^T``.
+
+    Args:
+      gram: the product ``A A^T``.
+      count: how many; those that are only rounding errors are left out.
+      least: singular values below it are left out too.
+
+    Example:
+      >>> import numpy as np
+      >>> from wsr.merging.spectral import leading
+      >>> leading(np.diag([9.0, 4.0, 0.0]), 3)[0].round(6).tolist()
+      [3.0, 2.0]
+    """
+    squares, vectors = np.linalg.eigh(gram)
+    least = max(least, SMALLEST * np.sqrt(squares.max(initial=0.0)))
+    kept = (squares > least**2)[::-1][:count].nonzero()[0]
+    return np.sqrt(squares[::-1][kept]), vectors[:, ::-1][:, kept]
 
 
 @lru_cache(maxsize=1)

@@ -3,10 +3,17 @@
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Float32
 
 from wsr.merging.ingredients import Leaf
 from wsr.merging.method import at_least, positive
 from wsr.merging.task_matrices import Matrix, OfMatrices, each_task, summed
+
+Rows = Float32[np.ndarray, "rows inputs"]
+Square = Float32[np.ndarray, "inputs inputs"]
+
+ROWS = 128
+"""Rows of a matrix that take all steps together."""
 
 
 @dataclass(frozen=True)
@@ -40,13 +47,21 @@ class Wudi(OfMatrices):
             if square := np.trace(gram):
                 left += gram / square
                 right += task @ (gram / square)
-        a, b, merged = (own.astype(np.float32) for own in (left, right, start))
-        mean: np.ndarray = np.zeros_like(merged)
-        variance: np.ndarray = np.zeros_like(merged)
+        merged = np.empty(start.shape, np.float32)
+        a, b = left.astype(np.float32), right.astype(np.float32)
+        # A row's steps need no other row, so a few rows take all steps while they are in the processor's cache.
+        for first in range(0, outputs, ROWS):
+            rows = slice(first, first + ROWS)
+            merged[rows] = self._stepped(start[rows].astype(np.float32), a, b[rows])
+        return merged.astype(np.float64)
+
+    def _stepped(self, merged: Rows, a: Square, b: Rows) -> Rows:
+        """Returns rows of the matrix after all steps of Adam, in float32."""
+        mean, variance = np.zeros((2, *merged.shape), np.float32)
         for step in range(1, self.steps + 1):
             gradient = 2 * (merged @ a - b)
             mean = 0.9 * mean + 0.1 * gradient
             variance = 0.999 * variance + 0.001 * gradient**2
             rate = self.learning_rate / (1 - 0.9**step)
-            merged -= rate * mean / (np.sqrt(variance / (1 - 0.999**step)) + 1e-8)
-        return merged.astype(np.float64)
+            merged = merged - rate * mean / (np.sqrt(variance / (1 - 0.999**step)) + 1e-8)
+        return merged

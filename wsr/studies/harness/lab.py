@@ -9,6 +9,7 @@ from pathlib import Path
 
 from wsr.data.dataset import Dataset
 from wsr.data.load import load_dataset
+from wsr.data.table import in_catalogue
 from wsr.models import Checkpoint, load
 from wsr.region.learned import learned_region
 from wsr.region.region import Region
@@ -151,6 +152,7 @@ class Lab:
             at_most=True,
             paper_text=preset.paper_text,
             finetune_share=preset.finetune_share,
+            tfds=preset.tfds and in_catalogue(name),
         )
 
     def _store(self, jobs: Sequence[Job]) -> Store:
@@ -164,8 +166,11 @@ class Lab:
             preset.max_length,
             preset.sizes,
         )
-        if preset.paper_text or preset.finetune_share:  # absent otherwise, so that stores keep their names
+        # Absent otherwise, so that stores keep their names.
+        if preset.paper_text or preset.finetune_share:
             made_by += (preset.paper_text, preset.finetune_share)
+        if preset.tfds:
+            made_by += ("tfds",)
         name = f"{recipe.mode}-{recipe.epochs:g}-epochs-{zlib.crc32(repr(made_by).encode()):08x}"
         checkpoint = self.checkpoint
         return Store.create_for(self.shelf / "stores" / name, checkpoint)

@@ -60,6 +60,8 @@ class Preset:
     cross-validation, on standardised features."""
     draws: int = 1
     """Number of disjoint parts of the probe texts; a probe is fitted on each."""
+    tfds: bool = False
+    """Read the datasets that the catalogue of TensorFlow Datasets has from there, not from the hub."""
     seed: int = 0
     """Seed of everything that a study draws; members have seeds of their own."""
 
