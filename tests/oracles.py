@@ -233,6 +233,32 @@ ORACLES = {
         parameters=4_864_791_552,
         auto_class="AutoModelForTextEncoding",
     ),
+    "clip_text": Oracle(
+        sizes={
+            "vocab_size": 40,
+            "hidden_size": 24,
+            "intermediate_size": 48,
+            "projection_dim": 16,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "max_position_embeddings": 20,
+            # Wide, so that activations leave the range where quick and exact GELU agree.
+            "initializer_factor": 3.0,
+        },
+        variants={"exact gelu": {"hidden_act": "gelu"}, "large epsilon": {"layer_norm_eps": 1e-2}},
+        deep={"num_hidden_layers": 12, "initializer_factor": 1.0},
+        # The text tower of CLIP ViT-bigG.
+        largest={
+            "hidden_size": 1280,
+            "intermediate_size": 5120,
+            "num_hidden_layers": 32,
+            "num_attention_heads": 20,
+            "projection_dim": 1280,
+            "hidden_act": "gelu",
+        },
+        parameters=693_021_440,
+        max_length=77,
+    ),
     "gpt2": Oracle(
         sizes={**SPREAD, "vocab_size": 40, "n_embd": 24, "n_layer": 2, "n_head": 4, "n_positions": 20},
         variants={

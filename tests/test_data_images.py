@@ -9,7 +9,7 @@ import pytest
 
 from wsr.data import Columns, DatasetSpec, load_dataset, register, table
 from wsr.data.dataset import SPLITS, hash_splits, joined
-from wsr.data.image_processor import FILE, ImageProcessor, read_image_processor
+from wsr.data.image_processor import FILE, CroppingProcessor, ImageProcessor, read_image_processor
 from wsr.data.image_sources import Digits
 from wsr.data.images import ImageSplit
 from wsr.data.packing import evaluation_batches, in_text_order, rows_a_step, training_batches
@@ -54,6 +54,22 @@ def test_images_are_prepared_as_transformers_does_with_pillow(processor, shape, 
                                 channels=processor.channels) == processor  # fmt: skip
 
 
+@pytest.mark.parametrize("shape", [(6, 6, 3), (9, 17, 3), (31, 12, 3), (4, 5, 3), (6, 9, 3)])
+def test_clip_crops_the_middle_as_transformers_does_with_pillow(shape, tmp_path):
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+    processor = CroppingProcessor(size=6, mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7), resample=3)
+    processor.save_pretrained(tmp_path)
+    image = PIL.Image.fromarray(_pixels(0, *shape))
+    expected = np.stack(CLIPImageProcessorPil.from_pretrained(tmp_path)(image).pixel_values).transpose(0, 2, 3, 1)
+    found = processor.normalise(processor.to_pixels(image)[None])
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
+    content = read_json(tmp_path / FILE)
+    assert read_image_processor(tmp_path / FILE, content, size=6, channels=3) == processor
+    with pytest.raises(WsrError, match="do_center_crop = False"):
+        read_image_processor(tmp_path / FILE, {**content, "do_center_crop": False}, size=6, channels=3)
+
+
 def test_files_of_transformers_are_read(tmp_path):
     from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
@@ -73,7 +89,8 @@ def test_files_of_transformers_are_read(tmp_path):
         ({"size": 6, "do_center_crop": True, "crop_size": 6}, "do_center_crop = True"),
         ({"size": 6, "image_mean": [0.5, 0.5]}, r"image_mean = \[0.5, 0.5\]"),
         ({"size": 6, "image_std": 0.0}, "image_std = 0.0"),
-        ({"size": 6, "image_processor_type": "CLIPImageProcessor"}, "image_processor_type = 'CLIPImageProcessor'"),
+        ({"size": 6, "image_processor_type": "BeitImageProcessor"}, "image_processor_type = 'BeitImageProcessor'"),
+        ({"size": 6, "image_processor_type": "CLIPImageProcessor"}, "crop_size = {'height': 224, 'width': 224}"),
         ({"size": 6, "resample": "bicubic"}, "resample = 'bicubic'"),
     ],
 )

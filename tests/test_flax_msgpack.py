@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from clip_world import whole, write_whole
 from flax import serialization, traverse_util
 from incoming_folders import near, write
 from oracles import counterpart, their_config
@@ -12,6 +13,7 @@ from safetensors.numpy import load_file
 import wsr
 from wsr import models
 from wsr.cli import main
+from wsr.engine.zero_shot import zero_shot_head
 from wsr.errors import WsrError
 from wsr.geometry.trees import flatten
 from wsr.models.huggingface.config import to_config
@@ -39,7 +41,7 @@ def in_flax(torch, model):
                 last = "embedding"
             elif own == "weight" and isinstance(module, torch.nn.LayerNorm):
                 last = "scale"
-            found[(*filter(None, name.split(".")), last)] = np.ascontiguousarray(values)
+            found[(*filter(None, name.split(".")), last)] = np.array(values, order="C")
     return traverse_util.unflatten_dict(found)
 
 
@@ -69,6 +71,20 @@ def test_a_flax_model_has_the_weights_of_its_pytorch_model(tiny, tmp_path, name)
     assert flatten(found.params).keys() == leaves.keys()
     for path, own in flatten(found.params).items():
         np.testing.assert_array_equal(own, leaves[path], err_msg=path)
+
+
+@pytest.mark.torch
+def test_a_flax_clip_has_the_weights_of_its_pytorch_model(tiny, tmp_path):
+    torch = pytest.importorskip("torch", reason="PyTorch, the oracle of the parity tests, is not installed")
+    folder = write_whole(tiny, tmp_path / "clip")
+    expected, head = models.load(str(folder)), zero_shot_head(models.load(str(folder)), ["a", "b"], ["{}"])
+    write_flax(folder, in_flax(torch, whole()))
+    found = models.load(str(folder))
+    for path, own in flatten(found.params).items():
+        np.testing.assert_array_equal(own, flatten(expected.params)[path], err_msg=path)
+    again = zero_shot_head(found, ["a", "b"], ["{}"])
+    np.testing.assert_array_equal(again.kernel, head.kernel)
+    assert again.scale == head.scale
 
 
 @pytest.fixture

@@ -164,7 +164,7 @@ def test_a_t5_without_its_shared_table(torch, tiny, tmp_path):
     expected = models.load(str(tmp_path)).params["token"]["embedding"]
     names = ["shared.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "lm_head.weight"]
     models.export(models.load(str(tmp_path)), tmp_path / "out")
-    assert json.loads((tmp_path / "out" / "config.json").read_text())["is_encoder_decoder"] is False
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["is_encoder_decoder"] is True
     rewrite(tmp_path, lambda tensors: {**tensors, names[1]: tensors[names[0]] + np.float32(1)})
     with pytest.raises(WsrError, match=r"encoder\.embed_tokens\.weight differs from shared\.weight"):
         models.load(str(tmp_path))

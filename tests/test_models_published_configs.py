@@ -107,7 +107,8 @@ def test_a_published_config_has_transformers_own_hidden_states(tmp_path, name):
         batch = every_token(one_a_row([(IDS, [0] * len(IDS))], len(IDS)))
         inputs = {"input_ids": torch.tensor([IDS])}
     with torch.no_grad():
-        expected = theirs(**inputs).last_hidden_state[0].numpy()
+        encode = theirs.get_encoder() if theirs.config.is_encoder_decoder else theirs
+        expected = encode(**inputs).last_hidden_state[0].numpy()
     found = jax.jit(ours.encode)(params, batch)
     np.testing.assert_allclose(found, expected[: len(found)], atol=1e-5)
 

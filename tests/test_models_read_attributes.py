@@ -22,7 +22,10 @@ def test_the_table_is_that_of_the_installed_transformers(table):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_what_determines_the_computation_is_read(table, name):
-    """Except for initial values, what a config class derives others from, and MPNet's padding, a constant there."""
+    """Except for initial values, what a config class derives others from, and MPNet's padding, a constant there.
+
+    What only the class with a projection reads, CLIP's, is not the encoder's in that table either.
+    """
     read = table["read"][counterpart(name).model_type]["encoder"]
     unread = {own for own in counterpart(name).taken if own not in read}
     assert unread <= {
@@ -31,6 +34,7 @@ def test_what_determines_the_computation_is_read(table, name):
         "tie_word_embeddings",
         "feed_forward_proj",
         "pad_token_id",
+        "projection_dim",
     }
 
 

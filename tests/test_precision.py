@@ -57,9 +57,9 @@ def test_on_a_cpu_the_products_with_kernels_are_of_bfloat16(name):
     products = products_of(model, "cpu")
     half = [own for own in products if "bf16" in own]
     assert set(half) == {("bf16", "bf16", "f32")}
-    # The others are the two of attention in each layer, and the pooling. Features do not need a language model's head.
+    # The others are the two of attention in each layer, and the pooling. Features need neither head nor decoder.
     leaves = jax.tree_util.tree_leaves_with_path(model.init(jax.random.key(0)))
-    kernels = sum(path[-1].key == "kernel" and path[0].key != "head" for path, _ in leaves)
+    kernels = sum(path[-1].key == "kernel" and path[0].key not in ("head", "decoder") for path, _ in leaves)
     assert len(half) >= kernels
 
 

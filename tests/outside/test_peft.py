@@ -15,6 +15,7 @@ from transformers import AutoTokenizer, BertConfig, BertModel, BertTokenizerFast
 
 import wsr
 from wsr.cli import main
+from wsr.data.image_processor import CroppingProcessor
 from wsr.models.huggingface.weights import to_huggingface
 
 CONFIG = BertConfig(
@@ -317,3 +318,39 @@ def test_an_extracted_adapter_of_a_language_model_with_a_tied_head(
     again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "base")
     loaded = PeftModel.from_pretrained(again, tmp_path / "adapter")
     np.testing.assert_allclose(_hidden(loaded), _hidden(whole), atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["CLIPModel", "CLIPVisionModel", "CLIPVisionModelWithProjection"])
+def test_an_adapter_of_clip_comes_in_and_out(tmp_path: Path, kind: str) -> None:
+    vision = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    sizes = {"vision_config": {**vision, "image_size": 8, "patch_size": 4, "projection_dim": 12}}
+    text = {**vision, "vocab_size": 40, "projection_dim": 12, "max_position_embeddings": 24}
+    torch.manual_seed(0)
+    whole = transformers.CLIPModel(transformers.CLIPConfig(**sizes, text_config=text, projection_dim=12)).eval()
+    whole.save_pretrained(tmp_path / "base")
+    CroppingProcessor(8, (0.5,) * 3, (0.5,) * 3).save_pretrained(tmp_path / "base")
+    model = getattr(transformers, kind).from_pretrained(tmp_path / "base").eval()
+    targets = r"(.*\.)?encoder\.layers\.\d+\.(self_attn\.q_proj|mlp\.fc1)" if kind != "CLIPModel" else (
+        r"vision_model\.encoder\.layers\.\d+\.(self_attn\.q_proj|mlp\.fc1)"
+    )  # fmt: skip
+    tuned = get_peft_model(model, LoraConfig(r=2, lora_alpha=6, target_modules=targets))
+    for name, weights in tuned.named_parameters():
+        if "lora_B" in name:  # zero at the start
+            torch.nn.init.normal_(weights, std=0.1)
+    tuned.save_pretrained(tmp_path / "adapter")
+    store = f"--store={tmp_path / 'store'}"
+    assert main(["import", str(tmp_path / "adapter"), store, f"--base={tmp_path / 'base'}", "--dataset=x"]) == 0
+    assert main(["export", "adapter", store, f"--to={tmp_path / 'out'}"]) == 0
+    assert main(["export", "adapter", store, "--as=adapter", f"--to={tmp_path / 'again'}"]) == 0
+    pixels = torch.randn(2, 3, 8, 8)
+    merged = tuned.merge_and_unload()
+    tower = merged if kind == "CLIPVisionModel" else merged.vision_model
+    again = PeftModel.from_pretrained(
+        transformers.CLIPVisionModelWithProjection.from_pretrained(tmp_path / "base"), tmp_path / "again"
+    ).merge_and_unload()
+    out = transformers.CLIPModel.from_pretrained(tmp_path / "out")
+    with torch.no_grad():
+        expected = tower(pixels).pooler_output.numpy()
+        for found in (out.vision_model, again.vision_model):
+            np.testing.assert_allclose(found.eval()(pixels).pooler_output.numpy(), expected, rtol=0, atol=1e-5)
+        assert np.abs(whole.vision_model(pixels).pooler_output.numpy() - expected).max() > 1e-3

@@ -158,11 +158,15 @@ def load_texts(values: Values, name: str, tokenizer: Any, *, size: int | None = 
     return _told(load_texts(name, tokenizer, size=size, **_reading(values)))
 
 
-def load_choices(values: Values, name: str, tokenizer: Any, *, between: str, size: int | None = None) -> "Choices":
+def load_choices(
+    values: Values, name: str, tokenizer: Any, *, between: str, encoder_decoder: bool = False, size: int | None = None
+) -> "Choices":
     """Returns the questions of ``name`` as the flags say, and prints what was cut."""
     from wsr.data.choices import load_choices
 
-    return _told(load_choices(name, tokenizer, between=between, size=size, **_reading(values)))
+    return _told(
+        load_choices(name, tokenizer, between=between, encoder_decoder=encoder_decoder, size=size, **_reading(values))
+    )
 
 
 def _reading(values: Values) -> dict[str, Any]:

@@ -35,7 +35,7 @@ Request: TypeAlias = "tuple[Callable[..., Any], Region, dict[str, np.ndarray]]"
 """What scores, in which region, coefficients of the points by group."""
 
 
-LOSSES = ("generalised", "language_model", "choices")
+LOSSES = ("generalised", "language_model", "choices", "zero_shot")
 PAGE = Page(
     "wsr evaluate",
     "wsr evaluate --store=STORE --on=DATASET,... [options]",
@@ -70,7 +70,8 @@ PAGE = Page(
                     "loss",
                     "Score: generalised is the loss of a new linear probe on the frozen encoder, next to the dataset's "
                     "own metric; language_model is a decoder's own loss and perplexity, and needs no labels; choices "
-                    "is a decoder's loss and accuracy on questions with several answers, and on preferences.",
+                    "is a decoder's loss and accuracy on questions with several answers, and on preferences; zero_shot "
+                    "is the loss of a CLIP whose text tower makes a head of the names of the classes.",
                     "generalised",
                     allowed=LOSSES,
                 ),
@@ -97,6 +98,13 @@ PAGE = Page(
                     at_least=1,
                 ),
                 Flag("between", "Text between a question and its answer, under --loss=choices.", " ", value="TEXT"),
+                Flag(
+                    "templates",
+                    "Prompt of a class under --loss=zero_shot, with {} where its name stands, or a text file with one "
+                    "prompt on each line.",
+                    "a photo of a {}.",
+                    value="TEXT",
+                ),
                 Flag(
                     "surrogate_tolerance",
                     "Score a point of the hull by a surrogate if the bound on its error is at most this tolerance, "
@@ -169,14 +177,13 @@ def _evaluate(values: Values, reports: bool) -> None:
     store = Store.open(values.store)
     population = learned_region(store)
     base = store.checkpoint()
-    tokenizer = base.processor
     protocol = Protocol(probe=values.probe, inverse_l2=values.inverse_l2, draws=values.draws)
     settings = device_flags.settings_of(values, results=store.results())
     merged = [_merged(base, population, folder) for folder in values.merged]
     rows: list[dict] = []
     records = store.records()
     for given, name in zip(values.on, spoken_names(values.on), strict=True):
-        target = TARGETS[values.loss](values, given, tokenizer, protocol)
+        target = TARGETS[values.loss](values, given, base, protocol)
         dataset = replace(target.dataset, name=name)
         dataset = replace(dataset, name=dataset_flags.spoken_apart(dataset, given, records))
         region, others = unexposed(
@@ -259,38 +266,63 @@ def _widened(rows: "np.ndarray", columns: Sequence[int], members: int) -> "np.nd
     return wide
 
 
-def _generalised(values: Values, name: str, tokenizer: Any, protocol: "Protocol") -> Target:
+def _generalised(values: Values, name: str, base: "Checkpoint", protocol: "Protocol") -> Target:
     from functools import partial
 
     from wsr.engine.evaluate import evaluate
 
     sizes = {split: size for split, size in (("probe", values.probe_size), ("test", values.test_size)) if size}
-    dataset = dataset_flags.load(values, name, tokenizer, sizes=sizes)
+    dataset = dataset_flags.load(values, name, base.processor, sizes=sizes)
     splits = {split: dataset.splits[split] for split in ("probe", "test")}
     metrics = ("generalised_loss", dataset.metric)
     scored = partial(evaluate, protocol=protocol)
     return Target(dataset, splits, lambda region: region, scored, lambda found: found.losses, metrics)
 
 
-def _language_model(values: Values, name: str, tokenizer: Any, protocol: "Protocol") -> Target:
+def _language_model(values: Values, name: str, base: "Checkpoint", protocol: "Protocol") -> Target:
     from wsr.engine.language_model import METRICS, evaluate_language_model, with_losses
 
-    texts = dataset_flags.load_texts(values, name, tokenizer, size=values.test_size or None)
+    texts = dataset_flags.load_texts(values, name, base.processor, size=values.test_size or None)
     splits = {"texts": texts.windows}
     return Target(texts, splits, with_losses, evaluate_language_model, lambda found: found.by_text, METRICS)
 
 
-def _choices(values: Values, name: str, tokenizer: Any, protocol: "Protocol") -> Target:
+def _choices(values: Values, name: str, base: "Checkpoint", protocol: "Protocol") -> Target:
     from wsr.engine.choices import METRICS, evaluate_choices, with_answer_losses
 
     questions = dataset_flags.load_choices(
-        values, name, tokenizer, between=values.between, size=values.test_size or None
+        values,
+        name,
+        base.processor,
+        between=values.between,
+        encoder_decoder=base.model.encoder_decoder,
+        size=values.test_size or None,
     )
     splits = {"answers": questions.windows}
     return Target(questions, splits, with_answer_losses, evaluate_choices, lambda found: found.losses, METRICS)
 
 
-TARGETS = {"generalised": _generalised, "language_model": _language_model, "choices": _choices}
+def _zero_shot(values: Values, name: str, base: "Checkpoint", protocol: "Protocol") -> Target:
+    from functools import partial
+
+    from wsr.engine.zero_shot import LOSS, evaluate_zero_shot, read_templates, with_embeddings, zero_shot_head
+
+    sizes = {"test": values.test_size} if values.test_size else {}
+    dataset = dataset_flags.load(values, name, base.processor, sizes=sizes)
+    head = zero_shot_head(base, dataset.label_names, read_templates(values.templates))
+    scored = partial(evaluate_zero_shot, head=head)
+    metrics = (LOSS, f"zero_shot_{dataset.metric}")
+    return Target(
+        dataset, {"test": dataset.splits["test"]}, with_embeddings, scored, lambda found: found.losses, metrics
+    )
+
+
+TARGETS = {
+    "generalised": _generalised,
+    "language_model": _language_model,
+    "choices": _choices,
+    "zero_shot": _zero_shot,
+}
 
 
 def _merged(base: "Checkpoint", region: "Region", folder: str) -> "Region":

@@ -85,6 +85,7 @@ def load_choices(
     *,
     max_length: int = 512,
     between: str = " ",
+    encoder_decoder: bool = False,
     size: int | None = None,
     columns: Columns | None = None,
     dialect: Dialect | None = None,
@@ -95,14 +96,16 @@ def load_choices(
     with the columns ``prompt``, ``chosen`` and ``rejected`` is a question with two answers. Of several splits the test
     split is used, or else the validation split.
 
-    The text of an answer is tokenised together with its question, ``between`` in between. A question is cut from the
-    left if it is too long with its longest answer.
+    The text of an answer is tokenised together with its question, ``between`` in between; for an encoder-decoder it is
+    tokenised alone, and the question ends with the token that ends a text. A question is cut from the left if it is too
+    long with its longest answer.
 
     Args:
       name_or_path: see ``wsr.load_dataset``.
       tokenizer: a Hugging Face fast tokenizer.
       max_length: largest number of tokens of a question with an answer.
       between: text between question and answer.
+      encoder_decoder: whether they are for a model with an encoder and a decoder, ``Model.encoder_decoder``.
       size: largest number of questions, drawn at random but always the same; None takes all.
       columns: names of the columns of question (``text``) and right answer (``label``), if they have other names.
       dialect: how the cells of CSV and TSV files are separated; by default this is found in each file.
@@ -129,7 +132,7 @@ def load_choices(
     if size is not None and size < len(questions):
         order = generator(0, spec.name, "subsample", "test").permutation(len(questions))
         questions = [questions[at] for at in order[:size]]
-    windows, cut = _tokenised(spec.name, questions, tokenizer, max_length, between)
+    windows, cut = _tokenised(spec.name, questions, tokenizer, max_length, between, encoder_decoder)
     counts = np.array([len(question.answers) for question in questions])
     first_answer = np.cumsum(counts) - counts
     right = first_answer + np.array([question.right for question in questions])
@@ -216,17 +219,17 @@ def _right(table: Records, row: int, column: str, given: object, answers: Sequen
 
 
 def _tokenised(
-    name: str, questions: Sequence[_Question], tokenizer: Any, max_length: int, between: str
+    name: str,
+    questions: Sequence[_Question],
+    tokenizer: Any,
+    max_length: int,
+    between: str,
+    encoder_decoder: bool,
 ) -> tuple[Split, int]:
     pairs = [_spaced(question.text, between + answer) for question in questions for answer in question.answers]
-    contexts = _encoded([context for context, _ in pairs], tokenizer)
-    wholes = _encoded([context + answer for context, answer in pairs], tokenizer)
     ids, types, cut = [], [], 0
-    special = set(tokenizer.all_special_ids)
-    for (context, answer), before, whole in zip(pairs, contexts, wholes, strict=True):
-        started = len(before) or int(bool(whole) and whole[0] in special)
-        # Without a question, the answer follows the token that starts or ends a text.
-        start, own = whole[:started] or [_first_token(name, tokenizer)], whole[started:]
+    divide = _divided_for_encoder if encoder_decoder else _divided
+    for (context, answer), (start, own) in zip(pairs, divide(name, pairs, tokenizer), strict=True):
         if not own:
             raise WsrError(f"{name}: the answer {answer!r} has no token of its own after {context[-40:]!r}")
         if len(own) >= max_length:
@@ -242,6 +245,34 @@ def _tokenised(
         types[-1][-1] = 0
     offsets = np.concatenate([[0], np.cumsum([len(own) for own in ids])]).astype(np.int64)
     return Split(np.concatenate(ids), np.concatenate(types), offsets, np.zeros(len(ids), np.int32)), cut
+
+
+def _divided(name: str, pairs: Sequence[tuple[str, str]], tokenizer: Any) -> list[tuple[list[int], list[int]]]:
+    """Returns the tokens of each question and those of its answer, for a decoder that reads both as one text."""
+    contexts = _encoded([context for context, _ in pairs], tokenizer)
+    wholes = _encoded([context + answer for context, answer in pairs], tokenizer)
+    special, found = set(tokenizer.all_special_ids), []
+    for before, whole in zip(contexts, wholes, strict=True):
+        started = len(before) or int(bool(whole) and whole[0] in special)
+        # Without a question, the answer follows the token that starts or ends a text.
+        found.append((whole[:started] or [_first_token(name, tokenizer)], whole[started:]))
+    return found
+
+
+def _divided_for_encoder(
+    name: str, pairs: Sequence[tuple[str, str]], tokenizer: Any
+) -> list[tuple[list[int], list[int]]]:
+    """Returns the tokens of each question, as a text of its own, and those of its answer, without any special token.
+
+    lm-evaluation-harness divides them in the same way.
+    """
+    settings = {"return_attention_mask": False, "return_token_type_ids": False, "verbose": False}
+    contexts = tokenizer([context for context, _ in pairs], **settings)["input_ids"]
+    answers = tokenizer([answer for _, answer in pairs], add_special_tokens=False, **settings)["input_ids"]
+    return [
+        (list(before) or [_first_token(name, tokenizer)], list(own))
+        for before, own in zip(contexts, answers, strict=True)
+    ]
 
 
 def _spaced(context: str, answer: str) -> tuple[str, str]:

@@ -208,7 +208,7 @@ def require_token_losses(model: Model) -> Callable[[Params, Batch], Float[Array,
     if model.token_losses is None:
         raise WsrError(
             f"{model.name}: not a language model with its head; use gpt2, llama, qwen2 or qwen3 from a checkpoint "
-            "saved as CausalLM"
+            "saved as CausalLM, or t5_seq2seq from one saved as T5ForConditionalGeneration"
         )
     return model.token_losses
 
@@ -216,6 +216,8 @@ def require_token_losses(model: Model) -> Callable[[Params, Batch], Float[Array,
 @lru_cache(maxsize=8)  # programs are compiled once per model
 def _of_losses(model: Model) -> Model:
     token_losses = require_token_losses(model)
+    if model.encoder_decoder:
+        raise WsrError(f"{model.name}: predicts answers to questions, not texts; score it on choices (--loss=choices)")
 
     def encode(params: Params, batch: Batch, dropout_key: Array | None = None) -> Float[Array, "batch 1"]:
         places = {name: jnp.asarray(batch[name]) for name in ("text_ids", "starts")}

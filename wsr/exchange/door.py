@@ -98,12 +98,12 @@ def open_modules(folder: Path) -> dict[str, Tensor]:
 
 
 def _opened(place: Path) -> Mapping[str, Tensor]:
-    """Returns the tensors of a folder or a file; only a Flax model needs Flax, and so JAX."""
-    if (place / "flax_model.msgpack").exists():
-        from wsr.models.huggingface.files import open_weights
+    """Returns the tensors of a folder or a file; only those of JAX programs need JAX."""
+    if place.is_file() or any((place / name).exists() for name in (SINGLE, INDEX)):
+        return open_tensors(place)
+    from wsr.models.huggingface.files import open_weights
 
-        return open_weights(place)
-    return open_tensors(place)
+    return open_weights(place)
 
 
 def _of_adapter(path: Path) -> str:

@@ -101,6 +101,51 @@ def complete_language_model(
     return []
 
 
+def complete_projection(tensors: dict[str, np.ndarray], base: Checkpoint, notes: list[str]) -> None:
+    """Adds the projection that the base has and a file lacks, and a note: a vision tower alone may have none.
+
+    Args:
+      tensors: the file's, by name; changed.
+      base: the base.
+      notes: for the user; changed.
+    """
+    counterpart = counterpart_of(base.model)
+    if counterpart.projected_class is None:
+        return
+    ours = {theirs: (path, layout) for theirs, path, layout in their_tensors(base.model)}
+    for name in counterpart.present.values():
+        if name in ours and name not in tensors:
+            path, layout = ours[name]
+            tensors[name] = layout.back(np.asarray(flatten(base.params)[path]))
+            notes.append(f"no {name} in the file: taken from the base")
+
+
+def without_frozen(
+    tensors: Mapping[str, np.ndarray], names: tuple[str, ...], base: Checkpoint, notes: list[str]
+) -> tuple[str, ...]:
+    """Returns those of ``names`` that differ from the base's tensors beside the encoder, and adds a note on the others.
+
+    Only parts of a whole model, such as CLIP's text tower, are compared: a store keeps them once, with its base.
+
+    Args:
+      tensors: the file's, by name.
+      names: tensors beside the encoder.
+      base: the base.
+      notes: for the user; changed.
+    """
+    if counterpart_of(base.model).whole is None or not names:
+        return names
+    of_base = head_of_base(base)
+    frozen = [
+        name
+        for name in names
+        if name in of_base and np.array_equal(of_base[name].astype(np.float32), tensors[name].astype(np.float32))
+    ]
+    if frozen:
+        notes.append(f"equal to the base and not stored again: {len(frozen)} tensors beside the encoder")
+    return tuple(name for name in names if name not in frozen)
+
+
 def _of_rows(matrix: np.ndarray, rows: Any) -> np.ndarray:
     """Returns a matrix with as many rows as the file's vocabulary; rows that the base lacks are removed later."""
     if not isinstance(rows, int) or rows == len(matrix):
@@ -150,7 +195,7 @@ def _attributes_of_base(base: Checkpoint) -> dict[str, Any]:
     if base.folder is None or not (transformer_folder(base.folder) / CONFIG).exists():
         return {}
     of_its_head = ("architectures", "id2label", "label2id", "problem_type")
-    attributes = other_attributes(transformer_folder(base.folder))
+    attributes = other_attributes(transformer_folder(base.folder), base.model.name)
     return {name: value for name, value in attributes.items() if name not in of_its_head}
 
 

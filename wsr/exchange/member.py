@@ -19,11 +19,13 @@ from wsr.exchange.door import open_model, open_modules
 from wsr.exchange.head import (
     about_adapter,
     complete_language_model,
+    complete_projection,
     head_differences,
     head_of,
     head_of_base,
     tell_of_pooler,
     tell_of_tied_decoder,
+    without_frozen,
 )
 from wsr.exchange.kinship import LEAST_COSINE, Kinship, kinship, rounding
 from wsr.exchange.licences import card_of_folder
@@ -97,6 +99,7 @@ def read_member(folder: Path, base: Checkpoint) -> Incoming:
     tensors = read_tensors(folder)
     in_file = tuple(tensors)
     problems += complete_language_model(tensors, base, theirs, notes)
+    complete_projection(tensors, base, notes)
     try:
         params, dropped = from_huggingface(model, tensors)
         problems += head_differences({name: tensors[name] for name in dropped}, theirs)
@@ -108,6 +111,7 @@ def read_member(folder: Path, base: Checkpoint) -> Incoming:
         params = _fit_vocabulary(params, base, fresh)
     _refuse_broken(folder, params)
     learned = tuple(name for name in dropped if not is_constant(counterpart, name))
+    learned = without_frozen(tensors, learned, base, notes)
     head = head_of(tensors, learned, params, rows, their_rows, theirs, notes)
     tell_of_pooler(counterpart, dropped, notes)
     tell_of_tied_decoder(theirs, in_file, notes)
@@ -118,7 +122,7 @@ def read_member(folder: Path, base: Checkpoint) -> Incoming:
         "format": "safetensors",
         "dtype": ", ".join(dtypes),
         "prefix": prefix_of(counterpart, tensors),
-        "config": other_attributes(folder),
+        "config": other_attributes(folder, base.model.name),
         **_card(outer),
     }
     return Incoming(outer, params, head, about, found, tuple(notes))
@@ -170,7 +174,7 @@ def _lost(folder: Path, model: Model) -> list[str]:
 def _architecture(folder: Path, counterpart: Counterpart) -> dict[str, Any]:
     path = folder / "config.json"
     raw = read_json(path)
-    if raw.get("model_type") != counterpart.model_type:
+    if not counterpart.reads(raw.get("model_type")):
         raise WsrError(
             f"{path}: another architecture: model_type is {raw.get('model_type')!r} there and "
             f"{counterpart.model_type!r} in the base"
@@ -180,15 +184,17 @@ def _architecture(folder: Path, counterpart: Counterpart) -> dict[str, Any]:
 
 def _config_differences(folder: Path, model: Model) -> list[str]:
     try:
-        _, config = read_config(folder)
+        _, config = read_config(folder, model.name)
     except WsrError as error:
         return [str(error)]
     theirs, ours = (to_plain_json(values, "config") for values in (config, model.config))
+    whole = counterpart_of(model).whole
+    # The tensors decide whether a language-modelling head is tied, and how wide the projection of a tower is.
+    passed_over = {"vocab_size", "tie_word_embeddings", *(whole.decides if whole else ())}
     return [
         f"config {name} is {value!r} there and {ours[name]!r} in the base"
         for name, value in theirs.items()
-        # The tensors decide whether a language-modelling head is tied.
-        if name not in ("vocab_size", "tie_word_embeddings") and not _TRAINING_ONLY.search(name) and value != ours[name]
+        if name not in passed_over and not _TRAINING_ONLY.search(name) and value != ours[name]
     ]
 
 

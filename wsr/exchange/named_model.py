@@ -116,7 +116,7 @@ def counterpart_of_config(config: Mapping[str, Any] | None) -> Counterpart | Non
       config: content of config.json.
     """
     known = (own.counterpart for own in architectures().values() if own.counterpart is not None)
-    return next((own for own in known if own.model_type == (config or {}).get("model_type")), None)
+    return next((own for own in known if own.reads((config or {}).get("model_type"))), None)
 
 
 def _point(store: Store, name: str) -> dict[str, float] | None:

@@ -2,6 +2,8 @@
 
 from wsr.models import albert as _albert
 from wsr.models import bert as _bert
+from wsr.models import clip_text as _clip_text
+from wsr.models import clip_vision as _clip_vision
 from wsr.models import deberta_v2 as _deberta_v2
 from wsr.models import distilbert as _distilbert
 from wsr.models import electra as _electra
@@ -14,6 +16,7 @@ from wsr.models import qwen2 as _qwen2
 from wsr.models import qwen3 as _qwen3
 from wsr.models import roberta as _roberta
 from wsr.models import t5 as _t5
+from wsr.models import t5_seq2seq as _t5_seq2seq
 from wsr.models import tiny as _tiny
 from wsr.models import tiny_vit as _tiny_vit
 from wsr.models import vit as _vit
@@ -34,11 +37,14 @@ register("deberta_v2", _deberta_v2.deberta_v2, example=_deberta_v2.EXAMPLE, coun
 register("tiny", _tiny.tiny, example=_tiny.EXAMPLE, counterpart=_bert.COUNTERPART, checkpoint=_tiny.checkpoint)
 register("modernbert", _modernbert.modernbert, example=_modernbert.EXAMPLE, counterpart=_modernbert.COUNTERPART)
 register("t5", _t5.t5, example=_t5.EXAMPLE, counterpart=_t5.COUNTERPART)
+register("t5_seq2seq", _t5_seq2seq.t5_seq2seq, example=_t5_seq2seq.EXAMPLE, counterpart=_t5_seq2seq.COUNTERPART)
 register("gpt2", _gpt2.gpt2, example=_gpt2.EXAMPLE, counterpart=_gpt2.COUNTERPART)
 register("llama", _llama.llama, example=_llama.EXAMPLE, counterpart=_llama.COUNTERPART)
 register("qwen2", _qwen2.qwen2, example=_qwen2.EXAMPLE, counterpart=_qwen2.COUNTERPART)
 register("qwen3", _qwen3.qwen3, example=_qwen3.EXAMPLE, counterpart=_qwen3.COUNTERPART)
 register("vit", _vit.vit, example=_vit.EXAMPLE, counterpart=_vit.COUNTERPART)
+register("clip_vision", _clip_vision.clip_vision, example=_clip_vision.EXAMPLE, counterpart=_clip_vision.COUNTERPART)
+register("clip_text", _clip_text.clip_text, example=_clip_text.EXAMPLE, counterpart=_clip_text.COUNTERPART)
 register(
     "tiny_vit",
     _tiny_vit.tiny_vit,

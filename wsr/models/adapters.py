@@ -27,6 +27,7 @@ def from_nnx(
     max_length: int,
     packed: bool = True,
     language_model: bool = False,
+    encoder_decoder: bool = False,
     reads: Reads = "text",
 ) -> Model:
     """Returns an NNX module as a model.
@@ -40,6 +41,7 @@ def from_nnx(
       max_length: length of the longest text, in tokens.
       packed: whether a row may hold several texts; images are never packed.
       language_model: whether the module has ``token_losses(batch)`` ``[rows, length]``, see ``Model.token_losses``.
+      encoder_decoder: whether they are those of an answer only, see ``Model.encoder_decoder``.
       reads: the kind of batch that the module takes, see ``wsr.types.Batch``.
 
     Raises:
@@ -107,6 +109,7 @@ def from_nnx(
         packed and reads == "text",
         token_losses=token_losses if language_model else None,
         kernel_inputs=kernel_inputs,
+        encoder_decoder=encoder_decoder,
         reads=reads,
     )
 

@@ -24,6 +24,8 @@ TRANSPOSED = Layout(lambda theirs: theirs.T, lambda ours: ours.T)
 """A matrix, [outputs, inputs] in PyTorch, or a convolution, [outputs, inputs, width]: Flax reverses the axes."""
 # [1, rows, features] <-> [rows, features]
 UNBATCHED = Layout(lambda theirs: theirs[0], lambda ours: ours[None])
+# [features] <-> [1, features]
+UNSTACKED = Layout(lambda theirs: theirs[None], lambda ours: ours[0])
 # A convolution: [features, channels, height, width] <-> [height, width, channels, features]
 CHANNELS_LAST = Layout(lambda theirs: theirs.transpose(2, 3, 1, 0), lambda ours: ours.transpose(3, 2, 0, 1))
 
@@ -47,9 +49,26 @@ KINDS: Mapping[str, tuple[Tensor, ...]] = {
     "conv1d": (Tensor("weight", "kernel"), Tensor("bias", "bias")),
     "bias": (Tensor("", "bias"),),
     "table": (Tensor("", "embedding", UNBATCHED),),
+    "row": (Tensor("", "embedding", UNSTACKED),),
     "conv": (Tensor("weight", "kernel", CHANNELS_LAST), Tensor("bias", "bias")),
+    "bare_conv": (Tensor("weight", "kernel", CHANNELS_LAST),),
 }
-"""The tensors of each kind of module: "norm" and "dense" have a bias, "scale" and "matrix" are the same without."""
+"""The tensors of each kind of module: "norm", "dense" and "conv" have a bias, "scale", "matrix" and "bare_conv" are the
+same without."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Whole:
+    """A model of transformers of which our encoder is one part, such as CLIP: the rest is kept as a head is."""
+
+    model_type: str
+    """``model_type`` of its config class."""
+    model_class: str
+    """Its class."""
+    part: str
+    """Attribute of its config that holds the encoder's own config."""
+    decides: tuple[str, ...] = ()
+    """Attributes of its config that take the place of those of the same name in the encoder's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,5 +113,16 @@ class Counterpart:
     """Tensors that transformers' encoder reads in place of another, which must be equal, and that other."""
     aliases: tuple[tuple[str, str], ...] = ()
     """Alternative tensor names: a regular expression and its replacement for each."""
+    projected_class: str | None = None
+    """Class with the projection after the pooling; a model with ``projection`` in its config is exported as this class.
+    """
+    classes: tuple[str, ...] = ()
+    """Classes with the encoder whose folders are read as this architecture; empty: all that no other names."""
+    whole: Whole | None = None
+    """The model that contains this encoder, whose folders are read too."""
     pooling: str = "cls"
     """Pooling that the Hugging Face classification heads of this architecture use."""
+
+    def reads(self, model_type: object) -> bool:
+        """Returns whether folders of this ``model_type`` hold the encoder: its own, or those of the whole model."""
+        return model_type == self.model_type or (self.whole is not None and model_type == self.whole.model_type)

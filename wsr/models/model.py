@@ -53,6 +53,9 @@ class Model:
     kernel_inputs: Callable[[Params, Batch], Mapping[str, list[Array]]] | None = None
     """``kernel_inputs(params, batch)`` returns the inputs of each dense layer, by the path of its kernel, one array for
     each call of the layer. None: the inputs cannot be recorded."""
+    encoder_decoder: bool = False
+    """Whether ``token_losses`` predicts only the answer in a text, marked by token types as in
+    ``wsr.data.choices.Choices``, and reads the rest of the text with an encoder."""
     reads: Reads = "text"
     """The kind of batch that ``encode`` takes, see ``wsr.types.Batch``."""
 

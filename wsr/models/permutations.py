@@ -27,7 +27,9 @@ _READ_STREAM = frozenset(
 _WRITE_STREAM = frozenset(("output", "mix", "attention_output", "down", "projection"))
 """Layers whose outputs are."""
 _TABLES = frozenset(("token", "position", "token_type", "class_token"))
-_NORMS = frozenset(("norm", "attention_norm", "feed_forward_norm", "last_norm", "distance_norm"))
+_NORMS = frozenset(
+    ("norm", "attention_norm", "feed_forward_norm", "last_norm", "distance_norm", "embedding_norm", "cross_norm")
+)
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,9 @@ def permutable(model: Model) -> Permutable:
         at = f"{parent}/" if parent else ""
         feed_forwards += _feed_forward(shapes, at, names)
         attentions += _attention(shapes, at, names, heads, model.config) if heads else []
-    tables = [Axis(path, 1) for path, shape in shapes.items() if path == "distance/embedding" and shape[1:] == (heads,)]
+    tables = [
+        Axis(path, 1) for path, shape in shapes.items() if path.endswith("distance/embedding") and shape[1:] == (heads,)
+    ]
     stream = _stream(shapes, model.hidden, {table.path for table in tables})
     return Permutable(tuple(feed_forwards), tuple(attentions), tuple(tables), stream, model.hidden)
 

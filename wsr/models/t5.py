@@ -61,14 +61,18 @@ class T5Config:
     def from_mapping(cls, config: Mapping[str, Any]) -> "T5Config":
         """Returns ``config`` as this dataclass; raises ``WsrError`` naming each missing, unknown or invalid key."""
         typed = configs.read(cls, config, "t5")
-        positive = ("vocab_size", "d_model", "d_kv", "d_ff", "num_layers", "num_heads")
-        configs.require("t5", typed, **dict.fromkeys(positive, 1), pooling=POOLINGS)
-        # With fewer than 4, no bucket is left for exact distances.
-        configs.require("t5", typed, relative_attention_num_buckets=4)
-        configs.require("t5", typed, relative_attention_max_distance=typed.relative_attention_num_buckets // 4 + 1)
-        configs.require("t5", typed, feed_forward_proj=(*ACTIVATIONS, *(f"gated-{name}" for name in ACTIVATIONS)))
-        configs.require_share("t5", typed, "dropout_rate")
+        typed.check()
         return typed
+
+    def check(self) -> None:
+        """Raises ``WsrError`` if a value is out of range or contradicts another."""
+        positive = ("vocab_size", "d_model", "d_kv", "d_ff", "num_layers", "num_heads")
+        configs.require("t5", self, **dict.fromkeys(positive, 1), pooling=POOLINGS)
+        # With fewer than 4, no bucket is left for exact distances.
+        configs.require("t5", self, relative_attention_num_buckets=4)
+        configs.require("t5", self, relative_attention_max_distance=self.relative_attention_num_buckets // 4 + 1)
+        configs.require("t5", self, feed_forward_proj=(*ACTIVATIONS, *(f"gated-{name}" for name in ACTIVATIONS)))
+        configs.require_share("t5", self, "dropout_rate")
 
     @property
     def gated(self) -> bool:
@@ -137,17 +141,7 @@ class Layer(nnx.Module):
         self.value = dense(hidden, inner, rngs, spread=factor * hidden**-0.5, bias=False)
         self.output = dense(inner, hidden, rngs, spread=factor * inner**-0.5, bias=False)
         self.feed_forward_norm = rms_norm(hidden, rngs, epsilon=config.layer_norm_epsilon)
-        self.feed_forward = BareFeedForward(
-            hidden,
-            config.d_ff,
-            rngs,
-            activation=config.activation,
-            gated=config.gated,
-            bias=False,
-            spread=factor * hidden**-0.5,
-            last_spread=factor * config.d_ff**-0.5,
-            dropout=config.dropout_rate,
-        )
+        self.feed_forward = feed_forward(config, rngs)
         self.dropout = nnx.Dropout(config.dropout_rate)
 
     def __call__(
@@ -173,22 +167,46 @@ class Layer(nnx.Module):
         return hidden + self.dropout(self.feed_forward(self.feed_forward_norm(hidden), rngs), rngs=rngs)
 
 
+def feed_forward(config: T5Config, rngs: nnx.Rngs) -> BareFeedForward:
+    """Returns the feed-forward network of a layer."""
+    return BareFeedForward(
+        config.d_model,
+        config.d_ff,
+        rngs,
+        activation=config.activation,
+        gated=config.gated,
+        bias=False,
+        spread=config.initializer_factor * config.d_model**-0.5,
+        last_spread=config.initializer_factor * config.d_ff**-0.5,
+        dropout=config.dropout_rate,
+    )
+
+
 def modules(config: Mapping[str, Any]) -> Iterator[Module]:
     """Yields the name in ``transformers``, the path here and the kind of each module of T5's encoder."""
-    gated = T5Config.from_mapping(config).gated
+    return modules_of_encoder(config["num_layers"], gated=T5Config.from_mapping(config).gated)
+
+
+def modules_of_encoder(layers: int, *, gated: bool) -> Iterator[Module]:
+    """Yields the same for an encoder of ``layers`` layers, whose feed-forward networks are ``gated`` or not."""
     first = "encoder.block.0.layer.0.SelfAttention.relative_attention_bias"
     yield "shared", "token", "embedding"
     yield first, "distance", "embedding"
-    for layer in range(config["num_layers"]):
+    for layer in range(layers):
         theirs, ours = f"encoder.block.{layer}", f"layers/{layer}"
         yield f"{theirs}.layer.0.layer_norm", f"{ours}/attention_norm", "scale"
         for part, name in (("q", "query"), ("k", "key"), ("v", "value"), ("o", "output")):
             yield f"{theirs}.layer.0.SelfAttention.{part}", f"{ours}/{name}", "matrix"
         yield f"{theirs}.layer.1.layer_norm", f"{ours}/feed_forward_norm", "scale"
-        for part, name in (("wi_0", "gate"), ("wi_1", "up")) if gated else (("wi", "up"),):
-            yield f"{theirs}.layer.1.DenseReluDense.{part}", f"{ours}/feed_forward/{name}", "matrix"
-        yield f"{theirs}.layer.1.DenseReluDense.wo", f"{ours}/feed_forward/down", "matrix"
+        yield from modules_of_feed_forward(f"{theirs}.layer.1", ours, gated=gated)
     yield "encoder.final_layer_norm", "norm", "scale"
+
+
+def modules_of_feed_forward(theirs: str, ours: str, *, gated: bool) -> Iterator[Module]:
+    """Yields the same for the feed-forward network of a layer."""
+    for part, name in (("wi_0", "gate"), ("wi_1", "up")) if gated else (("wi", "up"),):
+        yield f"{theirs}.DenseReluDense.{part}", f"{ours}/feed_forward/{name}", "matrix"
+    yield f"{theirs}.DenseReluDense.wo", f"{ours}/feed_forward/down", "matrix"
 
 
 COUNTERPART = Counterpart(

@@ -6,7 +6,6 @@ from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
-from jax.nn.initializers import normal
 from jaxtyping import Array, Bool, Float
 
 from wsr.models import config as configs
@@ -14,7 +13,8 @@ from wsr.models.adapters import from_nnx
 from wsr.models.counterpart import Counterpart, Module
 from wsr.models.layers.activations import ACTIVATIONS
 from wsr.models.layers.attention import attend
-from wsr.models.layers.dense import dense, layer_norm, product, table
+from wsr.models.layers.dense import dense, layer_norm, table
+from wsr.models.layers.patches import Patches
 from wsr.models.model import Model
 
 POOLINGS = ("cls", "mean")
@@ -96,7 +96,7 @@ class ViT(nnx.Module):
     def __init__(self, config: ViTConfig, rngs: nnx.Rngs):
         self.config = config
         hidden, spread = config.hidden_size, config.initializer_range
-        self.patches = Patches(config, rngs)
+        self.patches = Patches(config.patch_size, config.num_channels, hidden, rngs, spread=spread)
         self.class_token = table(1, hidden, rngs, spread=spread)
         self.position = table(config.tokens, hidden, rngs, spread=spread)
         self.dropout = nnx.Dropout(config.hidden_dropout_prob)
@@ -121,29 +121,6 @@ class ViT(nnx.Module):
         for layer in self.layers:
             hidden = layer(hidden, everywhere, rngs)
         return self.norm(hidden).reshape(images, tokens, -1)
-
-
-class Patches(nnx.Module):
-    """A linear map of each patch, with ``kernel [patch, patch, channels, hidden]`` and ``bias [hidden]``.
-
-    It equals a convolution whose stride is its width, written as one matrix product.
-    """
-
-    def __init__(self, config: ViTConfig, rngs: nnx.Rngs):
-        shape = (config.patch_size, config.patch_size, config.num_channels, config.hidden_size)
-        self.kernel = nnx.Param(normal(config.initializer_range)(rngs.params(), shape))
-        self.bias = nnx.Param(jnp.zeros(shape[-1:]))
-
-    def __call__(
-        self, pixel_values: Float[Array, "batch height width channels"]
-    ) -> Float[Array, "batch patches hidden"]:
-        kernel, bias = self.kernel[...], self.bias[...]
-        side, _, channels, hidden = kernel.shape
-        images, height, width, _ = pixel_values.shape
-        rows, columns = height // side, width // side
-        cut = pixel_values.astype(bias.dtype).reshape(images, rows, side, columns, side, channels)
-        flat = cut.transpose(0, 1, 3, 2, 4, 5).reshape(images, rows * columns, -1)
-        return product(flat, kernel.reshape(-1, hidden)) + bias[None, None]
 
 
 class Block(nnx.Module):

@@ -29,15 +29,16 @@ _LEFT = (INDEX, *_TRAINING)
 _OF_USE = re.compile(r"generation_config\.json|.*\.jinja|chat_template\.json|modules\.json|.*sentence_.*\.json")
 
 
-def refuse_links(folder: Path) -> None:
+def refuse_links(folder: Path, *, deep: bool = False) -> None:
     """Raises ``WsrError`` if a link in ``folder`` leads out of it; the hub's cache, which consists of links, may do so.
 
-    A folder may come from a stranger: a link must not pass another file of this machine off as its content.
+    A folder may come from a stranger: a link must not pass another file of this machine off as its content. Two levels
+    of the folder are looked at, or with ``deep`` all.
     """
     inside = [folder.resolve()]
     if inside[0].parent.name == "snapshots":  # the cache keeps file contents in blobs/, beside snapshots/
         inside.append(inside[0].parent.parent / "blobs")
-    entries = [*folder.glob("*"), *folder.glob("*/*")]
+    entries = folder.rglob("*") if deep else [*folder.glob("*"), *folder.glob("*/*")]
     outside = sorted(
         str(entry.relative_to(folder))
         for entry in entries

@@ -134,7 +134,8 @@ def held(file: Path, values: np.ndarray) -> HeldTensor:
     names = {str(_numpy(name)): name for name in (*FLOATS, *_OTHERS)}
     if str(values.dtype) not in names:
         raise WsrError(f"{file}: types that are not read: {values.dtype}; weights are {', '.join(NAMES.values())}")
-    return HeldTensor(file, names[str(values.dtype)], values.shape, 0, np.ascontiguousarray(values))
+    # Unlike ascontiguousarray, which makes a row of a scalar.
+    return HeldTensor(file, names[str(values.dtype)], values.shape, 0, np.asarray(values, order="C"))
 
 
 def open_tensors(path: Path) -> dict[str, Tensor]:

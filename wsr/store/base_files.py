@@ -33,6 +33,6 @@ def files_of_base(base: "Checkpoint") -> Iterator[dict[str, Path]]:
             with contextlib.suppress(WsrError):  # a folder without weights
                 head = head_tensors(base.model, read_tensors(transformer_folder(base.folder)))
         if head:
-            save_file({name: np.ascontiguousarray(own) for name, own in head.items()}, Path(place) / BASE_HEAD)
+            save_file({name: np.asarray(own, order="C") for name, own in head.items()}, Path(place) / BASE_HEAD)
             files = {**files, BASE_HEAD: Path(place) / BASE_HEAD}
         yield files

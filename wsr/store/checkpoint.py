@@ -1,7 +1,7 @@
 """Writes and reads immutable Orbax checkpoints that hold a hash of every leaf.
 
-This is the only module that imports Orbax. Orbax stores no checksums, so nearly every flipped bit would load silently
-as another number. Therefore the checkpoint's ``custom_metadata`` holds the hash of each leaf and a hash of the
+This is the only module that writes with Orbax. Orbax stores no checksums, so nearly every flipped bit would load
+silently as another number. Therefore the checkpoint's ``custom_metadata`` holds the hash of each leaf and a hash of the
 metadata itself; reading through this module verifies them. Reading a member directly with Orbax verifies no hashes.
 Files that belong to a model beside its weights (config, tokenizer) lie in the folder ``companions``, with their hashes
 in the metadata.

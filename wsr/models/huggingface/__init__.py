@@ -5,8 +5,12 @@ read_attributes.py   lists the config attributes that the code of transformers r
 head_parts.py   the modules of a head that an adapter has from its base
 weights.py   maps tensor names and shapes in both directions
 pooling.py   reads and writes the pooling in the file of sentence-transformers
+whole.py     the other parts of a model that contains the encoder, such as CLIP's text tower
+part.py      reads such a part as a model of its own
 files.py     opens the weights of a folder
 flax_msgpack.py   reads flax_model.msgpack, of transformers until version 4
+orbax_tree.py, numpy_archive.py   read Orbax trees and .npz files of other JAX programs
+tree_layouts.py   maps such trees: tree_parts.py (what a layout is), maxtext.py, big_vision.py
 peft.py, peft_write.py   read and write LoRA adapters in PEFT's files
 sentence_modules.py   which SentenceTransformers are kept
 """

@@ -43,11 +43,13 @@ def counterpart_of(model: Model) -> Counterpart:
     return counterpart
 
 
-def read_config(folder: Path) -> tuple[str, dict[str, Any]]:
+def read_config(folder: Path, architecture: str | None = None) -> tuple[str, dict[str, Any]]:
     """Returns the architecture's name and its config, which lacks only the pooling.
 
     Args:
       folder: a Hugging Face model folder, with a config.json.
+      architecture: the part to read of a model that has several, such as ``clip_text``; None: the one that is
+        registered first.
 
     Raises:
       WsrError: the config is missing or unreadable, the architecture is unknown, or an attribute is unsupported.
@@ -55,22 +57,25 @@ def read_config(folder: Path) -> tuple[str, dict[str, Any]]:
     path = folder / "config.json"
     raw = read_json(path)
     _refuse_by_name(path, raw)
-    name, counterpart, config = _parsed(path, raw)
+    name, counterpart, config = _parsed(path, raw, architecture)
     taken = {attribute: config[attribute] for attribute in counterpart.taken}
     # Attributes that the config class derives from others have the values that it derives from ``taken`` alone.
     _refuse_unknown(path, counterpart, config, _defaults(counterpart, taken))
     return name, taken
 
 
-def other_attributes(folder: Path) -> dict[str, Any]:
+def other_attributes(folder: Path, architecture: str | None = None) -> dict[str, Any]:
     """Returns the attributes that do not determine the hidden states, as JSON: an export of the model passes them on.
 
     Args:
       folder: a Hugging Face model folder that ``read_config`` accepts.
+      architecture: see ``read_config``.
     """
     path = folder / "config.json"
     raw = read_json(path)
-    _, counterpart, config = _parsed(path, raw)
+    _, counterpart, config = _parsed(path, raw, architecture)
+    if is_whole(counterpart, raw):
+        return {name: value for name, value in raw.items() if name not in _OF_THE_FILE}
     defaults = _defaults(counterpart, {})
     kept = {
         name: raw.get(name, value)
@@ -92,7 +97,8 @@ def to_config(model: Model, **more: Any) -> Any:
     # A copy: config classes write into the dicts they are given.
     config = AutoConfig.for_model(counterpart.model_type, **deepcopy(values))
     language_model = counterpart.language_model_class if model.token_losses else None
-    config.architectures = [language_model or counterpart.model_class]
+    projected = counterpart.projected_class if model.config.get("projection") else None
+    config.architectures = [language_model or projected or counterpart.model_class]
     if any(model.config.get(attribute) for attribute in counterpart.untied):
         more["tie_word_embeddings"] = False
     for name, value in more.items():
@@ -100,16 +106,24 @@ def to_config(model: Model, **more: Any) -> Any:
     return config
 
 
-def _parsed(path: Path, raw: Mapping[str, Any]) -> tuple[str, Counterpart, dict[str, Any]]:
-    """Returns the architecture and all attributes of a config, as its class in transformers completes them."""
+def is_whole(counterpart: Counterpart, raw: Mapping[str, Any]) -> bool:
+    """Returns whether a config.json describes the model that contains the encoder, such as a CLIP."""
+    return counterpart.whole is not None and raw.get("model_type") == counterpart.whole.model_type
+
+
+def _parsed(path: Path, raw: Mapping[str, Any], architecture: str | None) -> tuple[str, Counterpart, dict[str, Any]]:
+    """Returns the architecture and all attributes of its config, as the class in transformers completes them."""
     from transformers import AutoConfig
 
     model_type = str(raw.get("model_type"))
-    name, counterpart = _architecture(path, model_type)
+    name, counterpart = _architecture(path, raw, architecture)
     try:
-        return name, counterpart, dict(counterpart.optional) | AutoConfig.for_model(**deepcopy(dict(raw))).to_dict()
+        config = AutoConfig.for_model(**deepcopy(dict(raw))).to_dict()
     except Exception as error:  # The config classes check types with exceptions of their own.
         raise WsrError(f"{path}: not a valid {model_type} config: {_one_line(error)}") from error
+    if counterpart.whole and is_whole(counterpart, raw):
+        config = config[counterpart.whole.part] | {name: config[name] for name in counterpart.whole.decides}
+    return name, counterpart, dict(counterpart.optional) | config
 
 
 def _defaults(counterpart: Counterpart, taken: Mapping[str, Any]) -> dict[str, Any]:
@@ -120,15 +134,22 @@ def _defaults(counterpart: Counterpart, taken: Mapping[str, Any]) -> dict[str, A
     return found
 
 
-def _architecture(path: Path, model_type: str) -> tuple[str, Counterpart]:
+def _architecture(path: Path, raw: Mapping[str, Any], wanted: str | None) -> tuple[str, Counterpart]:
+    model_type, named = str(raw.get("model_type")), raw.get("architectures")
+    classes = [str(name) for name in named] if isinstance(named, list) else []
+    known = {name: own.counterpart for name, own in architectures().items() if own.counterpart}
+    reading = {name: own for name, own in known.items() if own.reads(model_type) and wanted in (None, name)}
     # The first registered architecture wins: "tiny" shares BERT's model type.
-    found: dict[str, tuple[str, Counterpart]] = {}
-    for name, architecture in architectures().items():
-        if architecture.counterpart:
-            found.setdefault(architecture.counterpart.model_type, (name, architecture.counterpart))
-    if model_type not in found:
-        raise WsrError(f"{path}: model_type = {model_type!r} is not supported; known: {', '.join(sorted(found))}")
-    return found[model_type]
+    for name, counterpart in reading.items():
+        if set(counterpart.classes) & set(classes):
+            return name, counterpart
+    for name, counterpart in reading.items():
+        if wanted or not counterpart.classes:
+            return name, counterpart
+    wholes = {own.whole.model_type for own in known.values() if own.whole}
+    types = sorted({own.model_type for own in known.values()} | wholes)
+    part = f" as {wanted}" if wanted else ""
+    raise WsrError(f"{path}: model_type = {model_type!r} is not supported{part}; known: {', '.join(types)}")
 
 
 def _refuse_by_name(path: Path, raw: Mapping[str, Any]) -> None:
@@ -175,6 +196,8 @@ def _is_usual_width(config: Mapping[str, Any]) -> bool:
 @cache
 def _read_by_encoder(model_type: str, model_class: str) -> frozenset[str]:
     table = json.loads(ATTRIBUTES_READ.read_text(encoding="utf-8"))["read"]
+    if (of_class := f"{model_type}/{model_class}") in table:
+        return frozenset(table[of_class]["encoder"])
     if model_type not in table:  # an architecture that a user registered
         from wsr.models.huggingface.read_attributes import read_by
 

@@ -1,27 +1,60 @@
-"""Opens the weights of a folder: safetensors, one file or sharded, or else Flax's msgpack."""
+"""Opens the weights of a folder: safetensors, one file or sharded, or else those of a JAX program."""
 
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
-from wsr.models.huggingface.flax_msgpack import FLAX, open_flax
-from wsr.runtime.tensor_files import INDEX, SINGLE, Tensor, open_tensors
+from wsr.errors import WsrError
+from wsr.runtime.model_folder import refuse_links
+from wsr.runtime.tensor_files import INDEX, SINGLE, Tensor, held, open_tensors
+
+FLAX = "flax_model.msgpack"
 
 
-def open_weights(folder: Path) -> Mapping[str, Tensor]:
-    """Returns every tensor of the model in ``folder``, by its name in PyTorch.
+def open_weights(place: Path) -> Mapping[str, Tensor]:
+    """Returns every tensor of a model by its name in PyTorch.
+
+    Without safetensors, it reads ``flax_model.msgpack``, an Orbax tree in the folder or below it, or one ``.npz`` file;
+    then the whole model is in memory.
 
     Args:
-      folder: a Hugging Face folder, or a safetensors file.
+      place: a Hugging Face folder, or a safetensors file.
 
     Raises:
-      WsrError: the folder has neither safetensors nor a Flax model, or only pickles; the index names files outside it,
-        a file is damaged, or a tensor has a type that is not read.
+      WsrError: the folder has no such weights, or only pickles; the index names files outside it, a file is damaged, a
+        tensor has a type that is not read, or a tree has another layout than those known.
     """
-    if (folder / FLAX).exists() and not any((folder / name).exists() for name in (SINGLE, INDEX)):
-        return open_flax(folder / FLAX)
-    return open_tensors(folder)
+    if not place.is_dir() or any((place / name).exists() for name in (SINGLE, INDEX)):
+        return open_tensors(place)
+    # Imported where they are needed: safetensors need no JAX.
+    if (place / FLAX).exists():
+        from wsr.models.huggingface.flax_msgpack import open_flax
+
+        return open_flax(place / FLAX)
+    trees = sorted({path.parent for depth in ("", "*/", "*/*/", "*/*/*/") for path in place.glob(f"{depth}_METADATA")})
+    archives = sorted(place.glob("*.npz"))
+    if len(trees) + len(archives) > 1:
+        told = ", ".join(str(path.relative_to(place)) for path in (*trees, *archives))
+        raise WsrError(f"{place}: several trees of weights: {told}; keep one of them")
+    for path in (*trees, *archives):
+        return _of_tree(path, place)
+    return open_tensors(place)
+
+
+def _of_tree(path: Path, folder: Path) -> Mapping[str, Tensor]:
+    from wsr.models.huggingface.tree_layouts import in_pytorch
+
+    if path.is_dir():
+        refuse_links(folder, deep=True)
+        from wsr.models.huggingface.orbax_tree import read_orbax
+
+        leaves = read_orbax(path)
+    else:
+        from wsr.models.huggingface.numpy_archive import read_archive
+
+        leaves = read_archive(path)
+    return {name: held(path, own) for name, own in in_pytorch(leaves, folder, str(path)).items()}
 
 
 def read_tensors(folder: Path) -> dict[str, np.ndarray]:

@@ -12,13 +12,21 @@ from wsr.data.image_processor import FILE as IMAGE_PROCESSOR_FILE
 from wsr.data.image_processor import read_image_processor
 from wsr.errors import WsrError
 from wsr.geometry.trees import flatten
-from wsr.models.huggingface.config import counterpart_of, other_attributes, read_config, read_json, to_config
+from wsr.models.huggingface.config import (
+    counterpart_of,
+    is_whole,
+    other_attributes,
+    read_config,
+    read_json,
+    to_config,
+)
 from wsr.models.huggingface.files import read_tensors
 from wsr.models.huggingface.heads import ClassifierHead
 from wsr.models.huggingface.pooling import POOLING_FILE, folder_pooling, write_pooling
 from wsr.models.huggingface.sentence_modules import kept_files
 from wsr.models.huggingface.shards import SHARD_BYTES, write_file, write_tensors
 from wsr.models.huggingface.weights import from_huggingface, head_settings, language_model_heads, their_tensors
+from wsr.models.huggingface.whole import rest_of_whole
 from wsr.models.model import Checkpoint, Model
 from wsr.models.registry import architectures, build
 from wsr.runtime.model_folder import (
@@ -36,6 +44,8 @@ from wsr.types import AnyArray
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json")
 CARD = "README.md"
+PROCESSORS_FILE = "processor_config.json"
+"""In which transformers 5 saves the image processor of a model that reads images and texts."""
 _OF_A_HEAD = ("architectures", "id2label", "label2id", "num_labels", "problem_type", "tie_word_embeddings")
 
 _log = logging.getLogger(__name__)
@@ -133,8 +143,12 @@ def write_folder(
     """
     own = dict(modules or {})
     copied = kept_files({**(companions or {}), **dict.fromkeys(own, Path())}, model)
-    attributes = _marks(model, processor) | _passed_on(copied, model) | (dict(head.config) if head else {})
-    config = to_config(model, **attributes)
+    whole = rest_of_whole(model, copied, head)
+    if whole:
+        config, extra = whole
+    else:
+        attributes = _marks(model, processor) | _passed_on(copied, model) | (dict(head.config) if head else {})
+        config, extra = to_config(model, **attributes), dict(head.tensors) if head else {}
     table = {
         full_name(model, head, theirs): (ours, layout)
         for theirs, ours, layout in their_tensors(model)
@@ -146,7 +160,6 @@ def write_folder(
         name: layout.back(np.broadcast_to(np.float32(0), shapes[ours].shape)).shape
         for name, (ours, layout) in table.items()
     }
-    extra = head.tensors if head else {}
 
     def tensor(name: str) -> np.ndarray:
         if name in extra:
@@ -209,7 +222,9 @@ def _passed_on(companions: Mapping[str, Path], model: Model) -> dict[str, Any]:
     """Returns the attributes of the base's config that are also true of a point, with the ids of its special tokens."""
     if CONFIG not in companions:
         return {}
-    attributes = other_attributes(companions[CONFIG].parent)
+    if is_whole(counterpart_of(model), read_json(companions[CONFIG])):
+        return {}  # they are those of another class
+    attributes = other_attributes(companions[CONFIG].parent, model.name)
     # Of attributes with one supported value, the encoder alone has that one: a T5's is no encoder-decoder.
     left_out = {*_OF_A_HEAD, *counterpart_of(model).only}
     return {name: value for name, value in attributes.items() if name not in left_out}
@@ -223,8 +238,14 @@ def read_processor(folder: Path, model: Model) -> Any:
     """
     if model.reads == "text":
         return read_tokenizer(folder, model.config["vocab_size"])
-    path, config = folder / IMAGE_PROCESSOR_FILE, model.config
-    return read_image_processor(path, read_json(path), size=config["image_size"], channels=config["num_channels"])
+    path, inside = folder / IMAGE_PROCESSOR_FILE, folder / PROCESSORS_FILE
+    if path.exists() or not inside.exists():
+        content = read_json(path)
+    else:
+        path, content = inside, read_json(inside).get("image_processor", {})
+        if not isinstance(content, dict):
+            raise WsrError(f"{path}: image_processor: expected a JSON object, found {type(content).__name__}")
+    return read_image_processor(path, content, size=model.config["image_size"], channels=model.config["num_channels"])
 
 
 def read_tokenizer(folder: Path, vocab_size: int) -> Any:

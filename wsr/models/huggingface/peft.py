@@ -319,9 +319,10 @@ def _mapped(
         matrices[read] = matrices[stored]
     task_vector: dict[str, Factors] = {}
     on_head = []
+    called = {module: module if module in matrices else _in_files(counterpart, module) for module in pairs}
     for module, names in pairs.items():
-        if module in matrices:
-            path = matrices[module]
+        if called[module] in matrices:
+            path = matrices[called[module]]
             factors = _factors(lora, module, names, tensors, shapes[path], problems)
             if factors is not None:
                 task_vector[path] = factors
@@ -329,11 +330,19 @@ def _mapped(
             on_head.append(module)
         else:
             problems += [f"unexpected {name}" for name in names.values()]
-    absent = [module for module in matrices if module not in pairs]
+    absent = [module for module in matrices if module not in called.values()]
     problems += [f"missing lora_A and lora_B of {module}" for module in absent if lora.wants(module)]
     if len(pairs) == len(on_head):
         problems.append("it has no lora_A and lora_B for the encoder")
     return task_vector, on_head
+
+
+def _in_files(counterpart: Counterpart, module: str) -> str:
+    """Returns the name in files of a module that has another name in memory, as PEFT writes it."""
+    name = f"{module}.weight"
+    for pattern, replacement in counterpart.aliases:
+        name = re.sub(pattern, replacement, name)
+    return name.removesuffix(".weight")
 
 
 def _factors(

@@ -22,6 +22,7 @@ from wsr.models.huggingface.config import counterpart_of
 from wsr.models.huggingface.folder import CARD, full_name, of_other_class
 from wsr.models.huggingface.heads import ClassifierHead
 from wsr.models.huggingface.peft import CONFIG, TENSORS, WRAPPED
+from wsr.models.huggingface.read_attributes import package_of
 from wsr.models.huggingface.shards import write_file
 from wsr.models.huggingface.weights import language_model_heads
 from wsr.models.model import Model
@@ -33,6 +34,7 @@ _TASKS = {
     "ForTokenClassification": "TOKEN_CLS",
     "ForQuestionAnswering": "QUESTION_ANS",
     "ForCausalLM": "CAUSAL_LM",
+    "ForConditionalGeneration": "SEQ_2_SEQ_LM",
     "LMHeadModel": "CAUSAL_LM",
 }
 _TIES_BY_PEFT = "embed_tokens"
@@ -181,8 +183,9 @@ def _config(model: Model, head: ClassifierHead | None, ranks: Mapping[str, int])
     pattern = {f"^{module}": rank for module, rank in others.items() if rank != usual}
     default = counterpart.language_model_class if model.token_losses else None
     classes = list(head.config.get("architectures") or ()) if head else []
-    name = classes[0] if classes else default or counterpart.model_class
-    package = counterpart.model_type.replace("-", "_")
+    projected = counterpart.projected_class if model.config.get("projection") else None
+    name = classes[0] if classes else default or projected or counterpart.model_class
+    package = package_of(counterpart.model_type)
     return {
         "peft_type": "LORA",
         "task_type": next((task for end, task in _TASKS.items() if name.endswith(end)), "FEATURE_EXTRACTION"),

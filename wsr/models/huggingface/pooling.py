@@ -27,6 +27,8 @@ _FLAGS = {
     "pooling_mode_lasttoken": "last",
 }
 """The flags of earlier versions."""
+_OURS = {"eos": "eos", "projection": "projection"}
+"""Poolings of CLIP, which sentence-transformers does not have."""
 
 
 def folder_pooling(folder: Path) -> str | None:
@@ -55,7 +57,7 @@ def pooling_in(path: Path) -> str | None:
     if named is None:
         named = [mode for mode, on in content.items() if mode.startswith("pooling_mode_") and on is True]
     modes = [str(mode) for mode in named] if isinstance(named, list) else [str(named)]
-    known = {**_FLAGS, **_MODES}
+    known = {**_FLAGS, **_MODES, **_OURS}
     if len(modes) != 1 or modes[0] not in known:
         told = f"the pooling {' and '.join(modes)} is not supported" if modes else "it names no pooling"
         ours = ", ".join(_MODES.values())
@@ -67,5 +69,6 @@ def write_pooling(model: Model, folder: Path) -> None:
     """Writes the pooling of a model as all versions of sentence-transformers read it: with the flags of old ones."""
     pooling = model.config["pooling"]
     flags = {flag: mode == pooling for flag, mode in _FLAGS.items()}
-    content = {"word_embedding_dimension": model.hidden, **flags}
+    mode = {"pooling_mode": pooling} if pooling in _OURS else {}
+    content = {"word_embedding_dimension": model.hidden, **mode, **flags}
     (folder / POOLING_FILE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -26,8 +26,13 @@ _NOT_FOLLOWED = ("_init_weights", "init_weights", "post_init", "_set_gradient_ch
 def table_of_installed() -> dict[str, Any]:
     """Returns the table of all architectures that wsr reads, made from the installed transformers."""
     known = [architecture.counterpart for architecture in architectures().values()]
-    classes = {counterpart.model_type: counterpart.model_class for counterpart in known if counterpart}
-    read = {kind: read_by(kind, name) for kind, name in sorted(classes.items())}
+    classes: dict[str, tuple[str, str]] = {}
+    for own in filter(None, known):
+        kind, name = own.model_type, own.language_model_class if own.classes else own.model_class
+        assert name is not None
+        # An architecture of certain classes, such as T5 with its decoder, has an entry of its own.
+        classes.setdefault(f"{kind}/{own.model_class}" if own.classes else kind, (kind, name))
+    read = {entry: read_by(*classes[entry]) for entry in sorted(classes)}
     return {"transformers": version("transformers"), "read": read}
 
 
@@ -46,7 +51,7 @@ def read_by(model_type: str, model_class: str) -> dict[str, list[str]]:
     """
     from transformers import AutoConfig
 
-    folder = model_type.replace("-", "_")
+    folder = package_of(model_type)
     module = _Module.of(f"models/{folder}/modeling_{folder}")
     config = type(AutoConfig.for_model(model_type))
     properties = _properties(_Module.of(f"models/{folder}/configuration_{folder}"))
@@ -62,6 +67,13 @@ def read_by(model_type: str, model_class: str) -> dict[str, list[str]]:
     encoder = canonical(_closure(module, model_class))
     heads = set().union(*(canonical(_closure(module, name)) for name in module.model_classes()))
     return {"encoder": sorted(encoder), "heads": sorted(heads - encoder)}
+
+
+def package_of(model_type: str) -> str:
+    """Returns the package of transformers that holds the classes of a ``model_type``."""
+    from transformers.models.auto.configuration_auto import model_type_to_module_name
+
+    return str(model_type_to_module_name(model_type))
 
 
 @dataclass

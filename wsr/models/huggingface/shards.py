@@ -63,7 +63,7 @@ def write_file(path: Path, shapes: Mapping[str, tuple[int, ...]], tensor: Callab
     with path.open("wb") as file:
         file.write(struct.pack("<Q", len(content)) + content)
         for name, shape in shapes.items():
-            own = np.ascontiguousarray(tensor(name), "<f4")
+            own = np.asarray(tensor(name), "<f4", order="C")  # a scalar stays one
             if own.shape != shape:
                 raise ValueError(f"tensor {name} has the shape {own.shape}, expected {shape}")
             file.write(own.data)

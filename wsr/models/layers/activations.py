@@ -16,12 +16,18 @@ def exact_gelu(inputs: Array) -> Array:
     return 0.5 * inputs * (1 + jax.lax.erf(inputs * 0.5**0.5))
 
 
+def quick_gelu(inputs: Array) -> Array:
+    """Returns ``x sigmoid(1.702 x)`` (Hendrycks and Gimpel 2016), as in CLIP."""
+    return inputs * jax.nn.sigmoid(1.702 * inputs)
+
+
 _tanh_gelu = partial(jax.nn.gelu, approximate=True)
 
 ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = {
     "gelu": exact_gelu,
     "gelu_new": _tanh_gelu,
     "gelu_pytorch_tanh": _tanh_gelu,
+    "quick_gelu": quick_gelu,
     "relu": jax.nn.relu,
     "silu": jax.nn.silu,
     "tanh": jax.numpy.tanh,

@@ -21,19 +21,23 @@ def of_distance(
     return table[apart + table.shape[0] // 2]
 
 
-def t5_buckets(apart: Int[np.ndarray, " n"], buckets: int, furthest: int) -> Int[np.ndarray, " n"]:
+def t5_buckets(
+    apart: Int[np.ndarray, " n"], buckets: int, furthest: int, *, causal: bool = False
+) -> Int[np.ndarray, " n"]:
     """Returns the buckets of T5 and MPNet, 0 to ``buckets - 1``, for distances ``apart`` (query minus key position).
 
     Keys after the query have the upper half of the buckets. In each half, the first half is exact and the rest are
-    logarithmic up to ``furthest`` (Raffel et al. 2020, arXiv 1910.10683, section 2.1).
+    logarithmic up to ``furthest`` (Raffel et al. 2020, arXiv 1910.10683, section 2.1). With ``causal``, in a decoder,
+    there are no keys after the query, and the others have all buckets.
     """
-    half = buckets // 2
+    half = buckets if causal else buckets // 2
     exact = half // 2
-    size = np.abs(apart)
+    size = np.maximum(apart, 0) if causal else np.abs(apart)
     with np.errstate(divide="ignore"):
         far = np.log(size.astype(np.float32) / exact) / np.float32(np.log(furthest / exact)) * (half - exact)
     far = np.minimum(exact + np.maximum(far, 0).astype(np.int32), half - 1)
-    return (np.where(size < exact, size, far) + half * (apart < 0)).astype(np.int32)
+    upper = 0 if causal else half * (apart < 0)
+    return (np.where(size < exact, size, far) + upper).astype(np.int32)
 
 
 def deberta_buckets(apart: Int[np.ndarray, " n"], buckets: int, furthest: int) -> Int[np.ndarray, " n"]:
