@@ -103,7 +103,12 @@ def test_ls_tells_what_made_each_member(store):
 
 def test_train_again_trains_nothing_and_another_recipe_is_refused(store):
     flags = [f"--store={store}", "--base=tiny", "--datasets=made_up_a1", "--seeds=2", "--size=160", "--max_length=48"]
-    assert "2 of 2 members are in the store already" in works("train", *flags, "--epochs=6", "--learning_rate=0.01")
+    others = ("--family=other", "--keep=bfloat16_task_vector")
+    said = works("train", *flags, "--epochs=6", "--learning_rate=0.01", *others)
+    assert "2 of 2 members are in the store already" in said
+    for name in ("made_up_a1-full-n160-s0", "made_up_a1-full-n160-s1"):
+        assert f"{name} stays in the family made_up_a, not other" in said
+        assert f"{name} stays stored as float32, not bfloat16_task_vector" in said
     assert "learning_rate is 0.01 in the store and 0.02 here" in refuses(
         "train", *flags, "--epochs=6", "--learning_rate=0.02"
     )

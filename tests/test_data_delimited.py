@@ -3,6 +3,7 @@
 import pytest
 
 from wsr.data.delimited import Dialect
+from wsr.data.examples import Columns, read_examples
 from wsr.data.files import Documents, read_file
 from wsr.data.text_folder import TextFolder
 from wsr.errors import WsrError
@@ -39,6 +40,21 @@ def test_the_delimiter_can_be_given_or_declared(tmp_path):
     assert (cells(found), list(found.rows)) == ([("good film", "a")], [3])
     with pytest.raises(WsrError, match="expected one character"):
         Dialect(delimiter=",,")
+
+
+@pytest.mark.parametrize("delimiter", [":", "^", "~"])
+def test_a_delimiter_that_is_not_found_gets_the_flag_that_names_it(tmp_path, delimiter):
+    path = write(tmp_path / "data.csv", [delimiter.join(row) for row in [("text", "label"), ("good film", "a")]])
+    with pytest.raises(WsrError, match=r"no column 'text', 'label'; .*with --delimiter"):
+        read_examples({"train": read_file(path)}, Columns())
+    with pytest.raises(WsrError, match=r"no column 'label'; found 'text', 'stars'; nearest: .*; name the columns with"):
+        read_examples({"train": read_file(write(tmp_path / "other.csv", ["text,stars", "good film,a"]))}, Columns())
+
+
+def test_rows_of_other_lengths_get_a_way_on(tmp_path):
+    for more, way in (("'good, film',a", "put double quotes around a cell that contains ','"), ("film", "--delimiter")):
+        with pytest.raises(WsrError, match=f"line 3: expected 2 cells .*{way}"):
+            read_file(write(tmp_path / "data.csv", ["text,label", "one,a", more]))
 
 
 def test_a_quote_that_a_later_line_closes_is_refused_and_can_be_settled(tmp_path):

@@ -60,9 +60,12 @@ def test_every_split_has_every_class_of_four_texts_or_more():
         assert set(labels[[at for _, at in places]].tolist()) == set(range(len(counts)))
 
 
-def test_hashes_ignore_capitals_and_white_space_only():
+def test_hashes_ignore_capitals_white_space_and_forms_of_unicode_only():
     same = text_hashes(["A good  film", " a GOOD film\n"])
     assert same[0] == same[1]
+    # Saved by another system, a copy has its accents as characters of their own.
+    composed, apart = text_hashes(["caf\u00e9 na\u00efve", "Cafe\u0301 nai\u0308ve"])
+    assert composed == apart != text_hashes(["cafe naive"])[0]
     others = text_hashes(["a good film.", "agood film", "a good film"], ["", "", "x"])
     assert len({*others.tolist(), same.tolist()[0]}) == 4
     one = positions(text_hashes([f"t{number}" for number in range(2000)]), 0)

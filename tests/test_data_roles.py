@@ -77,6 +77,12 @@ def test_one_table_beside_other_files_is_read_as_the_file_is(tmp_path):
     assert alone.content_hash == beside.content_hash
 
 
+def test_a_file_that_is_taken_for_train_is_named(tmp_path):
+    write(tmp_path / "d" / "eval.csv")
+    write(tmp_path / "d" / "test.csv", 100, 17)
+    assert sizes(tmp_path / "d")[1] == (f"{tmp_path / 'd'}: eval.csv read as train",)
+
+
 def test_texts_in_one_folder_per_class(tmp_path):
     for folder in ("flat", "split/train", "split/Test"):
         for number, (text, label) in enumerate(rows(0 if folder != "split/Test" else 60, 40)):
@@ -149,6 +155,20 @@ def test_the_second_text_of_pairs_is_read_next_to_other_flags(tmp_path):
     path.write_text(path.read_text().replace("text,", "first,", 1))
     other = load_dataset(path, make_tokenizer(), columns=Columns(text="first"))
     assert "column 'text_pair' is not read; --pair_column=text_pair" in other.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("columns", "flags"), [("premise,hypothesis", Columns(text="premise")), ("text,text2", None), ("text,answer", None)]
+)
+def test_a_column_of_texts_that_is_not_read_is_named(tmp_path, columns, flags):
+    path = tmp_path / "pairs.csv"
+    rows = "".join(f"w{n} x,w{n + 1} y,{n % 2},2024-01-0{n % 9}\n" for n in range(30))
+    path.write_text(f"{columns},label,date\n{rows}")
+    first, second = columns.split(",")
+    (note,) = load_dataset(path, make_tokenizer(), columns=flags).notes
+    assert note == f"pairs: columns of text that are not read: {second!r}; --pair_column names that of a second text"
+    assert load_dataset(path, make_tokenizer(), columns=Columns(text=first, text_pair=second)).notes == ()
+    assert load_dataset(path, make_tokenizer(), columns=Columns(text=first, text_pair=())).notes == ()
 
 
 def test_roles_of_words():

@@ -10,6 +10,7 @@ import pytest
 from incoming_folders import edit_config, rewrite, write, write_independent
 from safetensors.numpy import load_file, save_file
 
+from wsr import models
 from wsr.cli import main
 from wsr.errors import WsrError
 from wsr.exchange.member import read_member
@@ -147,6 +148,28 @@ def test_another_vocabulary_is_refused(pair):
     assert "is 'b' in m1 and 'a' in m0 (and 1 more)" in refusal(pair)
 
 
+def test_a_tokenizer_that_splits_texts_otherwise_is_refused_and_told_at_import(pair, tiny):
+    path = pair / "m1" / "tokenizer.json"
+    content = json.loads(path.read_text())
+    # Neither a cut nor new names for the same thing make a difference.
+    path.write_text(json.dumps({**content, "truncation": None, "padding": None}, indent=1))
+    assert merge(pair)[1] == []
+    (pair / "out").rename(pair / "first")
+    assert not [note for note in read_member(pair / "m1", tiny).notes if "tokenizer" in note]
+    content["normalizer"]["lowercase"] = False
+    path.write_text(json.dumps(content))
+    told = refusal(pair)
+    assert (
+        "the tokenizers of m1 (there) and m0 (here) have the same tokens, but 'The' is split into '[UNK]' there" in told
+    )
+    (note,) = [note for note in read_member(pair / "m1", tiny).notes if "tokenizer" in note]
+    assert "'The' is split into '[UNK]' there" in note
+    content["normalizer"]["lowercase"] = True
+    content["normalizer"]["strip_accents"] = False
+    path.write_text(json.dumps(content))
+    assert "Café's" in refusal(pair)
+
+
 @pytest.mark.parametrize("base", [None, "base"])
 def test_another_base_is_refused(pair, tiny, base):
     write(tiny, pair / "base", 9, scale=0.0)
@@ -173,6 +196,19 @@ def test_links_that_leave_a_folder_are_not_followed(pair):
     merge(pair)
 
 
+@pytest.mark.parametrize("link", ["adapter_config.json", "adapter_model.safetensors", "tokenizer_config.json"])
+def test_links_that_leave_the_folder_of_an_adapter_or_a_tokenizer_are_not_followed(pair, capsys, link):
+    (pair / "secret.json").write_text('{"peft_type": "password"}')
+    shutil.copytree(pair / "m1", pair / "own")
+    (pair / "own" / link).unlink(missing_ok=True)
+    (pair / "own" / link).symlink_to(pair / "secret.json")
+    assert f"own: links out of the folder are not followed: {link}" in refusal(pair, models=("m0", "m1+own"))
+    recipe = {"merge_method": "linear", "models": [{"model": "m0"}, {"model": "m1"}], "parameters": {"weight": 1}}
+    (pair / "recipe.yaml").write_text(json.dumps(recipe))
+    assert main(["merge", "--recipe=recipe.yaml", "--to=out", "--tokenizer=own"]) == 1
+    assert f"own: links out of the folder are not followed: {link}" in capsys.readouterr().err
+
+
 def test_nan_infinity_and_overflow_are_refused(pair):
     rewrite(pair / "m1", lambda own: own | {HEAD: np.full((3, 16), 1e5, np.float32)})
     told = refusal(pair, weights=(0.0, 1.0), dtype="float16")
@@ -182,6 +218,16 @@ def test_nan_infinity_and_overflow_are_refused(pair):
         for method, base in (("linear", None), ("ties", "m0")):
             told = refusal(pair, method=method, base=base, force=True)
             assert f"m1: a broken run: NaN or infinity in {HEAD}" in told
+
+
+def test_folders_may_have_plus_signs_in_their_names(pair):
+    (pair / "mean+cls").mkdir()
+    for name in ("m0", "m1"):
+        (pair / name).rename(pair / "mean+cls" / name)
+    merge(pair, models=("mean+cls/m0", "mean+cls/m1"))
+    (pair / "out").rename(pair / "first")
+    told = refusal(pair, models=("mean+cls/m0", "mean+cls/m1+cls"))
+    assert "cls/adapter_config.json: no such file" in told
 
 
 def test_an_adapter_is_told_what_to_do_with(pair):
@@ -237,13 +283,21 @@ def test_quantised_weights_are_refused(pair, name):
 
 
 @pytest.mark.parametrize(
-    "change", [{"architectures": 7}, {"architectures": "BertModel"}, {"id2label": ["a"]}, {"id2label": {"x": 1}}]
+    "change",
+    [
+        {"architectures": 7},
+        {"architectures": "BertModel"},
+        {"id2label": ["a"]},
+        {"id2label": {"x": 1}},
+        {"num_labels": 10**12},
+    ],
 )
 def test_a_config_of_wrong_kinds_is_refused_by_both_verbs(pair, tiny, change):
     edit_config(pair / "m1", **change)
     assert "m1/config.json: not a valid config: " in refusal(pair)
-    with pytest.raises(WsrError, match="not a valid config"):
-        read_member(pair / "m1", tiny)
+    for read in (lambda: read_member(pair / "m1", tiny), lambda: models.load(pair / "m1")):
+        with pytest.raises(WsrError, match="not a valid config"):
+            read()
 
 
 # What is adapted
@@ -338,7 +392,7 @@ def test_all_that_belongs_to_a_model_is_copied_and_nothing_else(pair):
         *("chat_template.jinja", "additional_chat_templates/tool.jinja", "generation_config.json", "qwen.tiktoken"),
         *("spiece.model", "vocab.bpe", "merges.txt", "preprocessor_config.json", "sentence_bert_config.json"),
         *("config_sentence_transformers.json", "modules.json", "1_Pooling/config.json", "3_Normalize/config.json"),
-        "tokenizer.spm",
+        *("tokenizer.spm", "tokenizer.model.v3", "vocab.txt.gz"),
     }
     left = {
         *("modeling_own.py", "run.sh", "own.so", "optimizer.pt", "scheduler.pt", "rng_state.pth", "training_args.bin"),
@@ -349,6 +403,7 @@ def test_all_that_belongs_to_a_model_is_copied_and_nothing_else(pair):
             "checkpoint-5/config.json",
             "runs/events.out.tfevents.1",
         ),
+        *("hook.wasm", "job.CMD", "own.rb", "labels.pkl.gz", "tokenizer.json.py"),
         *(".gitattributes", "model.onnx", "pytorch_model.bin.index.json", "3_Normalize/own.py"),
     }
     for name in kept | left:
@@ -357,6 +412,7 @@ def test_all_that_belongs_to_a_model_is_copied_and_nothing_else(pair):
         path.write_text("{}")
     (pair / "m0" / "program").write_bytes(b"#!/bin/sh\n")
     (pair / "m0" / "packed").write_bytes(b"PK\x03\x04...")
+    (pair / "m0" / "compiled").write_bytes(b"\x00asm\x01...")
     modules = [{"path": ""}, {"path": "1_Pooling"}, {"path": "2_Dense"}, {"path": "3_Normalize"}]
     for name, value in (("m0", 1.0), ("m1", 3.0)):
         (pair / name / "modules.json").write_text(json.dumps(modules))

@@ -15,13 +15,14 @@ from wsr.engine.evaluate import Protocol, evaluate, probe_draws
 from wsr.engine.probe import PROBES
 from wsr.engine.region_features import region_features
 from wsr.engine.settings import Settings
+from wsr.engine.surrogate import evaluate_hull
 from wsr.errors import WsrError
 from wsr.geometry import sampling
 from wsr.geometry.points import combine
 from wsr.geometry.trees import flatten, stack
 from wsr.models.features import all_features, point_features, split_features
 from wsr.region.region import from_params
-from wsr.runtime.devices import mesh_for
+from wsr.runtime.devices import memory_budget, mesh_for
 from wsr.store.results import Results
 
 
@@ -129,10 +130,40 @@ def test_probe_draws_have_the_same_mix_of_labels(dataset):
         probe_draws(dataset.splits["probe"].labels, 41)
 
 
-@pytest.mark.parametrize("wrong", [{"inverse_l2": 0.0}, {"inverse_l2": -1.0}, {"draws": 0}])
-def test_a_protocol_checks_its_numbers(wrong):
-    with pytest.raises(WsrError, match=f"{next(iter(wrong))} must be"):
-        Protocol(**wrong)
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    ("kind", "field", "values"),
+    [
+        (Protocol, "inverse_l2", [0.0, -1.0, NAN, INF, "1", True]),
+        (Protocol, "draws", [0, 1.5, NAN, "2", True, None]),
+        (Protocol, "probe", ["Linear", None]),
+        (Settings, "chunk", [0, 1.5, NAN, "4", True]),
+        (Settings, "rows", [0, 1.5, NAN, None]),
+        (Settings, "row_length", [0, 1.5, NAN, None]),
+        (Settings, "memory_budget_gib", [0, -1, NAN, INF, "3"]),
+        (Settings, "precision", ["bf16", None]),
+    ],
+)
+def test_a_wrong_setting_is_refused_by_the_name_of_its_field(kind, field, values):
+    for value in values:
+        wrong = kind()
+        # As users set it, without the run-time types of these tests, which refuse a wrong type before it.
+        object.__setattr__(wrong, field, value)
+        with pytest.raises(WsrError, match=f"^{kind.__name__.lower()}: {field}\\b"):
+            wrong.__post_init__()
+
+
+@pytest.mark.parametrize("gib", [0.0, -1.0, NAN, INF])
+def test_a_memory_budget_of_no_size_is_refused(gib):
+    with pytest.raises(WsrError, match="memory_budget_gib: expected a number above 0"):
+        memory_budget(gib)
+
+
+def test_a_tolerance_that_is_no_number_is_refused(dataset, region):
+    with pytest.raises(WsrError, match="tolerance must be at least 0, found nan"):
+        evaluate_hull(region, np.eye(len(region)), dataset, tolerance=NAN)
 
 
 def test_probes_that_did_not_converge_are_told_in_one_line(dataset, region, monkeypatch, capsys):

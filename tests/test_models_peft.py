@@ -12,6 +12,7 @@ from safetensors.numpy import load_file, save_file
 
 from wsr import models
 from wsr.errors import WsrError
+from wsr.exchange.member import read_member
 from wsr.geometry.low_rank import add
 from wsr.geometry.trees import flatten
 from wsr.models import registry
@@ -259,8 +260,35 @@ def test_an_adapted_pooler_is_merged_into_the_base_s(tmp_path, model, base):
     assert not any("lora" in name for name in adapter.head)
     assert len(adapter.task_vector) == 4
     without = read_adapter(folder, model, base)
-    assert set(without.lacking) == {"bert.pooler.dense"}
+    assert set(without.lacking) == {"bert.pooler.dense", "classifier"}
     assert not any("lora" in name for name in without.head)
+
+
+@pytest.mark.parametrize(
+    ("task", "last"), [("SEQ_CLS", "classifier"), ("TOKEN_CLS", "classifier"), ("QUESTION_ANS", "qa_outputs")]
+)
+def test_a_last_layer_that_was_not_trained_is_the_base_s(tmp_path, model, base, task, last):
+    folder = write(tmp_path, adapter_tensors(), task_type=task, auto_mapping=None)
+    own = {f"{last}.weight": np.ones((2, 24), np.float32), f"{last}.bias": np.ones(2, np.float32)}
+    adapter = read_adapter(folder, model, base, pooler() | own)
+    assert adapter.lacking == ()
+    for name, tensor in own.items():
+        np.testing.assert_array_equal(adapter.head[name], tensor)
+    assert read_adapter(folder, model, base, pooler()).lacking == (last,)
+
+
+def test_the_wrapper_of_a_trained_module_leaves_no_name_of_its_own(tmp_path, model, base):
+    """PEFT saves three copies of a classifier's bias if biases are trained too."""
+    trained, before = np.ones(2, np.float32), np.zeros(2, np.float32)
+    copies = {"classifier.bias": trained, "classifier.modules_to_save.bias": trained}
+    copies |= {"classifier.original_module.bias": before, "classifier.weight": np.ones((2, 24), np.float32)}
+    saved = {f"base_model.model.{name}": tensor for name, tensor in copies.items()}
+    adapter = read_adapter(write(tmp_path, adapter_tensors() | saved, bias="all"), model, base, pooler())
+    assert adapter.head.keys() - {"bert.pooler.dense.weight", "bert.pooler.dense.bias"} == {
+        "classifier.weight",
+        "classifier.bias",
+    }
+    np.testing.assert_array_equal(adapter.head["classifier.bias"], trained)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, ml_dtypes.bfloat16])
@@ -307,6 +335,17 @@ def test_a_language_modelling_head_moves_too(tmp_path, changes):
     tied = models.build("llama", {**example, "tie_word_embeddings": True})
     with pytest.raises(WsrError, match="it adapts lm_head, which the base ties to the token embedding"):
         read_adapter(folder, tied, random_params(tied))
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_token_table_to_which_a_head_is_tied_moves_both_and_this_is_told(tmp_path, tied):
+    model = models.build("llama", {**models.architectures()["llama"].example, "tie_word_embeddings": tied})
+    base = models.Checkpoint(model, random_params(model), None, name="base")
+    a, b = random_factors(3, model.config["vocab_size"], 16, 4)
+    name = "base_model.model.model.embed_tokens.lora_embedding_"
+    folder = write(tmp_path, {f"{name}A": a, f"{name}B": b}, task_type="CAUSAL_LM", target_modules=["embed_tokens"])
+    told = [note for note in read_member(folder, base).notes if "the head moves with it" in note]
+    assert len(told) == int(tied)
 
 
 # Refusals

@@ -2,10 +2,14 @@
 
 import re
 import shlex
+import shutil
 
 import pytest
 from forked_cli import wsr
 
+from wsr import models
+from wsr.cli import suggest
+from wsr.cli.flags import values_of
 from wsr.engine import recipe_check
 from wsr.engine.recipe_check import check_recipe
 from wsr.store import Store
@@ -61,6 +65,20 @@ def test_the_command_trains_as_the_members_were(stores):
     assert "test texts" not in suggested(store, "--nocheck_recipe")
     recipe = Store.open(store).records()[0].hyperparameters
     assert f"--batch_size={recipe['batch_size']}" in command
+
+
+def test_a_base_whose_folder_is_not_here_is_exported_from_the_store(tiny, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    models.export(tiny, "base")
+    store = Store.create_for("store", models.load("base"))
+    values = values_of(suggest.PAGE.flags)
+    values(["wsr suggest", "--store=store", "--data=made_up_b1"])
+    (train,) = suggest._commands(values, store, "", "base", Recipe())
+    assert "--base=./base" in train.split()
+    shutil.move("base", "elsewhere")
+    export, train = suggest._commands(values, store, "", "base", Recipe())
+    assert export == "wsr export base --store=store --to=runs/start-base"
+    assert "--base=runs/start-base" in train.split()
 
 
 @pytest.mark.long

@@ -161,10 +161,17 @@ def _show(found: "Suggestion", metric: str) -> None:
 
 
 def _commands(values: Values, store: "Store", point: str, name: str, recipe: "Recipe") -> list[str]:
-    """The command that exports the start, unless it is the base itself, and the one that fine-tunes from it."""
+    """The command that exports the start, unless it is the base and at hand, and the one that fine-tunes from it."""
     import shlex
     from pathlib import Path
 
+    from wsr.exchange.licences import on_hub
+    from wsr.models.registry import checkpoints
+
+    if not point and not (
+        store.base_name in checkpoints() or on_hub(store.base_name) or Path(store.base_name).is_dir()
+    ):
+        point = "base"  # its folder is not here, but the store holds it
     slug = name.replace(" ", "-")
     folder = values.to or str(Path("runs") / f"start-{slug}")
     commands = []

@@ -142,8 +142,15 @@ def _rows(path: Path, content: str, delimiter: str, quoted: bool, skipped: int, 
                 header = _header(path, record)
             elif record:
                 if len(record) < len(header) or (len(record) > len(header) and surplus not in header):
+                    way = (
+                        "if another character separates the cells, name it with --delimiter"
+                        if len(record) < len(header)
+                        else f"put double quotes around a cell that contains {delimiter!r}, or name another character "
+                        "that separates the cells with --delimiter"
+                    )
                     raise WsrError(
-                        f"{path}, line {start}: expected {len(header)} cells ({', '.join(header)}), found {len(record)}"
+                        f"{path}, line {start}: expected {len(header)} cells ({', '.join(header)}), found "
+                        f"{len(record)}; {way}"
                     )
                 cells.append(record)
                 rows.append(start)

@@ -1,6 +1,7 @@
 """Checks raw cells and turns them into texts and labels; errors name the file, row and column."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -161,11 +162,14 @@ def _with_labels(table: Records, column: str) -> Records:
 def _check_columns(table: Records, wanted: Sequence[str]) -> None:
     missing = [column for column in wanted if column not in table.columns]
     if missing:
+        # The names of several columns in one: the file was read as cells separated by another character.
+        joined = any(column in re.split(r"[^\w ]", found) for column in missing for found in table.columns)
+        way = "name the character between the cells with --delimiter, or " if joined else ""
         raise WsrError(
             f"{table.origin}: no column {', '.join(map(repr, missing))}; "
             f"found {listed(tuple(table.columns))}; nearest: {nearest_names(missing[0], table.columns, most=1)}; "
-            f"name the columns with --text_column, --pair_column and "
-            f"--label_column (columns=Columns(...) in Python)"
+            f"{way}name the columns with --text_column, --pair_column and --label_column (columns=Columns(...) in "
+            "Python)"
         )
     if not len(table):
         raise WsrError(f"{table.origin}: no examples")

@@ -124,7 +124,8 @@ def find_tables(path: Path) -> Files | None:
     if not left:
         return None
     read = ", ".join(file.name for file in files if file.stem in left)
-    notes = (f"{path}: {read} read as one table",) if len(left) > 1 else ()
+    told = "one table" if len(left) > 1 else "train" if found else ""
+    notes = (f"{path}: {read} read as {told}",) * bool(told)
     return _of_roles(path, {**found, "train": left}, files, notes)
 
 

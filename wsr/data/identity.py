@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from unicodedata import normalize
 
 import numpy as np
 from jaxtyping import Float64, UInt64
@@ -11,8 +12,11 @@ Hashes = UInt64[np.ndarray, " _"]
 
 
 def plain(text: str) -> str:
-    """Returns a text without what an uncased model does not see: capitals and differences in white space."""
-    return " ".join(text.casefold().split())
+    """Returns a text without what an uncased model does not see: capitals, and other spellings in Unicode or space.
+
+    Canonically equal texts (an accented letter in one or in two characters) become one, as Unicode's form NFC.
+    """
+    return " ".join(normalize("NFC", text).casefold().split())
 
 
 def text_hashes(texts: Sequence[str], pairs: Sequence[str] | None = None) -> Hashes:

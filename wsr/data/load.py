@@ -2,7 +2,7 @@
 
 import itertools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -340,7 +340,7 @@ def refuse_other_kind(spec: DatasetSpec, tokenizer: Any) -> None:
 def columns_of(
     spec: DatasetSpec, records: Mapping[str, Records], columns: Columns | None, *, registered: bool
 ) -> tuple[Columns, tuple[str, ...]]:
-    """Returns the columns to read, and a note if a second text of pairs is left out.
+    """Returns the columns to read, and a note on columns of text that are left out: one may be that of a second text.
 
     Args:
       spec: the dataset.
@@ -353,11 +353,25 @@ def columns_of(
         return replace(chosen, text_pair=None), ()
     if (registered and columns is None) or chosen.text_pair is not None:
         return chosen, ()
-    if PAIR not in records["train"].columns or PAIR in chosen.of_texts:
+    unread = {
+        name: cells for name, cells in records["train"].columns.items() if name not in (*chosen.of_texts, chosen.label)
+    }
+    if PAIR in unread:
+        if chosen.text == Columns().text:
+            return replace(chosen, text_pair=PAIR), ()
+        return chosen, (f"{spec.name}: column {PAIR!r} is not read; --pair_column={PAIR} reads it as the second text",)
+    texts = ", ".join(repr(name) for name, cells in unread.items() if _holds_texts(cells))
+    if not texts:
         return chosen, ()
-    if chosen.text == Columns().text:
-        return replace(chosen, text_pair=PAIR), ()
-    return chosen, (f"{spec.name}: column {PAIR!r} is not read; --pair_column={PAIR} reads it as the second text",)
+    return chosen, (
+        f"{spec.name}: columns of text that are not read: {texts}; --pair_column names that of a second text",
+    )
+
+
+def _holds_texts(cells: Sequence[Any]) -> bool:
+    """Returns whether most of the first cells hold more than one word."""
+    some = [isinstance(cell, str) and len(cell.split()) > 1 for cell in itertools.islice(cells, 50)]
+    return 2 * sum(some) > len(some)
 
 
 def _by_role(chosen: Mapping[str, list[Place]]) -> Iterator[tuple[str, tuple[str, list[int]]]]:

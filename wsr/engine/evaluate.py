@@ -19,7 +19,7 @@ from wsr.data.metrics import score
 from wsr.engine.cross_validation import FOLDS, GRID, MARGIN, dealt
 from wsr.engine.probe import PROBES, ProbeResult
 from wsr.engine.scoring import key_of, score_points
-from wsr.engine.settings import Precision, Settings
+from wsr.engine.settings import Precision, Settings, is_count, is_positive
 from wsr.errors import WsrError
 from wsr.region.exposure import Exposure, exposure
 from wsr.region.region import Region
@@ -39,7 +39,7 @@ class Protocol:
     """The classifier that measures the features of a point.
 
     Raises:
-      WsrError: if ``inverse_l2`` is not positive or ``draws`` is less than 1.
+      WsrError: if a field has an invalid value; the message names the field.
 
     Example:
       >>> import wsr
@@ -58,11 +58,13 @@ class Protocol:
     """Number of disjoint parts of the probe split; a classifier is fitted on each."""
 
     def __post_init__(self) -> None:
-        """Checks the numbers."""
-        if self.inverse_l2 is not None and not self.inverse_l2 > 0:
-            raise WsrError(f"protocol: inverse_l2 must be positive, found {self.inverse_l2}")
-        if self.draws < 1:
-            raise WsrError(f"protocol: draws must be at least 1, found {self.draws}")
+        """Checks every field."""
+        if self.probe not in PROBES:
+            raise WsrError(f"protocol: probe is one of {', '.join(PROBES)}, found {self.probe!r}")
+        if self.inverse_l2 is not None and not is_positive(self.inverse_l2):
+            raise WsrError(f"protocol: inverse_l2: expected a number above 0, found {self.inverse_l2!r}")
+        if not is_count(self.draws):
+            raise WsrError(f"protocol: draws: expected a whole number, at least 1, found {self.draws!r}")
 
     @property
     def told(self) -> str:

@@ -1,6 +1,7 @@
 """How the engine evaluates points: how many at a time, on which devices, in how much memory, with which cache."""
 
 import math
+import numbers
 from dataclasses import dataclass
 from typing import get_args
 
@@ -10,6 +11,16 @@ from wsr.errors import WsrError
 from wsr.models.precision import Precision
 from wsr.runtime.progress import Counter
 from wsr.store.results import Results
+
+
+def is_count(value: object) -> bool:
+    """Returns whether a value is a whole number, at least 1."""
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool) and int(value) >= 1
+
+
+def is_positive(value: object) -> bool:
+    """Returns whether a value is a finite number above 0."""
+    return isinstance(value, numbers.Real) and not isinstance(value, bool) and 0 < float(value) < math.inf
 
 
 @dataclass(frozen=True)
@@ -48,11 +59,11 @@ class Settings:
         """Checks every field."""
         for name in ("chunk", "rows", "row_length"):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise WsrError(f"settings: {name} must be at least 1, found {value}")
+            if not is_count(value) and not (name == "chunk" and value is None):
+                raise WsrError(f"settings: {name}: expected a whole number, at least 1, found {value!r}")
         budget = self.memory_budget_gib
-        if budget is not None and not 0 < budget < math.inf:
-            raise WsrError(f"settings: memory_budget_gib must be positive, found {budget}")
+        if budget is not None and not is_positive(budget):
+            raise WsrError(f"settings: memory_budget_gib: expected a number above 0, found {budget!r}")
         if self.precision not in get_args(Precision):
             raise WsrError(f"settings: precision is one of {', '.join(get_args(Precision))}, found {self.precision!r}")
 

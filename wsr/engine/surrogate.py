@@ -86,7 +86,7 @@ def evaluate_hull(
       Losses and predictions of all points, a bound on the error of each, and the errors of each degree tried.
 
     Raises:
-      WsrError: if ``held_out`` is less than 2.
+      WsrError: if ``held_out`` is less than 2, or ``tolerance`` is negative or not a number.
 
     Example:
       >>> import numpy as np, wsr
@@ -99,6 +99,8 @@ def evaluate_hull(
     """
     if held_out is not None and held_out < 2:
         raise WsrError(f"surrogate: held_out must be at least 2, found {held_out}")
+    if not tolerance >= 0:
+        raise WsrError(f"surrogate: tolerance must be at least 0, found {tolerance}")
     coefficients = np.asarray(coefficients, np.float64)
     draws = 1 if score else protocol.draws
     answers = answer_hull(

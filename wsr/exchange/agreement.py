@@ -14,6 +14,7 @@ import numpy as np
 from wsr.errors import WsrError
 from wsr.exchange.door import Brought
 from wsr.exchange.kinship import LEAST_COSINE, products
+from wsr.exchange.splitting import folders_split_otherwise
 from wsr.runtime.model_folder import read_json
 from wsr.runtime.tensor_files import FLOATS, Tensor
 
@@ -58,7 +59,9 @@ def config_differences(ours: Brought, theirs: Brought) -> list[str]:
 
 
 def vocabulary_difference(ours: Brought, theirs: Brought) -> str | None:
-    """Returns the first token in which the vocabularies of two folders differ; None if there is none.
+    """Returns the first token in which the vocabularies of two folders differ, or a text that they split otherwise.
+
+    None if there is neither.
 
     Args:
       ours: a model.
@@ -68,7 +71,7 @@ def vocabulary_difference(ours: Brought, theirs: Brought) -> str | None:
         return None
     for name in ("tokenizer.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "vocab.txt"):
         here, there = ours.transformer / name, theirs.transformer / name
-        if here.exists() and there.exists():
+        if here.is_file() and there.is_file():
             if here.read_bytes() == there.read_bytes():
                 return None
             if not name.endswith((".json", ".txt")):
@@ -78,7 +81,10 @@ def vocabulary_difference(ours: Brought, theirs: Brought) -> str | None:
         return None
     unlike = sorted(number for number in mine.keys() | other.keys() if mine.get(number) != other.get(number))
     if not unlike:
-        return None
+        told = folders_split_otherwise(ours.transformer, theirs.transformer)
+        return (
+            f"the tokenizers of {theirs} (there) and {ours} (here) have the same tokens, but {told}" if told else None
+        )
     first, more = unlike[0], f" (and {len(unlike) - 1} more)" if len(unlike) > 1 else ""
     return f"token {first} is {other.get(first)!r} in {theirs} and {mine.get(first)!r} in {ours}{more}"
 

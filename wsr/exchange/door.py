@@ -14,7 +14,7 @@ from wsr.runtime.model_folder import (
     ADAPTER,
     CONFIG,
     module_folders,
-    read_json,
+    read_config_file,
     refuse_links,
     transformer_folder,
 )
@@ -68,7 +68,7 @@ def open_model(path: Path) -> Brought:
     tensors = _opened(inner)
     if any(_LORA.search(name) for name in tensors):
         raise WsrError(_of_adapter(path))
-    config = _config(inner) if (inner / CONFIG).exists() else None
+    config = read_config_file(inner / CONFIG) if (inner / CONFIG).exists() else None
     codes = [name for name, own in tensors.items() if own.dtype not in FLOATS and _PACKED.search(name)]
     method = (config or {}).get("quantization_config")
     if method or codes:
@@ -111,20 +111,6 @@ def _of_adapter(path: Path) -> str:
         f"{path}: a LoRA adapter, not a whole model; import it into a store (wsr import) and merge there, or merge it "
         "into its base first (PEFT's merge_and_unload)"
     )
-
-
-def _config(folder: Path) -> dict[str, Any]:
-    path = folder / CONFIG
-    config = read_json(path)
-    classes, labels = config.get("architectures"), config.get("id2label")
-    wrong = []
-    if classes is not None and not (isinstance(classes, list) and all(isinstance(name, str) for name in classes)):
-        wrong.append(f"architectures = {classes!r}, expected a list of names")
-    if labels is not None and not (isinstance(labels, dict) and all(number.isdecimal() for number in labels)):
-        wrong.append(f"id2label = {labels!r}, expected a table from whole numbers to names")
-    if wrong:
-        raise WsrError(f"{path}: not a valid config: {'; '.join(wrong)}")
-    return config
 
 
 def _of_module(folder: Path) -> dict[str, Tensor]:

@@ -174,6 +174,11 @@ def about_adapter(adapter: Adapter, base: Checkpoint, notes: list[str]) -> dict[
     """Returns what a member's record says of an adapter, and adds notes about its head."""
     if adapter.head:
         notes.append(f"stored separately as its head: {', '.join(sorted(adapter.head))}")
+    if _moves_tied_table(adapter, base):
+        notes.append(
+            "it adapts the token embedding, to which the head is tied: the head moves with it, as in PEFT's "
+            "merge_and_unload"
+        )
     # An adapter has no config of the model: other attributes are those of the base.
     config = _attributes_of_base(base)
     about: dict[str, Any] = {"format": "LoRA adapter", "prefix": adapter.prefix, "config": config}
@@ -189,6 +194,13 @@ def about_adapter(adapter: Adapter, base: Checkpoint, notes: list[str]) -> dict[
         labels = {str(number): f"LABEL_{number}" for number in range(classes)}
         config |= {"id2label": labels, "label2id": {label: int(own) for own, label in labels.items()}}
     return about
+
+
+def _moves_tied_table(adapter: Adapter, base: Checkpoint) -> bool:
+    """Returns whether an adapter moves the token table of a language model that has no head of its own."""
+    ours = {theirs: path for theirs, path, _ in their_tensors(base.model)}
+    tied = [table for head, table in language_model_heads(counterpart_of(base.model)).items() if head not in ours]
+    return base.model.token_losses is not None and any(ours[table] in adapter.task_vector for table in tied)
 
 
 def _attributes_of_base(base: Checkpoint) -> dict[str, Any]:

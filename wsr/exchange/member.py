@@ -29,6 +29,7 @@ from wsr.exchange.head import (
 )
 from wsr.exchange.kinship import LEAST_COSINE, Kinship, kinship, rounding
 from wsr.exchange.licences import card_of_folder
+from wsr.exchange.splitting import splits_otherwise
 from wsr.geometry.low_rank import LowRank, add
 from wsr.geometry.trees import flatten, nest
 from wsr.models.counterpart import Counterpart
@@ -209,7 +210,7 @@ def _compare_vocabularies(
     if rows is None or (tokenizer is None and rows == their_rows):
         return rows, []
     sizes = f"vocab_size is {their_rows!r} there and {rows} in the base"
-    if not isinstance(their_rows, int) or isinstance(their_rows, bool) or their_rows < 1:
+    if not isinstance(their_rows, int) or isinstance(their_rows, bool) or not 0 < their_rows < 2**31:
         problems.append(f"config {sizes}")
         return rows, []
     if tokenizer is None or not any((folder / name).exists() for name in TOKENIZER_FILES):
@@ -219,11 +220,11 @@ def _compare_vocabularies(
             problems.append(f"{sizes}, and without a tokenizer the rows cannot be matched")
         return their_rows, []
     try:
-        theirs = _tokens(read_tokenizer(folder, their_rows))
+        tokenizer_there = read_tokenizer(folder, their_rows)
     except WsrError as error:
         problems.append(str(error))
         return their_rows, []
-    ours = _tokens(tokenizer)
+    ours, theirs = _tokens(tokenizer), _tokens(tokenizer_there)
     needed = max(ours) + 1
     if their_rows < needed:
         problems.append(f"{sizes}, but the base's tokenizer has {needed} entries")
@@ -237,6 +238,9 @@ def _compare_vocabularies(
         notes.append(f"the last {their_rows - rows} of {their_rows} tokens are not in the base: their rows are removed")
     elif their_rows < rows:
         notes.append(f"{rows - their_rows} rows without a token are missing: taken from the base")
+    told = None if other else splits_otherwise(tokenizer.backend_tokenizer, tokenizer_there.backend_tokenizer)
+    if told:
+        notes.append(f"its tokenizer has the base's tokens, but {told}: the store has the base's tokenizer")
     # Members may have given one spare row to different tokens: their average would mean nothing.
     fresh = [number for number in theirs if number not in ours and number < rows]
     if fresh:

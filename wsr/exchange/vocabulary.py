@@ -13,7 +13,7 @@ import numpy as np
 from wsr.errors import WsrError
 from wsr.exchange.agreement import vocabulary
 from wsr.exchange.door import Brought
-from wsr.runtime.model_folder import companions, read_json
+from wsr.runtime.model_folder import companions, read_json, refuse_links
 from wsr.runtime.tensor_files import FLOATS, Tensor
 
 _OF_TOKENS = re.compile(
@@ -183,6 +183,7 @@ def _target(choice: str, models: Mapping[str, Brought], own: Mapping[str, Mappin
     if choice == "base":
         return Vocabulary(tokens, rows, models[first].transformer)
     if choice != "union":
+        refuse_links(Path(choice))
         numbered = vocabulary(Path(choice)) if Path(choice).is_dir() else None
         if numbered is None:
             raise WsrError(f"--tokenizer={choice}: expected base, union or a folder with a tokenizer")

@@ -11,6 +11,7 @@ from jaxtyping import Float
 
 from wsr.errors import WsrError
 from wsr.exchange.door import Brought, open_model
+from wsr.runtime.model_folder import refuse_links
 from wsr.runtime.tensor_files import FLOATS, Tensor, open_tensors
 
 
@@ -36,6 +37,16 @@ class Adapted(Tensor):
         return content.reshape(self.shape)
 
 
+def parted(name: str) -> tuple[str, str]:
+    """Returns the base and the adapter of ``BASE+ADAPTER``; the adapter is empty if there is none.
+
+    A folder may have plus signs in its own name: what exists is not parted, and else the first base that exists counts.
+    """
+    cuts = [] if Path(name).exists() else [at for at, character in enumerate(name) if character == "+"]
+    at = next((at for at in cuts if Path(name[:at]).exists()), cuts[0] if cuts else len(name))
+    return name[:at], name[at + 1 :]
+
+
 def located(name: str) -> Path:
     """Returns the path of a model: the path itself, or the local copy of the hub's model ``owner/name``.
 
@@ -58,12 +69,13 @@ def open_named(name: str) -> Brought:
     Raises:
       WsrError: if a model or an adapter is refused, or the adapter does not fit the base.
     """
-    base, plus, adapter = name.partition("+")
-    if not plus or Path(name).exists():
+    base, adapter = parted(name)
+    if not adapter:
         return open_model(located(name))
     from wsr.models.huggingface.peft import TENSORS, read_updates
 
     model, folder = open_model(located(base)), located(adapter)
+    refuse_links(folder)
     tensors = dict(model.tensors)
     problems = []
     updates, whole = read_updates(folder)

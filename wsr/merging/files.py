@@ -15,7 +15,7 @@ import numpy as np
 from wsr.errors import WsrError
 from wsr.exchange.door import Brought, open_modules
 from wsr.exchange.vocabulary import under_one_vocabulary, write_vocabulary
-from wsr.merging.adapters import located, open_named
+from wsr.merging.adapters import located, open_named, parted
 from wsr.merging.fitting import alike, of_other_bases, refuse_unlike, reordered, unlike
 from wsr.merging.ingredients import Ingredients, OpenLeaf, ReadPiece, of_region
 from wsr.merging.method import Method, name_of
@@ -274,7 +274,8 @@ def _identity(parts: Sequence[Part], models: Mapping[str, Brought], dtype: str |
 
     files = {tensor.file for model in models.values() for tensor in _tensors_of(model).values()}
     for name in models:
-        files |= set(located(name.partition("+")[2]).glob("*")) if "+" in name else set()
+        adapter = parted(name)[1]
+        files |= set(located(adapter).glob("*")) if adapter else set()
     content = {
         "version": __version__,
         "files": sorted((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from wsr.errors import WsrError, nearest_names
+from wsr.merging.adapters import parted
 from wsr.merging.mergekit import translation
 from wsr.merging.method import METHODS, OfWeights, find
 from wsr.merging.recipe_parameters import Settings, method_for, refuse_unknown
@@ -84,8 +85,8 @@ class MergeRecipe:
     def _read(self, names: Callable[[RecipeSlice], Sequence[str]]) -> tuple[str, ...]:
         stages = {own.name for own in self.stages}
         listed = [name for own in (*self.stages, self) for part in own.slices for name in names(part)]
-        parts = [part for name in listed for part in ([name] if Path(name).exists() else name.split("+"))]
-        return tuple(name for name in dict.fromkeys(parts) if name not in stages)
+        parts = [part for name in listed for part in parted(name)]
+        return tuple(name for name in dict.fromkeys(parts) if name and name not in stages)
 
     def slices_of(self, written: Mapping[str, str]) -> list[Slice]:
         """Returns the slices, with paths in place of the names of stages.

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from wsr.data.metrics import REGRESSION_METRICS
 from wsr.errors import WsrError
 from wsr.models.model import Model
 from wsr.region.region import Region
@@ -32,8 +33,8 @@ def learned(record: MemberRecord) -> bool:
 def better_than_chance(score: float, chance: float, texts: int, metric: str) -> bool:
     """Returns whether a score is better than chance, the score of always predicting the most frequent class.
 
-    An accuracy is better if the exact one-sided binomial test says so at the level 0.05, or if every text is right,
-    which no constant prediction reaches. Another score must exceed chance by two standard errors.
+    An accuracy is better if the exact one-sided binomial test says so at the level 0.05; another score must exceed
+    chance by two standard errors. Every text right is better, whatever the test says: no constant prediction is.
 
     Args:
       score: the score on the test texts; one that is not finite is not better.
@@ -50,10 +51,11 @@ def better_than_chance(score: float, chance: float, texts: int, metric: str) -> 
 
     if not np.isfinite(score):
         return False
+    # A correlation of 1 is no such sign: that of any two texts is 1 or -1.
+    if metric not in REGRESSION_METRICS and score > 1 - 1e-9 and chance < 1:
+        return True
     if chance > 0 and metric == "accuracy":
-        right = round(score * texts)
-        better = binomtest(right, texts, chance, alternative="greater").pvalue < LEVEL
-        return bool(better or (right == texts and chance < 1))
+        return bool(binomtest(round(score * texts), texts, chance, alternative="greater").pvalue < LEVEL)
     # Standard error: binomial for a share; 1 / sqrt(texts) for a correlation, whose chance level is 0.
     spread = np.sqrt(chance * (1 - chance)) if chance > 0 else 1.0
     return bool(score > chance + 2 * spread / np.sqrt(texts))

@@ -244,8 +244,13 @@ def memory_budget(gib: float | None = None, *, device: Any = None) -> int:
     Args:
       gib: the budget in GiB; None takes most of the device's memory.
       device: a JAX device; None takes the first of this process.
+
+    Raises:
+      WsrError: if ``gib`` is not a finite number above 0.
     """
-    if gib:
+    if gib is not None:
+        if not 0 < gib < math.inf:
+            raise WsrError(f"memory_budget_gib: expected a number above 0, found {gib:g}")
         return int(gib * 2**30)
     device = device or jax.local_devices()[0]
     limit = (device.memory_stats() or {}).get("bytes_limit") if device.platform != "cpu" else None

@@ -18,11 +18,26 @@ BASE_HEAD = "base_head.safetensors"
 """What a store keeps of its base's head: an adapter may lack layers of the head that it was trained with."""
 MODULES = "modules.json"
 """Lists the modules of a SentenceTransformer, with the folder of each."""
+MOST_LABELS = 1_000_000
+"""Largest number of classes that a config may name."""
 _OF_TRANSFORMER = (SINGLE, INDEX, *(f"pytorch_model{ending}" for ending in PICKLED))
 _TEMPLATES = "additional_chat_templates"
 _WEIGHTS = (*PICKLED, ".safetensors", ".h5", ".msgpack", ".onnx", ".gguf", ".npz", ".npy", ".tflite", ".ot")
-_CODE = (".py", ".pyc", ".pyd", ".ipynb", ".sh", ".bash", ".so", ".dylib", ".dll", ".exe", ".bat", ".ps1", ".js")
-_CODE_BEGINS = (b"#!", b"\x7fELF", b"MZ\x90\x00", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK\x03\x04")
+_CODE = (
+    *(".py", ".pyc", ".pyd", ".ipynb", ".sh", ".bash", ".so", ".dylib", ".dll", ".exe", ".bat", ".cmd", ".ps1", ".vbs"),
+    *(".js", ".mjs", ".ts", ".wasm", ".jar", ".pl", ".rb", ".lua", ".php"),
+)
+_CODE_BEGINS = (
+    b"#!",
+    b"\x7fELF",
+    b"MZ\x90\x00",
+    b"\x00asm",
+    b"\x80\x02",
+    b"\x80\x03",
+    b"\x80\x04",
+    b"\x80\x05",
+    b"PK\x03\x04",
+)
 """First bytes of scripts, programs, pickles and zip files, which PyTorch's pickles are."""
 _TRAINING = ("trainer_state.json", "training_args.json", "all_results.json", "train_results.json", "eval_results.json")
 _LEFT = (INDEX, *_TRAINING)
@@ -61,6 +76,26 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise WsrError(f"{path}: expected a JSON object, found {type(content).__name__}")
     return content
+
+
+def read_config_file(path: Path) -> dict[str, Any]:
+    """Returns the content of a config.json.
+
+    Raises:
+      WsrError: if it is no JSON object, or a value that transformers acts upon unchecked is of another kind.
+    """
+    config = read_json(path)
+    classes, labels, count = (config.get(name) for name in ("architectures", "id2label", "num_labels"))
+    wrong = []
+    if classes is not None and not (isinstance(classes, list) and all(isinstance(name, str) for name in classes)):
+        wrong.append(f"architectures = {classes!r}, expected a list of names")
+    if labels is not None and not (isinstance(labels, dict) and all(number.isdecimal() for number in labels)):
+        wrong.append(f"id2label = {labels!r}, expected a table from whole numbers to names")
+    if isinstance(count, int) and count > MOST_LABELS:  # each gets a name, which would fill the memory
+        wrong.append(f"num_labels = {count}, expected at most {MOST_LABELS}")
+    if wrong:
+        raise WsrError(f"{path}: not a valid config: {'; '.join(wrong)}")
+    return config
 
 
 def transformer_folder(folder: Path) -> Path:
@@ -215,7 +250,8 @@ def _is_companion(file: Path) -> bool:
     name = file.name
     if name.startswith((".", "events.out.")) or name in _LEFT or name.lower() in ("readme.md", "readme"):
         return False
-    if file.suffix.lower() in (*_WEIGHTS, *_CODE, ".log") or name.endswith(".index.json") or SINGLE in name:
+    endings = {ending.lower() for ending in file.suffixes}  # of x.pkl.gz both
+    if endings & {*_WEIGHTS, *_CODE, ".log"} or name.endswith(".index.json") or SINGLE in name:
         return False
     with file.open("rb") as content:
         return not content.read(8).startswith(_CODE_BEGINS)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from jaxtyping import Array
 
 from wsr.geometry.trees import nest
@@ -27,7 +28,7 @@ def pieces_for_training(
 ) -> int:
     """Returns the smallest number of equal pieces of a batch with which one member fits the memory budget.
 
-    It is 1 if whole batches fit. If a piece of one text does not fit either, it is the batch size.
+    It is 1 if whole batches fit. If no number fits, it is the one that takes the least memory.
 
     Args:
       model: the architecture.
@@ -35,14 +36,18 @@ def pieces_for_training(
       jobs: the members.
       memory_budget_gib: memory to use on each device, in GiB; None: most of it.
     """
-    budget = memory_budget(memory_budget_gib)
-    return max((_pieces(model, start, job, budget) for job in _heaviest(jobs)), default=1)
+    budget, steps = memory_budget(memory_budget_gib), _most_steps(jobs)
+    return max((_pieces(model, start, job, steps, budget) for job in _heaviest(jobs)), default=1)
 
 
-def _pieces(model: Model, start: Params, job: Job, budget: int) -> int:
-    divisors = [pieces for pieces in range(1, job.recipe.batch_size + 1) if job.recipe.batch_size % pieces == 0]
-    shared = shared_bytes(start, job)
-    return next((own for own in divisors if shared + member_bytes(model, start, job, own) <= budget), divisors[-1])
+def _pieces(model: Model, start: Params, job: Job, steps: int, budget: int) -> int:
+    left, needed = budget - shared_bytes(start, job), {}
+    for pieces in range(1, job.recipe.batch_size + 1):
+        if job.recipe.batch_size % pieces == 0:
+            needed[pieces] = member_bytes(model, start, job, pieces, steps)
+            if needed[pieces] <= left:
+                return pieces
+    return min(needed, key=needed.__getitem__)
 
 
 def chunk_for_training(
@@ -69,8 +74,8 @@ def chunk_for_training(
     Raises:
       WsrError: a single member, or the ``chunk`` asked for, exceeds the memory budget.
     """
-    heaviest = _heaviest(jobs)
-    each = max((member_bytes(model, start, job, pieces) for job in heaviest), default=0)
+    heaviest, steps = _heaviest(jobs), _most_steps(jobs)
+    each = max((member_bytes(model, start, job, pieces, steps) for job in heaviest), default=0)
     shared = max((shared_bytes(start, job) for job in heaviest), default=0)
     wanted = chunk or members_for_devices(len(jobs), devices=devices)
     return fitting(
@@ -82,15 +87,24 @@ def chunk_for_training(
     )
 
 
-def member_bytes(model: Model, start: Params, job: Job, pieces: int = 1) -> int:
+def member_bytes(model: Model, start: Params, job: Job, pieces: int = 1, steps: int | None = None) -> int:
     """Returns roughly the bytes that training one more member takes, without computing or compiling anything.
 
     They are six copies of the trained weights (weights, two moments, gradient, update and new weights; with several
-    pieces also the sum of gradients) and the activations kept for the backward pass of a piece, plus a tenth of those
-    for XLA's buffers.
+    pieces also the sum of gradients), the activations kept for the backward pass of a piece, plus a tenth of those for
+    XLA's buffers, and the batches of all steps, which lie on the device from the first to the last.
+
+    Args:
+      model: the architecture.
+      start: encoder parameters from which all members start.
+      job: the member.
+      pieces: number of pieces into which each batch is cut.
+      steps: steps of the member that trains longest, because members trained together have as many batches; None: the
+        job's own.
     """
+    steps = steps or job.steps
     if job.recipe.mode == "head":  # trained on features, which take one forward pass
-        return _bytes(start)
+        return _bytes(start) + steps * job.recipe.batch_size * (model.hidden + 1) * np.dtype(np.float32).itemsize
     frozen, trainable = partition(start, job)
     encoder, plan = group_batches(model, start, [job], pieces)
     frozen |= plan["shared"]
@@ -105,7 +119,8 @@ def member_bytes(model: Model, start: Params, job: Job, pieces: int = 1) -> int:
         return [leaf for leaf in jax.tree.leaves(jax.vjp(encode, trainable)[1]) if id(leaf) not in shared]
 
     copies = COPIES + (pieces > 1)
-    return int(copies * _bytes(trainable) + 1.1 * _bytes(jax.eval_shape(kept, trainable, frozen, batch)))
+    batches = (_bytes(plan["inputs"]) + _bytes(plan["labels"])) * steps // job.steps
+    return int(copies * _bytes(trainable) + 1.1 * _bytes(jax.eval_shape(kept, trainable, frozen, batch)) + batches)
 
 
 def shared_bytes(start: Params, job: Job) -> int:
@@ -115,6 +130,10 @@ def shared_bytes(start: Params, job: Job) -> int:
 
 def _bytes(tree: Any) -> int:
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def _most_steps(jobs: Sequence[Job]) -> int:
+    return max((job.steps for job in jobs), default=0)
 
 
 def _heaviest(jobs: Sequence[Job]) -> list[Job]:

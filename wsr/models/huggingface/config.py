@@ -15,7 +15,7 @@ from wsr.errors import WsrError
 from wsr.models.counterpart import Counterpart
 from wsr.models.model import Model
 from wsr.models.registry import architectures
-from wsr.runtime.model_folder import read_json
+from wsr.runtime.model_folder import read_config_file, read_json
 
 HARMLESS = frozenset(
     (
@@ -55,7 +55,7 @@ def read_config(folder: Path, architecture: str | None = None) -> tuple[str, dic
       WsrError: the config is missing or unreadable, the architecture is unknown, or an attribute is unsupported.
     """
     path = folder / "config.json"
-    raw = read_json(path)
+    raw = read_config_file(path)
     _refuse_by_name(path, raw)
     name, counterpart, config = _parsed(path, raw, architecture)
     taken = {attribute: config[attribute] for attribute in counterpart.taken}

@@ -1,4 +1,4 @@
-"""The modules of each head in ``transformers`` that an adapter does not save, because PEFT does not train them."""
+"""The modules of each head in ``transformers``: an adapter lacks those that PEFT did not train."""
 
 from collections.abc import Mapping
 
@@ -28,7 +28,11 @@ _PARTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "MultipleChoice": ("albert.pooler",),
         "MaskedLM": ("predictions",),
     },
-    "distilbert": {"MaskedLM": ("vocab_transform", "vocab_layer_norm", "vocab_projector")},
+    "distilbert": {
+        "SequenceClassification": ("pre_classifier",),
+        "MultipleChoice": ("pre_classifier",),
+        "MaskedLM": ("vocab_transform", "vocab_layer_norm", "vocab_projector"),
+    },
     "electra": {
         "MultipleChoice": ("sequence_summary.summary",),
         "MaskedLM": ("generator_predictions", "generator_lm_head"),
@@ -41,13 +45,31 @@ _PARTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     },
     "modernbert": {**_MODERNBERT_HEAD, "MaskedLM": ("head.dense", "head.norm", "decoder")},
     "t5": {
-        "SequenceClassification": ("transformer.decoder", "classification_head"),
+        "SequenceClassification": ("transformer.decoder",),
         "QuestionAnswering": ("decoder",),
         "ConditionalGeneration": ("decoder",),
     },
 }
-"""By model type and end of the class's name, with the names in that class. The last layer, which PEFT saves, and a
-decoder tied to the token embedding are not listed."""
+"""By model type and end of the class's name, with the names in that class. The last layer (``_LAST``) and a decoder
+tied to the token embedding are not listed."""
+_LAST = {
+    "SequenceClassification": "classifier",
+    "TokenClassification": "classifier",
+    "MultipleChoice": "classifier",
+    "QuestionAnswering": "qa_outputs",
+    "NextSentencePrediction": "cls.seq_relationship",
+}
+_OTHER_LAST = {
+    ("modernbert", "QuestionAnswering"): "classifier",
+    ("t5", "SequenceClassification"): "classification_head",
+    ("gpt2", "SequenceClassification"): "score",
+    **{
+        (decoder, f"{kind}Classification"): "score"
+        for decoder in ("llama", "qwen2", "qwen3")
+        for kind in ("Sequence", "Token")
+    },
+}
+"""The last layer of a class, by the end of its name, and where an architecture calls it otherwise."""
 
 
 def class_of(counterpart: Counterpart, head: str) -> str:
@@ -72,7 +94,9 @@ def complete(
     Returns:
       The modules that are in neither.
     """
-    parts = _PARTS.get(counterpart.model_type, {}).get((model_class or "").rpartition("For")[2], ())
+    model_type, kind = counterpart.model_type, (model_class or "").rpartition("For")[2]
+    last = _OTHER_LAST.get((model_type, kind), _LAST.get(kind))
+    parts = (*_PARTS.get(model_type, {}).get(kind, ()), *((last,) if last else ()))
     for part in parts:
         bare = without_prefix(counterpart, part)
         for name, tensor in base_head.items():

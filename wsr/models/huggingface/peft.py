@@ -442,9 +442,9 @@ def _paired(names: Iterable[str]) -> tuple[dict[str, dict[str, str]], dict[str, 
         factor = _FACTOR.fullmatch(own)
         if factor:
             pairs.setdefault(factor["module"], {})[factor["of_layer"] or factor["of_table"]] = name
-        else:
-            # The name of an adapted module's own weights, within PEFT's wrapper of it.
-            others[own.replace(".base_layer.", ".")] = name
+        elif ".original_module." not in own:  # a module of the base, which a trained copy replaces
+            # The name of a module's own weights, within PEFT's wrapper of it.
+            others[own.replace(".base_layer.", ".").replace(".modules_to_save.", ".")] = name
     return pairs, others
 
 
