@@ -233,7 +233,8 @@ def test_every_architecture_tells_what_its_dense_layers_read(name):
     kernels = {path for path, leaf in leaves.items() if path.endswith("/kernel") and leaf.ndim == 2}
     assert read.keys() == kernels
     for path, calls in read.items():
-        assert calls or (path == "head/kernel" and model.token_losses)  # features need no language model's head
+        # Features need no language model's head or decoder and, unless they are projected, no projection of CLIP.
+        assert calls or path.startswith(("head/", "decoder/"))
         assert all(inputs.shape[-1] == leaves[path].shape[0] for inputs in calls)
 
 

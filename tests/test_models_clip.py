@@ -332,7 +332,7 @@ def test_published_files_are_read(tmp_path):
     (tmp_path / "processor_config.json").write_text(json.dumps({"image_processor": "CLIPImageProcessor"}))
     with pytest.raises(WsrError, match="image_processor: expected a JSON object, found str"):
         read_processor(tmp_path, model)
-    (tmp_path / "config.json").write_text(json.dumps({**config, "architectures": [{}], "model_type": "clap"}))
+    (tmp_path / "config.json").write_text(json.dumps({**config, "architectures": ["ClapModel"], "model_type": "clap"}))
     with pytest.raises(WsrError, match=r"model_type = 'clap' is not supported; known: albert, .*clip, clip_text_model"):
         read_config(tmp_path)
 
