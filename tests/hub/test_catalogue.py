@@ -35,6 +35,7 @@ def test_every_entry_is_read_with_its_classes(prepared, name):
         assert found["train"].label_names["label"] == tuple(spec.label_names)
 
 
+@pytest.mark.long
 def test_a_command_reads_the_folder_that_the_environment_names(prepared, tmp_path, monkeypatch):
     """SuperGLUE's own builder needs TensorFlow even if its dataset is prepared already."""
     monkeypatch.setenv("TFDS_DATA_DIR", str(prepared))
