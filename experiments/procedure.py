@@ -8,10 +8,11 @@ Expect:   not in the paper, which has one procedure; its tag trains tokens of it
 from dataclasses import dataclass
 
 from experiments.launcher import Found, launch
+from wsr.region.region import Region
 from wsr.studies.harness.lab import Lab
 from wsr.studies.harness.preset import Preset
 from wsr.studies.harness.work import Work
-from wsr.studies.procedure import Population, changes, procedure
+from wsr.studies.procedure import changes, procedure
 
 
 @dataclass(frozen=True)
@@ -46,10 +47,8 @@ def work(preset: Preset, settings: Settings) -> Work:
     return Work(members=each + own, points=0, own_members=own, datasets=names)
 
 
-def _population(lab: Lab, settings: Settings) -> Population:
-    jobs = lab.jobs(seeds=settings.seeds, datasets=settings.compared or None)
-    _, records = lab.trained(jobs)
-    return Population(lab.population(jobs, unlearned=True), records)
+def _population(lab: Lab, settings: Settings) -> Region:
+    return lab.population(lab.jobs(seeds=settings.seeds, datasets=settings.compared or None), unlearned=True)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ from wsr.region.region import Region
 from wsr.report.document import Figure, Section, Table
 from wsr.report.tables import INTERVAL, interval_cell
 from wsr.statistics.interval import Interval, mean_interval
-from wsr.store import MemberRecord
 from wsr.studies.harness.clustered import Clustered, accuracies, cluster, percent_told, row, score_rows
 from wsr.studies.harness.preset import Preset
 from wsr.studies.harness.verdict import above, power_told, verdict
@@ -30,14 +29,6 @@ WHOLE, REST = "whole encoder", "without the token table"
 UNCHANGED = "as the preset"
 
 Gram = Float64[np.ndarray, "members members"]
-
-
-@dataclass(frozen=True, eq=False)
-class Population:
-    """All members of one procedure, whether they learned or not, with their records in the same order."""
-
-    region: Region
-    records: Sequence[MemberRecord]
 
 
 @dataclass(frozen=True)
@@ -71,33 +62,31 @@ def changes(preset: Preset) -> dict[str, dict[str, bool | float]]:
 
 
 def procedure(
-    unchanged: Population, changed: Mapping[str, Population], *, most_texts: int = 0, command: str = ""
+    unchanged: Region, changed: Mapping[str, Region], *, most_texts: int = 0, command: str = ""
 ) -> tuple[list[dict], Section]:
     """Compares populations of the same datasets and seeds, each trained with one change.
 
     Args:
-      unchanged: the members of the preset's procedure.
-      changed: the members of each change, by its name.
+      unchanged: all members of the preset's procedure, whether they learned or not, from a store.
+      changed: those of each change, by its name, in the same order.
       most_texts: largest number of texts on which a member is trained; 0: all.
       command: command line that reproduces the study.
     """
     found = {UNCHANGED: _compared(unchanged, unchanged)}
     found |= {name: _compared(unchanged, own) for name, own in changed.items()}
-    return [row for name, own in found.items() for row in _rows(name, own, unchanged.region.names)], _section(
+    return [row for name, own in found.items() for row in _rows(name, own, unchanged.names)], _section(
         {name: found[name] for name in changed}, found[UNCHANGED], most_texts, command
     )
 
 
-def _compared(before: Population, after: Population) -> _Change:
-    names, other = before.region.names, after.region
-    assert other.names == names, "both are trained from the same list of datasets and seeds"
-    scores = {record.name: record.metrics["test_score"] for record in after.records}
-    earlier = {record.name: record.metrics["test_score"] for record in before.records}
-    datasets, count = np.array(before.region.datasets), len(names)
+def _compared(before: Region, after: Region) -> _Change:
+    names = before.names
+    assert after.names == names, "both are trained from the same list of datasets and seeds"
+    datasets, count = np.array(before.datasets), len(names)
     cosines: dict[tuple[str, str], Interval] = {}
     differences: dict[tuple[str, str], Interval] = {}
     again, length = {}, mean_interval(np.ones(1))
-    for leaves, gram in _grams(before.region, other).items():
+    for leaves, gram in _grams(before, after).items():
         similarity = cosine(gram)
         there, here = (_of_datasets(own, datasets) for own in (similarity[count:, count:], similarity[:count, :count]))
         for relation, values in there.items():
@@ -108,9 +97,15 @@ def _compared(before: Population, after: Population) -> _Change:
         if leaves == WHOLE:
             norms = np.sqrt(np.diag(gram))
             length = mean_interval(_means(norms[count:] / norms[:count], datasets))
-    moved = np.array([scores[name] - earlier[name] for name in names])
-    clustered = cluster(other.similarity(), {"dataset": list(datasets)})
+    moved = _scores(after) - _scores(before)
+    clustered = cluster(after.similarity(), {"dataset": list(datasets)})
     return _Change(clustered, cosines, differences, again, length, mean_interval(_means(moved, datasets)))
+
+
+def _scores(region: Region) -> np.ndarray:
+    """Returns the score of each member on the test texts, with its own head."""
+    assert region.store is not None
+    return np.array([region.store.record(name).metrics["test_score"] for name in region.names])
 
 
 def _grams(first: Region, second: Region) -> dict[str, Gram]:
