@@ -19,7 +19,7 @@ from wsr.engine.settings import Settings
 from wsr.models.layers.pooling import pool
 from wsr.models.model import Model
 from wsr.region.region import Region
-from wsr.store.row import Row, result_row
+from wsr.store.row import Row, rows_of_points
 from wsr.types import Batch, Params
 
 if TYPE_CHECKING:
@@ -97,21 +97,8 @@ class ChoiceEvaluation:
           group: name of the group of points.
           more: further entries of each row.
         """
-        return [
-            result_row(
-                group,
-                self.choices.name,
-                metric,
-                values[point],
-                texts=len(self.choices),
-                how=EXACT,
-                members=self.region.names,
-                coefficients=row,
-                **more,
-            )
-            for point, row in enumerate(self.coefficients)
-            for metric, values in self._values.items()
-        ]
+        same = {"texts": len(self.choices), "how": EXACT, "members": self.region.names, **more}
+        return rows_of_points(group, self.choices.name, self.coefficients, self._values, **same)
 
 
 def evaluate_choices(

@@ -22,7 +22,7 @@ from wsr.errors import WsrError
 from wsr.models.layers.pooling import pool
 from wsr.models.model import Model
 from wsr.region.region import Region
-from wsr.store.row import Row, result_row
+from wsr.store.row import Row, rows_of_points
 from wsr.types import Batch, Params
 
 if TYPE_CHECKING:
@@ -78,22 +78,9 @@ class LanguageModelEvaluation:
           group: name of the group of points.
           more: further entries of each row.
         """
-        tokens = int(self.texts.predicted.sum())
-        return [
-            result_row(
-                group,
-                self.texts.name,
-                metric,
-                values[point],
-                texts=tokens,
-                how=EXACT,
-                members=self.region.names,
-                coefficients=row,
-                **more,
-            )
-            for point, row in enumerate(self.coefficients)
-            for metric, values in zip(METRICS, (self.language_model_loss, self.perplexity), strict=True)
-        ]
+        values = dict(zip(METRICS, (self.language_model_loss, self.perplexity), strict=True))
+        same = {"texts": int(self.texts.predicted.sum()), "how": EXACT, "members": self.region.names, **more}
+        return rows_of_points(group, self.texts.name, self.coefficients, values, **same)
 
 
 def evaluate_language_model(

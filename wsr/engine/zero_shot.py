@@ -33,7 +33,7 @@ from wsr.models.huggingface.part import read_part
 from wsr.models.model import Checkpoint, Model
 from wsr.models.registry import build
 from wsr.region.region import Region
-from wsr.store.row import Row, result_row
+from wsr.store.row import Row, rows_of_points
 from wsr.types import AnyArray
 
 if TYPE_CHECKING:
@@ -105,21 +105,8 @@ class ZeroShotEvaluation:
           more: further entries of each row.
         """
         values = {LOSS: self.zero_shot_loss, f"zero_shot_{self.dataset.metric}": self.scores}
-        return [
-            result_row(
-                group,
-                self.dataset.name,
-                metric,
-                of_points[point],
-                texts=self.losses.shape[1],
-                how=EXACT,
-                members=self.region.names,
-                coefficients=row,
-                **more,
-            )
-            for point, row in enumerate(self.coefficients)
-            for metric, of_points in values.items()
-        ]
+        same = {"texts": self.losses.shape[1], "how": EXACT, "members": self.region.names, **more}
+        return rows_of_points(group, self.dataset.name, self.coefficients, values, **same)
 
 
 def evaluate_zero_shot(

@@ -1,6 +1,6 @@
 """One row of results, as in ``results.jsonl``: one value of a point, or of a set of members."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, SupportsFloat, TypeAlias
 
 import numpy as np
@@ -67,3 +67,26 @@ def result_row(
         "n": int(texts),
         "how": how,
     }
+
+
+def rows_of_points(
+    group: str,
+    dataset: str,
+    coefficients: Float[np.ndarray, "points members"],
+    values: Mapping[str, Sequence[float] | Float[np.ndarray, " points"]],
+    **same: Any,
+) -> list[Row]:
+    """Returns one row of results per point and metric.
+
+    Args:
+      group: name of the group of points.
+      dataset: name of the dataset.
+      coefficients: one row per point.
+      values: the value of each point, by metric.
+      same: further arguments of ``result_row``, the same for all rows.
+    """
+    return [
+        result_row(group, dataset, metric, float(of_points[point]), coefficients=row, **same)
+        for point, row in enumerate(coefficients)
+        for metric, of_points in values.items()
+    ]
