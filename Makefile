@@ -49,6 +49,7 @@ paper-smoke: .venv/.installed-dev  ## every study with --preset=paper, with tiny
 
 # Needs node and a Chromium (on Debian: apt-get install nodejs npm chromium), named by CHROMIUM where it is elsewhere.
 check-report: .venv/.installed-dev tests/browser/node_modules  ## the report in a browser: two widths, light and dark, keyboard, paper, axe
+	@rm -rf build/report-pages  # an earlier version may have left the run of another plan
 	@$(BIN)/python tests/browser/pages.py build/report-pages
 	@node tests/browser/check.mjs build/report-pages
 

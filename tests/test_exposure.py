@@ -129,3 +129,27 @@ def test_a_users_files_called_as_known_datasets_share_no_texts_by_name(tiny, loa
     imported = Member("imported", "sst5", "general", "x", lambda: tiny.params)
     assert region.joined([imported]).without_dataset("sst2").names == ("m1", "imported")
     assert region.joined([imported]).without_dataset("rotten_tomatoes").names == ("m0", "m1")
+
+
+@pytest.mark.parametrize("part", [0, 1], ids=["first texts", "second texts"])
+def test_pairs_and_the_same_texts_alone_are_compared_text_by_text(tiny, tmp_path, part):
+    rows = [(f"premise {number}", f"hypothesis {number}", number % 2) for number in range(120)]
+
+    def load(name, header, train, test):
+        (tmp_path / name).mkdir()
+        for role, own in (("train", train), ("test", test)):
+            (tmp_path / name / f"{role}.csv").write_text("\n".join([header, *(",".join(map(str, row)) for row in own)]))
+        return load_dataset(tmp_path / name, tiny.processor, max_length=48)
+
+    alone = [(row[part], row[2]) for row in rows]
+    pairs = load("pairs", "text,text_pair,label", rows[:80], rows[80:])
+    texts = load("texts", "text,label", alone[:80], alone[80:])
+    for trained, scored in ((pairs, texts), (texts, pairs)):
+        assert exposure(region_of(tiny, trained), scored).same_data == ("m0",)
+    # The texts that one was fine-tuned on are the test texts of the other.
+    leaky = load("leaky", "text,label", alone[80:], alone[:80])
+    leaky_pairs = load("leaky_pairs", "text,text_pair,label", rows[80:], rows[:80])
+    for trained, scored in ((pairs, leaky), (texts, leaky_pairs)):
+        assert exposure(region_of(tiny, trained), scored).leaks["m0"].share > 0.25
+    others = load("others", "text,text_pair,label", [(f"a{a}", f"b{b}", c) for (a, b, c) in rows[:80]], rows[80:])
+    assert exposure(region_of(tiny, others), leaky).leaks == {}

@@ -79,9 +79,11 @@ function wide(desk) {
     const height = row.getBoundingClientRect().height
     if (height > 46) found.push(`a line of the index is ${height} px high: ${row.textContent.slice(0, 60)}`)
   }
-  // Documents of earlier versions have no short forms: their lines are cut, and whole in their section.
-  if (document.querySelector('.headline')) {
-    for (const cell of document.querySelectorAll('.index th, .index td, .index a')) {
+  // Sections of earlier versions have no short forms: their lines are cut, and whole in their section.
+  for (const row of document.querySelectorAll('.index tr')) {
+    const link = row.querySelector('a[href^="#"]')
+    if (link && !document.querySelector(link.hash)?.querySelector('.headline')) continue
+    for (const cell of row.querySelectorAll('th, td, a')) {
       if (cell.scrollWidth > cell.clientWidth + 1 && cell.clientWidth) found.push(`cut in the index: ${cell.textContent}`)
     }
   }

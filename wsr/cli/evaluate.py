@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from wsr.models import Checkpoint
     from wsr.region.region import Region
     from wsr.statistics.interval import Interval
+    from wsr.store import MemberRecord
 
 
 class Target(NamedTuple):
@@ -157,13 +158,11 @@ def _evaluate(values: Values, reports: bool) -> None:
 
     import numpy as np
 
-    from wsr.data.names import spoken_names
     from wsr.engine.evaluate import Protocol
     from wsr.engine.region_features import plan_features
     from wsr.engine.surrogate import evaluate_hull
     from wsr.exchange.scores import keep_scores
     from wsr.geometry.sampling import centroid, convex_hull, corners
-    from wsr.region.exposure import unexposed
     from wsr.region.learned import learned_region
     from wsr.runtime import seeds
     from wsr.runtime.compilation import use_persistent_cache
@@ -181,18 +180,8 @@ def _evaluate(values: Values, reports: bool) -> None:
     settings = device_flags.settings_of(values, results=store.results())
     merged = [_merged(base, population, folder) for folder in values.merged]
     rows: list[dict] = []
-    records = store.records()
-    for given, name in zip(values.on, spoken_names(values.on), strict=True):
-        target = TARGETS[values.loss](values, given, base, protocol)
-        dataset = replace(target.dataset, name=name)
-        dataset = replace(dataset, name=dataset_flags.spoken_apart(dataset, given, records))
-        region, others = unexposed(
-            population,
-            dataset,
-            leave_out=values.leave_out,
-            allow_overlap=values.allow_overlap,
-            out_of="hull and centroid",
-        )
+    prepared = _prepared(values, base, protocol, population, store.records())
+    for target, dataset, region, others in prepared:
         columns = [region.names.index(name) for name in others.names]
         draw = seeds.generator(values.seed, "hull", dataset.name)
         groups = {
@@ -255,6 +244,38 @@ def _evaluate(values: Values, reports: bool) -> None:
     if values.out:
         write_rows(Path(values.out), rows)
         print(f"rows: {values.out}")
+
+
+def _prepared(
+    values: Values,
+    base: "Checkpoint",
+    protocol: "Protocol",
+    population: "Region",
+    records: "Sequence[MemberRecord]",
+) -> list[tuple[Target, Any, "Region", "Region"]]:
+    """Returns each dataset with the members that may be scored on it and those that never saw it.
+
+    All datasets are read before the first is scored, so that one that cannot be scored is refused before any work.
+    """
+    from dataclasses import replace
+
+    from wsr.data.names import spoken_names
+    from wsr.region.exposure import unexposed
+
+    prepared = []
+    for given, name in zip(values.on, spoken_names(values.on), strict=True):
+        target = TARGETS[values.loss](values, given, base, protocol)
+        dataset = replace(target.dataset, name=name)
+        dataset = replace(dataset, name=dataset_flags.spoken_apart(dataset, given, records))
+        region, others = unexposed(
+            population,
+            dataset,
+            leave_out=values.leave_out,
+            allow_overlap=values.allow_overlap,
+            out_of="hull and centroid",
+        )
+        prepared.append((target, dataset, region, others))
+    return prepared
 
 
 def _widened(rows: "np.ndarray", columns: Sequence[int], members: int) -> "np.ndarray":

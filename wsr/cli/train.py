@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from wsr.store import MemberRecord, Store
     from wsr.training import Job
 
+MOST_MEMBERS = 1_000_000
+"""Largest number of members that one command trains."""
 PAGE = Page(
     "wsr train",
     "wsr train --store=STORE --datasets=DATASET,... [options]",
@@ -133,6 +135,7 @@ def run(values: Values, positional: Sequence[str]) -> None:
 
     from wsr.cli import ls
     from wsr.data.names import spoken_names
+    from wsr.errors import WsrError
     from wsr.models import load
     from wsr.runtime.compilation import use_persistent_cache
     from wsr.store import Store
@@ -165,6 +168,10 @@ def run(values: Values, positional: Sequence[str]) -> None:
         lora_alpha=values.lora_alpha,
         lora_targets=values.lora_targets,
     )
+    if len(datasets) * values.seeds > MOST_MEMBERS:
+        raise WsrError(
+            f"--seeds={values.seeds:,}: {len(datasets) * values.seeds:,} members; expected at most {MOST_MEMBERS:,}"
+        )
     seeds = range(values.first_seed, values.first_seed + values.seeds)
     for dataset in datasets[:1]:
         # A recipe that does not fit the model leaves no store behind.

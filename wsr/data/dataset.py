@@ -8,7 +8,7 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 from jaxtyping import Bool, Float32, Int32, Int64, Integer
 
-from wsr.data.identity import Hashes, joined_hashes
+from wsr.data.identity import Hashes, PartHashes, joined_hashes
 from wsr.data.images import ImageSplit
 from wsr.data.text_sketch import TextSketch
 from wsr.errors import WsrError
@@ -41,7 +41,9 @@ class Split:
     labels: Int32[np.ndarray, " texts"] | Float32[np.ndarray, " texts"]
     """Number of the class of each text, or a real number for regression."""
     text_hashes: Hashes | None = None
-    """Hash of each text, see ``wsr.data.identity``; None where no text was read."""
+    """Hash of each text or pair, see ``wsr.data.identity``; None where no text was read."""
+    part_hashes: PartHashes | None = None
+    """Hashes of both texts of each pair; None for single texts."""
 
     def __post_init__(self) -> None:
         if len(self.offsets) != len(self.labels) + 1:
@@ -77,8 +79,8 @@ class Split:
         lengths = self.lengths[indices]
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         source = np.repeat(self.offsets[:-1][indices] - offsets[:-1], lengths) + np.arange(offsets[-1])
-        hashes = None if self.text_hashes is None else self.text_hashes[indices]
-        return Split(self.token_ids[source], self.token_types[source], offsets, self.labels[indices], hashes)
+        hashes, parts = (None if own is None else own[indices] for own in (self.text_hashes, self.part_hashes))
+        return Split(self.token_ids[source], self.token_types[source], offsets, self.labels[indices], hashes, parts)
 
     def followed_by(self, others: Sequence["Split"]) -> "Split":
         """Returns a split of these texts, followed by those of ``others``."""
@@ -91,6 +93,7 @@ class Split:
             np.concatenate([np.zeros(1, np.int64), *offsets]),
             np.concatenate([split.labels for split in splits]),
             joined_hashes([split.text_hashes for split in splits]),
+            joined_hashes([split.part_hashes for split in splits]),
         )
 
 
@@ -168,6 +171,16 @@ class Dataset:
         """
         return joined_hashes([self.splits[name].text_hashes for name in splits])
 
+    def part_hashes(self, splits: Sequence[str] = ("finetune", "probe", "validation", "test")) -> Hashes | None:
+        """Returns the hashes of the single texts of pairs; None for a dataset of single texts or images.
+
+        Args:
+          splits: the splits that are read.
+        """
+        own = [split.part_hashes if isinstance(split := self.splits[name], Split) else None for name in splits]
+        parts = joined_hashes(own)
+        return None if parts is None else parts.ravel()
+
     def about(self, trained_on: AnySplit) -> dict[str, Any]:
         """Returns what a member's record says about its data, as JSON values.
 
@@ -175,11 +188,13 @@ class Dataset:
           trained_on: the examples that the member is fine-tuned on.
         """
         hashes = trained_on.text_hashes
+        parts = trained_on.part_hashes if isinstance(trained_on, Split) else None
         return {
             "built_in": self.built_in,
             "label_names": list(self.label_names),
             "max_length": self.max_length,
             "texts": None if hashes is None else TextSketch.of(hashes).to_json(),
+            **({} if parts is None else {"texts_of_pairs": TextSketch.of(parts.ravel()).to_json()}),
         }
 
     def unseen_by_probe(self) -> Bool[np.ndarray, " texts"]:

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float32, Int32
 
 from wsr.data.classes import is_empty, listed, number_in, read_classes, shown
-from wsr.data.identity import Hashes, text_hashes
+from wsr.data.identity import Hashes, PartHashes, part_hashes, text_hashes
 from wsr.data.records import Records
 from wsr.errors import WsrError, nearest_names
 
@@ -57,6 +57,11 @@ class Examples:
     def hashes(self) -> Hashes:
         """A 64-bit hash of each text or pair of texts."""
         return text_hashes(self.texts, self.pairs)
+
+    @cached_property
+    def part_hashes(self) -> PartHashes | None:
+        """A 64-bit hash of each text of each pair; None for single texts."""
+        return None if self.pairs is None else part_hashes(self.texts, self.pairs)
 
 
 def read_examples(

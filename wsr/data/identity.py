@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from typing import TypeVar
 from unicodedata import normalize
 
 import numpy as np
@@ -9,6 +10,10 @@ from jaxtyping import Float64, UInt64
 
 Hashes = UInt64[np.ndarray, " _"]
 """64-bit hashes of texts or images."""
+PartHashes = UInt64[np.ndarray, "_ 2"]
+"""64-bit hashes of the first and the second text of pairs, each alone."""
+
+_Hashes = TypeVar("_Hashes", Hashes, PartHashes)
 
 
 def plain(text: str) -> str:
@@ -39,6 +44,16 @@ def text_hashes(texts: Sequence[str], pairs: Sequence[str] | None = None) -> Has
     return np.frombuffer(content, "<u8").astype(np.uint64)
 
 
+def part_hashes(texts: Sequence[str], pairs: Sequence[str]) -> PartHashes:
+    """Returns the hashes of both texts of each pair, each as if it stood alone.
+
+    Args:
+      texts: the first texts.
+      pairs: the second texts.
+    """
+    return np.stack([text_hashes(texts), text_hashes(pairs)], axis=1)
+
+
 def positions(hashes: Hashes, purpose: int) -> Float64[np.ndarray, " _"]:
     """Returns a number in [0, 1) for each hash: uniform, the same in every process, and independent across purposes.
 
@@ -53,7 +68,7 @@ def positions(hashes: Hashes, purpose: int) -> Float64[np.ndarray, " _"]:
     return (mixed ^ (mixed >> np.uint64(31))) / 2.0**64
 
 
-def joined_hashes(parts: Sequence[Hashes | None]) -> Hashes | None:
+def joined_hashes(parts: Sequence[_Hashes | None]) -> _Hashes | None:
     """Returns the hashes of all parts, in order; None if one of them has none."""
     known = [part for part in parts if part is not None]
     return np.concatenate(known) if len(known) == len(parts) else None

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from wsr.data.classes import listed
 from wsr.data.dataset import AnySplit, Dataset, Split, hash_splits
 from wsr.data.delimited import Dialect
 from wsr.data.examples import Columns, Examples, read_examples
@@ -203,7 +204,10 @@ def _tokenised(
     splits: dict[str, AnySplit] = {}
     for split, (role, numbers) in _by_role(chosen):
         tokens, longer = tokenise(*_taken(roles[role], numbers), tokenizer, max_length, tokenizer_hash)
-        splits[split] = replace(tokens, text_hashes=roles[role].hashes[numbers])
+        parts = roles[role].part_hashes
+        splits[split] = replace(
+            tokens, text_hashes=roles[role].hashes[numbers], part_hashes=None if parts is None else parts[numbers]
+        )
         cut += longer
     total = sum(map(len, splits.values()))
     notes = (f"{name}: {cut:,} of {total:,} texts cut at {max_length} tokens",) * bool(cut)
@@ -254,7 +258,7 @@ def _scale(name: str, splits: Mapping[str, AnySplit]) -> tuple[str, ...]:
 
 
 def _unseen(name: str, splits: Mapping[str, AnySplit], names: tuple[str, ...]) -> tuple[str, ...]:
-    """Returns a note for each split of training texts that lacks classes of the test split."""
+    """Returns notes on classes that only the texts for training or only those for testing have."""
     notes = []
     alone = np.unique(splits["probe"].labels)
     if len(alone) == 1:
@@ -268,6 +272,9 @@ def _unseen(name: str, splits: Mapping[str, AnySplit], names: tuple[str, ...]) -
             notes.append(
                 f"{name}: the classes of {counts.sum()} of {len(splits['test'])} test texts are not in {split}: {shown}"
             )
+    untested = np.setdiff1d(splits["finetune"].labels, splits["test"].labels)
+    if len(untested):
+        notes.append(f"{name}: no test text has the classes {listed(tuple(names[int(number)] for number in untested))}")
     return tuple(notes)
 
 

@@ -1,22 +1,24 @@
 """Which members of a region were fine-tuned on texts of a dataset, whatever the dataset is called."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from wsr.data.choices import Choices
 from wsr.data.dataset import Dataset
+from wsr.data.identity import Hashes
 from wsr.data.table import overlapping
-from wsr.data.text_sketch import Share
+from wsr.data.text_sketch import Share, TextSketch
 from wsr.data.texts import Texts
 from wsr.errors import WsrError
-from wsr.region.region import Region
+from wsr.region.region import Member, Region
 
 LEAK = 0.01
 """A member with a larger share of the scored texts among its training texts is not scored."""
 SAME_DATA = 0.10
 """A member was fine-tuned on a dataset if a larger share of its training texts are in it, or of its texts in those."""
 SHOWN = 8
+_Compared: TypeAlias = tuple[TextSketch | None, Hashes | None, Hashes | None]
 Target: TypeAlias = Dataset | Texts | Choices
 """What points are scored on."""
 
@@ -71,15 +73,16 @@ class Exposure:
 def exposure(region: Region, target: Target, splits: Sequence[str] = ("probe", "test")) -> Exposure:
     """Returns which members saw texts of a dataset.
 
-    Texts are compared by the hash of their content, without regard to capitals and white space. Members whose training
-    texts are unknown are judged by the name of their dataset.
+    Texts are compared by the hash of their content, without regard to capitals and white space; pairs as wholes, or
+    each of their texts where the other side has single texts. Members whose training texts are unknown are judged by
+    the name of their dataset.
 
     Args:
       region: the members.
       target: the dataset.
       splits: the splits on which points are scored.
     """
-    scored, all_texts = target.scored_hashes(splits), target.text_hashes
+    hashes = _hashes(target, splits)
     same: list[str] = []
     unknown: list[str] = []
     leaks: dict[str, Share] = {}
@@ -89,7 +92,7 @@ def exposure(region: Region, target: Target, splits: Sequence[str] = ("probe", "
         length = member.data.get("max_length")
         if length and target.max_length and length != target.max_length:
             lengths[length] = lengths.get(length, 0) + 1
-        sketch = member.texts
+        sketch, scored, all_texts = hashes(member)
         if sketch is None or scored is None or all_texts is None:
             unknown.append(member.name)
             if member.dataset in (overlapping(target.name) if target.built_in else {target.name}):
@@ -109,6 +112,22 @@ def exposure(region: Region, target: Target, splits: Sequence[str] = ("probe", "
         ):
             same.append(member.name)
     return Exposure(target.name, tuple(same), leaks, tuple(unknown), sampled, lengths)
+
+
+def _hashes(target: Target, splits: Sequence[str]) -> Callable[[Member], _Compared]:
+    """Returns a function that returns a member's training texts, the scored texts and all texts, hashed alike.
+
+    Pairs are compared with pairs as wholes, and with single texts by each text alone.
+    """
+    wholes = target.scored_hashes(splits), target.text_hashes
+    parts = (target.part_hashes(splits), target.part_hashes()) if isinstance(target, Dataset) else (None, None)
+
+    def of(member: Member) -> _Compared:
+        if (parts[0] is None) == (member.texts_of_pairs is None) or isinstance(target, Choices):
+            return member.texts, *wholes
+        return (member.texts, *parts) if member.texts_of_pairs is None else (member.texts_of_pairs, *wholes)
+
+    return of
 
 
 def refuse_leaks(region: Region, target: Target, splits: Sequence[str], *, allow_overlap: bool) -> None:

@@ -60,6 +60,12 @@ class Member:
         sketch = self.data.get("texts")
         return TextSketch.from_json(sketch) if sketch else None
 
+    @property
+    def texts_of_pairs(self) -> TextSketch | None:
+        """The sketch of the single texts of its training pairs; None if it was trained on single texts."""
+        sketch = self.data.get("texts_of_pairs")
+        return TextSketch.from_json(sketch) if sketch else None
+
     def __repr__(self) -> str:
         return f"Member {self.name}: dataset {self.dataset}, family {self.family}\n  content {self.content_sha256[:12]}"
 

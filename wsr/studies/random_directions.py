@@ -343,4 +343,4 @@ def _short(left: Left) -> str:
     else:
         onset = f"not up to {left.start.radii[-1]:g} radii"
     zero = left.zero_rises[left.past].value
-    return f"{onset}; to zero {zero:+.3f}, to pretrained {left.home_rise.value:+.3f} nats"
+    return f"{onset}; zero {zero:+.3f}, base {left.home_rise.value:+.3f}"

@@ -11,7 +11,7 @@ files.py     opens the weights of a folder
 flax_msgpack.py   reads flax_model.msgpack, of transformers until version 4
 orbax_tree.py, numpy_archive.py   read Orbax trees and .npz files of other JAX programs
 tree_layouts.py   maps such trees: tree_parts.py (what a layout is), maxtext.py, big_vision.py
-peft.py, peft_write.py   read and write LoRA adapters in PEFT's files
+peft.py, peft_write.py   read and write LoRA adapters in PEFT's files; peft_config.py reads their config
 sentence_modules.py   which SentenceTransformers are kept
 """
 

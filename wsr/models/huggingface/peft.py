@@ -7,13 +7,11 @@ weight ``[inputs, outputs]`` of a Conv1D. Our kernels are ``[inputs, outputs]``,
 that were saved whole, are part of the task vector too.
 """
 
-import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -24,7 +22,8 @@ from wsr.geometry.trees import flatten
 from wsr.models.counterpart import KINDS, SAME, TRANSPOSED, Counterpart
 from wsr.models.huggingface.config import counterpart_of, read_json
 from wsr.models.huggingface.files import read_file
-from wsr.models.huggingface.head_parts import class_of, complete
+from wsr.models.huggingface.head_parts import complete
+from wsr.models.huggingface.peft_config import LoraConfig, model_class_of, read_lora_config
 from wsr.models.huggingface.weights import (
     is_dropped,
     language_model_heads,
@@ -39,34 +38,8 @@ CONFIG = "adapter_config.json"
 TENSORS = "adapter_model.safetensors"
 PICKLE = "adapter_model.bin"
 
-_TASKS = {
-    "SEQ_CLS": "SequenceClassification",
-    "TOKEN_CLS": "TokenClassification",
-    "QUESTION_ANS": "QuestionAnswering",
-    "SEQ_2_SEQ_LM": "ConditionalGeneration",
-}
 WRAPPED = "base_model.model."
 _FACTOR = re.compile(r"(?P<module>.+)\.(lora_(?P<of_layer>[AB])\.weight|lora_embedding_(?P<of_table>[AB]))")
-_TAKEN = frozenset(
-    (
-        *("peft_type", "r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern", "init_lora_weights", "bias"),
-        *("target_modules", "layers_to_transform", "layers_pattern", "exclude_modules"),
-        # ours too: a change of a token table is one of the head that is tied to it
-        "ensure_weight_tying",
-    )
-)
-_HARMLESS = frozenset(
-    (
-        # about the file and the model it was trained with
-        *("auto_mapping", "base_model_name_or_path", "inference_mode", "peft_version", "revision", "task_type"),
-        # about training, or about features that are switched off
-        *("eva_config", "lora_dropout", "megatron_core", "qalora_group_size", "runtime_config"),
-        # also determined by the tensors
-        *("fan_in_fan_out", "modules_to_save"),
-    )
-)
-# Initialisations that leave the base unchanged; others (PiSSA, OLoRA, ...) change the weights that they adapt.
-_BEGINNINGS = (True, False, None, "gaussian", "eva")
 
 
 class Adapter(NamedTuple):
@@ -105,9 +78,9 @@ def read_adapter(
     path = folder / CONFIG
     raw = read_json(path)
     counterpart = counterpart_of(model)
-    model_class = _model_class(counterpart, raw)
+    model_class = model_class_of(counterpart, raw)
     try:
-        lora = _understood(path, raw)
+        lora = read_lora_config(path, raw)
         tensors = _read_tensors(folder)
         pairs, others = _paired(tensors)
         prefix = prefix_of(counterpart, (f"{module}.weight" for module in pairs))
@@ -151,7 +124,7 @@ def read_updates(folder: Path) -> tuple[dict[str, Factors], dict[str, str]]:
     problems: list[str] = []
     found = {}
     try:
-        lora = _understood(folder / CONFIG, raw)
+        lora = read_lora_config(folder / CONFIG, raw)
         pairs, others = _paired(tensors)
         for module, names in pairs.items():
             inputs = tensors[names["A"]].shape[-1] if "A" in names else 0
@@ -167,100 +140,8 @@ def read_updates(folder: Path) -> tuple[dict[str, Factors], dict[str, str]]:
     return found, others
 
 
-@dataclass(frozen=True)
-class _Lora:
-    """Ranks, scales and modules from a config; patterns match the end of a module's name."""
-
-    rank: int
-    alpha: float
-    stabilised: bool
-    ranks: Mapping[str, int]
-    alphas: Mapping[str, float]
-    targets: str | list[str] | None
-    """A regular expression for whole names, or a list of name endings; None: only the tensors determine the modules."""
-    biases: bool
-    """Whether biases were trained."""
-    saved: tuple[str, ...]
-    """Endings of the names of modules that were trained whole."""
-
-    def trains(self, module: str, tensor: str) -> bool:
-        """Returns whether a vector of a module was trained as it is."""
-        return (self.biases and tensor == "bias") or module.endswith(self.saved)
-
-    def rank_of(self, module: str) -> int:
-        return next((rank for pattern, rank in self.ranks.items() if _ends_with(module, pattern)), self.rank)
-
-    def scale_of(self, module: str) -> float:
-        alpha = next((alpha for pattern, alpha in self.alphas.items() if _ends_with(module, pattern)), self.alpha)
-        rank = self.rank_of(module)
-        return alpha / (math.sqrt(rank) if self.stabilised else rank)
-
-    def wants(self, module: str) -> bool:
-        if isinstance(self.targets, str):
-            return re.fullmatch(self.targets, module) is not None
-        return any(module == end or module.endswith(f".{end}") for end in self.targets or ())
-
-
-def _ends_with(module: str, pattern: str) -> bool:
-    return re.fullmatch(rf"(.*\.)?({pattern})", module) is not None
-
-
-def _understood(path: Path, raw: Mapping[str, Any]) -> _Lora:
-    kind = raw.get("peft_type")
-    if kind != "LORA":
-        raise WsrError(f"{path}: peft_type = {kind!r} is not supported; known: 'LORA'")
-    refused = [f"{name} = {value!r}" for name, value in sorted(raw.items()) if not _is_understood(name, value)]
-    if refused:
-        raise WsrError(f"{path}: unsupported: {', '.join(refused)}; merge the adapter with PEFT and import the model")
-    read: dict[str, tuple[Any, Any]] = {
-        "r": (raw.get("r"), int),
-        "lora_alpha": (raw.get("lora_alpha"), (int, float)),
-        "rank_pattern": (raw.get("rank_pattern") or {}, dict),
-        "alpha_pattern": (raw.get("alpha_pattern") or {}, dict),
-        "target_modules": (raw.get("target_modules") or [], (str, list)),
-        "modules_to_save": (raw.get("modules_to_save") or [], list),
-    }
-    wrong = [f"{name} = {value!r}" for name, (value, kinds) in read.items() if not isinstance(value, kinds)]
-    ranks = [raw.get("r"), *(raw.get("rank_pattern") or {}).values()] if not wrong else []
-    wrong += [f"rank {rank!r}" for rank in ranks if not isinstance(rank, int) or rank < 1]
-    if wrong:
-        raise WsrError(f"{path}: not a valid LoRA config: {', '.join(wrong)}")
-    narrowed = raw.get("layers_to_transform") is not None or raw.get("exclude_modules")
-    every = raw.get("target_modules") == "all-linear"
-    return _Lora(
-        rank=raw["r"],
-        alpha=raw["lora_alpha"],
-        stabilised=bool(raw.get("use_rslora")),
-        ranks=raw.get("rank_pattern") or {},
-        alphas=raw.get("alpha_pattern") or {},
-        targets=None if narrowed or every else raw.get("target_modules"),
-        biases=raw.get("bias") in ("all", "lora_only"),
-        saved=tuple(raw.get("modules_to_save") or ()),
-    )
-
-
-def _is_understood(name: str, value: Any) -> bool:
-    if name == "bias":
-        return value in ("none", "all", "lora_only")
-    if name == "init_lora_weights":
-        return value in _BEGINNINGS
-    # Switches that are off and empty tables mean "not used".
-    return name in _TAKEN | _HARMLESS or value in (None, False, {}, [])
-
-
-def _model_class(counterpart: Counterpart, raw: Mapping[str, Any]) -> str | None:
-    """Returns the class that the config names, or that its task has for the architecture."""
-    named = raw.get("auto_mapping")
-    if isinstance(named, Mapping) and isinstance(named.get("base_model_class"), str):
-        return str(named["base_model_class"])
-    task = raw.get("task_type")
-    if task == "CAUSAL_LM":
-        return counterpart.language_model_class
-    return class_of(counterpart, _TASKS[task]) if task in _TASKS else None
-
-
 def _whole(
-    lora: _Lora,
+    lora: LoraConfig,
     counterpart: Counterpart,
     model: Model,
     base: Params,
@@ -296,7 +177,7 @@ def _whole(
 
 
 def _mapped(
-    lora: _Lora,
+    lora: LoraConfig,
     model: Model,
     base: Params,
     pairs: Mapping[str, Mapping[str, str]],
@@ -346,7 +227,7 @@ def _in_files(counterpart: Counterpart, module: str) -> str:
 
 
 def _factors(
-    lora: _Lora,
+    lora: LoraConfig,
     module: str,
     names: Mapping[str, str],
     tensors: Mapping[str, np.ndarray],
@@ -365,7 +246,7 @@ def _factors(
 
 
 def _merge_into_head(
-    lora: _Lora,
+    lora: LoraConfig,
     modules: list[str],
     pairs: Mapping[str, Mapping[str, str]],
     tensors: Mapping[str, np.ndarray],

@@ -16,7 +16,7 @@ import json
 import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -79,7 +79,7 @@ def collect(run: Path, folder: Path, *, commit: str) -> list[Path]:
     # Without the time of writing, so that equal rows make equal files.
     write_atomically(rows, gzip.compress("".join(f"{line}\n" for line in lines).encode(), mtime=0))
     copy = folder / f"{name}.json"
-    write_atomically(copy, document.to_json().encode())
+    write_atomically(copy, _with_short_numbers(document).to_json().encode())
     figures = [folder / file for file, _ in figure_files(name, document)]
     for stale in folder.glob(f"figures/{name}.*.svg"):
         stale.unlink()
@@ -87,6 +87,23 @@ def collect(run: Path, folder: Path, *, commit: str) -> list[Path]:
     for figure, path in zip(drawn, figures, strict=True):
         save(figure, path)
     return [rows, copy, *figures]
+
+
+def _with_short_numbers(document: Document) -> Document:
+    """Returns a document whose figures have their numbers at four digits, more than pictures show, for small files."""
+
+    def short(value: Any) -> Any:
+        if isinstance(value, float):
+            return float(f"{value:.4g}")
+        if isinstance(value, Mapping):
+            return {name: short(own) for name, own in value.items()}
+        return [short(own) for own in value] if isinstance(value, list | tuple) else value
+
+    sections = [
+        replace(section, figures=tuple(replace(figure, data=short(figure.data)) for figure in section.figures))
+        for section in document.sections
+    ]
+    return replace(document, sections=tuple(sections))
 
 
 def load_kept(folder: Path) -> dict[str, Kept]:
