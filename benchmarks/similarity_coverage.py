@@ -2,11 +2,11 @@
 
 Each row of benchmarks/results/similarity_coverage.jsonl is a design with its measured rate.
 
-python -m benchmarks.similarity_coverage [--only=cosines,clusters] [--runs=200]
+python -m benchmarks.similarity_coverage [--only=cosines,accuracies,clusters] [--runs=200]
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,16 +16,18 @@ from absl import app, flags
 from jaxtyping import Float
 
 from wsr.statistics.cluster_count import count_clusters
-from wsr.studies.harness.clustered import member_draws, relate, same
+from wsr.studies.harness.clustered import METHODS, Clustered, cluster, member_draws, relate, same
 
 RESULTS = Path(__file__).parent / "results" / "similarity_coverage.jsonl"
 DIMENSION = 60
 RESAMPLES = 400
 
 _RUNS = flags.DEFINE_integer("runs", 200, "Simulated populations of each design.")
-_ONLY = flags.DEFINE_list("only", ["cosines", "clusters"], "Which simulations.")
+_ONLY = flags.DEFINE_list("only", ["cosines", "accuracies", "clusters"], "Which simulations.")
 
 Similarity = Float[np.ndarray, "models models"]
+Centres = Float[np.ndarray, "datasets dimension"]
+Labels = Mapping[str, Sequence[str]]
 Row = dict[str, Any]
 
 
@@ -67,6 +69,34 @@ def cosines(runs: int) -> Iterator[Row]:
             }
 
 
+def accuracies(runs: int) -> Iterator[Row]:
+    """How often the 95 % interval of a clustering's accuracy contains the mean accuracy of populations of its size."""
+    for datasets, seeds, noise in ((8, 3, 0.6), (8, 3, 1.0), (14, 5, 0.6), (14, 5, 1.0)):
+        centres = np.random.default_rng(0).normal(size=(datasets, DIMENSION))
+        labels = {"dataset": [str(dataset) for dataset in range(datasets) for _ in range(seeds)]}
+
+        def found(
+            *key: int, draws: bool, centres: Centres = centres, labels: Labels = labels, noise: float = noise
+        ) -> list[Clustered]:
+            generator = np.random.default_rng(key)
+            matrix = _members(generator, centres, labels["dataset"], noise)
+            return cluster(matrix, labels, member_draws(labels["dataset"], generator) if draws else None)
+
+        others = [found(3, run, draws=False) for run in range(4 * runs)]
+        own = [found(4, run, draws=True) for run in range(runs)]
+        for number, method in enumerate(METHODS):
+            truth = float(np.mean([other[number].scores.one_to_one_accuracy for other in others]))
+            intervals = [one[number].intervals["one_to_one_accuracy"] for one in own]
+            yield {
+                "design": f"{datasets} datasets, {seeds} seeds, noise {noise}, {method}",
+                "runs": runs,
+                "nominal": 0.95,
+                "accuracy": round(truth, 3),
+                "covered": round(float(np.mean([one.low <= truth <= one.high for one in intervals])), 3),
+                "width": round(float(np.mean([one.high - one.low for one in intervals])), 3),
+            }
+
+
 def clusters(runs: int) -> Iterator[Row]:
     """How often a population is said to have more than one cluster, and how often the right number."""
     for design, (draw, truth) in POPULATIONS.items():
@@ -80,12 +110,12 @@ def clusters(runs: int) -> Iterator[Row]:
         }
 
 
-def _members(
-    generator: np.random.Generator, centres: Float[np.ndarray, "datasets dimension"], labels: list[str]
-) -> Similarity:
+def _members(generator: np.random.Generator, centres: Centres, labels: Sequence[str], scale: float = 1.0) -> Similarity:
     """Cosines of members around the centres of their datasets; some members and datasets are noisier than others."""
     own = [int(label) for label in labels]
-    noise = 2.0 * np.exp(0.5 * np.sin(np.arange(len(centres))))[own] * np.exp(0.3 * generator.normal(size=len(own)))
+    noise = (
+        2.0 * scale * np.exp(0.5 * np.sin(np.arange(len(centres))))[own] * np.exp(0.3 * generator.normal(size=len(own)))
+    )
     vectors = centres[own] / np.linalg.norm(centres[own], axis=1, keepdims=True)
     vectors = vectors + noise[:, None] * generator.normal(size=vectors.shape) / np.sqrt(DIMENSION)
     return _cosines(vectors)
@@ -137,7 +167,11 @@ POPULATIONS: Mapping[str, tuple[Callable[[np.random.Generator], Similarity], int
         )
     },
 }
-SIMULATIONS: Mapping[str, Callable[[int], Iterator[Row]]] = {"cosines": cosines, "clusters": clusters}
+SIMULATIONS: Mapping[str, Callable[[int], Iterator[Row]]] = {
+    "cosines": cosines,
+    "accuracies": accuracies,
+    "clusters": clusters,
+}
 
 
 if __name__ == "__main__":

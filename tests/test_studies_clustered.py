@@ -90,6 +90,13 @@ def test_clear_clusters_are_sure_and_noise_is_not():
     assert all(own.intervals["one_to_one_accuracy"].low < 0.9 for own in noise)
 
 
+@pytest.mark.parametrize("noise", [0.5, 1.0, 1.5])
+def test_an_interval_of_a_clusterings_score_holds_the_score(noise):
+    draws = member_draws(DATASETS, np.random.default_rng(0), 40)
+    for found in cluster(similarity(noise), {"dataset": DATASETS}, draws):
+        assert all(own.low <= own.value <= own.high for own in found.intervals.values()), found.method
+
+
 def test_the_layers_add_up_to_the_whole_encoder(tiny):
     import jax
 

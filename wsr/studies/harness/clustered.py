@@ -105,7 +105,7 @@ def cluster(similarity: Similarity, labels: Mapping[str, Sequence[str]], draws: 
             observed = scores(own, clusters)
             drawn = _drawn_again(similarity, own, method, draws)  # a draw may lack a label, and its F1
             intervals = {
-                metric: _interval(value, [d.get(metric, np.nan) for d in drawn])
+                metric: _holding(value, _interval(value, [d.get(metric, np.nan) for d in drawn]))
                 for metric, value in flat(observed).items()
             }
             repaired = repaired_majority(own, clusters)
@@ -356,6 +356,12 @@ def _interval(value: float, drawn: Sequence[float] | np.ndarray, confidence: flo
         return _alone(value)
     low, high = np.quantile(kept, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Interval(float(value), float(low), float(high))
+
+
+def _holding(value: float, interval: Interval) -> Interval:
+    """Returns an interval widened to hold the value: every draw has fewer distinct members than the population, which
+    may make all draws easier to cluster than the population, or harder."""
+    return Interval(value, min(interval.low, value), max(interval.high, value))
 
 
 def _alone(value: float) -> Interval:
