@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 
 from wsr.region.region import from_params
-from wsr.studies.harness.clustered import cluster, cosine_difference, member_draws, relate, same
+from wsr.studies.harness.clustered import (
+    METHODS,
+    cluster,
+    cosine_difference,
+    member_draws,
+    relate,
+    same,
+    together_told,
+)
 
 DATASETS = ["a", "a", "a", "b", "b", "b", "c", "c", "c"]
 
@@ -95,6 +103,16 @@ def test_an_interval_of_a_clusterings_score_holds_the_score(noise):
     draws = member_draws(DATASETS, np.random.default_rng(0), 40)
     for found in cluster(similarity(noise), {"dataset": DATASETS}, draws):
         assert all(own.low <= own.value <= own.high for own in found.intervals.values()), found.method
+
+
+def test_the_datasets_of_each_cluster_are_told_where_labels_are_missed():
+    # Two of three datasets are one group in truth, whatever their labels say.
+    groups = np.repeat([0, 0, 1], 3)
+    matrix = np.where(groups[:, None] == groups[None, :], 0.9, 0.0)
+    found = cluster(matrix, {"family": ["x"] * 3 + ["y"] * 6}, None)
+    told = together_told(found, ["a"] * 3 + ["b"] * 3 + ["c"] * 3, 0.9)
+    assert told == [f"Clusters by family ({method}): a, b; c." for method in METHODS]
+    assert together_told(found, ["a"] * 3 + ["b"] * 3 + ["c"] * 3, 0.5) == []
 
 
 def test_the_layers_add_up_to_the_whole_encoder(tiny):

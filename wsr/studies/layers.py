@@ -86,7 +86,7 @@ def layers(region: Region, *, seed: int = 0, command: str = "") -> tuple[list[di
         command=command,
         headline=(
             f"{_clustering(of_layers)} of {len(of_layers)} layers and {_clustering(of_kinds)} of {len(of_kinds)} kinds "
-            "of parameters, tell the datasets apart by themselves; "
+            "of parameters tell the datasets apart by themselves; "
             f"{max(of_layers, key=lambda part: part.separation.value).name} does so most."
         ),
         paper_short="not in the paper",

@@ -59,6 +59,8 @@ class Clustered:
     intervals: Mapping[str, Interval]
     """95 % intervals of ``one_to_one_accuracy``, ``majority_accuracy``, ``adjusted_rand`` and ``F1 LABEL``; empty
     without a bootstrap."""
+    clusters: tuple[int, ...]
+    """The cluster of each model."""
 
 
 @dataclass(frozen=True)
@@ -110,8 +112,29 @@ def cluster(similarity: Similarity, labels: Mapping[str, Sequence[str]], draws: 
             }
             repaired = repaired_majority(own, clusters)
             accuracy = float(np.mean([label == truth for label, truth in zip(repaired, own, strict=True)]))
-            found.append(Clustered(level, name, observed, accuracy, intervals if drawn else {}))
+            numbers = tuple(int(one) for one in clusters)
+            found.append(Clustered(level, name, observed, accuracy, intervals if drawn else {}, numbers))
     return found
+
+
+def together_told(found: Sequence[Clustered], datasets: Sequence[str], accuracy: float) -> list[str]:
+    """Returns a line for each clustering that misses labels: which datasets lie together in its clusters.
+
+    Args:
+      found: the clusterings.
+      datasets: dataset of each model; a dataset is told where most of its models are.
+      accuracy: one-to-one accuracy from which a clustering counts as successful.
+    """
+    told = []
+    for own in found:
+        if own.scores.one_to_one_accuracy >= accuracy:
+            continue
+        homes: dict[int, list[str]] = {}
+        for name in sorted(set(datasets)):
+            clusters = [number for number, dataset in zip(own.clusters, datasets, strict=True) if dataset == name]
+            homes.setdefault(max(set(clusters), key=clusters.count), []).append(name)
+        told.append(f"Clusters by {own.level} ({own.method}): {'; '.join(', '.join(home) for home in homes.values())}.")
+    return told
 
 
 def lifting_told(
