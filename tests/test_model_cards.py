@@ -303,7 +303,7 @@ def test_the_parents_of_a_merge_of_files_are_those_of_the_hub(tmp_path, monkeypa
         [("them/one", tmp_path / "snapshot"), ("/home/me/two", tmp_path / "none")],
         Licences("mit", {"them/one": "mit", "/home/me/two": "mit"}),
         title="t",
-        method="linear",
+        made="linear merge of 2 models",
         command="wsr x",
     )
     data = ModelCard(text).data
@@ -314,8 +314,27 @@ def test_the_parents_of_a_merge_of_files_are_those_of_the_hub(tmp_path, monkeypa
     (tmp_path / "snapshot" / "model.safetensors").unlink()
     (tmp_path / "snapshot" / "model.safetensors").write_bytes(b"x")
     assert "too large" in card_of_files(
-        ["a/b"], [("a/b", tmp_path / "snapshot")], Licences(None, {}), title="t", method="m", command="x"
+        ["a/b"], [("a/b", tmp_path / "snapshot")], Licences(None, {}), title="t", made="m", command="x"
     )
+
+
+def test_an_average_of_a_run_has_a_card_of_its_own(tiny, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for step in (10, 20):
+        write(tiny, tmp_path / f"step-{step}", step)
+        (tmp_path / f"step-{step}" / "README.md").write_text("---\nlicense: mit\ndatasets: [x/one]\n---\nA step.\n")
+    assert main(["average", "step-20", "step-10", "--to=out"]) == 0
+    card = ModelCard.load("out/README.md")
+    assert (card.data.license, card.data.datasets, card.data.base_model) == ("mit", ["x/one"], None)
+    for step in (10, 20):
+        digest = hashlib.sha256((tmp_path / f"step-{step}" / "model.safetensors").read_bytes()).hexdigest()
+        assert f"| `step-{step}` | merged | `model.safetensors` | `{digest}` |" in card.text
+    assert "uniform average of 2 checkpoints of one run" in card.text
+    assert "wsr average step-20 step-10 --to=out" in card.text
+    assert "A step." not in card.text
+    (tmp_path / "step-20" / "README.md").write_text("---\nlicense: apache-2.0\n---\n")
+    assert main(["average", "step-20", "step-10", "--to=second"]) == 1
+    assert main(["average", "step-20", "step-10", "--to=second", "--license=mit"]) == 0
 
 
 def test_an_extracted_adapter_has_the_licence_of_its_parents(tiny, tmp_path, monkeypatch, capsys):

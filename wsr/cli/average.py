@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from wsr.cli.card_flags import LICENSE
 from wsr.cli.flags import Flag, Group, Page, Values
 
 PAGE = Page(
@@ -38,7 +39,7 @@ PAGE = Page(
                 ),
             ),
         ),
-        Group("Output", (Flag("to", "New folder to write.", value="FOLDER", required=True),)),
+        Group("Output", (Flag("to", "New folder to write.", value="FOLDER", required=True), LICENSE)),
     ),
     (
         "STEP is a Hugging Face folder or a safetensors file, such as runs/mine/checkpoint-500. Checkpoints are put in "
@@ -50,6 +51,7 @@ PAGE = Page(
 
 def run(values: Values, positional: Sequence[str]) -> None:
     """Averages the checkpoints and prints their weights."""
+    from wsr.cli.command import command_of
     from wsr.cli.tables import show_table
     from wsr.merging.steps import average
     from wsr.runtime.printable import printable
@@ -62,6 +64,8 @@ def run(values: Values, positional: Sequence[str]) -> None:
         smoothing=values.smoothing,
         shape=values.shape,
         force=values.force,
+        license=values.license,
+        command=command_of("average", values, positional),
     )
     show_table(("checkpoint", "weight"), [(printable(name), own) for name, own in done.weights.items()])
     for note in done.notes:

@@ -51,6 +51,6 @@ def card_of_recipe(values: Values, recipe: "MergeRecipe") -> str:
         [(name, located(name)) for name in parents],
         licences_of_files(parents, values.license),
         title=Path(values.to).name,
-        method=recipe.merge_method,
+        made=f"{recipe.merge_method} merge of {len(recipe.merged)} models",
         command=command_of("merge", values),
     )

@@ -36,7 +36,7 @@ def card_of_files(
     licences: Licences,
     *,
     title: str,
-    method: str,
+    made: str,
     command: str,
 ) -> str:
     """Returns the card of a merge of files.
@@ -46,8 +46,8 @@ def card_of_files(
       parents: name and place of each model that was read, the base among them.
       licences: the licence of the merge and those of its parents.
       title: title of the card.
-      method: name of the method.
-      command: command that writes the folder again.
+      made: how it was made in a few words, such as "ties merge of 2 models".
+      command: command that writes the folder again; empty if there is none.
     """
     about: dict[str, Any] = {"library_name": "transformers"}
     if of_hub := [name for name in dict.fromkeys(members) if on_hub(name)]:
@@ -67,7 +67,7 @@ def card_of_files(
             *front_matter({**about, "tags": [TAG, "merge"]}),
             f"# {plain(title)}",
             "",
-            f"{method} merge of {len(members)} models. Made with wsr {__version__}.",
+            f"{made}. Made with wsr {__version__}.",
             "",
             "## Parents",
             "",

@@ -96,6 +96,7 @@ def merge_paths(
     groups: Groups = (),
     dtype: str | None = None,
     force: bool = False,
+    card: str | None = None,
 ) -> list[str]:
     """Merges safetensors files or folders by one method, as ``merge_files`` does by a recipe.
 
@@ -107,6 +108,7 @@ def merge_paths(
       groups: other methods for some tensors.
       dtype: type of the result, such as ``"bfloat16"``; None: that of each tensor in the first model.
       force: whether models may differ in config, vocabulary, classes and base.
+      card: text of the model card, README.md; None: no card.
 
     Returns:
       Notes for the user, see ``merge_files``.
@@ -125,7 +127,8 @@ def merge_paths(
     own = assigned(floats, method, groups) if groups else {}
     method.refuse_members(names)
     whole = Slice(names, None if base is None else str(base), lambda name, depth, names: own.get(name, method))
-    return _merge_slices([whole], folder, DTYPES[dtype] if dtype else None, name_of(type(method)), force=force)
+    kind = DTYPES[dtype] if dtype else None
+    return _merge_slices([whole], folder, kind, name_of(type(method)), force=force, card=card)
 
 
 def merge_members(recipe: MergeRecipe, region: "Region", base_name: str) -> dict[str, Any]:

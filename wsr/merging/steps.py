@@ -10,6 +10,8 @@ import numpy as np
 from jaxtyping import Float64
 
 from wsr.errors import WsrError
+from wsr.exchange.file_card import card_of_files, licences_of_files
+from wsr.merging.adapters import located
 from wsr.merging.files import merge_paths
 from wsr.merging.ingredients import Ingredients, Leaf, Out
 from wsr.merging.method import OfWeights, weights
@@ -45,6 +47,8 @@ def average(
     smoothing: float = 0.9,
     shape: Shape = "linear",
     force: bool = False,
+    license: str | None = None,
+    command: str = "",
 ) -> Averaged:
     """Averages the checkpoints of one run into a new folder, leaf by leaf.
 
@@ -60,9 +64,12 @@ def average(
       smoothing: of ``ema``.
       shape: of ``decay`` and ``undo_decay``.
       force: whether checkpoints may differ in config, vocabulary, classes and base.
+      license: licence in the model card; None: that of the checkpoints, if their cards name one.
+      command: command that writes the folder again, for the card.
 
     Raises:
-      WsrError: if the checkpoints do not fit together, two have the same number, or the folder exists.
+      WsrError: if the checkpoints do not fit together, two have the same number, their licences are unclear or differ
+        and none is given, or the folder exists.
 
     Example:
       >>> import tempfile, wsr
@@ -79,7 +86,15 @@ def average(
             raise WsrError(f"--last={last}: there are only {len(ordered)} checkpoints")
         ordered, times = ordered[-last:], times[-last:]
     row = weights_of(times, kind, smoothing=smoothing, shape=shape)
-    notes = merge_paths(ordered, _InOrder(weights=tuple(row.tolist())), None, Path(folder), force=force)
+    card = card_of_files(
+        ordered,
+        [(name, located(name)) for name in ordered],
+        licences_of_files(ordered, license),
+        title=Path(folder).name,
+        made=f"{kind} average of {len(ordered)} checkpoints of one run",
+        command=command,
+    )
+    notes = merge_paths(ordered, _InOrder(weights=tuple(row.tolist())), None, Path(folder), force=force, card=card)
     return Averaged(dict(zip(ordered, (row / row.sum()).tolist(), strict=True)), tuple(notes))
 
 
