@@ -234,5 +234,5 @@ def hash_splits(splits: Mapping[str, AnySplit]) -> str:
         for array in splits[name].arrays:
             # Little-endian bytes with dtype and length: different contents never give the same bytes.
             digest.update(f"{name} {array.dtype.name} {len(array)}\n".encode())
-            digest.update(array.astype(array.dtype.newbyteorder("<")).tobytes())
+            digest.update(np.ascontiguousarray(array, array.dtype.newbyteorder("<")).reshape(-1).data)
     return digest.hexdigest()

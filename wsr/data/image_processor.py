@@ -72,7 +72,10 @@ class ImageProcessor:
     ) -> Float32[np.ndarray, "images height width channels"]:
         """Returns normalised pixels: ``(pixels * rescale_factor - mean) / std`` for each channel."""
         mean, std = (np.asarray(values, np.float32) for values in (self.mean, self.std))
-        return (pixels * np.float32(self.rescale_factor) - mean) / std
+        values = pixels * np.float32(self.rescale_factor)
+        values -= mean  # in place: a test split may have gigabytes
+        values /= std
+        return values
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes ``preprocessor_config.json`` into a folder, as ``transformers.AutoImageProcessor`` reads it."""

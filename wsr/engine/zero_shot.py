@@ -8,7 +8,7 @@ same for all points, and nothing is fitted.
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,7 +34,7 @@ from wsr.models.model import Checkpoint, Model
 from wsr.models.registry import build
 from wsr.region.region import Region
 from wsr.store.row import Row, rows_of_points
-from wsr.types import AnyArray
+from wsr.types import AnyArray, Batch, Head, Params
 
 if TYPE_CHECKING:
     import pandas
@@ -60,8 +60,13 @@ class ZeroShotHead:
 
     def logits(self, embeddings: Float[Array, "*batch embedding"]) -> Float[Array, "*batch classes"]:
         """Returns the logits of image embeddings of any length."""
-        length = jnp.linalg.norm(embeddings, axis=-1, keepdims=True)
-        return self.scale * matmul(embeddings / length, jnp.asarray(self.kernel))
+        return self.scale * matmul(_unit_length(embeddings), jnp.asarray(self.kernel))
+
+    @property
+    def on_unit_embeddings(self) -> Head:
+        """The same classifier as a linear head of embeddings of unit length; see ``with_unit_embeddings``."""
+        classes = len(self.label_names)
+        return {"kernel": np.float32(self.scale) * self.kernel, "bias": np.zeros(classes, np.float32)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -211,6 +216,15 @@ def with_embeddings(region: Region) -> Region:
     return region.with_model(_projected(model))
 
 
+def with_unit_embeddings(region: Region) -> Region:
+    """Returns the same region with a model whose features are image embeddings of unit length.
+
+    Raises:
+      WsrError: if the region's model is not a vision tower of CLIP with its projection.
+    """
+    return region.with_model(_of_unit_length(with_embeddings(region).model))
+
+
 def refuse_other_text_towers(region: Region) -> None:
     """Raises ``WsrError`` if a member of the region's store has a text tower of its own, not the base's."""
     store = region.store
@@ -246,6 +260,18 @@ def read_templates(text: str) -> tuple[str, ...]:
 @lru_cache(maxsize=8)  # programs are compiled once per model
 def _projected(model: Model) -> Model:
     return build(model.name, {**model.config, "pooling": PROJECTION})
+
+
+@lru_cache(maxsize=8)
+def _of_unit_length(model: Model) -> Model:
+    def encode(params: Params, batch: Batch, dropout_key: Array | None = None) -> Float[Array, "batch embedding"]:
+        return _unit_length(model.encode(params, batch, dropout_key))
+
+    return replace(model, encode=encode)
+
+
+def _unit_length(embeddings: Float[Array, "*batch embedding"]) -> Float[Array, "*batch embedding"]:
+    return embeddings / jnp.linalg.norm(embeddings, axis=-1, keepdims=True)
 
 
 def _unit(rows: Float[np.ndarray, "rows features"]) -> Float[np.ndarray, "rows features"]:

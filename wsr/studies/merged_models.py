@@ -1,13 +1,14 @@
 """What a population becomes under each way to merge, and how each model is scored on the members' own datasets.
 
-A merged model is scored twice: under the heads of its members, as merges are scored in the literature, and by a fresh
-linear probe on its features, as everything else here. Options are chosen by the loss under the members' heads on their
-validation splits; the test splits score. Finished scores are kept with the finished points.
+Options are chosen by the loss on the validation splits of the members' datasets; the test splits score. All methods
+with the same kinds of options try the same number of them. The caller says how a model is scored (``Outcomes``): under
+the heads of its members, as the literature scores merges, or by the log-likelihoods of answers. The study of merges
+also scores by a fresh linear probe, as everything else here. Finished scores are kept with the finished points.
 """
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -23,9 +24,12 @@ from wsr.merging.method import Given, find, made, options_of
 from wsr.merging.run import merge
 from wsr.models.features import all_features
 from wsr.region.region import Member, Region
+from wsr.store.results import Results
 from wsr.studies.harness.context import Context
 from wsr.types import Head, Params
 
+TOGETHER = 4096
+"""Texts or images that are packed together: the packed batches are a copy in memory."""
 CHOOSE = ("greedy", "learned", "learned_free")
 """Methods that choose for one dataset: each dataset has a model of its own."""
 
@@ -60,6 +64,10 @@ class Model:
     """The one dataset it is for; None: all."""
 
 
+Outcomes = Callable[[Model, str, str], Mapping[str, np.ndarray]]
+"""Scores a model on a split of a dataset: by text, ``own_losses`` in nats, and ``right``, 1 or 0."""
+
+
 @dataclass(frozen=True, eq=False)
 class ModelScore:
     """What a model gets right, text by text, on one dataset."""
@@ -71,58 +79,76 @@ class ModelScore:
 
 
 def models_of(
-    context: Context,
     region: Region,
-    heads: Mapping[str, Head],
     names: Sequence[str],
     effort: Effort,
+    given: Given,
+    outcomes: Outcomes,
     chosen: dict[str, list[dict[str, Any]]],
 ) -> Iterator[Model]:
     """Yields the base, the members, and what each method makes of them; notes the options in ``chosen``."""
+    yield from not_merged(region)
+    for name in names:
+        for number, (options, model) in enumerate(merges_of(region, name, effort, given, outcomes)):
+            if number == 0:  # models for single datasets have the same options
+                chosen.setdefault(name, []).append(options)
+            yield model
+
+
+def not_merged(region: Region) -> Iterator[Model]:
+    """Yields the base and the members."""
     yield Model("pretrained", region.base_sha256, lambda: region.base)
     for member in region.members:
         yield Model(f"member of {member.dataset}", member.content_sha256, member.load)
-    for name in names:
-        tried = candidates(name, len(region), effort)
-        if name in CHOOSE:
-            (options,) = tried
-            for dataset in region.datasets:
-                yield _merged(context, region, heads, name, options, dataset)
-        else:
-            models = [_merged(context, region, heads, name, options) for options in tried]
-            losses = [_validation_loss(context, region, heads, model) for model in models] if len(models) > 1 else [0.0]
-            best = int(np.argmin(losses))
-            options = tried[best]
-            yield models[best]
-        chosen.setdefault(name, []).append(options)
 
 
-def _merged(
-    context: Context,
-    region: Region,
-    heads: Mapping[str, Head],
-    name: str,
-    options: Mapping[str, Any],
-    dataset: str | None = None,
-) -> Model:
+def merges_of(
+    region: Region, name: str, effort: Effort, given: Given, outcomes: Outcomes
+) -> Iterator[tuple[dict[str, Any], Model]]:
+    """Yields what a method makes of the members, with its options: one model, or one for each dataset.
+
+    Args:
+      region: the members, one of each dataset.
+      name: the method.
+      effort: how many options are tried.
+      given: the members' own datasets and heads; methods of ``CHOOSE`` choose on one of these datasets.
+      outcomes: scores a model on validation splits.
+    """
+    tried = candidates(name, len(region), effort)
+    if name in CHOOSE:
+        (options,) = tried
+        for dataset in region.datasets:
+            on_one = replace(given, dataset=given.own[dataset])
+            yield options, replace(_merged(region, name, options, on_one), only=dataset)
+    else:
+        yield _best(region, name, tried, given, outcomes)
+
+
+def _best(
+    region: Region, name: str, tried: Sequence[dict[str, Any]], given: Given, outcomes: Outcomes
+) -> tuple[dict[str, Any], Model]:
+    """The options with the lowest validation loss, and their model; no other model stays in memory."""
+    options, model, lowest = tried[0], _merged(region, name, tried[0], given), np.inf
+    if len(tried) == 1:
+        return options, model
+    for own in tried:
+        candidate = _merged(region, name, own, given)
+        loss = _validation_loss(region, candidate, outcomes)
+        if loss < lowest:
+            options, model, lowest = own, candidate, loss
+    return options, model
+
+
+def _merged(region: Region, name: str, options: Mapping[str, Any], given: Given) -> Model:
     method = made(name, options)
-    own = {name: context.datasets[name] for name in region.datasets}
-    given = Given(
-        context.datasets[dataset] if dataset else None,
-        own,
-        {member.name: heads[member.dataset] for member in region.members},
-        context.protocol,
-        Settings(results=context.results),
-    )
+    dataset = given.dataset.name if given.dataset else None
     about = [member.content_sha256 for member in region.members], name, sorted(options.items()), dataset
-    texts = [own[name].content_hash for name in region.datasets] if method.needs else []
+    texts = [given.own[name].content_hash for name in region.datasets] if method.needs else []
     key = hashlib.sha256(repr(("merge", about, texts)).encode()).hexdigest()
-    return Model(name, key, cache(lambda: merge(region, method, given)), dataset)
+    return Model(name, key, cache(lambda: merge(region, method, given)))
 
 
-def score_model(
-    context: Context, region: Region, heads: Mapping[str, Head], model: Model
-) -> Iterator[tuple[str, ModelScore]]:
+def score_model(context: Context, region: Region, outcomes: Outcomes, model: Model) -> Iterator[tuple[str, ModelScore]]:
     """Yields each dataset that the model is for, and its scores there."""
     alone = region.with_members([Member(model.name, "none", "none", model.key, model.load)])
     for name in [model.only] if model.only else region.datasets:
@@ -131,34 +157,47 @@ def score_model(
         probed = evaluate(
             alone, corners(1), dataset, protocol=context.protocol, settings=Settings(results=context.results)
         )
-        right = _under_head(context, region, model, dataset, "test", heads[name])["right"]
         by_probe = (probed.predictions[0] == labels).astype(np.float64)
-        yield name, ModelScore(right, by_probe, float(probed.generalised_loss[0]))
+        yield name, ModelScore(outcomes(model, name, "test")["right"], by_probe, float(probed.generalised_loss[0]))
 
 
-def _validation_loss(context: Context, region: Region, heads: Mapping[str, Head], model: Model) -> float:
-    """Mean over datasets of the loss under the members' heads on their validation splits."""
-    losses = [
-        _under_head(context, region, model, context.datasets[name], "validation", heads[name])["own_losses"].mean()
-        for name in region.datasets
-    ]
-    return float(np.mean(losses))
+def _validation_loss(region: Region, model: Model, outcomes: Outcomes) -> float:
+    """Mean over datasets of the loss on their validation splits."""
+    return float(np.mean([outcomes(model, name, "validation")["own_losses"].mean() for name in region.datasets]))
 
 
-def _under_head(
-    context: Context, region: Region, model: Model, dataset: Dataset, split: str, head: Head
+def under_heads(
+    region: Region,
+    heads: Mapping[str, Head],
+    datasets: Mapping[str, Dataset],
+    results: Results,
+    model: Model,
+    name: str,
+    split: str,
 ) -> Mapping[str, np.ndarray]:
-    """Loss and rightness of each text under a member's head; from the finished points where an earlier run was here."""
+    """Returns the loss of each text (``own_losses``) and whether it is right (``right``) under the head of a member.
+
+    Args:
+      region: the population; its model gives the features that the heads read.
+      heads: the head of each dataset.
+      datasets: the datasets by name.
+      results: finished points; those of an earlier run are read, not computed again.
+      model: the model to score.
+      name: the dataset.
+      split: its split.
+    """
+    dataset, head = datasets[name], heads[name]
     digest = hashlib.sha256(b"".join(np.asarray(head[part]).tobytes() for part in sorted(head))).hexdigest()
     about = ("own head", model.key, dataset.content_hash, split, digest)
     key = hashlib.sha256(repr(about).encode()).hexdigest()
-    if key not in context.results:
-        texts = dataset.splits[split]
-        outputs = logits(all_features(region.model, model.load(), texts), head)
-        right = np.asarray(outputs).argmax(axis=1) == texts.labels
+    if key not in results:
+        texts, params = dataset.splits[split], model.load()
+        parts = [texts.take(np.arange(at, min(at + TOGETHER, len(texts)))) for at in range(0, len(texts), TOGETHER)]
+        outputs = np.concatenate([logits(all_features(region.model, params, part), head) for part in parts])
+        right = outputs.argmax(axis=1) == texts.labels
         found = np.asarray(losses(outputs, texts.labels), np.float64)
-        context.results.put(key, own_losses=found, right=right.astype(np.float64))
-    return context.results.get(key)
+        results.put(key, own_losses=found, right=right.astype(np.float64))
+    return results.get(key)
 
 
 def candidates(name: str, members: int, effort: Effort) -> list[dict[str, Any]]:

@@ -2,12 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
+from wsr.engine.settings import Settings
 from wsr.errors import WsrError
+from wsr.merging.method import Given
 from wsr.region.region import Region
 from wsr.report.document import Figure, Section, Table
 from wsr.report.tables import INTERVAL, interval_cell
@@ -16,7 +19,7 @@ from wsr.statistics.difference import holm
 from wsr.store.row import result_row
 from wsr.studies.harness.context import Context
 from wsr.studies.harness.verdict import NO_EFFECT_SHARE, above, any_of, power_told, verdict
-from wsr.studies.merged_models import Effort, ModelScore, models_of, score_model
+from wsr.studies.merged_models import Effort, ModelScore, models_of, score_model, under_heads
 from wsr.types import Head
 
 OWN_HEAD, PROBE, GAIN = "accuracy, own head", "accuracy, probe", "minus the centroid, own head"
@@ -60,9 +63,16 @@ def merging(
     total = sum((1 + len(region) + len(names)) * len(region) for region in populations)
     with progress("merging", total, "scores") as counter:
         for region in populations:
-            own = {member.dataset: heads[member.name] for member in region.members}
-            for model in models_of(context, region, own, names, effort, chosen):
-                for dataset, scored in score_model(context, region, own, model):
+            by_dataset = {member.dataset: heads[member.name] for member in region.members}
+            given = Given(
+                own={name: context.datasets[name] for name in region.datasets},
+                heads={name: heads[name] for name in region.names},
+                protocol=context.protocol,
+                settings=Settings(results=context.results),
+            )
+            outcomes = partial(under_heads, region, by_dataset, context.datasets, context.results)
+            for model in models_of(region, names, effort, given, outcomes, chosen):
+                for dataset, scored in score_model(context, region, outcomes, model):
                     found.setdefault((model.name, dataset), []).append(scored)
                     counter.advance(note=f"{model.name} on {dataset}")
     groups = list(dict.fromkeys(group for group, _ in found))
@@ -171,14 +181,14 @@ def _row(
         metric,
         value,
         texts=texts,
-        how=f"exact; options: {_told(chosen[group])}" if group in chosen else "exact",
+        how=f"exact; options: {options_told(chosen[group])}" if group in chosen else "exact",
         members=[name for region in populations for name in region.names],
         study="merging",
     )
 
 
-def _told(options: Sequence[Mapping[str, Any]]) -> str:
-    """The options of each population."""
+def options_told(options: Sequence[Mapping[str, Any]]) -> str:
+    """Returns the options of each population in words."""
     return " | ".join(
         ", ".join(f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in own.items())
         or "defaults"
@@ -260,7 +270,13 @@ def _section(
                 "Minus the centroid, mean over datasets",
                 ("method", "difference", INTERVAL, "p, Holm", "options"),
                 tuple(
-                    (group, gain.value, interval_cell(gain.low, gain.high), adjusted[group], _told(chosen[group]))
+                    (
+                        group,
+                        gain.value,
+                        interval_cell(gain.low, gain.high),
+                        adjusted[group],
+                        options_told(chosen[group]),
+                    )
                     for group, gain in gains.items()
                 ),
                 "Under the members' own heads; intervals over texts, the members being given.",

@@ -17,21 +17,26 @@ FILES = (
 _NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
-def download(name: str) -> Path:
+def download(name: str, revision: str | None = None) -> Path:
     """Returns the local folder of the hub's model ``name``; a model in the hub's cache needs no network.
+
+    Args:
+      name: the model.
+      revision: a commit, tag or branch; None is the newest commit.
 
     Raises:
       WsrError: the hub cannot be reached or has no such model.
     """
     from huggingface_hub import snapshot_download
 
+    files = list(FILES)
     try:
         with watched() as watch:
-            return Path(snapshot_download(name, allow_patterns=list(FILES), etag_timeout=TIMEOUT_SECONDS))
+            return Path(snapshot_download(name, revision=revision, allow_patterns=files, etag_timeout=TIMEOUT_SECONDS))
     except Exception as error:  # The client and its transport raise errors of many kinds.
         if watch.reason is not None:
             with suppress(Exception):
-                return Path(snapshot_download(name, allow_patterns=list(FILES), local_files_only=True))
+                return Path(snapshot_download(name, revision=revision, allow_patterns=files, local_files_only=True))
         reason = watch.reason or " ".join(str(error).split())
         raise WsrError(
             f"{name!r} is not a local folder and could not be downloaded from the Hugging Face hub ({reason}); "
