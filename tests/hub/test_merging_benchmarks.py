@@ -34,6 +34,9 @@ for line in sys.stdin:
 """
 
 
+pytestmark = pytest.mark.long  # runs whole suites
+
+
 @pytest.fixture(scope="module")
 def torch():
     return pytest.importorskip("torch", reason="PyTorch, the oracle of the parity tests, is not installed")
@@ -339,7 +342,6 @@ def test_what_does_not_apply_is_refused_in_one_line(words, message, run):
     assert message in run(words, status=1)
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("name", SUITES)
 def test_all_methods_run_on_all_tasks(run, hub, tmp_path, name):
     add_tasks(hub, name, [task.name for task in suite(name).tasks])

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from wsr.store.row import Row
+from wsr.studies.harness.results import markdown_table
 from wsr.studies.merging_benchmarks import INDIVIDUAL, MEAN, NORMALISED, PRETRAINED, SCORE, Benchmark
 from wsr.studies.suites import FUSION_BENCH, Suite, Task
 
@@ -33,7 +34,7 @@ def table_of(suite: Suite, tasks: Sequence[Task], benchmark: Benchmark) -> str:
         "Percent right on the test split, or Spearman's rho times 100. Options were chosen by the loss on validation "
         "data. A normalised score is divided by that of the individual model. Intervals are over test texts or images.",
         "",
-        *_table(head, measured),
+        markdown_table(head, measured),
     ]
     if published:
         rows = [
@@ -46,7 +47,7 @@ def table_of(suite: Suite, tasks: Sequence[Task], benchmark: Benchmark) -> str:
             "",
             f"{suite.differs} Source: {FUSION_BENCH}.",
             "",
-            *_table(["model", *names, "mean", "how"], rows),
+            markdown_table(["model", *names, "mean", "how"], rows),
         ]
     if benchmark.missing:
         lines += ["", "## Missing", ""] + [f"- `{name}`: {why}" for name, why in benchmark.missing.items()]
@@ -76,7 +77,3 @@ def _percent(value: float | None) -> str:
 
 def _interval(row: Row) -> str:
     return f"{_percent(row['low'])} to {_percent(row['high'])}" if "low" in row else "-"
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    return [f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *rows)]
