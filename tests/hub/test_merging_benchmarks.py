@@ -20,7 +20,7 @@ from wsr.studies.suites import SUITES, suite
 
 pytestmark = pytest.mark.torch
 ROOT = Path(__file__).parents[2]
-TASKS = {"clip8": ("svhn", "mnist"), "flan_t5_glue": ("sst2", "stsb"), "gpt2_glue": ("cola", "mnli")}
+TASKS = {"clip8": ("svhn", "mnist"), "flan_t5_glue": ("cola", "stsb"), "gpt2_glue": ("cola", "mnli")}
 EFFORT = ["--densities=0.5", "--scales=1,2", "--steps=1", "--texts=8", "--validation_texts=12"]
 PROGRAM = """
 import contextlib, io, json, sys
