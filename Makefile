@@ -134,7 +134,7 @@ results-tables: .venv/.installed  ## whether the pages of results are what the c
 docs: .venv/.installed-docs  ## build the documentation into site/; a broken link or reference is an error
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
-tutorials: .venv/.installed-docs  ## execute the tutorials (about 3 minutes on two cores); make docs then shows their outputs
+tutorials: .venv/.installed-docs  ## execute the tutorials (about 5 minutes on two cores); make docs then shows their outputs
 	@rm -rf build/tutorials && mkdir -p build/tutorials
 	@for tutorial in $(basename $(notdir $(wildcard docs/tutorials/*.py))); do \
 		echo "docs/tutorials/$$tutorial.py" && \

@@ -130,7 +130,7 @@ def compared(region: Region, datasets: Sequence[Dataset], preset: Preset) -> lis
     began = time.perf_counter()
     found = pareto(region, datasets, front=preset.front, points=preset.points)
     took = time.perf_counter() - began
-    protocols = [own.protocol for own in found.evaluations]
+    protocols = [own for own in found.protocols if own]
     design = design_of(min(len(region), SUPPORT), points=preset.points)
     models: dict[str, Points] = {FRONT: found.points}
     cost: dict[str, dict[str, Any]] = {FRONT: {"seconds": took, "evaluations": len(design.points)}}

@@ -12,6 +12,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -173,7 +174,7 @@ def trial(name: str, seed: int) -> dict[str, float]:
         points,
         world,
         world.logits_of,
-        world.labels,
+        partial(Scores.of, labels=world.labels),
         tolerance=world.tolerance,
         held_out=held_out_points(len(points)),
         degree=None,

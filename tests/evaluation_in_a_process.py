@@ -5,6 +5,7 @@ python tests/evaluation_in_a_process.py [MESH...]    where a MESH is devices by 
 
 import json
 import sys
+from functools import partial
 
 import jax
 import numpy as np
@@ -30,14 +31,26 @@ from worlds import made_up, three_near  # noqa: E402
 from wsr.engine import region_features  # noqa: E402
 from wsr.engine.evaluate import evaluate  # noqa: E402
 from wsr.engine.settings import Settings  # noqa: E402
-from wsr.geometry import sampling  # noqa: E402
+from wsr.geometry import low_rank, sampling  # noqa: E402
+from wsr.geometry.low_rank import Factors  # noqa: E402
+from wsr.geometry.trees import flatten  # noqa: E402
 from wsr.models import load  # noqa: E402
+from wsr.region.region import Member  # noqa: E402
 from wsr.runtime.devices import mesh_for, mesh_of  # noqa: E402
 
 tiny = load("tiny")
 dataset = made_up(tiny, "made_up_a1")
-region = three_near(tiny)
-rows = sampling.convex_hull(np.random.default_rng(1), 5, 3)
+draw = np.random.default_rng(2)
+factors = {
+    path: Factors(*(0.1 * draw.normal(size=shape).astype(np.float32) for shape in ((len(leaf), 2), (2, leaf.shape[1]))))
+    for path, leaf in flatten(tiny.params).items()
+    if leaf.ndim == 2
+}
+adapter = Member(
+    "adapter", "d", "f", "adapter", partial(low_rank.add, tiny.params, factors), load_factors=lambda: factors
+)
+region = three_near(tiny).joined([adapter])
+rows = sampling.convex_hull(np.random.default_rng(1), 5, 4)
 losses, placed = [], {}
 encode = region_features.point_features
 

@@ -1,6 +1,6 @@
 """An evaluation in a process of its own, run by a test: prints the memory that was predicted and that was used.
 
-python tests/memory_in_a_process.py resident|streamed
+python tests/memory_in_a_process.py resident|streamed|factored
 """
 
 import gc
@@ -18,6 +18,8 @@ from wsr.engine.evaluate import evaluate
 from wsr.engine.region_features import plan_features
 from wsr.engine.settings import Settings
 from wsr.geometry import sampling
+from wsr.geometry.low_rank import Factors, LowRank
+from wsr.geometry.trees import flatten
 from wsr.models import bert, load
 from wsr.region.region import Member, Region
 from wsr.runtime.compilation import use_persistent_cache
@@ -44,6 +46,19 @@ def drawn(seed: int) -> dict:
     return jax.tree.map(near, base)
 
 
+def factors(seed: int) -> LowRank | None:
+    """Factors of rank 4 of every matrix, in the way "factored" alone."""
+    if sys.argv[1] != "factored":
+        return None
+    generator = np.random.default_rng(seed)
+
+    def thin(*shape: int) -> np.ndarray:
+        return 0.01 * generator.standard_normal(shape, np.float32)
+
+    matrices = {path: leaf.shape for path, leaf in flatten(base).items() if leaf.ndim == 2}
+    return {path: Factors(thin(rows, 4), thin(4, columns)) for path, (rows, columns) in matrices.items()}
+
+
 use_persistent_cache()
 sizes = {"vocab_size": 40_000, "hidden_size": 192, "num_attention_heads": 4, "intermediate_size": 384}
 model = bert.bert({**bert.EXAMPLE, **sizes, "max_position_embeddings": 64})
@@ -54,7 +69,10 @@ keep = cache if sys.argv[1] == "resident" else (lambda read: read)
 region = Region(
     model,
     base,
-    [Member(f"m{n}", "d", "f", str(n), keep(partial(drawn, n))) for n in range(MEMBERS)],
+    [
+        Member(f"m{n}", "d", "f", str(n), keep(partial(drawn, n)), load_factors=cache(partial(factors, n)))
+        for n in range(MEMBERS)
+    ],
     base_sha256="base",
 )
 rows = sampling.convex_hull(np.random.default_rng(0), 3, MEMBERS)

@@ -16,7 +16,8 @@ from transformers import PreTrainedTokenizerFast
 from wsr import models
 from wsr.cli import main
 from wsr.data.choices import load_choices
-from wsr.engine.choices import METRICS, ChoiceEvaluation, evaluate_choices
+from wsr.engine.choices import ChoiceEvaluation, evaluate_choices
+from wsr.engine.evaluate import EXACT
 from wsr.engine.settings import Settings
 from wsr.errors import WsrError
 from wsr.region.region import from_params
@@ -31,6 +32,7 @@ QUESTIONS = [
 ]
 """Right answers by index, letter, text and own letter; a question that ends with a space, and one without text."""
 RIGHT = [1, 2, 1, 1]
+METRICS = ["choice_loss", "accuracy", "accuracy_per_character"]
 
 
 def _tokenizer(first_token: bool) -> PreTrainedTokenizerFast:
@@ -104,7 +106,7 @@ def test_losses_and_accuracies_of_known_log_likelihoods(region, tmp_path):
     assert questions.characters.tolist() == [2, 5, 1, 3, 2, 3, 1, 5, 2]
     values = -np.random.default_rng(0).gamma(4.0, 5.0, (6, 9))
     values[0] -= 2000  # no underflow
-    found = ChoiceEvaluation(region, np.zeros((6, 2)), questions, values)
+    found = ChoiceEvaluation(region, np.zeros((6, 2)), questions, values, (EXACT,) * 6)
     parts = np.split(values, [2, 5, 7], axis=1)
     expected = [-log_softmax(part, axis=1)[:, right] for part, right in zip(parts, RIGHT, strict=True)]
     np.testing.assert_allclose(found.losses, np.stack(expected, axis=1), rtol=1e-9, atol=1e-12)
@@ -120,7 +122,7 @@ def test_a_preference_has_the_loss_of_bradley_and_terry(region, tmp_path):
     rows = [{"prompt": "ab", "chosen": "ba", "rejected": "bb"}, {"prompt": "ba", "chosen": "a", "rejected": "ab"}]
     questions = load_choices(_written(tmp_path / "pairs.jsonl", rows), _tokenizer(False))
     values = np.array([[-3.0, -2.0, -1.0, -9.0]])
-    found = ChoiceEvaluation(region, np.zeros((1, 2)), questions, values)
+    found = ChoiceEvaluation(region, np.zeros((1, 2)), questions, values, (EXACT,))
     np.testing.assert_allclose(found.losses, [[np.log1p(np.exp(1.0)), np.log1p(np.exp(-8.0))]])
     assert found.accuracy.tolist() == [0.5]
 
@@ -173,7 +175,7 @@ def test_points_are_kept_and_too_long_questions_refused(region, tiny, tmp_path):
     turned = load_choices(_written(path, QUESTIONS[::-1]), tiny.processor, max_length=24)
     evaluate_choices(region, np.eye(2), turned, settings=Settings(results=results))
     assert len(results.keys()) == 4
-    assert list(first.to_frame().columns) == [*METRICS, "m1", "m2"]
+    assert list(first.to_frame().columns) == [*METRICS, "how", "m1", "m2"]
     long = load_choices(_written(path, [{**QUESTIONS[0], "question": "ab " * 40}]), tiny.processor)
     with pytest.raises(WsrError, match=r"a window has \d+ tokens, gpt2 reads at most 24"):
         evaluate_choices(region, np.eye(2), long)
@@ -198,7 +200,7 @@ def test_from_a_file_of_questions_to_a_table_of_points(region, tiny, tmp_path, c
     assert "choice loss" in printed
     assert "accuracy per character" in printed
     rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
-    assert [row["metric"] for row in rows[:3]] == list(METRICS)
+    assert [row["metric"] for row in rows[:3]] == METRICS
     expected = evaluate_choices(region, np.eye(2), load_choices(path, tiny.processor, max_length=24))
     np.testing.assert_allclose([row["value"] for row in rows[3:9:3]], expected.choice_loss, atol=1e-6)
     np.testing.assert_allclose([row["value"] for row in rows[4:9:3]], expected.accuracy)

@@ -179,7 +179,7 @@ def test_training_fewer_together_where_memory_is_short(tiny, dataset, monkeypatc
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="asks /proc for the peak")
-@pytest.mark.parametrize("way", ["resident", "streamed"])
+@pytest.mark.parametrize("way", ["resident", "streamed", "factored"])
 @pytest.mark.long
 def test_the_prediction_is_at_least_what_the_kernel_counts_and_at_most_twice(way):
     """Not closer: NumPy's arrays that happen to lie well for XLA are not copied to a CPU's device memory."""
@@ -188,5 +188,6 @@ def test_the_prediction_is_at_least_what_the_kernel_counts_and_at_most_twice(way
         done = subprocess.run([sys.executable, script, way], capture_output=True, text=True, timeout=300, check=False)
         assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
-    assert found["resident"] == (way == "resident")
-    assert 0.9 * found["used"] < found["predicted"] < 2 * found["used"]
+    assert found["resident"] == (way != "streamed")
+    # Factors are small, so room for two products of the largest leaf is most of what is predicted for them.
+    assert 0.9 * found["used"] < found["predicted"] < (3 if way == "factored" else 2) * found["used"]

@@ -73,7 +73,7 @@ def page_values(content, record, points):
     basis = bernstein(points, record["degree"])
     labels = np.array(record["labels"])
     outputs = basis @ floats(record["terms"]).reshape(basis.shape[1], -1)
-    logits = outputs.reshape(len(points), len(labels), record["classes"] - 1)
+    logits = outputs.reshape(len(points), len(labels), record["outputs"])
     logits = np.concatenate([np.zeros_like(logits[..., :1]), logits], axis=-1)
     right = np.take_along_axis(logits, np.broadcast_to(labels[:, None], (*logits.shape[:2], 1)), axis=-1)[..., 0]
     losses = (np.log(np.exp(logits).sum(axis=-1)) - right).mean(axis=1)

@@ -66,7 +66,7 @@ def test_a_hypervolume_is_the_number_of_dominated_cells(datasets):
 def test_the_loss_for_gradients_is_that_of_the_polynomials(polynomials):
     rows = draw_faces(np.random.default_rng(1), 5, 3)
     for own in polynomials:
-        labels, kind = own.dataset.splits["test"].labels, {"degree": own.interpolation.degree, "classes": 2}
+        labels, kind = own.objective.labels, {"degree": own.interpolation.degree, "kind": "classes"}
         found = [
             float(mean_loss(jnp.asarray(row, jnp.float32), jnp.asarray(own.terms), labels, **kind)) for row in rows
         ]
@@ -131,7 +131,7 @@ def test_many_members_are_searched_between_those_that_the_front_needs(region, da
 def test_what_has_no_front_is_refused(region, datasets, settings):
     with pytest.raises(WsrError, match="at least two; found made_up_a1"):
         wsr.pareto(region, datasets[:1])
-    with pytest.raises(WsrError, match="mnli is not among the datasets made_up_a1, made_up_b1"):
+    with pytest.raises(WsrError, match="set on mnli; expected one of the datasets made_up_a1, made_up_b1"):
         wsr.pareto(region, datasets, at_least={"mnli": 0.84})
     with pytest.raises(WsrError, match=r"no point of the hull satisfies made_up_a1 >= 1\.5"):
         wsr.pareto(region, datasets, at_least={"made_up_a1": 1.5}, points=75, inverse_l2=INVERSE_L2, settings=settings)

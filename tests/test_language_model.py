@@ -238,8 +238,9 @@ def test_from_a_text_file_to_a_table_of_points(torch, tiny, tmp_path, capsys):
     assert rows[2]["members"] == ["m1"]
     np.testing.assert_allclose(rows[2]["value"], expected, atol=1e-5)
     np.testing.assert_allclose(rows[3]["value"], np.exp(expected), rtol=1e-5)
-    assert main(["evaluate", *call, "--surrogate_tolerance=0.1"]) == 1
-    assert "--surrogate_tolerance is for --loss=generalised" in capsys.readouterr().err
+    capsys.readouterr()
+    assert main(["evaluate", *call, "--interior=40", "--surrogate_tolerance=0.5"]) == 0
+    assert "surrogate(degree=" in capsys.readouterr().out
 
 
 def test_every_decoder_is_a_language_model():

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -12,6 +13,7 @@ import pytest
 from benchmarks.surrogate_coverage import KINDS, Simulated, table_line, trial
 from wsr.data.packing import evaluation_batches
 from wsr.engine.evaluate import EXACT, Protocol, evaluate
+from wsr.engine.fewer_probes import Scores
 from wsr.engine.hull_answers import LEVEL, answer_hull
 from wsr.engine.probe import fixed_head_loss
 from wsr.engine.settings import Settings
@@ -280,7 +282,14 @@ def test_copies_of_a_few_points_have_finite_scores(distinct):
     rows = np.repeat(KINDS["uniform"].draw(generator, distinct), 100, axis=0)
     world = Simulated(generator, KINDS["uniform"], rows)
     answers = answer_hull(
-        rows, world, world.logits_of, world.labels, tolerance=0.01, held_out=12, degree=None, generator=generator
+        rows,
+        world,
+        world.logits_of,
+        partial(Scores.of, labels=world.labels),
+        tolerance=0.01,
+        held_out=12,
+        degree=None,
+        generator=generator,
     )
     assert (answers.degrees > 0).any()
     assert np.isfinite(answers.error_bounds).all()
@@ -298,7 +307,14 @@ def test_rows_that_come_out_as_not_a_number_are_exact():
         return np.where(logits[:, :1, :1] > np.quantile(logits[:, 0, 0], 0.9), np.nan, logits)
 
     answers = answer_hull(
-        rows, world, logits_of, world.labels, tolerance=1.0, held_out=4, degree=None, generator=generator
+        rows,
+        world,
+        logits_of,
+        partial(Scores.of, labels=world.labels),
+        tolerance=1.0,
+        held_out=4,
+        degree=None,
+        generator=generator,
     )
     assert (answers.degrees > 0).any()
     np.testing.assert_allclose(answers.scores.losses[answers.degrees == 0], exact[answers.degrees == 0], atol=1e-6)

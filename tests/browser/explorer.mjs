@@ -23,6 +23,7 @@ for (const name of pages) {
 }
 await values('explorer')
 await values('many')
+await values('decoders')
 await metrics()
 await mouse()
 await touch()
@@ -102,7 +103,7 @@ async function values(name) {
   for (const { at, exact } of points) {
     const hash = Object.entries(at).map(([name, own]) => `${encodeURIComponent(name)}:${own}`).join(',')
     await page.evaluate((own) => { location.hash = own }, `#pick=&at=${hash}`)
-    await page.waitForFunction((own) => location.hash.includes(own), hash.slice(0, 20))
+    await page.waitForFunction((own) => explorer.state.point.every((c, k) => Math.abs(c - (own[page.members[k].name] || 0)) < 1e-5), at)
     for (const card of (await shown(page)).cards) {
       const [loss, score] = exact[card.name]
       const [lossBound, scoreBound] = card.bounds.map((text) => (text === 'exact' ? 0 : Number(text.replace('± ', ''))))

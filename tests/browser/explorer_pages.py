@@ -8,14 +8,20 @@ import json
 import shlex
 import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
+import jax
 import numpy as np
 
 import wsr
 from wsr.cli import main as wsr_command
+from wsr.data.choices import load_choices
 from wsr.data.metrics import METRICS, REGRESSION_METRICS, score
+from wsr.data.texts import load_texts
 from wsr.engine.hull_polynomial import draw_faces
+from wsr.engine.objective import evaluate_on
+from wsr.region.exposure import Target
 
 POINTS = 50
 DATASETS = ("made_up_a2", "made_up_c1")
@@ -23,7 +29,7 @@ HOSTILE = ("<script>alert(1)</script>", 'o\'brien "&amp;" x,y', "</script><img s
 
 
 def main(folder: Path) -> None:
-    """Trains six members, writes three pages, and scores random points exactly."""
+    """Trains six members, writes the pages, and scores random points exactly."""
     folder.mkdir(parents=True, exist_ok=True)
     store = folder / "store"
     if not store.exists():
@@ -34,10 +40,13 @@ def main(folder: Path) -> None:
     page = folder / "explorer.html"
     _run(f"explore --store={store} --on={','.join(DATASETS)} --max_length=48 --out={page}")
     region = wsr.open(store)
-    _score_points(page, region)
+    _score_points(page, region, {name: _dataset(name) for name in DATASETS})
     many = wsr.made_up_region(10)
     wsr.explore(many, _dataset("made_up_c1"), folder / "many.html", points=98)  # part of a lattice of degree 2
-    _score_points(folder / "many.html", many)
+    _score_points(folder / "many.html", many, {"made_up_c1": _dataset("made_up_c1")})
+    decoders, targets = _decoders(), _for_decoders(folder)
+    wsr.explore(decoders, list(targets.values()), folder / "decoders.html", points=85)
+    _score_points(folder / "decoders.html", decoders, targets)
     (folder / "metrics.json").write_text(json.dumps(_metrics()))
     two = region.where(lambda member: member.name in region.names[:2])
     wsr.explore(two, _dataset("made_up_c1"), folder / "two.html", points=80)
@@ -68,18 +77,44 @@ def check_command(folder: Path) -> None:
     print(f"the copied command writes the model of the point: {len(wanted)} arrays compared")
 
 
-def _score_points(page: Path, region: wsr.Region) -> None:
+def _score_points(page: Path, region: wsr.Region, targets: Mapping[str, Target]) -> None:
     """Writes random points of a region and their exact scores on the datasets of a page."""
     content = json.loads(page.read_text("utf-8").split('id="data">')[1].split("</script>")[0])
     rows = draw_faces(np.random.default_rng(20), POINTS, len(region)).round(6)
     rows /= rows.sum(axis=1, keepdims=True)
     points = [{"at": {n: c for n, c in zip(region.names, row, strict=True) if c}, "exact": {}} for row in rows.tolist()]
     for own in content["datasets"]:
-        dataset = _dataset(own["name"])
-        found = wsr.evaluate(region, rows, dataset, protocol=wsr.Protocol(inverse_l2=own["inverse_l2"]))
-        for point, loss, value in zip(points, found.generalised_loss, found.scores, strict=True):
+        found = evaluate_on(region, rows, targets[own["name"]], protocol=wsr.Protocol(inverse_l2=own["inverse_l2"]))
+        losses, scores, *_ = found.values.values()
+        for point, loss, value in zip(points, losses, scores, strict=True):
             point["exact"][own["name"]] = [float(loss), float(value)]
     (page.parent / f"{page.stem}-points.json").write_text(json.dumps(points))
+
+
+def _decoders() -> wsr.Region:
+    """Three GPT-2s with random weights near one base, which know the tiny checkpoint's vocabulary."""
+    model = wsr.models.build("gpt2", {**wsr.models.architectures()["gpt2"].example, "vocab_size": 108})
+    draw = np.random.default_rng(0)
+
+    def moved(leaf: np.ndarray, by: float) -> np.ndarray:
+        return (leaf + by * draw.normal(size=leaf.shape)).astype(np.float32)
+
+    base = jax.tree.map(lambda leaf: moved(leaf, 0.2), model.init(jax.random.key(0)))
+    members = {f"m{number}": jax.tree.map(lambda leaf: moved(leaf, 0.1), base) for number in range(3)}
+    return wsr.from_params(model, base, members)
+
+
+def _for_decoders(folder: Path) -> dict[str, Target]:
+    """Plain texts, and questions with two and three answers."""
+    processor, draw, words = wsr.load("tiny").processor, np.random.default_rng(1), "abcdefgh"
+    rows = [
+        {"question": " ".join(draw.choice([*words], 3)), "choices": [*draw.choice([*words], 2 + row % 2, False)]}
+        for row in range(30)
+    ]
+    lines = [json.dumps({**row, "label": int(draw.integers(2))}) for row in rows]
+    (folder / "questions.jsonl").write_text("\n".join(lines))
+    texts = load_texts("made_up_a1", processor, max_length=24)
+    return {texts.name: texts, "questions": load_choices(folder / "questions.jsonl", processor, max_length=24)}
 
 
 def _metrics() -> list[dict]:

@@ -16,8 +16,11 @@ from transformers import AutoTokenizer, BertConfig, BertModel, BertTokenizerFast
 
 import wsr
 from wsr.cli import main
+from wsr.data.dataset import Split
 from wsr.data.image_processor import CroppingProcessor
+from wsr.data.texts import Texts
 from wsr.models.huggingface.weights import to_huggingface
+from wsr.region.region import Region
 
 CONFIG = BertConfig(
     vocab_size=40,
@@ -358,6 +361,55 @@ def test_an_extracted_adapter_of_a_language_model_with_a_tied_head(
     again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "base")
     loaded = PeftModel.from_pretrained(again, tmp_path / "adapter")
     np.testing.assert_allclose(_hidden(loaded), _hidden(whole), atol=1e-5)
+
+
+@pytest.mark.parametrize(("kind", "targets"), [("gpt2", ["c_attn", "c_fc"]), ("llama", ["q_proj", "down_proj"])])
+def test_a_point_between_adapters_is_evaluated_from_their_factors_and_has_the_loss_of_peft(
+    base: tuple[BertModel, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    targets: list[str],
+) -> None:
+    """PEFT joins the factors of adapters too (``cat``); on our side no adapter is made dense."""
+    torch.manual_seed(0)
+    more = (
+        {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 24} if kind == "gpt2" else {"num_key_value_heads": 2}
+    )
+    sizes = {"vocab_size": 40, "initializer_range": 0.2} if kind == "gpt2" else SIZES
+    config = transformers.AutoConfig.for_model(kind, **sizes, **more, tie_word_embeddings=kind == "gpt2")
+    whole = transformers.AutoModelForCausalLM.from_config(config).eval()
+    whole.save_pretrained(tmp_path / "base")
+    AutoTokenizer.from_pretrained(base[1]).save_pretrained(tmp_path / "base")
+    store = wsr.Store.create_for(tmp_path / "store", wsr.load(tmp_path / "base"))
+    options = {"target_modules": targets, "task_type": "CAUSAL_LM", "fan_in_fan_out": kind == "gpt2"}
+    tuned = get_peft_model(whole, LoraConfig(r=3, lora_alpha=6, **options), adapter_name="first")
+    tuned.add_adapter("second", LoraConfig(r=2, lora_alpha=5, **options))
+    for name, weights in tuned.named_parameters():
+        if "lora_B" in name:  # zero at the start
+            torch.nn.init.normal_(weights, std=0.2)
+    tuned.save_pretrained(tmp_path / "adapters")
+    for name in ("first", "second"):
+        wsr.import_(tmp_path / "adapters" / name, store)
+
+    def never(store: wsr.Store, name: str) -> None:
+        raise AssertionError(f"{name} was made dense")
+
+    monkeypatch.setattr("wsr.region.region._load_encoder", never)
+    region = Region.from_store(store)
+    draw = np.random.default_rng(0)
+    ids = [draw.integers(5, 40, size=length).astype(np.int32) for length in (9, 5, 12)]
+    flat, offsets = np.concatenate(ids), np.cumsum([0, *map(len, ids)]).astype(np.int64)
+    texts = Texts("random", Split(flat, np.zeros_like(flat), offsets, np.zeros(3, np.int32)), np.arange(3), "random")
+    for number, point in enumerate(([0.3, 0.7], [1.4, -0.5])):
+        weights = dict(zip(("first", "second"), point, strict=True))
+        tuned.add_weighted_adapter(list(weights), list(weights.values()), f"mix{number}", combination_type="cat")
+        tuned.set_adapter(f"mix{number}")
+        with torch.no_grad():
+            rows = [torch.tensor(own[None].astype(np.int64)) for own in ids]
+            expected = [float(tuned(input_ids=row, labels=row).loss) for row in rows]
+        found = wsr.evaluate_language_model(region, np.array([weights[name] for name in region.names]), texts)
+        np.testing.assert_allclose(found.losses[0], expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["CLIPModel", "CLIPVisionModel", "CLIPVisionModelWithProjection"])

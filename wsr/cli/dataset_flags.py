@@ -71,6 +71,8 @@ OVERLAP_FLAGS = (
 )
 """What happens to members that saw the dataset on which they are scored."""
 
+BETWEEN = Flag("between", "Text between a question and its answer, under --loss=choices.", " ", value="TEXT")
+
 
 def load(
     values: Values, name: str, tokenizer: Any, *, sizes: dict[str, int] | None = None, spoken: str | None = None
@@ -159,14 +161,13 @@ def load_texts(values: Values, name: str, tokenizer: Any, *, size: int | None = 
 
 
 def load_choices(
-    values: Values, name: str, tokenizer: Any, *, between: str, encoder_decoder: bool = False, size: int | None = None
+    values: Values, name: str, tokenizer: Any, *, encoder_decoder: bool = False, size: int | None = None
 ) -> "Choices":
-    """Returns the questions of ``name`` as the flags say, and prints what was cut."""
+    """Returns the questions of ``name`` as the flags say, ``BETWEEN`` included, and prints what was cut."""
     from wsr.data.choices import load_choices
 
-    return _told(
-        load_choices(name, tokenizer, between=between, encoder_decoder=encoder_decoder, size=size, **_reading(values))
-    )
+    options = {"between": values.between, "encoder_decoder": encoder_decoder, "size": size}
+    return _told(load_choices(name, tokenizer, **options, **_reading(values)))
 
 
 def _reading(values: Values) -> dict[str, Any]:

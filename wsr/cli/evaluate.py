@@ -26,10 +26,6 @@ class Target(NamedTuple):
     reader: "Callable[[Region], Region]"
     """The region that reads it, given the region that is scored."""
     evaluate: Callable[..., Any]
-    by_text: "Callable[[Any], np.ndarray]"
-    """Of what it found: values [points, texts] whose mean over texts is the loss."""
-    metrics: tuple[str, ...]
-    """The loss, then the scores."""
 
 
 Request: TypeAlias = "tuple[Callable[..., Any], Region, dict[str, np.ndarray]]"
@@ -98,7 +94,7 @@ PAGE = Page(
                     1,
                     at_least=1,
                 ),
-                Flag("between", "Text between a question and its answer, under --loss=choices.", " ", value="TEXT"),
+                dataset_flags.BETWEEN,
                 Flag(
                     "templates",
                     "Prompt of a class under --loss=zero_shot, with {} where its name stands, or a text file with one "
@@ -141,8 +137,8 @@ def run(values: Values, positional: Sequence[str]) -> None:
     from wsr.errors import WsrError
 
     one_of("--probe", values.probe, PROBES)
-    if values.loss != "generalised" and values.surrogate_tolerance is not None:
-        raise WsrError("--surrogate_tolerance is for --loss=generalised: the surrogate predicts a probe's features")
+    if values.loss == "zero_shot" and values.surrogate_tolerance is not None:
+        raise WsrError("--surrogate_tolerance is not for --loss=zero_shot; expected another loss")
     if values.distributed and values.surrogate_tolerance is not None:
         raise WsrError(
             "--surrogate_tolerance runs in one process, because it takes few forward passes; leave out --distributed"
@@ -194,9 +190,9 @@ def _evaluate(values: Values, reports: bool) -> None:
         if len(others) > 1 and values.interior:
             interior = {"interior": _widened(convex_hull(draw, values.interior, len(others)), columns, len(region))}
             if values.surrogate_tolerance is not None:
-                requests.append(
-                    (partial(evaluate_hull, tolerance=values.surrogate_tolerance, protocol=protocol), region, interior)
-                )
+                options = {"protocol": protocol} if values.loss == "generalised" else {}
+                surrogate = partial(evaluate_hull, tolerance=values.surrogate_tolerance, **options)
+                requests.append((surrogate, region, interior))
             else:
                 groups |= interior
         requests += [(target.evaluate, alone, {"merged": corners(1)}) for alone in merged]
@@ -223,13 +219,14 @@ def _evaluate(values: Values, reports: bool) -> None:
                     dataset,
                     settings=replace(settings, chunk=plan.chunk, memory_budget_gib=plan.budget_gib, counter=counter),
                 )
-                names = [group for group, own in groups.items() for _ in own for _ in target.metrics]
+                metrics = tuple(scored.values)
+                names = [group for group, own in groups.items() for _ in own for _ in metrics]
                 found += [{**row, "group": group} for group, row in zip(names, scored.rows(""), strict=True)]
-                intervals += [mean_interval(losses) for losses in target.by_text(scored)]
+                intervals += [mean_interval(losses) for losses in scored.by_text]
                 penalties += [told] if (told := getattr(scored, "penalties", "")) else []
                 if unseen.any() and not unseen.all():
-                    on_seen += target.by_text(scored)[:, ~unseen].mean(axis=1).tolist()
-        _show(dataset.name, target.metrics, found, intervals, on_seen)
+                    on_seen += scored.by_text[:, ~unseen].mean(axis=1).tolist()
+        _show(dataset.name, metrics, found, intervals, on_seen)
         if values.loss == "generalised":
             print("; ".join([f"probe: {protocol.told}", *penalties]))
         if on_seen:
@@ -295,47 +292,35 @@ def _generalised(values: Values, name: str, base: "Checkpoint", protocol: "Proto
     sizes = {split: size for split, size in (("probe", values.probe_size), ("test", values.test_size)) if size}
     dataset = dataset_flags.load(values, name, base.processor, sizes=sizes)
     splits = {split: dataset.splits[split] for split in ("probe", "test")}
-    metrics = ("generalised_loss", dataset.metric)
-    scored = partial(evaluate, protocol=protocol)
-    return Target(dataset, splits, lambda region: region, scored, lambda found: found.losses, metrics)
+    return Target(dataset, splits, lambda region: region, partial(evaluate, protocol=protocol))
 
 
 def _language_model(values: Values, name: str, base: "Checkpoint", protocol: "Protocol") -> Target:
-    from wsr.engine.language_model import METRICS, evaluate_language_model, with_losses
+    from wsr.engine.language_model import evaluate_language_model, with_losses
 
     texts = dataset_flags.load_texts(values, name, base.processor, size=values.test_size or None)
-    splits = {"texts": texts.windows}
-    return Target(texts, splits, with_losses, evaluate_language_model, lambda found: found.by_text, METRICS)
+    return Target(texts, {"texts": texts.windows}, with_losses, evaluate_language_model)
 
 
 def _choices(values: Values, name: str, base: "Checkpoint", protocol: "Protocol") -> Target:
-    from wsr.engine.choices import METRICS, evaluate_choices, with_answer_losses
+    from wsr.engine.choices import evaluate_choices, with_answer_losses
 
     questions = dataset_flags.load_choices(
-        values,
-        name,
-        base.processor,
-        between=values.between,
-        encoder_decoder=base.model.encoder_decoder,
-        size=values.test_size or None,
+        values, name, base.processor, encoder_decoder=base.model.encoder_decoder, size=values.test_size or None
     )
-    splits = {"answers": questions.windows}
-    return Target(questions, splits, with_answer_losses, evaluate_choices, lambda found: found.losses, METRICS)
+    return Target(questions, {"answers": questions.windows}, with_answer_losses, evaluate_choices)
 
 
 def _zero_shot(values: Values, name: str, base: "Checkpoint", protocol: "Protocol") -> Target:
     from functools import partial
 
-    from wsr.engine.zero_shot import LOSS, evaluate_zero_shot, read_templates, with_embeddings, zero_shot_head
+    from wsr.engine.zero_shot import evaluate_zero_shot, read_templates, with_embeddings, zero_shot_head
 
     sizes = {"test": values.test_size} if values.test_size else {}
     dataset = dataset_flags.load(values, name, base.processor, sizes=sizes)
     head = zero_shot_head(base, dataset.label_names, read_templates(values.templates))
     scored = partial(evaluate_zero_shot, head=head)
-    metrics = (LOSS, f"zero_shot_{dataset.metric}")
-    return Target(
-        dataset, {"test": dataset.splits["test"]}, with_embeddings, scored, lambda found: found.losses, metrics
-    )
+    return Target(dataset, {"test": dataset.splits["test"]}, with_embeddings, scored)
 
 
 TARGETS = {

@@ -1,6 +1,6 @@
 """``wsr explore``: a page in which a reader walks through a population."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -8,9 +8,9 @@ from wsr.cli import dataset_flags, device_flags
 from wsr.cli.flags import Flag, Group, Page, Values
 
 if TYPE_CHECKING:
-    from wsr.data.dataset import Dataset
     from wsr.engine.hull_polynomial import HullPolynomial
     from wsr.engine.settings import Settings
+    from wsr.region.exposure import Target
     from wsr.region.region import Region
     from wsr.store import Store
 
@@ -30,6 +30,14 @@ INVERSE_L2 = Flag(
     value="C",
     at_least=0.0,
     otherwise="chosen once for each dataset, by cross-validation at the centroid",
+)
+LOSS = Flag(
+    "loss",
+    "Score: generalised is the loss of a new linear probe on the frozen encoder; language_model is a decoder's own "
+    "loss and perplexity on plain texts; choices is a decoder's loss and accuracy on questions with several answers, "
+    "and on preferences.",
+    "generalised",
+    allowed=("generalised", "language_model", "choices"),
 )
 PAGE = Page(
     "wsr explore",
@@ -54,10 +62,12 @@ PAGE = Page(
         Group(
             "How it is scored",
             (
+                LOSS,
                 POINTS,
                 Flag("probe_size", "Number of texts on which the probe is fitted; 0 for all.", 300),
                 Flag("test_size", "Number of texts on which the loss is measured; 0 for all.", 300),
                 INVERSE_L2,
+                dataset_flags.BETWEEN,
                 Flag("seed", "Seed of the held-out points and of the map.", 0),
             ),
         ),
@@ -70,6 +80,7 @@ PAGE = Page(
     ),
     (
         "Finished points are kept in the store's folder: after an interruption, the same command resumes.",
+        "Under --loss=language_model and --loss=choices no probe is fitted. --test_size counts texts or questions.",
         "docs/explore.md explains the page, its bounds and its limits.",
     ),
 )
@@ -113,19 +124,32 @@ def chosen_members(values: Values, region: "Region") -> "Region":
     return region.where(lambda member: member.name in values.members) if values.members else region
 
 
-def load_all(values: Values, store: "Store", region: "Region", splits: Sequence[str]) -> "list[Dataset]":
-    """Returns the datasets of --on; refuses members that were fine-tuned on texts of the splits."""
+def load_all(values: Values, store: "Store", region: "Region", splits: Sequence[str]) -> "list[Target]":
+    """Returns what --on names, as --loss needs it; refuses members that were fine-tuned on texts of the splits."""
     from dataclasses import replace
 
     from wsr.data.names import spoken_names
     from wsr.region.exposure import refuse_leaks
 
-    sizes = {split: size for split in splits if (size := values[f"{split}_size"].value)}
+    sizes = {split: values[f"{split}_size"].value for split in splits}
     datasets = []
     for given, name in zip(values.on, spoken_names(values.on), strict=True):
-        datasets.append(replace(dataset_flags.load(values, given, store.processor(), sizes=sizes), name=name))
+        datasets.append(replace(_loaded(values, store, given, sizes), name=name))
         refuse_leaks(region, datasets[-1], splits, allow_overlap=values.allow_overlap)
     return datasets
+
+
+def _loaded(values: Values, store: "Store", given: str, sizes: Mapping[str, int]) -> "Target":
+    processor = store.processor()
+    if values.loss == "generalised":
+        kept = {split: size for split, size in sizes.items() if size}
+        return dataset_flags.load(values, given, processor, sizes=kept)
+    scored = [size for split, size in sizes.items() if split != "probe"]  # decoders need no probe
+    size = sum(scored) if all(scored) else None
+    if values.loss == "language_model":
+        return dataset_flags.load_texts(values, given, processor, size=size)
+    encoder_decoder = store.model.encoder_decoder
+    return dataset_flags.load_choices(values, given, processor, encoder_decoder=encoder_decoder, size=size)
 
 
 @contextmanager
@@ -142,11 +166,11 @@ def scoring(values: Values, members: int) -> "Iterator[Settings]":
 def _show(found: "Sequence[HullPolynomial]") -> None:
     from wsr.cli.tables import show_table
 
-    rows = []
+    rows: list[tuple[str | int, ...]] = []
     for own in found:
         errors = (f"{own.check.error:.5f}", f"{own.check.largest:.5f}")
-        rows.append(
-            (own.dataset.name, len(own.exact_losses), f"{own.protocol.inverse_l2:g}", own.check.degree, *errors)
-        )
-    columns = ("dataset", "scored points", "C", "degree", "mean error", "largest error")
+        penalty = [f"{own.protocol.inverse_l2:g}"] if own.protocol else []
+        rows.append((own.dataset.name, len(own.exact_losses), *penalty, own.check.degree, *errors))
+    penalties = ("C",) if found[0].protocol else ()
+    columns = ("dataset", "scored points", *penalties, "degree", "mean error", "largest error")
     show_table(columns, rows, title="Polynomials of the losses, at held-out points")

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from wsr.cli import dataset_flags, device_flags
-from wsr.cli.explore import INVERSE_L2, MEMBERS, POINTS, chosen_members, load_all, scoring
+from wsr.cli.explore import INVERSE_L2, LOSS, MEMBERS, POINTS, chosen_members, load_all, scoring
 from wsr.cli.flags import Flag, Group, Page, Values
 
 if TYPE_CHECKING:
@@ -32,7 +32,8 @@ PAGE = Page(
                 Flag("front", "Number of directions between the datasets that are searched.", 24, at_least=2),
                 Flag(
                     "constraint",
-                    "Smallest scores allowed on the validation split, such as mnli>=0.84.",
+                    "Smallest or largest scores allowed on the validation split, such as mnli>=0.84, or notes<=12 for "
+                    "a perplexity.",
                     (),
                     value="DATASET>=SCORE,...",
                     otherwise="no constraint",
@@ -43,12 +44,14 @@ PAGE = Page(
         Group(
             "How it is scored",
             (
+                LOSS,
                 POINTS,
                 *(
                     Flag(f"{split}_size", f"Number of texts of the {split} split; 0 for all.", 300)
                     for split in ("probe", "validation", "test")
                 ),
                 INVERSE_L2,
+                dataset_flags.BETWEEN,
                 Flag("seed", "Seed of the held-out points and of the search.", 0),
             ),
         ),
@@ -65,6 +68,8 @@ PAGE = Page(
     (
         "The validation splits choose the points; the table shows exact scores on the test splits with 95 % intervals. "
         "A point is undominated if no other point of the table is better on one dataset and as good on all others.",
+        "Plain texts and questions have no splits: a random half of them chooses the points, and the other half gives "
+        "the scores.",
         "docs/explore.md explains the search.",
     ),
 )
@@ -83,7 +88,8 @@ def run(values: Values, positional: Sequence[str]) -> None:
     from wsr.store.results import write_rows
 
     use_persistent_cache()
-    limits = dict(map(_limit, values.constraint))
+    limits = [_limit(text) for text in values.constraint]
+    least, most = ({name: score for name, sign, score in limits if sign == own} for own in (">=", "<="))
     store = Store.open(values.store)
     region = chosen_members(values, learned_region(store))
     datasets = load_all(values, store, region, ("probe", "validation", "test"))
@@ -93,7 +99,8 @@ def run(values: Values, positional: Sequence[str]) -> None:
             datasets,
             values.page,
             front=values.front,
-            at_least=limits,
+            at_least=least,
+            at_most=most,
             points=values.points,
             inverse_l2=values.inverse_l2,
             seed=values.seed,
@@ -105,19 +112,22 @@ def run(values: Values, positional: Sequence[str]) -> None:
     if values.out:
         groups = ["front"] * len(found.points) + ["member"] * len(region) + ["centroid"]
         rows = [row for own in found.evaluations for row in own.rows("")]
-        names = [group for _ in found.evaluations for group in groups for _ in range(2)]  # a row for each metric
+        names = [group for own in found.evaluations for group in groups for _ in own.values]  # a row for each metric
         write_rows(Path(values.out), [{**row, "group": group} for row, group in zip(rows, names, strict=True)])
         print(f"rows: {values.out}")
 
 
-def _limit(text: str) -> tuple[str, float]:
+def _limit(text: str) -> tuple[str, str, float]:
     from wsr.errors import WsrError
 
-    name, _, number = text.partition(">=")
+    sign = "<=" if "<=" in text else ">="
+    name, _, number = text.partition(sign)
     try:
-        return name.strip(), float(number)
+        return name.strip(), sign, float(number)
     except ValueError:
-        raise WsrError(f"--constraint={text}: expected DATASET>=SCORE, for example mnli>=0.84") from None
+        raise WsrError(
+            f"--constraint={text}: expected DATASET>=SCORE or DATASET<=SCORE, for example mnli>=0.84"
+        ) from None
 
 
 def _show(found: "ParetoFront", store: str) -> None:
@@ -133,18 +143,19 @@ def _show(found: "ParetoFront", store: str) -> None:
     for at, label in enumerate(labels):
         row: list[str | float] = [label, "yes" if found.on_test[at] else ""]
         for own in found.evaluations:
-            told = mean_interval(own.losses[at])
-            row += [told.value, f"{told.low:.3f} to {told.high:.3f}", float(own.scores[at])]
+            told = mean_interval(own.by_text[at])
+            _, *scores = own.values.values()
+            row += [told.value, f"{told.low:.3f} to {told.high:.3f}", *(float(values[at]) for values in scores)]
         cells.append(row)
     columns = [
         heading
         for own in found.evaluations
-        for heading in (f"loss on {own.dataset.name}", "95 % interval", own.dataset.metric.replace("_", " "))
+        for heading in (f"loss on {own.name}", "95 % interval", *(name.replace("_", " ") for name in [*own.values][1:]))
     ]
     show_table(("point", "undominated", *columns), cells)
     for own, check in zip(found.evaluations, found.checks, strict=True):
         print(
-            f"{own.dataset.name}: searched on polynomials of degree {check.degree}; errors of the validation loss at "
+            f"{own.name}: searched on polynomials of degree {check.degree}; errors of the validation loss at "
             f"held-out points: mean {check.error:.4f}, largest {check.largest:.4f}"
         )
     volumes = (f"{which} {found.volume(which):.5g}" for which in ("front", "members and centroid", "members"))

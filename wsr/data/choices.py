@@ -5,12 +5,12 @@ A decoder answers without generating: each answer has a log-likelihood after its
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Int64, Integer
 
 from wsr.data.classes import shown
 from wsr.data.dataset import Split
@@ -63,6 +63,27 @@ class Choices:
     def scored_hashes(self, splits: Sequence[str] = ()) -> Hashes | None:
         """Returns the hashes of the texts on which points are scored: questions have no splits."""
         return self.text_hashes
+
+    def take(self, questions: Integer[np.ndarray, " taken"]) -> "Choices":
+        """Returns some of the questions, with a content hash of their own.
+
+        Args:
+          questions: their numbers.
+        """
+        windows, first_answer = self.windows.take_groups(self.first_answer, questions)
+        right = first_answer + (self.right - self.first_answer)[questions]
+        counts = np.diff(self.first_answer, append=len(self.windows))[questions]
+        answers = np.repeat(self.first_answer[questions] - first_answer, counts) + np.arange(counts.sum())
+        return replace(
+            self,
+            windows=windows,
+            first_answer=first_answer,
+            right=right,
+            characters=self.characters[answers],
+            content_hash=_hash(windows, first_answer, right),
+            notes=(),
+            text_hashes=None if self.text_hashes is None else self.text_hashes[answers],
+        )
 
     def log_likelihoods(self, of_windows: Float[np.ndarray, "points answers"]) -> Float[np.ndarray, "points answers"]:
         """Returns the log-likelihood of each answer after its question, in nats.

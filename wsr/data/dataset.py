@@ -82,6 +82,19 @@ class Split:
         hashes, parts = (None if own is None else own[indices] for own in (self.text_hashes, self.part_hashes))
         return Split(self.token_ids[source], self.token_types[source], offsets, self.labels[indices], hashes, parts)
 
+    def take_groups(
+        self, first: Int64[np.ndarray, " groups"], taken: Integer[np.ndarray, " taken"]
+    ) -> tuple["Split", Int64[np.ndarray, " taken"]]:
+        """Returns a split of some groups of consecutive texts, and the index of each one's first text in it.
+
+        Args:
+          first: index of each group's first text; together the groups are all texts.
+          taken: the groups, in the order in which they will stand.
+        """
+        counts = np.diff(first, append=len(self))[taken]
+        starts = np.cumsum(counts) - counts
+        return self.take(np.repeat(first[taken] - starts, counts) + np.arange(counts.sum())), starts
+
     def followed_by(self, others: Sequence["Split"]) -> "Split":
         """Returns a split of these texts, followed by those of ``others``."""
         splits = (self, *others)

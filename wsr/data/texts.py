@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Int64, Integer
 
 from wsr.data.dataset import Split
 from wsr.data.delimited import Dialect
@@ -39,7 +39,7 @@ class Texts:
     text_hashes: Hashes | None = None
     """Hash of every text of the source; see ``wsr.data.identity``."""
     hashes_of_scored: Hashes | None = None
-    """Hash of every text of which the loss is measured."""
+    """Hash of each text of which the loss is measured."""
     max_length: int | None = None
     """Tokens per window."""
     built_in: bool = False
@@ -51,6 +51,23 @@ class Texts:
     def scored_hashes(self, splits: Sequence[str] = ()) -> Hashes | None:
         """Returns the hashes of the texts on which points are scored; texts without labels have no splits."""
         return self.hashes_of_scored
+
+    def take(self, texts: Integer[np.ndarray, " taken"]) -> "Texts":
+        """Returns some of the texts, with a content hash of their own.
+
+        Args:
+          texts: their numbers.
+        """
+        windows, first_window = self.windows.take_groups(self.first_window, texts)
+        hashes = None if self.hashes_of_scored is None else self.hashes_of_scored[texts]
+        return replace(
+            self,
+            windows=windows,
+            first_window=first_window,
+            content_hash=_hash(windows, first_window),
+            notes=(),
+            hashes_of_scored=hashes,
+        )
 
     @property
     def predicted(self) -> Int64[np.ndarray, " texts"]:

@@ -12,6 +12,7 @@ lattice.py                nodes in a simplex, polynomials through them, and how 
 sparse_polynomial.py      polynomials of many members through few nodes, and which nodes say most
 held_out.py               bounds of errors at points from errors at held-out points
 fewer_probes.py           polynomials in place of probes
+objective.py              what polynomials follow on a dataset, on texts and on questions, and the losses that result
 hull_polynomial.py        a whole hull as polynomials of the logits, for pages and searches that run no model
 descent.py                gradient descent on such polynomials, many searches at once
 front.py                  the best compromises of a hull between datasets, found on such polynomials

@@ -25,8 +25,6 @@ from wsr.types import Batch, Params
 if TYPE_CHECKING:
     import pandas
 
-METRICS = ("choice_loss", "accuracy", "accuracy_per_character")
-
 
 @dataclass(frozen=True, eq=False)
 class ChoiceEvaluation:
@@ -40,6 +38,13 @@ class ChoiceEvaluation:
     """The questions."""
     log_likelihoods: Float[np.ndarray, "points answers"]
     """Log-likelihood of each answer after its question, in nats."""
+    how: tuple[str, ...]
+    """How each point was scored: ``exact``, or by a surrogate with its degree and error."""
+
+    @property
+    def name(self) -> str:
+        """Name of the questions."""
+        return self.choices.name
 
     @cached_property
     def losses(self) -> Float[np.ndarray, "points questions"]:
@@ -73,8 +78,18 @@ class ChoiceEvaluation:
         return np.stack(best, axis=1) == right
 
     @property
-    def _values(self) -> dict[str, Float[np.ndarray, " points"]]:
-        return {name: getattr(self, name) for name in METRICS}
+    def by_text(self) -> Float[np.ndarray, "points questions"]:
+        """Loss of each question."""
+        return self.losses
+
+    @property
+    def values(self) -> dict[str, Float[np.ndarray, " points"]]:
+        """Loss and both accuracies of each point, by name."""
+        return {
+            "choice_loss": self.choice_loss,
+            "accuracy": self.accuracy,
+            "accuracy_per_character": self.accuracy_per_character,
+        }
 
     def __repr__(self) -> str:
         best = int(self.choice_loss.argmin())
@@ -85,10 +100,11 @@ class ChoiceEvaluation:
         )
 
     def to_frame(self) -> "pandas.DataFrame":
-        """Returns a table with one row per point: loss, both accuracies, and one coefficient per member."""
+        """Returns a table with one row per point: loss, accuracies, how it was scored, one coefficient per member."""
         import pandas
 
-        return pandas.DataFrame(self._values | dict(zip(self.region.names, self.coefficients.T, strict=True)))
+        columns = {**self.values, "how": self.how}
+        return pandas.DataFrame(columns | dict(zip(self.region.names, self.coefficients.T, strict=True)))
 
     def rows(self, group: str, **more: Any) -> list[Row]:
         """Returns one row per point and metric as ``Evaluation.rows`` does; ``n`` counts questions.
@@ -97,8 +113,8 @@ class ChoiceEvaluation:
           group: name of the group of points.
           more: further entries of each row.
         """
-        same = {"texts": len(self.choices), "how": EXACT, "members": self.region.names, **more}
-        return rows_of_points(group, self.choices.name, self.coefficients, self._values, **same)
+        same = {"texts": len(self.choices), "members": self.region.names, **more}
+        return rows_of_points(group, self.name, self.coefficients, self.values, how=self.how, **same)
 
 
 def evaluate_choices(
@@ -142,7 +158,7 @@ def evaluate_choices(
         what={"choices": choices.content_hash, "loss": "log-likelihood"},
         settings=settings,
     )
-    return ChoiceEvaluation(region, coefficients, choices, log_likelihoods)
+    return ChoiceEvaluation(region, coefficients, choices, log_likelihoods, (EXACT,) * len(coefficients))
 
 
 def with_answer_losses(region: Region) -> Region:

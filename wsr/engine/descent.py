@@ -1,4 +1,4 @@
-"""Gradient descent inside a hull, on polynomials of the logits: many searches at once, and no forward pass.
+"""Gradient descent inside a hull, on polynomials of the outputs: many searches at once, and no forward pass.
 
 A search moves the logarithms of the coefficients by Adam, so it never leaves the hull.
 """
@@ -15,6 +15,7 @@ from jaxtyping import Array, Float
 
 from wsr.engine.hull_polynomial import LogitPolynomial, Points
 from wsr.engine.lattice import basis
+from wsr.engine.objective import Kind, text_losses
 from wsr.geometry import linear_head
 from wsr.types import AnyArray
 
@@ -52,10 +53,10 @@ def descend(
     found = _descend(
         *(jnp.asarray(own, jnp.float32) for own in (starts, weights, ideal, span)),
         tuple(jnp.asarray(own.terms) for own in polynomials),
-        tuple(jnp.asarray(own.dataset.splits["test"].labels) for own in polynomials),
+        tuple(jnp.asarray(own.objective.labels) for own in polynomials),
         height=height,
         degrees=tuple(own.interpolation.degree for own in polynomials),
-        classes=tuple(own.dataset.classes for own in polynomials),
+        kinds=tuple(own.objective.kind for own in polynomials),
     )
     ends = np.asarray(found, np.float64)
     ends[ends < _LEAST] = 0
@@ -68,16 +69,16 @@ def mean_loss(
     labels: AnyArray,
     *,
     degree: int,
-    classes: int,
+    kind: Kind,
 ) -> Float[Array, ""]:
-    """Returns the mean loss of a polynomial of the logits at a point, as a function that JAX can differentiate.
+    """Returns the mean loss of a polynomial of the outputs at a point, as a function that JAX can differentiate.
 
     Args:
       point: the coefficients.
       terms: coefficients of the Bernstein polynomials.
-      labels: labels of the texts.
+      labels: labels of the objective.
       degree: degree of the polynomials.
-      classes: number of classes; 1 for regression.
+      kind: kind of the objective.
     """
     members = len(point)
     chosen = np.array(list(combinations_with_replacement(range(members), degree)))
@@ -86,11 +87,10 @@ def mean_loss(
     for position in range(degree):
         products = products * point[chosen[:, position]]
     values = linear_head.matmul(products, terms.reshape(len(terms), -1)).reshape(terms.shape[1:])
-    full = values if classes == 1 else jnp.concatenate([jnp.zeros((len(values), 1)), values], axis=-1)
-    return linear_head.losses(full, labels).mean()
+    return text_losses(kind, values, labels).mean()
 
 
-@partial(jax.jit, static_argnames=("height", "degrees", "classes"))
+@partial(jax.jit, static_argnames=("height", "degrees", "kinds"))
 def _descend(
     starts: Float[Array, "starts members"],
     weights: Float[Array, "starts datasets"],
@@ -101,15 +101,15 @@ def _descend(
     *,
     height: Height,
     degrees: tuple[int, ...],
-    classes: tuple[int, ...],
+    kinds: tuple[Kind, ...],
 ) -> Float[Array, "starts members"]:
     optimizer = optax.adam(_LEARNING_RATE)
 
     def lift(variables: Array, own_weights: Array) -> Array:
         point = jax.nn.softmax(variables)
         losses = [
-            mean_loss(point, own, known, degree=degree, classes=count)
-            for own, known, degree, count in zip(terms, labels, degrees, classes, strict=True)
+            mean_loss(point, own, known, degree=degree, kind=kind)
+            for own, known, degree, kind in zip(terms, labels, degrees, kinds, strict=True)
         ]
         return height((jnp.stack(losses) - ideal) / span, own_weights)
 

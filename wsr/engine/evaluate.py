@@ -23,7 +23,7 @@ from wsr.engine.settings import Precision, Settings, is_count, is_positive
 from wsr.errors import WsrError
 from wsr.region.exposure import Exposure, exposure
 from wsr.region.region import Region
-from wsr.store.row import Row, result_row
+from wsr.store.row import Row, rows_of_points
 from wsr.types import AnyArray
 
 if TYPE_CHECKING:
@@ -141,6 +141,21 @@ class Evaluation:
             [[score(self.dataset.metric, labels, own) for own in draw] for draw in self.predictions_by_draw]
         ).mean(axis=0)
 
+    @property
+    def name(self) -> str:
+        """Name of the dataset."""
+        return self.dataset.name
+
+    @property
+    def by_text(self) -> Float[np.ndarray, "points texts"]:
+        """Loss of each test text."""
+        return self.losses
+
+    @property
+    def values(self) -> dict[str, Float[np.ndarray, " points"]]:
+        """Loss and score of each point, by name."""
+        return {"generalised_loss": self.generalised_loss, self.dataset.metric: self.scores}
+
     def __repr__(self) -> str:
         losses = self.generalised_loss
         best, exact = int(losses.argmin()), sum(how == EXACT for how in self.how)
@@ -175,8 +190,8 @@ class Evaluation:
         """Returns a table with one row per point: loss, score, how it was scored, and one coefficient per member."""
         import pandas
 
-        scores = {"generalised_loss": self.generalised_loss, self.dataset.metric: self.scores, "how": self.how}
-        return pandas.DataFrame(scores | dict(zip(self.region.names, self.coefficients.T, strict=True)))
+        columns = {**self.values, "how": self.how}
+        return pandas.DataFrame(columns | dict(zip(self.region.names, self.coefficients.T, strict=True)))
 
     def rows(self, group: str, **more: Any) -> list[Row]:
         """Returns one row per point and metric as in ``results.jsonl``, which stores coefficients and no weights.
@@ -185,24 +200,9 @@ class Evaluation:
           group: name of the group of points.
           more: further entries of each row.
         """
-        values = {"generalised_loss": self.generalised_loss, self.dataset.metric: self.scores}
-        return [
-            result_row(
-                group,
-                self.dataset.name,
-                metric,
-                of_points[point],
-                texts=self.losses.shape[1],
-                how=self.how[point],
-                members=self.region.names,
-                coefficients=row,
-                probe=self.protocol.told,
-                draws=len(self.losses_by_draw),
-                **more,
-            )
-            for point, row in enumerate(self.coefficients)
-            for metric, of_points in values.items()
-        ]
+        same = {"texts": self.losses.shape[1], "members": self.region.names, **more}
+        probe = {"probe": self.protocol.told, "draws": len(self.losses_by_draw)}
+        return rows_of_points(group, self.name, self.coefficients, self.values, how=self.how, **probe, **same)
 
 
 def evaluate(

@@ -19,6 +19,8 @@ from wsr.geometry import linear_head
 Points: TypeAlias = Float[np.ndarray, "points members"]
 Logits: TypeAlias = Float[np.ndarray, "some texts classes"]
 LogitsAt: TypeAlias = Callable[[Points], Logits]
+ScoresOf: TypeAlias = Callable[[Logits], "Scores"]
+"""Turns the logits of some points into their scores."""
 
 _MOST_KEPT = 1024  # points whose logits are kept for fitting polynomials
 _TOGETHER = 64  # points whose logits are in memory at a time
@@ -28,7 +30,8 @@ class Scores(NamedTuple):
     """Losses and predictions of some points."""
 
     losses: Float[np.ndarray, "points texts"]
-    predictions: Shaped[np.ndarray, "points texts"]
+    predictions: Shaped[np.ndarray, "points _"]
+    """Of a classifier: one per text. Of a decoder: the numbers from which its losses follow."""
 
     @classmethod
     def of(cls, logits: Logits, labels: Shaped[np.ndarray, " texts"]) -> "Scores":
@@ -58,7 +61,7 @@ class Scores(NamedTuple):
 def score_all(
     logits_at: LogitsAt,
     points: Points,
-    labels: Shaped[np.ndarray, " texts"],
+    scores_of: ScoresOf,
     *,
     degree: int,
     allowed: float,
@@ -73,7 +76,7 @@ def score_all(
     Args:
       logits_at: fits a probe at each point.
       points: the points, in random order.
-      labels: labels of the test texts.
+      scores_of: turns logits into losses and predictions.
       degree: degree of the polynomials of the features; those of the logits start one degree higher.
       allowed: largest error bound of a point, in the unit of the loss.
       level: probability that the error at a point exceeds its bound.
@@ -87,7 +90,7 @@ def score_all(
     answer, bounds = logits_at, np.zeros(len(points))  # of the points without a probe yet
     while probed <= min(len(points), _MOST_KEPT):
         known.append(logits_at(points[sum(len(part) for part in known) : probed]))
-        polynomials, found = _fitted(points, np.concatenate(known), labels, level)
+        polynomials, found = _fitted(points, np.concatenate(known), scores_of, level)
         bounds = np.zeros(len(found))
         if (found > allowed).sum() <= probed:
             answer, bounds = polynomials, found
@@ -96,7 +99,7 @@ def score_all(
     first = len(points) - len(bounds)
     answered, others = first + np.flatnonzero(bounds <= allowed), first + np.flatnonzero(bounds > allowed)
     logits = itertools.chain(known, _in_parts(answer, points[answered]), _in_parts(logits_at, points[others]))
-    scores = Scores.joined([Scores.of(part, labels) for part in logits])
+    scores = Scores.joined([scores_of(part) for part in logits])
     order = np.argsort(np.concatenate([np.arange(first), answered, others]))
     return scores.at(order), np.concatenate([np.zeros(first), np.where(bounds <= allowed, bounds, 0.0)])
 
@@ -110,7 +113,7 @@ def _in_parts(logits_at: LogitsAt, points: Points) -> Iterator[Logits]:
 
 
 def _fitted(
-    points: Points, known: Logits, labels: Shaped[np.ndarray, " texts"], level: float
+    points: Points, known: Logits, scores_of: ScoresOf, level: float
 ) -> tuple[LogitsAt, Float[np.ndarray, " rest"]]:
     """Returns polynomials through the first half of the known logits, and their error bounds at the unknown points."""
     half = len(known) // 2
@@ -120,5 +123,5 @@ def _fitted(
         return np.tensordot(polynomial.weights(some), known[:half], axes=1)
 
     checked, rest = points[half : len(known)], points[len(known) :]
-    errors = np.abs(Scores.of(logits_at(checked), labels).means - Scores.of(known[half:], labels).means)
+    errors = np.abs(scores_of(logits_at(checked)).means - scores_of(known[half:]).means)
     return logits_at, error_bounds(polynomial, checked, errors, rest, drawn=len(checked), level=level)

@@ -1,6 +1,6 @@
 """The front of a hull between datasets: points at which no dataset's loss falls without another's rising.
 
-Polynomials of the logits (``wsr.engine.hull_polynomial``) make the losses and their gradients cheap, so the front is
+Polynomials of the outputs (``wsr.engine.hull_polynomial``) make the losses and their gradients cheap, so the front is
 searched from many directions at once: each minimises the largest weighted distance of the losses from their ideals
 (Tchebycheff; Miettinen, Nonlinear Multiobjective Optimization, 1999), smoothed, by gradient descent
 (``wsr.engine.descent``).
@@ -29,6 +29,7 @@ def front_of(
     *,
     points: int = 24,
     at_least: Mapping[int, float] | None = None,
+    at_most: Mapping[int, float] | None = None,
     seed: int = 0,
 ) -> Points:
     """Returns points of the hull on the front of the polynomials' losses, from the best on the first dataset onwards.
@@ -37,6 +38,7 @@ def front_of(
       polynomials: one per dataset, of one region.
       points: about how many points to return; one for each direction between the datasets, without duplicates.
       at_least: smallest score allowed on a dataset, by its number.
+      at_most: largest score allowed on a dataset, such as a perplexity, by its number.
       seed: seed of the points among which the searches start.
     """
     members = polynomials[0].interpolation.nodes.shape[1]
@@ -46,11 +48,12 @@ def front_of(
     directions = _directions(len(polynomials), points)
     losses = _losses(polynomials, pool)
     ideal, span = losses.min(axis=0), np.ptp(losses, axis=0) + 1e-12
-    allowed = _allowed(polynomials, pool, at_least or {})
+    limits = at_least or {}, at_most or {}
+    allowed = _allowed(polynomials, pool, *limits)
     starts = pool[[np.where(allowed, own, np.inf).argmin() for own in _heights(losses, directions, ideal, span)]]
     found = descend(polynomials, starts, directions, _height, ideal=ideal, span=span)
     candidates = np.concatenate([found, starts])
-    losses, allowed = _losses(polynomials, candidates), _allowed(polynomials, candidates, at_least or {})
+    losses, allowed = _losses(polynomials, candidates), _allowed(polynomials, candidates, *limits)
     chosen = {int(np.where(allowed, own, np.inf).argmin()) for own in _heights(losses, directions, ideal, span)}
     kept = np.array(sorted(number for number in chosen if allowed[number]), int)
     kept = kept[non_dominated(losses[kept])]
@@ -122,7 +125,13 @@ def _losses(polynomials: Sequence[LogitPolynomial], points: Points) -> Losses:
 
 
 def _allowed(
-    polynomials: Sequence[LogitPolynomial], points: Points, at_least: Mapping[int, float]
+    polynomials: Sequence[LogitPolynomial],
+    points: Points,
+    at_least: Mapping[int, float],
+    at_most: Mapping[int, float],
 ) -> Bool[np.ndarray, " points"]:
-    scores = [polynomials[number].at(points)[1] >= least for number, least in at_least.items()]
-    return np.all([np.ones(len(points), bool), *scores], axis=0)
+    allowed = np.ones(len(points), bool)
+    for number in {*at_least, *at_most}:
+        scores = polynomials[number].at(points)[1]
+        allowed &= (scores >= at_least.get(number, -np.inf)) & (scores <= at_most.get(number, np.inf))
+    return allowed

@@ -10,10 +10,10 @@ from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Shaped
+from jaxtyping import Array, Bool, Float, Int
 
 from wsr.engine import lattice
-from wsr.engine.fewer_probes import Logits, Points, Scores, score_all
+from wsr.engine.fewer_probes import Logits, Points, Scores, ScoresOf, score_all
 from wsr.engine.held_out import error_bounds
 from wsr.engine.lattice import Interpolation
 from wsr.geometry import linear_head
@@ -21,7 +21,7 @@ from wsr.types import AnyArray
 
 Features: TypeAlias = Mapping[str, Float[AnyArray, "points _ hidden"]]
 Score: TypeAlias = Callable[[Features], Float[AnyArray, "points texts classes"]]
-"""Turns features of the probe and test splits into logits of the test texts (one value per text for regression)."""
+"""Turns features into logits of the test texts: one value per text for regression and for decoders."""
 
 LEVEL = 0.05
 """Probability that the error of a point exceeds its bound."""
@@ -77,7 +77,7 @@ def answer_hull(
     coefficients: Points,
     encoder: Encoder,
     logits_of: Score,
-    labels: Shaped[np.ndarray, " texts"],
+    scores_of: ScoresOf,
     *,
     tolerance: float,
     held_out: int,
@@ -90,7 +90,7 @@ def answer_hull(
       coefficients: one row per point, one column per member.
       encoder: forward passes.
       logits_of: fits a probe to the features of each point and returns the logits of the test texts.
-      labels: labels of the test texts.
+      scores_of: turns these logits into losses and predictions.
       tolerance: largest error bound of a point, in the unit of the loss.
       held_out: number of random points of the hull that are evaluated exactly to measure the error.
       degree: degree of the polynomials; None: chosen.
@@ -100,13 +100,13 @@ def answer_hull(
     request = _Request(coefficients, np.flatnonzero(coefficients[inside].any(axis=0)), encoder)
     drawn, rest = inside[:held_out], inside[held_out:]
     request.evaluate(np.setdiff1d(np.arange(len(coefficients)), rest))
-    best, checks = _best(request, drawn, rest, logits_of, labels, degree, _OF_FEATURES * tolerance)
+    best, checks = _best(request, drawn, rest, logits_of, scores_of, degree, _OF_FEATURES * tolerance)
     degrees, bounds = np.zeros(len(coefficients), int), np.zeros(len(coefficients))
     if best:
         scores, of_probes = score_all(
             best.polynomials,
             request.local[best.numbers],
-            labels,
+            scores_of,
             degree=best.polynomials.interpolation.degree,
             allowed=_OF_PROBES * tolerance,
             level=_OF_PROBES * LEVEL,
@@ -180,7 +180,7 @@ def _best(
     drawn: Int[np.ndarray, " drawn"],
     rest: Int[np.ndarray, " rest"],
     logits_of: Score,
-    labels: Shaped[np.ndarray, " texts"],
+    scores_of: ScoresOf,
     degree: int | None,
     allowed: float,
 ) -> tuple[_Answered | None, tuple[Check, ...]]:
@@ -203,7 +203,7 @@ def _best(
         furthest = rest[polynomials.interpolation.furthest(request.local[rest], _FURTHEST)]
         request.evaluate(furthest)
         held, rest = np.concatenate([held, furthest]), rest[~np.isin(rest, furthest)]
-        errors = np.abs(Scores.of(polynomials(request.local[held]), labels).means - request.exact_means[held])
+        errors = np.abs(scores_of(polynomials(request.local[held])).means - request.exact_means[held])
         bounds = error_bounds(
             polynomials.interpolation,
             request.local[held],

@@ -1,25 +1,26 @@
-"""The logits of a dataset's test texts as polynomials in the coefficients: a whole hull without a model at hand.
+"""The outputs of test texts as polynomials in the coefficients: a whole hull without a model at hand.
 
 ``evaluate_hull`` interpolates features and fits a probe at each point. Where no probe can be fitted, as in a page of
 ``wsr explore``, the logits themselves are interpolated. All probes share one penalty, because logits jump where
 cross-validation chooses another. Loss and score follow from the logits, so a score changes in steps of one text, as it
-does in an exact evaluation.
+does in an exact evaluation. For decoders, the log-likelihoods of texts and answers take the place of logits
+(``wsr.engine.objective``).
 """
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from jaxtyping import Float, Float32, Int
 
 from wsr.data.dataset import Dataset
-from wsr.data.metrics import score
 from wsr.engine.cross_validation import FOLDS, GRID, MARGIN, folds_of
 from wsr.engine.evaluate import Protocol, fit_draws
-from wsr.engine.fewer_probes import Scores
 from wsr.engine.held_out import ErrorBound, error_bound
 from wsr.engine.lattice import Interpolation, basis, sparse_lattice
+from wsr.engine.objective import Objective, decoder_outputs, objective_of
 from wsr.engine.probe import linear_probe
 from wsr.engine.region_features import region_features
 from wsr.engine.scoring import key_of, score_points
@@ -27,6 +28,7 @@ from wsr.engine.settings import Settings
 from wsr.errors import WsrError
 from wsr.geometry.linear_head import logits
 from wsr.geometry.sampling import centroid
+from wsr.region.exposure import Target
 from wsr.region.region import Region
 from wsr.runtime import seeds
 from wsr.types import AnyArray
@@ -146,35 +148,41 @@ class DegreeCheck(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class LogitPolynomial:
-    """Polynomials of the logits of a dataset's test texts."""
+    """Polynomials of the outputs of test texts, or of all texts or questions of a decoder."""
 
-    dataset: Dataset
-    """The target dataset."""
+    dataset: Target
+    """A dataset, plain texts or questions."""
     interpolation: Interpolation
     """Nodes and degree."""
     terms: Float32[np.ndarray, "terms texts outputs"]
-    """Coefficients of the Bernstein polynomials (``wsr.engine.lattice.basis``). An output is the logit of a class less
-    that of class 0; there is none for class 0, and one value per text for regression."""
+    """Coefficients of the Bernstein polynomials (``wsr.engine.lattice.basis``) of the outputs of each text, see
+    ``wsr.engine.objective.Objective``."""
+
+    @cached_property
+    def objective(self) -> Objective:
+        """The loss and the score that follow from the outputs."""
+        return objective_of(self.dataset)
 
     @classmethod
     def through(
-        cls, dataset: Dataset, interpolation: Interpolation, values: Float[np.ndarray, "nodes texts outputs"]
+        cls, dataset: Target, interpolation: Interpolation, values: Float[np.ndarray, "nodes texts outputs"]
     ) -> "LogitPolynomial":
         """Returns the polynomials that take some values at the nodes of an interpolation."""
         return cls(dataset, interpolation, np.tensordot(interpolation.inverse, values, axes=1).astype(np.float32))
 
     def of_texts(self, texts: Int[np.ndarray, " some"]) -> "LogitPolynomial":
         """Returns the polynomials of some of the texts."""
-        dataset = self.dataset.with_split("test", self.dataset.splits["test"].take(texts))
-        return LogitPolynomial(dataset, self.interpolation, self.terms[:, texts])
+        own = self.dataset
+        some = own.with_split("test", own.splits["test"].take(texts)) if isinstance(own, Dataset) else own.take(texts)
+        return LogitPolynomial(some, self.interpolation, self.terms[:, texts])
 
     def losses_at(self, points: Points) -> Float[np.ndarray, " points"]:
         """Returns the mean loss at points of the hull."""
-        return np.concatenate([_scores(own, self.dataset).means.astype(np.float64) for own in self._values(points)])
+        return np.concatenate([self.objective.losses(values) for values in self._values(points)])
 
     def at(self, points: Points) -> tuple[Float[np.ndarray, " points"], Float[np.ndarray, " points"]]:
         """Returns the mean loss and the score at points of the hull."""
-        parts = [losses_and_scores(values, self.dataset) for values in self._values(points)]
+        parts = [self.objective.losses_and_scores(values) for values in self._values(points)]
         losses, scores = zip(*parts, strict=True)
         return np.concatenate(losses), np.concatenate(scores)
 
@@ -187,10 +195,10 @@ class LogitPolynomial:
 
 @dataclass(frozen=True, eq=False)
 class HullPolynomial(LogitPolynomial):
-    """Polynomials of the logits of a dataset's test texts, with a bound on the error of the loss and of the score."""
+    """Polynomials of outputs, with a bound on the error of the loss and of the score."""
 
-    protocol: Protocol
-    """The classifier; its penalty is fixed."""
+    protocol: Protocol | None
+    """The classifier; its penalty is fixed. None: a decoder without one."""
     loss_bound: ErrorBound
     """Bound on the error of the mean loss."""
     score_bound: ErrorBound
@@ -214,41 +222,44 @@ class HullPolynomial(LogitPolynomial):
 
 
 def fit_hull_polynomial(
-    region: Region, dataset: Dataset, design: Design, *, protocol: Protocol, settings: Settings = Settings()
+    region: Region,
+    dataset: Target,
+    design: Design,
+    *,
+    protocol: Protocol | None = None,
+    settings: Settings = Settings(),
 ) -> HullPolynomial:
-    """Scores the points of a design exactly and fits polynomials to the logits at its nodes.
+    """Scores the points of a design exactly and fits polynomials to the outputs at its nodes.
 
     Args:
       region: the population.
-      dataset: the target dataset; its probe and test splits are used.
+      dataset: a dataset, whose probe and test splits are used; plain texts; or questions.
       design: the points to score.
-      protocol: the classifier, one draw with a fixed penalty.
+      protocol: the classifier of a dataset, one draw with a fixed penalty.
       settings: chunk size, memory, devices, precision, cache of results and counter.
 
     Raises:
-      WsrError: if the protocol has no fixed penalty, or several draws.
+      WsrError: if the protocol of a dataset has no fixed penalty, or several draws.
     """
-    if protocol.inverse_l2 is None or protocol.draws != 1:
-        raise WsrError("hull polynomial: the protocol needs a fixed inverse_l2 and one draw")
     values = exact_outputs(region, design.points, dataset, protocol=protocol, settings=settings)
     return polynomial_through(values, dataset, design, protocol)
 
 
 def polynomial_through(
-    values: Float[np.ndarray, "points texts outputs"], dataset: Dataset, design: Design, protocol: Protocol
+    values: Float[np.ndarray, "points texts outputs"], dataset: Target, design: Design, protocol: Protocol | None
 ) -> HullPolynomial:
-    """Fits polynomials to logits at the nodes of a design and measures their errors at its held-out points.
+    """Fits polynomials to outputs at the nodes of a design and measures their errors at its held-out points.
 
     The degree is the one with the smallest mean error at the held-out points, up to that of the design; with more nodes
     than terms, the fit is one of least squares.
 
     Args:
-      values: the logits at ``design.points``, as ``exact_outputs`` returns them.
-      dataset: the target dataset.
+      values: the outputs at ``design.points``, as ``exact_outputs`` returns them.
+      dataset: the target.
       design: the points.
-      protocol: the classifier.
+      protocol: the classifier of a dataset.
     """
-    losses, scores = losses_and_scores(values, dataset)
+    losses, scores = objective_of(dataset).losses_and_scores(values)
     nodes, held = len(design.nodes), slice(len(design.nodes), len(design.nodes) + len(design.held))
     best, checks = None, []
     for degree in range(1, design.degree + 1):
@@ -266,9 +277,10 @@ def polynomial_through(
         error_bound(at_held, own, at_pool, drawn=_DRAWN, level=1 / (_DRAWN + 1)) for own in errors
     )
     loss_bound, score_bound = (replace(own, furthest=_SLACK * own.furthest) for own in (loss_bound, score_bound))
-    # A score changes in steps of about one text, so no fewer are claimed.
-    one_text = 1 / (values.shape[1] * score_bound.usual)
-    score_bound = replace(score_bound, ratio=max(score_bound.ratio, one_text))
+    if polynomial.objective.kind != "language_model":
+        # A score changes in steps of about one text, so no fewer are claimed; a perplexity does not.
+        one_text = 1 / (values.shape[1] * score_bound.usual)
+        score_bound = replace(score_bound, ratio=max(score_bound.ratio, one_text))
     return HullPolynomial(
         dataset,
         interpolation,
@@ -283,18 +295,19 @@ def polynomial_through(
 
 
 def exact_scores(
-    region: Region, points: Points, dataset: Dataset, *, protocol: Protocol, settings: Settings = Settings()
+    region: Region, points: Points, dataset: Target, *, protocol: Protocol | None, settings: Settings = Settings()
 ) -> tuple[Float[np.ndarray, " points"], Float[np.ndarray, " points"]]:
     """Returns the exact mean loss and score of further points, as ``fit_hull_polynomial`` scores those of a design.
 
     Args:
       region: the population.
       points: one row per point.
-      dataset: the target dataset.
-      protocol: the classifier, one draw with a fixed penalty.
+      dataset: the target.
+      protocol: the classifier of a dataset, one draw with a fixed penalty.
       settings: chunk size, memory, devices, precision, cache of results and counter.
     """
-    return losses_and_scores(exact_outputs(region, points, dataset, protocol=protocol, settings=settings), dataset)
+    values = exact_outputs(region, points, dataset, protocol=protocol, settings=settings)
+    return objective_of(dataset).losses_and_scores(values)
 
 
 def one_penalty(region: Region, dataset: Dataset, *, settings: Settings = Settings()) -> float:
@@ -334,20 +347,27 @@ def one_penalty(region: Region, dataset: Dataset, *, settings: Settings = Settin
 
 
 def exact_outputs(
-    region: Region, points: Points, dataset: Dataset, *, protocol: Protocol, settings: Settings = Settings()
+    region: Region, points: Points, dataset: Target, *, protocol: Protocol | None, settings: Settings = Settings()
 ) -> Float[np.ndarray, "points texts outputs"]:
-    """Returns the logits less those of class 0, from forward passes and a probe at each point.
+    """Returns the outputs of points, from forward passes and, on a dataset, a probe at each point.
 
     Args:
       region: the population.
       points: one row per point.
-      dataset: the target dataset; its probe and test splits are used.
-      protocol: the classifier, one draw with a fixed penalty.
+      dataset: a dataset, whose probe and test splits are used; plain texts; or questions.
+      protocol: the classifier of a dataset, one draw with a fixed penalty.
       settings: chunk size, memory, devices, precision, cache of results and counter.
 
     Returns:
-      One output per class but the first; the predicted value for regression.
+      The outputs of each text, see ``wsr.engine.objective.Objective``.
+
+    Raises:
+      WsrError: if the protocol of a dataset has no fixed penalty, or several draws.
     """
+    if not isinstance(dataset, Dataset):
+        return decoder_outputs(region, points, dataset, settings=settings)
+    if protocol is None or protocol.inverse_l2 is None or protocol.draws != 1:
+        raise WsrError("hull polynomial: the protocol needs a fixed inverse_l2 and one draw")
 
     def outputs(features: Mapping[str, Float[AnyArray, "chunk _ _"]]) -> dict[str, np.ndarray]:
         (draw,) = fit_draws(features, dataset, protocol)
@@ -368,21 +388,3 @@ def exact_outputs(
     if lost := int((~kept["converged"]).sum()):
         print(f"{dataset.name}: the probes of {lost} of {len(points)} points did not converge", flush=True)
     return kept["outputs"].astype(np.float64)
-
-
-def losses_and_scores(
-    values: Float[np.ndarray, "points texts outputs"], dataset: Dataset
-) -> tuple[Float[np.ndarray, " points"], Float[np.ndarray, " points"]]:
-    """Returns the mean loss and the score that outputs give.
-
-    Args:
-      values: logits less those of class 0, or predicted values for regression.
-      dataset: the labels of its test split.
-    """
-    found, labels = _scores(values, dataset), dataset.splits["test"].labels
-    return found.means.astype(np.float64), np.array([score(dataset.metric, labels, own) for own in found.predictions])
-
-
-def _scores(values: Float[np.ndarray, "points texts outputs"], dataset: Dataset) -> Scores:
-    logits = values if dataset.classes == 1 else np.concatenate([np.zeros_like(values[..., :1]), values], axis=-1)
-    return Scores.of(logits, dataset.splits["test"].labels)

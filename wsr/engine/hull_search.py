@@ -26,10 +26,10 @@ from wsr.engine.hull_polynomial import (
     Points,
     draw_faces,
     exact_outputs,
-    losses_and_scores,
     one_penalty,
 )
 from wsr.engine.lattice import Interpolation, count, sparse_lattice
+from wsr.engine.objective import objective_of
 from wsr.engine.settings import Settings
 from wsr.errors import WsrError
 from wsr.geometry.sampling import centroid, corners
@@ -256,7 +256,7 @@ def cross_validated_share(
       span: the loss of each dataset that counts as 1.
     """
     shares, total = np.linspace(0, 1, _SHARES), np.zeros(_SHARES)
-    hands = [dealt(own.dataset.splits["test"].labels, FOLDS, "validation texts") for own in polynomials]
+    hands = [dealt(own.objective.labels, FOLDS, "validation texts") for own in polynomials]
     weights = np.ones((len(starts), len(polynomials)))
     if min(map(len, hands)) < FOLDS:
         return 1.0
@@ -292,7 +292,7 @@ class Evaluated:
             return
         losses = np.empty((len(points), len(self._datasets)))
         for number, (dataset, values) in enumerate(zip(self._datasets, self._outputs(points), strict=True)):
-            losses[:, number] = losses_and_scores(values, dataset)[0]
+            losses[:, number] = objective_of(dataset).losses(values)
             self._values[number].append(values)
         self.points = np.concatenate([self.points, points])
         self.losses = np.concatenate([self.losses, losses])

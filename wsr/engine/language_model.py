@@ -28,8 +28,6 @@ from wsr.types import Batch, Params
 if TYPE_CHECKING:
     import pandas
 
-METRICS = ("language_model_loss", "perplexity")
-
 
 @dataclass(frozen=True, eq=False)
 class LanguageModelEvaluation:
@@ -43,6 +41,13 @@ class LanguageModelEvaluation:
     """The texts."""
     losses: Float[np.ndarray, "points texts"]
     """Mean loss over the predicted tokens of each text, in nats per token."""
+    how: tuple[str, ...]
+    """How each point was scored: ``exact``, or by a surrogate with its degree and error."""
+
+    @property
+    def name(self) -> str:
+        """Name of the texts."""
+        return self.texts.name
 
     @property
     def language_model_loss(self) -> Float[np.ndarray, " points"]:
@@ -64,12 +69,25 @@ class LanguageModelEvaluation:
         mean = self.language_model_loss[:, None]
         return mean + self.texts.predicted / self.texts.predicted.mean() * (self.losses - mean)
 
+    def __repr__(self) -> str:
+        best = int(self.language_model_loss.argmin())
+        return (
+            f"{type(self).__name__} of {len(self.losses)} points on {self.name}, {len(self.texts)} texts: loss "
+            f"{self.language_model_loss.min():.4f} to {self.language_model_loss.max():.4f} nats per token\n"
+            f"  best point {best}: perplexity {self.perplexity[best]:.4f}"
+        )
+
+    @property
+    def values(self) -> dict[str, Float[np.ndarray, " points"]]:
+        """Loss and perplexity of each point, by name."""
+        return {"language_model_loss": self.language_model_loss, "perplexity": self.perplexity}
+
     def to_frame(self) -> "pandas.DataFrame":
-        """Returns a table with one row per point: loss, perplexity, and one coefficient per member."""
+        """Returns a table with one row per point: loss, perplexity, how it was scored, one coefficient per member."""
         import pandas
 
-        values = dict(zip(METRICS, (self.language_model_loss, self.perplexity), strict=True))
-        return pandas.DataFrame(values | dict(zip(self.region.names, self.coefficients.T, strict=True)))
+        columns = {**self.values, "how": self.how}
+        return pandas.DataFrame(columns | dict(zip(self.region.names, self.coefficients.T, strict=True)))
 
     def rows(self, group: str, **more: Any) -> list[Row]:
         """Returns one row per point and metric as ``Evaluation.rows`` does; ``n`` counts predicted tokens.
@@ -78,9 +96,8 @@ class LanguageModelEvaluation:
           group: name of the group of points.
           more: further entries of each row.
         """
-        values = dict(zip(METRICS, (self.language_model_loss, self.perplexity), strict=True))
-        same = {"texts": int(self.texts.predicted.sum()), "how": EXACT, "members": self.region.names, **more}
-        return rows_of_points(group, self.texts.name, self.coefficients, values, **same)
+        same = {"texts": int(self.texts.predicted.sum()), "members": self.region.names, **more}
+        return rows_of_points(group, self.name, self.coefficients, self.values, how=self.how, **same)
 
 
 def evaluate_language_model(
@@ -124,7 +141,7 @@ def evaluate_language_model(
         what={"texts": texts.content_hash, "loss": "language model"},
         settings=settings,
     )
-    return LanguageModelEvaluation(region, coefficients, texts, losses)
+    return LanguageModelEvaluation(region, coefficients, texts, losses, (EXACT,) * len(coefficients))
 
 
 def score_windows(

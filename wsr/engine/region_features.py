@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -10,7 +11,7 @@ from jaxtyping import Array, Float, Int
 from wsr.data.dataset import AnySplit, joined
 from wsr.data.packing import Batches, evaluation_batches, row_length_for, rows_a_step
 from wsr.engine.settings import Settings
-from wsr.geometry.points import combine_one_by_one
+from wsr.geometry.points import add_low_rank, combine_one_by_one
 from wsr.models.features import encoding_bytes, point_features, refuse_unfit
 from wsr.models.precision import rounded
 from wsr.region.region import Region
@@ -58,14 +59,17 @@ def region_features(
     for number, part in enumerate(passes):
         # The last pass is padded with its last point, so that one compiled program serves all passes.
         filled = part + [part[-1]] * (layout.together * layout.rounds - len(part))
+        rows = coefficients[filled]
+        if layout.rounds > 1:
+            rows = rows.reshape(layout.rounds, layout.together, -1)
+        sharding = layout.sharding(*([None] if layout.rounds > 1 else []), "points")
         used = _used(coefficients, part)
-        rows_of_round = coefficients[np.ix_(filled, used)].reshape(layout.rounds, layout.together, len(used))
-        mixed = combine_one_by_one(
-            base,
-            (load(number, member) for member in used),
-            rows_of_round if layout.rounds > 1 else rows_of_round[0],
-            sharding=layout.sharding(*([None] if layout.rounds > 1 else []), "points"),
-        )
+        factored = [member for member in used if region.members[member].load_factors()]
+        whole = sorted(set(used) - set(factored))
+        weights = (load(number, member) for member in whole)
+        mixed = combine_one_by_one(base, weights, rows[..., whole], sharding=sharding)
+        factors = (load(number, member) for member in factored)
+        mixed = add_low_rank(mixed, factors, rows[..., factored], sharding=sharding)
         for first in range(0, len(part), layout.together):
             points = _round(mixed, first // layout.together) if layout.rounds > 1 else mixed
             points = points if settings.precision == "float32" else _rounded(points, settings.precision, platform)
@@ -120,10 +124,14 @@ def _planned(
     fitting = rows_for_device(settings.rows, most, length, device=device)
     together = rows_a_step(texts, fitting, row_length=length, packed=region.model.packed)
     packed = evaluation_batches(texts, rows=together, row_length=length, packed=region.model.packed)
+    params_bytes = sum(4 * leaf.size for leaf in jax.tree.leaves(region.base))
+    sizes = {
+        member: _bytes_of(region, member, params_bytes) for member in _used(coefficients, range(len(coefficients)))
+    }
     layout = lay_out(
         len(coefficients),
-        params_bytes=sum(4 * leaf.size for leaf in jax.tree.leaves(region.base)),
-        members=partial(_most_members, coefficients),
+        params_bytes=params_bytes,
+        member_bytes=partial(_member_bytes, coefficients, sizes),
         point_bytes=_point_bytes(region.model.hidden, splits),
         encoding_bytes=partial(encoding_bytes, region.model, region.base, packed, mesh, precision=settings.precision),
         mesh=mesh,
@@ -136,30 +144,53 @@ def _planned(
 
 def _loader(
     region: Region, coefficients: Float[np.ndarray, "points members"], passes: Passes, layout: DeviceLayout
-) -> Callable[[int, int], Params]:
-    """Returns ``load(pass, member)``; a member stays on the device until its last pass if the layout says so, else it
-    is not kept."""
+) -> Callable[[int, int], Any]:
+    """Returns ``load(pass, member)``, which gives the member's factors or, if it has none, its parameters; it stays on
+    the device until its last pass if the layout says so, else it is not kept."""
     last = {member: number for number, part in enumerate(passes) for member in _used(coefficients, part)}
-    kept: dict[int, Params] = {}
+    kept: dict[int, Any] = {}
 
-    def load(number: int, member: int) -> Params:
-        params = kept.pop(member, None) or placed(region.members[member].load(), layout.sharding())
+    def load(number: int, member: int) -> Any:
+        own = region.members[member]
+        loaded = kept.pop(member, None) or placed(own.load_factors() or own.load(), layout.sharding())
         if layout.resident and last[member] > number:
-            kept[member] = params
-        return params
+            kept[member] = loaded
+        return loaded
 
     return load
 
 
-def _most_members(coefficients: Float[np.ndarray, "points members"], together: int) -> int:
-    """Returns the largest number of members on the device at once if each stays from its first pass to its last."""
+def _member_bytes(
+    coefficients: Float[np.ndarray, "points members"], sizes: Mapping[int, "_Bytes"], together: int, resident: bool
+) -> int:
+    """Returns the most memory that members take at once: each stays from its first pass to its last, or they are loaded
+    one after another."""
     passes = _passes(len(coefficients), together)
     uses: dict[int, list[int]] = {}
     for number, part in enumerate(passes):
         for member in _used(coefficients, part):
             uses.setdefault(member, []).append(number)
-    staying = [sum(own[0] <= number <= own[-1] > own[0] for own in uses.values()) for number in range(len(passes))]
-    return max(staying, default=0) + bool(uses)
+    staying = [
+        sum(sizes[member].held for member, own in uses.items() if own[0] <= number <= own[-1] > own[0])
+        for number in range(len(passes) if resident else 0)
+    ]
+    return max(staying, default=0) + max((own.held + own.added for own in sizes.values()), default=0)
+
+
+class _Bytes(NamedTuple):
+    """Memory of a member on the device."""
+
+    held: int
+    added: int
+    """While it is added to a point: the product of its largest leaf, and room for the sum."""
+
+
+def _bytes_of(region: Region, member: int, params_bytes: int) -> _Bytes:
+    factors = region.members[member].load_factors()
+    if not factors:
+        return _Bytes(params_bytes, 0)
+    products = (len(own.a) * own.b.shape[1] for own in factors.values())
+    return _Bytes(sum(4 * (own.a.size + own.b.size) for own in factors.values()), 2 * 4 * max(products))
 
 
 def _passes(points: int, together: int) -> Passes:

@@ -2,37 +2,44 @@
 
 Inside a hull the features of an encoder vary so smoothly that polynomials of low degree in the coefficients reproduce
 them. The encoder runs at a few nodes (``wsr.engine.lattice``); every other point costs a small matrix product and a
-probe. Some of the points are also evaluated exactly, and their errors bound those of the others
+probe. A decoder needs no probe: the log-likelihoods of texts and answers are as smooth, and its losses follow from
+them. Some of the points are also evaluated exactly, and their errors bound those of the others
 (``wsr.engine.held_out``). A point whose bound exceeds the tolerance is evaluated exactly.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, overload
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from wsr.data.choices import Choices
 from wsr.data.dataset import Dataset
+from wsr.data.texts import Texts
+from wsr.engine.choices import ChoiceEvaluation, evaluate_choices
 from wsr.engine.evaluate import EXACT, Evaluation, Protocol, evaluate, fit_draws
-from wsr.engine.fewer_probes import Scores
-from wsr.engine.hull_answers import Check, Features, Score, answer_hull, held_out_points
+from wsr.engine.fewer_probes import Logits, Scores
+from wsr.engine.hull_answers import Answers, Check, Features, Score, answer_hull, held_out_points
+from wsr.engine.language_model import LanguageModelEvaluation, evaluate_language_model
+from wsr.engine.objective import objective_of
 from wsr.engine.region_features import region_features
 from wsr.engine.settings import Settings
 from wsr.errors import WsrError
 from wsr.geometry.linear_head import logits
+from wsr.region.exposure import Target
 from wsr.region.region import Region
 from wsr.runtime import seeds
-from wsr.types import Head
+from wsr.types import AnyArray, Head
 
 if TYPE_CHECKING:
     import pandas
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class HullEvaluation(Evaluation):
-    """Losses and predictions of points, with a bound on the error of each mean loss."""
+class Bounded:
+    """What a surrogate adds to an evaluation: a bound on the error of each mean loss."""
 
     error_bounds: Float[np.ndarray, " points"] = field(default_factory=lambda: np.zeros(0))
     """Bound on the absolute error of each point's mean loss, in the unit of the loss; 0 for exact points. At most one
@@ -46,16 +53,69 @@ class HullEvaluation(Evaluation):
         return float(self.error_bounds.mean())
 
     def to_frame(self) -> "pandas.DataFrame":
-        """Returns the table of ``Evaluation.to_frame`` with the bound on each point's error, ``error_bound``."""
-        frame = super().to_frame()
+        """Returns the table of the exact evaluation with the bound on each point's error, ``error_bound``."""
+        frame = super().to_frame()  # type: ignore[misc]  # of the evaluation that a subclass is too
         frame.insert(frame.columns.get_loc("how") + 1, "error_bound", self.error_bounds)
         return frame
 
 
+@dataclass(frozen=True, eq=False, repr=False)
+class HullEvaluation(Bounded, Evaluation):
+    """Losses and predictions of points on a dataset, with a bound on the error of each mean loss."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class HullLanguageModelEvaluation(Bounded, LanguageModelEvaluation):
+    """Language-model losses of points, with a bound on the error of each loss."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class HullChoiceEvaluation(Bounded, ChoiceEvaluation):
+    """Log-likelihoods of answers at points, with a bound on the error of each mean loss."""
+
+
+@overload
 def evaluate_hull(
     region: Region,
     coefficients: Float[np.ndarray, "points members"],
     dataset: Dataset,
+    *,
+    tolerance: float = ...,
+    held_out: int | None = ...,
+    degree: int | None = ...,
+    seed: int = ...,
+    protocol: Protocol = ...,
+    score: Score | None = ...,
+    settings: Settings = ...,
+) -> HullEvaluation: ...
+@overload
+def evaluate_hull(
+    region: Region,
+    coefficients: Float[np.ndarray, "points members"],
+    dataset: Texts,
+    *,
+    tolerance: float = ...,
+    held_out: int | None = ...,
+    degree: int | None = ...,
+    seed: int = ...,
+    settings: Settings = ...,
+) -> HullLanguageModelEvaluation: ...
+@overload
+def evaluate_hull(
+    region: Region,
+    coefficients: Float[np.ndarray, "points members"],
+    dataset: Choices,
+    *,
+    tolerance: float = ...,
+    held_out: int | None = ...,
+    degree: int | None = ...,
+    seed: int = ...,
+    settings: Settings = ...,
+) -> HullChoiceEvaluation: ...
+def evaluate_hull(
+    region: Region,
+    coefficients: Float[np.ndarray, "points members"],
+    dataset: Target,
     *,
     tolerance: float = 0.01,
     held_out: int | None = None,
@@ -64,26 +124,28 @@ def evaluate_hull(
     protocol: Protocol = Protocol(),
     score: Score | None = None,
     settings: Settings = Settings(),
-) -> HullEvaluation:
-    """Evaluates points of a region on a dataset, those in the convex hull by a surrogate if it is accurate and cheaper.
+) -> HullEvaluation | HullLanguageModelEvaluation | HullChoiceEvaluation:
+    """Evaluates points of a region, those in the convex hull by a surrogate if it is accurate and cheaper.
 
     Points outside the hull, held-out points and points whose error bound exceeds the tolerance are evaluated exactly.
 
     Args:
       region: the population.
       coefficients: one row per point, one column per member.
-      dataset: the target dataset; its probe and test splits are used.
+      dataset: a dataset, whose probe and test splits are used; or, for decoders, plain texts
+        (``wsr.data.texts.load_texts``) or questions (``wsr.data.choices.load_choices``).
       tolerance: largest error bound of a point's mean loss, in the unit of the loss.
       held_out: number of random points of the hull that are evaluated exactly to measure the error, besides two points
         far from the nodes at each degree. None: one point in 16, from 12 to 18.
       degree: degree of the polynomials; None: raised as long as the nodes cost fewer forward passes than they can save.
       seed: seed of the choice of held-out points.
-      protocol: the classifier that is fitted to each point's features.
+      protocol: the classifier that is fitted to each point's features on a dataset.
       score: replaces the protocol's probe, for example ``fixed_head(head)``; results are then not cached.
       settings: chunk size, memory, devices, precision and cache of exact results.
 
     Returns:
-      Losses and predictions of all points, a bound on the error of each, and the errors of each degree tried.
+      The evaluation that ``evaluate``, ``evaluate_language_model`` or ``evaluate_choices`` would return, with a bound
+      on the error of each point, and the errors of each degree tried.
 
     Raises:
       WsrError: if ``held_out`` is less than 2, or ``tolerance`` is negative or not a number.
@@ -102,34 +164,23 @@ def evaluate_hull(
     if not tolerance >= 0:
         raise WsrError(f"surrogate: tolerance must be at least 0, found {tolerance}")
     coefficients = np.asarray(coefficients, np.float64)
-    draws = 1 if score else protocol.draws
+    passes: _Encoder | _Decoder
+    if isinstance(dataset, Dataset):
+        passes = _Encoder(region, dataset, protocol, score, settings)
+    else:
+        passes = _Decoder(region, dataset, settings)
     answers = answer_hull(
         coefficients,
-        _Encoder(region, dataset, protocol, score, settings),
-        score or probe_score(dataset, protocol),
-        np.tile(dataset.splits["test"].labels, draws),  # the draws of probe texts stand side by side
+        passes,
+        passes.logits_of,
+        passes.scores_of,
         tolerance=tolerance,
         held_out=held_out or held_out_points(len(coefficients)),
         degree=degree,
         generator=seeds.generator(seed, "held out", dataset.name),
     )
     settings.advance(int((answers.degrees > 0).sum()), dataset.name)
-    how = [
-        f"surrogate(degree={own}, bound={bound:.2g})" if own else EXACT
-        for own, bound in zip(answers.degrees.tolist(), answers.error_bounds.tolist(), strict=True)
-    ]
-    losses, predictions = (np.stack(np.split(values, draws, axis=1)) for values in answers.scores)
-    return HullEvaluation(
-        region,
-        coefficients,
-        dataset,
-        losses,
-        predictions,
-        tuple(how),
-        protocol,
-        error_bounds=answers.error_bounds,
-        checks=answers.checks,
-    )
+    return passes.evaluation(coefficients, answers)
 
 
 def probe_score(dataset: Dataset, protocol: Protocol) -> Score:
@@ -195,8 +246,98 @@ class _Encoder:
             self.settings.advance(0, f"{self.dataset.name}: node {done} of {len(coefficients)}")
             yield features
 
+    @property
+    def logits_of(self) -> Score:
+        """Fits a probe to the features of each point and returns the logits of the test texts."""
+        return self.score or probe_score(self.dataset, self.protocol)
+
+    def scores_of(self, logits: Logits) -> Scores:
+        """Returns the losses and predictions that logits give; the draws of probe texts stand side by side."""
+        return Scores.of(logits, np.tile(self.dataset.splits["test"].labels, self._draws))
+
+    def evaluation(self, coefficients: Float[np.ndarray, "points members"], answers: Answers) -> HullEvaluation:
+        """Returns the evaluation of a whole request."""
+        losses, predictions = (np.stack(np.split(values, self._draws, axis=1)) for values in answers.scores)
+        return HullEvaluation(
+            self.region,
+            coefficients,
+            self.dataset,
+            losses,
+            predictions,
+            _how(answers),
+            self.protocol,
+            error_bounds=answers.error_bounds,
+            checks=answers.checks,
+        )
+
+    @property
+    def _draws(self) -> int:
+        return 1 if self.score else self.protocol.draws
+
     def _chunks(self, coefficients: Float[np.ndarray, "points members"]) -> Iterator[dict[str, Array]]:
         splits = {split: self.dataset.splits[split] for split in ("probe", "test")}
         for numbers, features in region_features(self.region, coefficients, splits, settings=self.settings):
             # The last chunk is padded with copies of its last point.
             yield {split: values[: len(numbers)] for split, values in features.items()}
+
+
+@dataclass(frozen=True)
+class _Decoder:
+    """Forward passes of a region over plain texts or questions.
+
+    Its only features are the numbers from which the losses follow: the mean loss of each text, or the log-likelihood of
+    each answer. They take the place of predictions.
+    """
+
+    region: Region
+    target: Texts | Choices
+    settings: Settings
+
+    def scores(self, coefficients: Float[np.ndarray, "points members"]) -> Scores:
+        """Returns the exact losses of points."""
+        return self.scores_of(self._values(coefficients, self.settings)[..., None])
+
+    def features(self, coefficients: Float[np.ndarray, "points members"]) -> Iterator[Features]:
+        """Yields the mean losses of texts or the log-likelihoods of answers at points."""
+        self.settings.advance(0, f"{self.target.name}: {len(coefficients)} nodes")
+        yield {"values": self._values(coefficients, replace(self.settings, counter=None))[..., None]}
+
+    def logits_of(self, features: Features) -> Float[AnyArray, "points values 1"]:
+        """Returns the features as they are: there is no probe."""
+        return features["values"]
+
+    def scores_of(self, values: Logits) -> Scores:
+        """Returns the losses that mean losses of texts or log-likelihoods give."""
+        numbers = values[..., 0]
+        if isinstance(self.target, Texts):
+            return Scores(numbers * objective_of(self.target).labels, numbers)
+        exact = (EXACT,) * len(numbers)
+        found = ChoiceEvaluation(self.region, np.zeros((len(numbers), len(self.region))), self.target, numbers, exact)
+        return Scores(found.losses, numbers)
+
+    def evaluation(
+        self, coefficients: Float[np.ndarray, "points members"], answers: Answers
+    ) -> HullLanguageModelEvaluation | HullChoiceEvaluation:
+        """Returns the evaluation of a whole request."""
+        numbers, bounds, checks = answers.scores.predictions, answers.error_bounds, answers.checks
+        if isinstance(self.target, Texts):
+            return HullLanguageModelEvaluation(
+                self.region, coefficients, self.target, numbers, _how(answers), error_bounds=bounds, checks=checks
+            )
+        return HullChoiceEvaluation(
+            self.region, coefficients, self.target, numbers, _how(answers), error_bounds=bounds, checks=checks
+        )
+
+    def _values(
+        self, coefficients: Float[np.ndarray, "points members"], settings: Settings
+    ) -> Float[np.ndarray, "points values"]:
+        if isinstance(self.target, Texts):
+            return evaluate_language_model(self.region, coefficients, self.target, settings=settings).losses
+        return evaluate_choices(self.region, coefficients, self.target, settings=settings).log_likelihoods
+
+
+def _how(answers: Answers) -> tuple[str, ...]:
+    return tuple(
+        f"surrogate(degree={own}, bound={bound:.2g})" if own else EXACT
+        for own, bound in zip(answers.degrees.tolist(), answers.error_bounds.tolist(), strict=True)
+    )

@@ -95,6 +95,16 @@ class ZeroShotEvaluation:
         labels = self.dataset.splits["test"].labels
         return np.array([score(self.dataset.metric, labels, own) for own in self.predictions])
 
+    @property
+    def by_text(self) -> Float[np.ndarray, "points images"]:
+        """Loss of each test image."""
+        return self.losses
+
+    @property
+    def values(self) -> dict[str, Float[np.ndarray, " points"]]:
+        """Loss and score of each point, by name."""
+        return {LOSS: self.zero_shot_loss, f"zero_shot_{self.dataset.metric}": self.scores}
+
     def to_frame(self) -> "pandas.DataFrame":
         """Returns a table with one row per point: loss, score, and one coefficient per member."""
         import pandas
@@ -109,9 +119,9 @@ class ZeroShotEvaluation:
           group: name of the group of points.
           more: further entries of each row.
         """
-        values = {LOSS: self.zero_shot_loss, f"zero_shot_{self.dataset.metric}": self.scores}
-        same = {"texts": self.losses.shape[1], "how": EXACT, "members": self.region.names, **more}
-        return rows_of_points(group, self.dataset.name, self.coefficients, values, **same)
+        same = {"texts": self.losses.shape[1], "members": self.region.names, **more}
+        how = (EXACT,) * len(self.coefficients)
+        return rows_of_points(group, self.dataset.name, self.coefficients, self.values, how=how, **same)
 
 
 def evaluate_zero_shot(

@@ -11,7 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from wsr.geometry.linear_head import HIGHEST
+from wsr.geometry.linear_head import HIGHEST, matmul
+from wsr.geometry.low_rank import LowRank
+from wsr.geometry.trees import flatten, nest
 from wsr.runtime.placement import placed
 from wsr.types import AnyArray, Params
 
@@ -75,6 +77,40 @@ def combine_one_by_one(
         mixed = jax.block_until_ready(_added(mixed, member, factors))
         del member  # frees it before the next one is loaded
     return mixed
+
+
+def add_low_rank(
+    points: Params,
+    changes: Iterable[LowRank],
+    coefficients: Float[np.ndarray, "*points members"],
+    *,
+    sharding: jax.sharding.Sharding | None = None,
+) -> Params:
+    """Returns ``points + sum_k coefficients[..., k] * a_k b_k``, with one product of a leaf in memory at a time.
+
+    Args:
+      points: parameters with leaves ``[*points, ...]``, float32; their memory is taken over.
+      changes: the factors of one member per column of ``coefficients``, in the same order.
+      coefficients: one row per point, one column per member.
+      sharding: how points are laid out over several devices; None for a single device.
+    """
+    leaves = flatten(points)
+    for number, change in enumerate(changes):
+        scales = placed(np.asarray(coefficients[..., number], np.float32), sharding)
+        for path, own in change.items():
+            leaves[path] = jax.block_until_ready(_moved(leaves[path], own.a, own.b, scales))
+        del change  # frees it before the next one is loaded
+    return nest(leaves)
+
+
+@partial(jax.jit, donate_argnums=0)
+def _moved(
+    leaf: Float[Array, "..."],
+    a: Float[AnyArray, "inputs rank"],
+    b: Float[AnyArray, "rank outputs"],
+    scales: Float[Array, "*points"],
+) -> Float[Array, "..."]:
+    return leaf + _times(scales, matmul(a, b).reshape(leaf.shape[scales.ndim :]))
 
 
 @jax.jit

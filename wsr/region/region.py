@@ -15,6 +15,7 @@ from wsr.data.text_sketch import TextSketch
 from wsr.errors import WsrError
 from wsr.geometry import gram as grams
 from wsr.geometry import points, sampling
+from wsr.geometry.low_rank import LowRank
 from wsr.geometry.similarity import OpenLeaf, gram_matrix, in_memory
 from wsr.geometry.trees import flatten, stack
 from wsr.models.model import Model
@@ -24,6 +25,10 @@ from wsr.types import Params
 
 if TYPE_CHECKING:
     import pandas
+
+
+def _stored_whole() -> LowRank | None:
+    return None
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -53,6 +58,8 @@ class Member:
     """Opens the task vector on disk to read it in pieces; None if the parameters are in memory."""
     data: Mapping[str, Any] = field(default_factory=dict)
     """What its record says about its training texts; empty if they are unknown."""
+    load_factors: Callable[[], LowRank | None] = _stored_whole
+    """Returns the low-rank factors of its task vector, from which it is evaluated; None if it is stored whole."""
 
     @property
     def texts(self) -> TextSketch | None:
@@ -124,6 +131,7 @@ class Region:
         """Returns the region of a store's members, or of some of them.
 
         Members are read when they are first needed. If all of them fit into ``keep_gib`` of memory, they stay there.
+        Those that are stored as low-rank factors are evaluated from these, which always stay.
 
         Args:
           store: the population on disk.
@@ -146,6 +154,7 @@ class Region:
                     cache(read) if size_gib <= keep_gib else read,
                     partial(store.open_task_vector, name),
                     record.data,
+                    cache(partial(store.load_factors, name)),
                 )
             )
         return cls(model or store.model, store.base(), members, base_sha256=store.base_sha256, store=store)

@@ -73,7 +73,7 @@ def lay_out(
     points: int,
     *,
     params_bytes: int,
-    members: Callable[[int], int],
+    member_bytes: Callable[[int, bool], int],
     point_bytes: int,
     encoding_bytes: Callable[[int], int],
     mesh: Mesh,
@@ -86,8 +86,8 @@ def lay_out(
     Args:
       points: number of points in all.
       params_bytes: size of one model's float32 parameters.
-      members: maps a number of points processed together to the number of members that must stay on the device so that
-        none is loaded twice.
+      member_bytes: maps a number of points processed together to the memory for members: of those that must stay on the
+        device so that none is loaded twice, or, where the second argument is false, of one at a time.
       point_bytes: memory for the features of one point and for scoring them.
       encoding_bytes: maps a number of points to the memory for encoding one batch under them.
       mesh: the devices.
@@ -107,9 +107,9 @@ def lay_out(
 
     def needed(chunk: int, resident: bool, rounds: int = 1) -> int:
         mixed = chunk * (rounds + 1 if rounds > 1 else 1)
-        models = 1 + copies * (members(chunk * axis) if resident else 1) + mixed
+        of_members = copies * member_bytes(chunk * axis, resident)
         # The first device gathers the features of all devices.
-        held = models * params_bytes + chunk * axis * point_bytes
+        held = (1 + mixed) * params_bytes + of_members + chunk * axis * point_bytes
         # A program whose models alone do not fit need not be compiled.
         return held if held > budget else held + encoding_bytes(chunk)
 

@@ -56,6 +56,13 @@ def names_on_disk(table: Table, paths: Iterable[str]) -> list[str]:
     return [name for path in paths for name in _names_of_factors(path) if name in table]
 
 
+def factors_of(leaves: Leaves) -> LowRank:
+    """Returns the factors of each leaf that changes, from all stored leaves of an encoder given by its factors."""
+    own = of_part(leaves, "low_rank")
+    paths = [name.removesuffix("/a") for name in own if name.endswith("/a")]
+    return {path: Factors(own[f"{path}/a"], own[f"{path}/b"]) for path in paths}
+
+
 def dense(leaves: Leaves, table: Table, base: Callable[[], Params], paths: Iterable[str]) -> Leaves:
     """Returns the encoder's leaves at ``paths`` in float32.
 
@@ -89,6 +96,11 @@ def open_in_pieces(folder: Path, table: Table, base: Callable[[], Params]) -> Ca
         return partial(_minus, fill, origin[path].reshape(-1)) if origin else partial(_widened, fill)
 
     return open_one
+
+
+def is_low_rank(table: Table) -> bool:
+    """Returns whether an encoder is stored as factors."""
+    return _part(table) == "low_rank"
 
 
 def kept_as(table: Table) -> tuple[str, int]:

@@ -74,6 +74,8 @@ def rows_of_points(
     dataset: str,
     coefficients: Float[np.ndarray, "points members"],
     values: Mapping[str, Sequence[float] | Float[np.ndarray, " points"]],
+    *,
+    how: Sequence[str],
     **same: Any,
 ) -> list[Row]:
     """Returns one row of results per point and metric.
@@ -83,10 +85,11 @@ def rows_of_points(
       dataset: name of the dataset.
       coefficients: one row per point.
       values: the value of each point, by metric.
+      how: how each point was scored.
       same: further arguments of ``result_row``, the same for all rows.
     """
     return [
-        result_row(group, dataset, metric, float(of_points[point]), coefficients=row, **same)
+        result_row(group, dataset, metric, float(of_points[point]), coefficients=row, how=how[point], **same)
         for point, row in enumerate(coefficients)
         for metric, of_points in values.items()
     ]

@@ -319,6 +319,21 @@ class Store:
         encoder = encoder_part.dense(leaves, table, self.base, self._base_table)
         return nest(encoder), nest(encoder_part.of_part(leaves, "head"))
 
+    def load_factors(self, name: str) -> LowRank | None:
+        """Returns the factors of a member's task vector, verified; None if the member is stored whole.
+
+        Args:
+          name: the member.
+
+        Raises:
+          WsrError: if there is no such member, or it is damaged.
+        """
+        _, table = self._about(name)
+        if not encoder_part.is_low_rank(table):
+            return None
+        names = [path for path in table if path.startswith("low_rank/")]
+        return encoder_part.factors_of(checkpoint.read(self._folder(name), names))
+
     def head(self, name: str) -> Params:
         """Returns the head of a member as float32 NumPy arrays, verified, without reading the encoder."""
         _, table = self._about(name)

@@ -7,11 +7,19 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from wsr.data.dataset import Dataset
 from wsr.engine.hull_polynomial import CONFIDENCE, SHARE, Design, HullPolynomial, Points
 from wsr.region.population_map import PopulationMap
 from wsr.region.region import Region
 from wsr.report.style import places
 from wsr.store import Store
+
+LABELS = {
+    "generalised_loss": "generalised loss",
+    "language_model_loss": "loss, nats per token",
+    "choice_loss": "choice loss",
+}
+"""What the page calls each loss."""
 
 
 class Front(NamedTuple):
@@ -95,15 +103,23 @@ def _name_of(store: Store) -> str:
 
 
 def _dataset(own: HullPolynomial) -> dict[str, Any]:
+    objective, terms, labels = own.objective, own.terms, own.objective.labels
+    if objective.kind == "language_model":
+        # Its loss is a mean over texts, so one polynomial is enough.
+        terms, labels = (terms[..., 0] * labels).mean(axis=1, dtype=np.float64)[:, None, None], np.ones(1)
     return {
         "name": own.dataset.name,
-        "metric": own.dataset.metric,
-        "classes": own.dataset.classes,
-        "labels": own.dataset.splits["test"].labels.tolist(),
-        "probe_texts": len(own.dataset.splits["probe"]),
-        "inverse_l2": own.protocol.inverse_l2,
+        "metric": objective.metric,
+        "loss": objective.loss,
+        "label": LABELS[objective.loss] + (" (squared error)" if objective.kind == "regression" else ""),
+        "kind": objective.kind,
+        "outputs": terms.shape[2],
+        "labels": labels.tolist(),
+        "texts": own.terms.shape[1],
+        "probe_texts": len(own.dataset.splits["probe"]) if isinstance(own.dataset, Dataset) else None,
+        "inverse_l2": own.protocol.inverse_l2 if own.protocol else None,
         "degree": own.interpolation.degree,
-        "terms": packed(own.terms),
+        "terms": packed(terms),
         "loss_bound": vars(own.loss_bound),
         "score_bound": vars(own.score_bound),
         "held_out_error": own.check.error,

@@ -8,6 +8,7 @@ from wsr.engine.evaluate import Protocol
 from wsr.engine.hull_polynomial import HullPolynomial, design_of, fit_hull_polynomial, one_penalty
 from wsr.engine.settings import Settings
 from wsr.errors import WsrError
+from wsr.region.exposure import Target
 from wsr.region.population_map import map_region
 from wsr.region.region import Region
 from wsr.report.explorer.content import content_of
@@ -22,7 +23,7 @@ MOST_BYTES = 10_000_000
 
 def explore(
     region: Region,
-    datasets: Dataset | Sequence[Dataset],
+    datasets: Target | Sequence[Target],
     to: str | Path = "explorer.html",
     *,
     points: int = POINTS,
@@ -32,12 +33,13 @@ def explore(
 ) -> tuple[HullPolynomial, ...]:
     """Writes one offline HTML file in which a reader walks through a region and sees its loss and score on datasets.
 
-    Some points of the hull are scored exactly; polynomials of the logits give all others, with a bound on their error
+    Some points of the hull are scored exactly; polynomials give all others, with a bound on their error
     (``wsr.engine.hull_polynomial``). The page evaluates the polynomials itself: it needs no server and no network.
 
     Args:
       region: the population, at least two members.
-      datasets: the target datasets; their probe and test splits are used.
+      datasets: what is scored: datasets, whose probe and test splits are used; or, for decoders, plain texts or
+        questions.
       to: the file to write.
       points: largest number of points to score exactly on each dataset; more allow polynomials of a higher degree.
       inverse_l2: inverse of the L2 penalty of all probes, ``C`` in scikit-learn; None: for each dataset the one that
@@ -60,14 +62,13 @@ def explore(
       >>> found.dataset.name, found.interpolation.nodes.shape
       ('made_up_a1', (7, 2))
     """
-    wanted = [datasets] if isinstance(datasets, Dataset) else list(datasets)
+    wanted = list(datasets) if isinstance(datasets, Sequence) else [datasets]
     if not wanted:
         raise WsrError("explorer: no dataset is given; name at least one")
     design = design_of(len(region), points=points, seed=seed)
     found = []
     for dataset in wanted:
-        penalty = one_penalty(region, dataset, settings=settings) if inverse_l2 is None else inverse_l2
-        protocol = Protocol(inverse_l2=penalty)
+        protocol = protocol_for(region, dataset, inverse_l2, settings)
         found.append(fit_hull_polynomial(region, dataset, design, protocol=protocol, settings=settings))
     html = explorer_html(content_of(region, map_region(region, seed=seed), design, found)).encode()
     if len(html) > MOST_BYTES:
@@ -77,3 +78,17 @@ def explore(
         )
     write_atomically(Path(to), html)
     return tuple(found)
+
+
+def protocol_for(region: Region, dataset: Target, inverse_l2: float | None, settings: Settings) -> Protocol | None:
+    """Returns the classifier that all points share on a dataset; None for what decoders are scored on.
+
+    Args:
+      region: the population.
+      dataset: what is scored.
+      inverse_l2: inverse of the L2 penalty; None: the one that cross-validation chooses at the centroid.
+      settings: chunk size, memory, devices and precision.
+    """
+    if not isinstance(dataset, Dataset):
+        return None
+    return Protocol(inverse_l2=one_penalty(region, dataset, settings=settings) if inverse_l2 is None else inverse_l2)

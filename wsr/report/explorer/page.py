@@ -1,14 +1,40 @@
 """The explorer as one HTML file: data, styles and scripts stand in it, and its policy forbids every request."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
-from typing import Any
+from typing import Any, NamedTuple
 
 from wsr.report.html import asset, framed, text
 
 HOME = "explorer"
 SCRIPTS = ("d3.min.js", "polynomial.js", "coordinates.js", "figures.js", "explorer.js")
 """In the order in which they run."""
+
+
+class Loss(NamedTuple):
+    """What a reader learns about a loss."""
+
+    meaning: str
+    followed: str
+    """What the polynomials follow."""
+
+
+LOSSES = {
+    "generalised_loss": Loss(
+        "The generalised loss is the test loss of a new linear probe on the frozen encoder.",
+        "the logits of every test text",
+    ),
+    "language_model_loss": Loss(
+        "The loss of plain texts is the model's own loss, a mean over all predicted tokens; the perplexity is its "
+        "exponential.",
+        "the log-likelihood of the texts",
+    ),
+    "choice_loss": Loss(
+        "The choice loss is the cross-entropy of the right answer under the softmax of the answers' log-likelihoods; "
+        "the accuracy is the share of questions whose right answer has the highest one.",
+        "the log-likelihood of every answer",
+    ),
+}
 
 
 def explorer_html(content: Mapping[str, Any]) -> str:
@@ -93,30 +119,49 @@ def _metric(content: Mapping[str, Any]) -> str:
 
 
 def _method(content: Mapping[str, Any]) -> str:
-    rows = "".join(
-        f'<tr><th scope="row">{text(own["name"])}</th><td class="number">{own["probe_texts"]}</td>'
-        f'<td class="number">{len(own["labels"])}</td><td class="number">{own["inverse_l2"]:g}</td>'
-        f'<td class="number">{own["degree"]}</td><td class="number">{own["held_out_error"]:.5f}</td>'
-        f'<td class="number">{own["held_out_largest"]:.5f}</td></tr>'
-        for own in content["datasets"]
-    )
-    columns = ("Probe texts", "Test texts", "C", "Degree", "Mean error", "Largest error")
-    head = "".join(f'<th scope="col" class="number">{column}</th>' for column in columns)
+    records = content["datasets"]
     held = sum(kind == "held out" for kind in content["exact"]["kinds"])
+    losses = [LOSSES[name] for name in dict.fromkeys(own["loss"] for own in records)]
+    followed = _listed([own.followed for own in losses])
+    probes = """<p>All probes on a dataset have the same penalty C. Unless it was given, cross-validation chose it at
+the centroid. <code>wsr evaluate --inverse_l2=C</code> with that C gives the same losses.</p>
+"""
     return f"""<details class="method"><summary>How these numbers are made</summary>
-<p>The generalised loss is the test loss of a new linear probe on the frozen encoder. wsr scored
+<p>{" ".join(own.meaning for own in losses)} wsr scored
 {len(content["exact"]["kinds"])} points exactly on each dataset (rings in the figures). For all other points of the
-hull, this page evaluates polynomials: the logits of every test text as functions of the coefficients, fitted at
+hull, this page evaluates polynomials: {followed} as functions of the coefficients, fitted at
 {len(content["nodes"])} of the scored points. {held} other scored points were held out; the table shows the errors
 there. The band follows from them: with a confidence of {100 * content["confidence"]:g} %, at most
 {100 * content["share"]:g} % of the points drawn like them exceed their bound. Outside the hull, where a coefficient is
 negative or the sum is not 1, nothing is known.</p>
-<p>All probes on a dataset have the same penalty C. Unless it was given, cross-validation chose it at the centroid.
-<code>wsr evaluate --inverse_l2=C</code> with that C gives the same losses.</p>
-<div class="scroll" role="region" aria-label="Datasets and errors" tabindex="0"><table><thead><tr>
-<th scope="col">Dataset</th>{head}</tr></thead><tbody>{rows}</tbody></table></div>
+{probes if any(own["inverse_l2"] for own in records) else ""}{_errors(records)}
 <p class="caption">The figures are drawn by D3, copyright 2010-2023 Mike Bostock, under the ISC licence:</p>
 <pre class="licence">{escape(asset(HOME, "d3.LICENSE"))}</pre></details>"""
+
+
+def _errors(records: Sequence[Mapping[str, Any]]) -> str:
+    """A table of the datasets and the errors on them; a column that says nothing is left out."""
+    cells = [
+        {
+            "Probe texts": own["probe_texts"],
+            "Test texts": own["texts"],
+            "C": None if own["inverse_l2"] is None else f"{own['inverse_l2']:g}",
+            "Degree": own["degree"],
+            "Mean error": f"{own['held_out_error']:.5f}",
+            "Largest error": f"{own['held_out_largest']:.5f}",
+        }
+        for own in records
+    ]
+    columns = [name for name in cells[0] if any(row[name] is not None for row in cells)]
+    head = "".join(f'<th scope="col" class="number">{name}</th>' for name in columns)
+    rows = "".join(
+        f'<tr><th scope="row">{text(own["name"])}</th>'
+        + "".join(f'<td class="number">{"–" if row[name] is None else row[name]}</td>' for name in columns)
+        + "</tr>"
+        for own, row in zip(records, cells, strict=True)
+    )
+    return f"""<div class="scroll" role="region" aria-label="Datasets and errors" tabindex="0"><table><thead><tr>
+<th scope="col">Dataset</th>{head}</tr></thead><tbody>{rows}</tbody></table></div>"""
 
 
 def _listed(names: list[str]) -> str:

@@ -1,4 +1,4 @@
-"""Fronts: the best compromises of a region between datasets, found on polynomials and scored exactly."""
+"""Fronts: the best compromises of a region between datasets or styles, found on polynomials and scored exactly."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -8,7 +8,8 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from wsr.data.dataset import Dataset
-from wsr.engine.evaluate import Evaluation, Protocol, evaluate
+from wsr.data.halves import halves
+from wsr.engine.evaluate import Protocol
 from wsr.engine.front import front_of, hypervolume, non_dominated
 from wsr.engine.hull_polynomial import (
     DegreeCheck,
@@ -18,17 +19,17 @@ from wsr.engine.hull_polynomial import (
     exact_outputs,
     exact_scores,
     fit_hull_polynomial,
-    losses_and_scores,
-    one_penalty,
 )
 from wsr.engine.hull_search import SUPPORT, relative, support
 from wsr.engine.lattice import Interpolation
+from wsr.engine.objective import AnyEvaluation, evaluate_on, objective_of
 from wsr.engine.settings import Settings
 from wsr.errors import WsrError
+from wsr.region.exposure import Target
 from wsr.region.population_map import map_region
 from wsr.region.region import Region
 from wsr.report.explorer.content import Front, content_of
-from wsr.report.explorer.explore import POINTS
+from wsr.report.explorer.explore import POINTS, protocol_for
 from wsr.report.explorer.page import explorer_html
 from wsr.runtime.atomic import write_atomically
 
@@ -41,13 +42,15 @@ class ParetoFront:
     """The population."""
     points: Points
     """One row per point of the front, from the best on the first dataset onwards."""
-    evaluations: tuple[Evaluation, ...]
+    evaluations: tuple[AnyEvaluation, ...]
     """One per dataset, on its test split: the points, then the members, then their centroid."""
+    protocols: tuple[Protocol | None, ...]
+    """The classifier on each dataset; None for what decoders are scored on."""
     checks: tuple[DegreeCheck, ...]
     """One per dataset: the errors of the polynomials of the validation loss at held-out points."""
 
     def __repr__(self) -> str:
-        names = ", ".join(own.dataset.name for own in self.evaluations)
+        names = ", ".join(own.name for own in self.evaluations)
         kept = int(self.on_test[: len(self.points)].sum())
         return (
             f"ParetoFront of {len(self.points)} points between {names}\n"
@@ -58,7 +61,7 @@ class ParetoFront:
     @property
     def losses(self) -> Float[np.ndarray, "scored datasets"]:
         """Test losses of the points, the members and the centroid; one column per dataset."""
-        return np.stack([own.generalised_loss for own in self.evaluations], axis=1)
+        return np.stack([next(iter(own.values.values())) for own in self.evaluations], axis=1)
 
     @property
     def on_test(self) -> Bool[np.ndarray, " scored"]:
@@ -79,11 +82,12 @@ class ParetoFront:
 
 def pareto(
     region: Region,
-    datasets: Sequence[Dataset],
+    datasets: Sequence[Target],
     to: str | Path | None = None,
     *,
     front: int = 24,
     at_least: Mapping[str, float] | None = None,
+    at_most: Mapping[str, float] | None = None,
     points: int = POINTS,
     inverse_l2: float | None = None,
     seed: int = 0,
@@ -92,16 +96,19 @@ def pareto(
     """Finds the best compromises of a region between datasets and scores them exactly.
 
     Polynomials of the losses on the validation splits (``wsr.engine.hull_polynomial``) give the front
-    (``wsr.engine.front``); the test splits, which played no part, give the scores. Of more than
+    (``wsr.engine.front``); the test splits, which played no part, give the scores. Plain texts and questions have no
+    splits: a random half of them gives the front, and the other half the scores (``wsr.data.halves``). Of more than
     ``wsr.engine.hull_search.SUPPORT`` members, the front of polynomials of degree 1, which need no points but the
     members, first chooses those between which to look.
 
     Args:
       region: the population, at least two members.
-      datasets: two or more target datasets; their probe, validation and test splits are used.
+      datasets: two or more datasets, whose probe, validation and test splits are used; or, for decoders, plain texts
+        or questions.
       to: a page to write, the explorer with the front in it; None: no page.
       front: about how many points of the front to find.
       at_least: smallest score allowed on a dataset, by its name; the polynomials judge it on the validation split.
+      at_most: largest score allowed on a dataset, such as the perplexity of plain texts, by its name.
       points: largest number of points to score exactly for the polynomials of each dataset, besides members that are
         only scored to choose others.
       inverse_l2: inverse of the L2 penalty of all probes; None: for each dataset chosen at the centroid.
@@ -113,7 +120,8 @@ def pareto(
       The front, with exact scores of its points, of the members and of their centroid.
 
     Raises:
-      WsrError: if there are fewer than two datasets or members, or no point satisfies ``at_least``.
+      WsrError: if there are fewer than two datasets or members, a limit is set on another dataset, or no point
+        satisfies the limits.
 
     Example:
       >>> import wsr
@@ -124,16 +132,14 @@ def pareto(
       (2, 2)
     """
     names = [own.name for own in datasets]
+    least, most = at_least or {}, at_most or {}
     if len(datasets) < 2:
         raise WsrError(f"a front lies between datasets, at least two; found {', '.join(names) or 'none'}")
-    if unknown := sorted(set(at_least or {}) - set(names)):
-        raise WsrError(f"at_least: {', '.join(unknown)} is not among the datasets {', '.join(names)}")
+    if unknown := sorted({*least, *most} - set(names)):
+        raise WsrError(f"a limit is set on {', '.join(unknown)}; expected one of the datasets {', '.join(names)}")
     design = design_of(min(len(region), SUPPORT), points=points, seed=seed)
-    judged = [own.with_split("test", own.splits["validation"]) for own in datasets]
-    protocols = [
-        Protocol(inverse_l2=one_penalty(region, own, settings=settings) if inverse_l2 is None else inverse_l2)
-        for own in judged
-    ]
+    judged, tested = ([_judged_and_tested(own)[part] for own in datasets] for part in (0, 1))
+    protocols = tuple(protocol_for(region, own, inverse_l2, settings) for own in judged)
     searched = region
     if len(region) > SUPPORT:
         kept = _support(region, judged, protocols, front, seed, replace(settings, counter=None))
@@ -143,18 +149,20 @@ def pareto(
         fit_hull_polynomial(searched, own, design, protocol=protocol, settings=settings)
         for own, protocol in zip(judged, protocols, strict=True)
     ]
-    limits = {names.index(name): least for name, least in (at_least or {}).items()}
-    between = front_of(polynomials, points=front, at_least=limits, seed=seed)
+    limits = [{names.index(name): value for name, value in own.items()} for own in (least, most)]
+    between = front_of(polynomials, points=front, at_least=limits[0], at_most=limits[1], seed=seed)
     rows = np.zeros((len(between), len(region)))
     rows[:, np.isin(region.names, searched.names)] = between
     if not len(rows):
-        told = ", ".join(f"{name} >= {least:g}" for name, least in (at_least or {}).items())
-        raise WsrError(f"no point of the hull satisfies {told}; ask for less")
+        told = [
+            f"{name} {sign} {value:g}" for sign, own in ((">=", least), ("<=", most)) for name, value in own.items()
+        ]
+        raise WsrError(f"no point of the hull satisfies {', '.join(told)}; loosen the limits")
     settings = replace(settings, counter=None)
     scored = np.concatenate([rows, np.eye(len(region)), region.centroid()[None]])
     found = tuple(
-        evaluate(region, scored, dataset, protocol=own.protocol, settings=settings)
-        for dataset, own in zip(datasets, polynomials, strict=True)
+        evaluate_on(region, scored, own, protocol=protocol or Protocol(), settings=settings)
+        for own, protocol in zip(tested, protocols, strict=True)
     )
     if to is not None:
         exact = [
@@ -168,13 +176,20 @@ def pareto(
         population = map_region(searched, seed=seed)
         content = content_of(searched, population, design, shown, front=Front(between, losses, scores))
         write_atomically(Path(to), explorer_html(content).encode())
-    return ParetoFront(region, rows, found, tuple(own.check for own in polynomials))
+    return ParetoFront(region, rows, found, protocols, tuple(own.check for own in polynomials))
+
+
+def _judged_and_tested(dataset: Target) -> tuple[Target, Target]:
+    """Returns what chooses the points, and what scores them."""
+    if isinstance(dataset, Dataset):
+        return dataset.with_split("test", dataset.splits["validation"]), dataset
+    return halves(dataset)
 
 
 def _support(
     region: Region,
-    datasets: Sequence[Dataset],
-    protocols: Sequence[Protocol],
+    datasets: Sequence[Target],
+    protocols: Sequence[Protocol | None],
     front: int,
     seed: int,
     settings: Settings,
@@ -184,7 +199,7 @@ def _support(
     for dataset, protocol in zip(datasets, protocols, strict=True):
         rows = np.concatenate([region.centroid()[None], alone.nodes])
         values = exact_outputs(region, rows, dataset, protocol=protocol, settings=settings)
-        losses.append(losses_and_scores(values, dataset)[0])
+        losses.append(objective_of(dataset).losses(values))
         mixed.append(LogitPolynomial.through(dataset, alone, values[1:]))
     chosen = support(front_of(mixed, points=front, seed=seed), relative(np.stack(losses, axis=1))[1:], SUPPORT)
     return frozenset(region.names[number] for number in chosen)

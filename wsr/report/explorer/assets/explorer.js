@@ -251,7 +251,7 @@ class Card {
     this.root = element('article', { class: 'card', 'aria-labelledby': `card-${number}` },
       element('h3', { id: `card-${number}` }, surface.name),
       element('div', { class: 'numbers' },
-        element('div', { 'data-quantity': 'loss' }, this.loss, this.lossBound, element('span', { class: 'label' }, surface.classes === 1 ? 'generalised loss (squared error)' : 'generalised loss')),
+        element('div', { 'data-quantity': 'loss' }, this.loss, this.lossBound, element('span', { class: 'label' }, surface.label)),
         element('div', { 'data-quantity': 'score' }, this.score, this.scoreBound, element('span', { class: 'label' }, this.metric))),
       this.says, strip, between)
     at('cards').append(this.root)

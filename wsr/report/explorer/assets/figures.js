@@ -225,7 +225,7 @@ class Between {
     const values = this.cells.map((cell) => (cell ? cell[state.quantity] : NaN))
     const scored = this.scored(state)
     const [low, high] = d3.extent([...values.filter(Number.isFinite), ...scored.map((own) => own.value)])
-    const shade = d3.scaleLinear([low, high], state.quantity === 'loss' ? [1, 0] : [0, 1])
+    const shade = d3.scaleLinear([low, high], state.quantity === 'loss' || surface.falls ? [1, 0] : [0, 1])
     const colours = d3.interpolateRgbBasis(['--slice-0', '--slice-1', '--slice-2', '--slice-3'].map((name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim()))
     svg.append('clipPath').attr('id', this.id).append('path').attr('d', `M${corners.join('L')}Z`)
     const inner = svg.append('g').attr('clip-path', `url(#${this.id})`)

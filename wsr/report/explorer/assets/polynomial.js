@@ -65,7 +65,7 @@ class Surface {
   constructor(record, basis) {
     Object.assign(this, record, { basis })
     this.terms = floats(record.terms)
-    this.outputs = Math.max(record.classes - 1, 1)
+    this.falls = record.metric === 'perplexity' // the lower the score, the better
     this.width = record.labels.length * this.outputs
   }
 
@@ -81,11 +81,12 @@ class Surface {
 
   at(point) {
     const values = this.values(point)
+    if (this.kind === 'language_model') return { loss: values[0], score: Math.exp(values[0]) }
     const predictions = new Array(this.labels.length)
     let loss = 0
     this.labels.forEach((label, text) => {
       const own = values.subarray(text * this.outputs, (text + 1) * this.outputs)
-      if (this.classes === 1) {
+      if (this.kind === 'regression') {
         predictions[text] = own[0]
         loss += (own[0] - label) ** 2
         return
