@@ -52,8 +52,8 @@ FEWER: dict[str, dict[str, Any]] = {
 CATALOGUE = "same_dataset_clusters"
 """The study that reads the catalogue of TensorFlow Datasets."""
 FEWEST_LEARNED = 0.9
-"""Least share of members that learn, of those with at least half of the texts. Words decide the invented labels, but some
-members have few texts for each of many classes: 96 % learn."""
+"""Least share of members that learn, of those with at least half of the texts. Words decide the invented labels, but
+some datasets have few texts for each of many classes: 96 % learn."""
 
 
 def serve(wanted: list[str]) -> int:
