@@ -14,7 +14,7 @@ EXTRAS ?= $(if $(DRIVER),$(shell [ "$(DRIVER)" -ge 580 ] && echo cuda || echo cu
 QUICK_TO_COMPILE := --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false
 PYTEST := -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help demo test test-long test-newest paper-smoke outside check-report check-explorer check-atlas explorer-picture d3 torture bench bench-tpu-aot test-tpu-aot bench-gpu bench-choices results-tables docs tutorials wheel lint format torch clean
+.PHONY: help demo test test-long test-newest paper-smoke outside cases check-report check-explorer check-atlas explorer-picture d3 torture bench bench-tpu-aot test-tpu-aot bench-gpu bench-choices results-tables docs tutorials wheel lint format torch clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -93,6 +93,9 @@ RIVALS := peft==0.21.2 sentence-transformers==6.2.0 accelerate==1.15.0 lm-eval==
 
 outside: torch .venv/outside/.installed  ## compare with PEFT, sentence-transformers, lm-evaluation-harness and pymoo, in an environment of their own
 	@.venv/outside/bin/python -m pytest -n 2 tests/outside
+
+cases: torch .venv/outside/.installed  ## run a folder of cases beside what is right: make cases CASES=FOLDER
+	@.venv/outside/bin/python tests/outside/cases.py $(CASES)
 
 .venv/outside/.installed: Makefile | .venv/.installed-dev
 	@$(PYTHON) -m venv .venv/outside

@@ -35,7 +35,7 @@ class Rival:
 
     name: str
     threads: int | None
-    """Of BLAS; None: as it comes."""
+    """Number of BLAS threads; None: the library's own choice."""
     options: dict
 
     def fit(self, features: np.ndarray, labels: np.ndarray) -> LogisticRegression:

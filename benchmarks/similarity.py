@@ -160,7 +160,7 @@ print(next(line for line in open("/proc/self/status") if line.startswith("VmHWM"
 
 
 def _peak_mib(store: Store, members: int) -> float:
-    """Of a whole fresh process, with all that it imports, which works the matrix out.
+    """Returns the peak memory of a fresh process that computes the matrix, its imports included.
 
     Linux's ``ru_maxrss`` would not do: a new process starts with that of its parent.
     """

@@ -1,4 +1,4 @@
-"""A disk that is full: an error, what was there stays, and the same command goes on when there is room."""
+"""A full disk: the command fails, earlier members stay intact, and the command resumes once there is room."""
 
 import json
 import subprocess

@@ -49,7 +49,7 @@ texts = {style: load_texts(name, tokenizer, max_length=LENGTH, size=150) for sty
 # ## Train a base, then a model for each style
 #
 # `model.token_losses` is the loss of a GPT-2 at each token, as in transformers. The base learns from both styles; each
-# member goes on with one of them.
+# member continues with one of them.
 
 # %%
 model = wsr.models.build(

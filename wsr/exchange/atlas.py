@@ -127,7 +127,7 @@ class Atlas:
     ) -> dict[str, str]:
         """Adds models, and returns the reason for each that was refused, by name.
 
-        Each model is added as soon as it is read; one that is there already stays as it is.
+        Each model is added as soon as it is read; one that the atlas has already stays as it is.
 
         Args:
           models: Hugging Face folders, LoRA adapters, hub names, or stores with the same base, whose members are added.

@@ -44,7 +44,7 @@ class FewShot:
     """How the starts are compared."""
 
     examples: int = 48
-    """Of a target's fine-tuning split, drawn by the seed; 0: all."""
+    """Number of examples, drawn by the seed from a target's fine-tuning split; 0: all."""
     seeds: int = 3
     bitfit: Recipe = field(
         default_factory=lambda: Recipe(

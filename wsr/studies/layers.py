@@ -42,7 +42,7 @@ class Part:
     name: str
     entries: int
     share: float
-    """Of the squared length of the task vectors, mean over members."""
+    """Share of the squared length of the task vectors, mean over members."""
     clustered: list[Clustered]
     related: list[Related]
     separation: Interval

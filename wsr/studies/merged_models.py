@@ -41,15 +41,15 @@ class Effort:
     densities: tuple[float, ...]
     """Shares of entries that sparse methods keep."""
     scales: tuple[float, ...]
-    """Of what is added to the base, as multiples of an average."""
+    """Scales of the merged task vector, as multiples of an average."""
     steps: int
-    """Gradients of AdaMerging."""
+    """Number of gradient steps of AdaMerging."""
     learned_points: int
-    """Points that learned coefficients evaluate besides the members."""
+    """Number of points that learned coefficients evaluate besides the members."""
     learned_steps: int
-    """Gradients of free learned coefficients."""
+    """Number of gradient steps of free learned coefficients."""
     texts: int
-    """That Fisher, RegMean and AdaMerging see of each dataset."""
+    """Number of texts that Fisher, RegMean and AdaMerging read from each dataset."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -30,9 +30,9 @@ class Grid:
 
     datasets: tuple[int, ...]
     members: tuple[int, ...]
-    """Of each dataset."""
+    """Numbers of members of each dataset."""
     subsets: int
-    """Drawn of each size, for each target; fewer where there are not so many."""
+    """Number of subsets drawn of each size, for each target; fewer if there are not so many."""
 
 
 Cell = tuple[str, int, int]
