@@ -165,7 +165,7 @@ def _section(found: Mapping[str, _Change], unchanged: _Change, most_texts: int, 
         else ()
     )
     return Section(
-        "Datasets stay together with the paper's procedure",
+        "The paper's procedure keeps clusters",
         "Do the paper's text, share of texts and head change how models cluster?",
         "Not in the paper, which has one procedure.",
         "; ".join(
