@@ -31,7 +31,7 @@ def main(folder: Path) -> int:
 def _told(case: Path) -> bool:
     script = case / "run.sh"
     command = ["bash", str(script)] if script.exists() else [sys.executable, str(case / "make.py")]
-    environment = {**os.environ, "WSR": str(BIN / "wsr"), "PYTHON": sys.executable, "JAX_PLATFORMS": "cpu"}
+    environment = {**os.environ, "WSR": str(BIN / "wsr"), "PYTHON": str(BIN / "python"), "JAX_PLATFORMS": "cpu"}
     with tempfile.TemporaryDirectory() as place:
         environment["WORK"] = f"{place}/inputs"
         os.mkdir(environment["WORK"])
