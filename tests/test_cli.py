@@ -114,6 +114,21 @@ def test_train_again_trains_nothing_and_another_recipe_is_refused(store):
     )
 
 
+def test_too_many_members_are_refused(tmp_path):
+    flags = [f"--store={tmp_path / 'none'}", "--base=tiny", "--datasets=made_up_a1", "--max_length=48"]
+    assert "expected at most 1,000,000" in refuses("train", *flags, "--seeds=100000000000000000")
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_dataset_that_cannot_be_scored_is_refused_before_another_is_scored(store, tmp_path):
+    (tmp_path / "unlabelled.csv").write_text("text\nsome words\nother words\n")
+    flags = [f"--store={store}", "--max_length=48", "--probe_size=30", "--test_size=30", "--interior=0"]
+    done = wsr("evaluate", *flags, f"--on=made_up_b2,{tmp_path / 'unlabelled.csv'}")
+    assert done.returncode == 1
+    assert "made_up_b2: " not in done.stdout
+    assert "made_up_b2: " in works("evaluate", *flags, "--on=made_up_b2")
+
+
 def test_evaluate_prints_and_writes_rows(store, tmp_path):
     rows_file = tmp_path / "rows.jsonl"
     flags = [f"--store={store}", "--on=made_up_a2", "--max_length=48", "--probe_size=40", "--test_size=40"]

@@ -153,3 +153,11 @@ def test_pairs_and_the_same_texts_alone_are_compared_text_by_text(tiny, tmp_path
         assert exposure(region_of(tiny, trained), scored).leaks["m0"].share > 0.25
     others = load("others", "text,text_pair,label", [(f"a{a}", f"b{b}", c) for (a, b, c) in rows[:80]], rows[80:])
     assert exposure(region_of(tiny, others), leaky).leaks == {}
+
+
+def test_classes_without_a_test_text_are_told(tiny, tmp_path):
+    for role, classes in (("train", 3), ("test", 2)):
+        rows = [f"{role} {number},c{number % classes}" for number in range(90)]
+        (tmp_path / f"{role}.csv").write_text("\n".join(["text,label", *rows]))
+    notes = load_dataset(tmp_path, tiny.processor, max_length=48).notes
+    assert any(note.endswith("no test text has the classes 'c2'") for note in notes), notes

@@ -31,7 +31,7 @@ class Scores(NamedTuple):
 
     losses: Float[np.ndarray, "points texts"]
     predictions: Shaped[np.ndarray, "points _"]
-    """Of a classifier: one per text. Of a decoder: the numbers from which its losses follow."""
+    """A classifier has one per text; a decoder has the numbers from which its losses follow."""
 
     @classmethod
     def of(cls, logits: Logits, labels: Shaped[np.ndarray, " texts"]) -> "Scores":

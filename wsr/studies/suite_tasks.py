@@ -41,7 +41,7 @@ from wsr.types import Head
 MAX_LENGTH = 512
 """Longest text in tokens, as the published models read them."""
 FINETUNE_SHARE = 0.4
-"""Of the training split, for methods that read texts. Validation gets 24 %: of RTE, 500 of 2,490 texts."""
+"""Share of the training split for methods that read texts. Validation gets 24 %, such as 500 of RTE's 2,490 texts."""
 CLASSIFIER = "score.weight"
 """The classifier of ``GPT2ForSequenceClassification``, which has no bias."""
 

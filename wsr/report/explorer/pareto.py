@@ -138,7 +138,7 @@ def pareto(
     if unknown := sorted({*least, *most} - set(names)):
         raise WsrError(f"a limit is set on {', '.join(unknown)}; expected one of the datasets {', '.join(names)}")
     design = design_of(min(len(region), SUPPORT), points=points, seed=seed)
-    judged, tested = ([_judged_and_tested(own)[part] for own in datasets] for part in (0, 1))
+    judged, tested = zip(*map(_judged_and_tested, datasets), strict=True)
     protocols = tuple(protocol_for(region, own, inverse_l2, settings) for own in judged)
     searched = region
     if len(region) > SUPPORT:
