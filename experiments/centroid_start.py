@@ -8,7 +8,8 @@ Expect:   the paper's BitFit gains 3.06 points of accuracy on average, and wins 
 from dataclasses import dataclass
 
 from experiments.launcher import Found, launch
-from wsr.studies.centroid_start import FewShot, centroid_start
+from wsr.studies.centroid_start import centroid_start
+from wsr.studies.few_shot import FewShot
 from wsr.studies.harness.lab import Lab
 from wsr.studies.harness.preset import GENERAL, TWELVE, Preset
 from wsr.studies.harness.work import Work

@@ -9,7 +9,8 @@ Expect:   with at most 1,000 examples the paper's BitFit gains 10.66 points of a
 from dataclasses import dataclass
 
 from experiments.launcher import Found, launch
-from wsr.studies.centroid_start import FewShot, centroid_start
+from wsr.studies.centroid_start import centroid_start
+from wsr.studies.few_shot import FewShot
 from wsr.studies.harness.lab import Lab
 from wsr.studies.harness.preset import GENERAL, TWELVE, Preset
 from wsr.studies.harness.work import Work

@@ -15,10 +15,11 @@ from wsr.errors import WsrError
 from wsr.region.region import Member, Region
 from wsr.store.results import Results
 from wsr.studies import outcomes
-from wsr.studies.centroid_start import CAVEAT, FewShot
+from wsr.studies.centroid_start import CAVEAT
 from wsr.studies.convex_hull import interior_points
 from wsr.studies.euclidean import euclidean, pairwise
 from wsr.studies.family_places import family_places
+from wsr.studies.few_shot import FewShot
 from wsr.studies.harness.at_chance import AT_CHANCE, chance_told, cluster_everyone
 from wsr.studies.harness.context import Context
 from wsr.studies.harness.majority import repaired_majority

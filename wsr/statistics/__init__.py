@@ -13,6 +13,7 @@ clustering.py        spectral and average-linkage clusters, and how well they ag
 cluster_count.py     number of clusters of a population
 fixed_points.py      the number of fixed points of random permutations, and its p-value
 white_noise.py       whether a matrix may be white noise, by its largest singular value
+log_evidence.py      how well features explain labels, without a classifier (LogME)
 neighbourhoods.py    neighbours, clusters and positions of thousands of directions
 similarity_file.py   published similarity matrices and their labels
 """

@@ -3,74 +3,33 @@
 The centroid for a target is the average of members that never saw the target: ``Region.without_dataset`` enforces it.
 """
 
-import hashlib
 import itertools
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Float
 
-from wsr.data.dataset import Dataset
 from wsr.data.metrics import score
-from wsr.engine.probe import linear_probe
-from wsr.models.features import all_features
-from wsr.region.region import Region
 from wsr.report.document import Cell, Figure, Section, Table
 from wsr.report.tables import INTERVAL, interval_cell
 from wsr.runtime.progress import progress
 from wsr.statistics.difference import Difference, holm, mean_difference
 from wsr.statistics.interval import Interval, mean_interval
 from wsr.store.row import result_row
+from wsr.studies.few_shot import FewShot, Start, kept_predictions, right_answers
 from wsr.studies.harness.context import Context
 from wsr.studies.harness.verdict import NO_EFFECT_SHARE, above, power_told, verdict
-from wsr.studies.harness.work import ShortTrainings
-from wsr.training import Job, Recipe, finetune, predict
-from wsr.types import Params
+from wsr.training import Mode
 
 STARTS = ("pretrained", "centroid")
-MODES = ("bitfit", "head")
+MODES: tuple[Mode, ...] = ("bitfit", "head")
 CAVEAT = (
     "The row of the centroid is the same, value for value, in the paper's tables with 1,000 examples and with all "
     "data, so +10.66 may compare a centroid trained on all data with a pretrained model trained on few."
 )
 Gain = tuple[Difference, float]
 """What the centroid adds on a target, and its p-value adjusted for the number of targets."""
-
-
-@dataclass(frozen=True)
-class FewShot:
-    """How the starts are compared."""
-
-    examples: int = 48
-    """Number of examples, drawn by the seed from a target's fine-tuning split; 0: all."""
-    seeds: int = 3
-    bitfit: Recipe = field(
-        default_factory=lambda: Recipe(
-            mode="bitfit", learning_rate=3e-3, batch_size=16, epochs=5, warmup=0.006, dropout=False
-        )
-    )
-    least_steps: int = 40
-    """BitFit passes over the examples until it has made so many steps, because starts compare only after training."""
-    inverse_l2: float | None = None
-    """Inverse of the L2 penalty (C) of the probe that trains the head alone; None: chosen by cross-validation."""
-
-    def job(self, target: Dataset, seed: int) -> Job:
-        """Returns the BitFit training on a target, the same from every start."""
-        asked = Job(target, seed, self.bitfit, self.examples or None)
-        epochs = self.least_steps * self.bitfit.batch_size / len(asked.split)
-        return replace(asked, recipe=replace(self.bitfit, epochs=max(self.bitfit.epochs, epochs)))
-
-    def trainings(self, targets: Sequence[str], drawn_from: int) -> ShortTrainings:
-        """Returns what it would train, for a dry run.
-
-        Args:
-          targets: the targets.
-          drawn_from: largest number of texts from which the examples are drawn; 0: all.
-        """
-        least = self.least_steps * self.bitfit.batch_size
-        return ShortTrainings(tuple(targets), self.seeds, self.examples, drawn_from, self.bitfit.epochs, least)
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,28 +40,6 @@ class _Scored:
     right: Float[np.ndarray, "seeds texts"]
 
 
-class _Start:
-    """An encoder to start from: the pretrained model, or the centroid of some members."""
-
-    def __init__(self, region: Region):
-        self.region = region
-        self.identity = (region.base_sha256, *(member.content_sha256 for member in region.members))
-
-    @cached_property
-    def params(self) -> Params:
-        return self.region.params(self.region.centroid()) if len(self.region) else self.region.base
-
-    def test_features(self, target: Dataset) -> np.ndarray:
-        """Features of the target's test split, computed once."""
-        if target.name not in self._tested:
-            self._tested[target.name] = all_features(self.region.model, self.params, target.splits["test"])
-        return self._tested[target.name]
-
-    @cached_property
-    def _tested(self) -> dict[str, np.ndarray]:
-        return {}
-
-
 def centroid_start(context: Context, plan: FewShot) -> tuple[list[dict], Section]:
     """Trains on examples of each target from both starts, and compares the scores on its test split."""
     found: dict[tuple[str, str, str], _Scored] = {}
@@ -111,63 +48,17 @@ def centroid_start(context: Context, plan: FewShot) -> tuple[list[dict], Section
         for target in context.targets:
             dataset, others = context.datasets[target], context.region.without_dataset(target)
             used[target] = others.names
-            starts = {"pretrained": _Start(others.emptied()), "centroid": _Start(others)}
+            starts = {"pretrained": Start(others.emptied()), "centroid": Start(others)}
             for (name, start), mode in itertools.product(starts.items(), MODES):
                 each = []
                 for seed in range(plan.seeds):
-                    each.append(_kept_predictions(context, start, dataset, mode, seed, plan))
+                    each.append(kept_predictions(context, start, dataset, mode, seed, plan))
                     counter.advance(note=f"{target}, {mode}")
                 labels = dataset.splits["test"].labels
                 scores = [score(dataset.metric, labels, own) for own in each]
-                found[target, name, mode] = _Scored(scores, np.stack([_right(dataset, own) for own in each]))
+                found[target, name, mode] = _Scored(scores, np.stack([right_answers(dataset, own) for own in each]))
     gains = _gains(context, found)
     return _rows(context, plan, found, gains, used), _section(context, plan, found, gains)
-
-
-def _kept_predictions(
-    context: Context, start: _Start, target: Dataset, mode: str, seed: int, plan: FewShot
-) -> Shaped[np.ndarray, " texts"]:
-    """Trains, or takes what an earlier run predicted."""
-    identity = ("predictions", start.identity, mode, seed, plan, target.content_hash, context.region.model.config)
-    key = hashlib.sha256(repr(identity).encode()).hexdigest()
-    if key not in context.results:
-        run = {"head": _head_only, "bitfit": _bitfit}[mode]
-        context.results.put(key, value=run(context, start, target, seed, plan))
-    return context.results.get(key)["value"]
-
-
-def _bitfit(context: Context, start: _Start, target: Dataset, seed: int, plan: FewShot) -> Shaped[np.ndarray, " texts"]:
-    # The same seed, hence the same examples and initial head, from both starts: the comparison is paired.
-    model = context.region.model
-    (member,) = finetune(model, start.params, [plan.job(target, seed)], chunk=1)
-    features = all_features(model, member.params, target.splits["test"])
-    return predict(features, member.head, regression=target.regression)
-
-
-def _head_only(
-    context: Context, start: _Start, target: Dataset, seed: int, plan: FewShot
-) -> Shaped[np.ndarray, " texts"]:
-    """The frozen encoder is read once; the head is a convex problem, solved to its optimum."""
-    model, test = context.region.model, target.splits["test"]
-    examples = plan.job(target, seed).split
-    fitted = linear_probe(
-        all_features(model, start.params, examples)[None],
-        examples.labels,
-        start.test_features(target)[None],
-        test.labels,
-        classes=target.classes,
-        inverse_l2=plan.inverse_l2,
-    )
-    return np.asarray(fitted.predictions)[0]
-
-
-def _right(target: Dataset, predictions: Shaped[np.ndarray, " texts"]) -> Float[np.ndarray, " texts"]:
-    """What each test text adds to the share of right answers, or to Pearson's correlation."""
-    labels = target.splits["test"].labels
-    if not target.regression:
-        return (predictions == labels).astype(np.float64)
-    spread = labels.std() * predictions.std()
-    return (labels - labels.mean()) * (predictions - predictions.mean()) / (spread if spread > 0 else 1.0)
 
 
 def _gains(context: Context, found: Mapping[tuple[str, str, str], _Scored]) -> dict[tuple[str, str], Gain]:

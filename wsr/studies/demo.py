@@ -26,8 +26,9 @@ from wsr.report.document import Document, Section
 from wsr.runtime.atomic import write_atomically
 from wsr.store import Store
 from wsr.store.results import Results, write_rows
-from wsr.studies.centroid_start import FewShot, centroid_start
+from wsr.studies.centroid_start import centroid_start
 from wsr.studies.convex_hull import Sizes, groups
+from wsr.studies.few_shot import FewShot
 from wsr.studies.harness.context import Context
 from wsr.studies.harness.members import members_section
 from wsr.studies.harness.plan import same_plan_or_refuse

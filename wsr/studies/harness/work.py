@@ -17,7 +17,7 @@ from wsr.studies.harness.preset import Preset
 
 @dataclass(frozen=True)
 class ShortTrainings:
-    """Short trainings on some examples of each target: from two starts, with BitFit and of the head alone."""
+    """Short trainings on some examples of each target, from several starts: of the encoder, and of the head alone."""
 
     targets: tuple[str, ...]
     seeds: int
@@ -27,23 +27,28 @@ class ShortTrainings:
     drawn_from: int
     """Largest number of texts of the fine-tuning split; 0: all."""
     epochs: float
-    """Passes of BitFit over the examples."""
+    """Passes over the examples when the encoder is trained."""
     least_texts: int
-    """Number of texts that BitFit reads at least."""
+    """Least number of texts read when the encoder is trained."""
+    starts: int = 2
+    """Number of starts."""
+    modes: int = 1
+    """Number of ways to train the encoder, besides training the head alone."""
 
     @property
     def runs(self) -> int:
         """Number of trainings."""
-        return 4 * self.seeds * len(self.targets)
+        return self.starts * (self.modes + 1) * self.seeds * len(self.targets)
 
     def texts(self, preset: Preset) -> tuple[float, float]:
-        """Returns the number of texts that BitFit trains on, once for each pass, and that both ways to train encode."""
+        """Returns how many texts encoders train on, once for each pass, and how many they only encode."""
         trained = encoded = 0.0
         for name in self.targets:
             sizes = sizes_of(name, dataclasses.replace(preset, finetune_texts=self.drawn_from))
             examples = min(self.examples or sizes["finetune"], sizes["finetune"])
-            trained += 2 * self.seeds * max(self.epochs * examples, self.least_texts)
-            encoded += 2 * self.seeds * (examples + 2 * sizes["test"])
+            each = self.starts * self.seeds
+            trained += each * self.modes * max(self.epochs * examples, self.least_texts)
+            encoded += each * (examples + (self.modes + 1) * sizes["test"])
         return trained, encoded
 
 
@@ -56,7 +61,7 @@ class Work:
     points: int
     """Number of points to evaluate exactly."""
     few_shot: tuple[ShortTrainings, ...] = ()
-    """Short trainings from two starts."""
+    """Short trainings."""
     epochs: float | None = None
     """Epochs of the ``own_members``; None: the preset's."""
     own_members: int = 0
