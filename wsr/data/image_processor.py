@@ -20,7 +20,7 @@ BICUBIC = 3
 
 @dataclass(frozen=True)
 class ImageProcessor:
-    """Resizes images to a square, scales and normalises them, as the ViT image processor of ``transformers`` does."""
+    """Resizes images to a square, scales and normalises them, as those of ViT and SigLIP in ``transformers`` do."""
 
     size: int
     """Height and width, in pixels."""
@@ -135,7 +135,7 @@ def read_image_processor(path: Path, content: Mapping[str, Any], *, size: int, c
     given = {name: value for name, value in content.items() if value is not None}
     kind = given.get("feature_extractor_type", given.get("image_processor_type"))
     crops = kind in _CROPPING_TYPES
-    defaults = _DEFAULTS_OF_CROPPING if crops else _DEFAULTS
+    defaults = _DEFAULTS_OF_CROPPING if crops else _DEFAULTS_OF_SIGLIP if kind in _SIGLIP_TYPES else _DEFAULTS
     found = {**defaults, **given}
     if not found["do_rescale"]:
         found["rescale_factor"] = 1.0
@@ -143,7 +143,7 @@ def read_image_processor(path: Path, content: Mapping[str, Any], *, size: int, c
         found |= {"image_mean": 0.0, "image_std": 1.0}
     mean, std = (_of_channels(found[name], channels) for name in ("image_mean", "image_std"))
     understood = {
-        "image_processor_type": kind is None or kind in (*_TYPES, *_CROPPING_TYPES),
+        "image_processor_type": kind is None or kind in (*_TYPES, *_CROPPING_TYPES, *_SIGLIP_TYPES),
         "size": not found["do_resize"] or found["size"] in (size, {"height": size, "width": size}),
         "resample": found["resample"] in range(6),
         "rescale_factor": _is_number(found["rescale_factor"]),
@@ -189,8 +189,11 @@ _DEFAULTS_OF_CROPPING: Mapping[str, Any] = {
     "image_std": [0.26862954, 0.26130258, 0.27577711],
 }
 """The defaults of ``CLIPImageProcessor``."""
+_DEFAULTS_OF_SIGLIP: Mapping[str, Any] = {**_DEFAULTS, "resample": BICUBIC}
+"""The defaults of ``SiglipImageProcessor``."""
 _TYPES = ("ViTImageProcessor", "ViTImageProcessorFast", "ViTImageProcessorPil", "ViTFeatureExtractor")
 _CROPPING_TYPES = ("CLIPImageProcessor", "CLIPImageProcessorFast", "CLIPImageProcessorPil", "CLIPFeatureExtractor")
+_SIGLIP_TYPES = ("SiglipImageProcessor", "SiglipImageProcessorFast", "SiglipImageProcessorPil")
 # Settings that do not change the pixels, or only matter if another setting switches a step on.
 _HARMLESS = frozenset(
     (

@@ -15,6 +15,7 @@ from wsr.models import mpnet as _mpnet
 from wsr.models import qwen2 as _qwen2
 from wsr.models import qwen3 as _qwen3
 from wsr.models import roberta as _roberta
+from wsr.models import siglip_vision as _siglip_vision
 from wsr.models import t5 as _t5
 from wsr.models import t5_seq2seq as _t5_seq2seq
 from wsr.models import tiny as _tiny
@@ -45,6 +46,12 @@ register("qwen3", _qwen3.qwen3, example=_qwen3.EXAMPLE, counterpart=_qwen3.COUNT
 register("vit", _vit.vit, example=_vit.EXAMPLE, counterpart=_vit.COUNTERPART)
 register("clip_vision", _clip_vision.clip_vision, example=_clip_vision.EXAMPLE, counterpart=_clip_vision.COUNTERPART)
 register("clip_text", _clip_text.clip_text, example=_clip_text.EXAMPLE, counterpart=_clip_text.COUNTERPART)
+register(
+    "siglip_vision",
+    _siglip_vision.siglip_vision,
+    example=_siglip_vision.EXAMPLE,
+    counterpart=_siglip_vision.COUNTERPART,
+)
 register(
     "tiny_vit",
     _tiny_vit.tiny_vit,

@@ -9,7 +9,7 @@ may have a population of its own.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from flax import nnx
 from jaxtyping import Array, Bool, Float
@@ -64,10 +64,32 @@ class ClipConfig:
         return self.hidden_size**-0.5 * self.initializer_factor
 
 
+@runtime_checkable
+class BlockConfig(Protocol):
+    """What a layer takes from its tower's config."""
+
+    @property
+    def hidden_size(self) -> int: ...
+    @property
+    def intermediate_size(self) -> int: ...
+    @property
+    def num_hidden_layers(self) -> int: ...
+    @property
+    def num_attention_heads(self) -> int: ...
+    @property
+    def hidden_act(self) -> str: ...
+    @property
+    def layer_norm_eps(self) -> float: ...
+    @property
+    def attention_dropout(self) -> float: ...
+    @property
+    def initializer_factor(self) -> float: ...
+
+
 class ClipBlock(nnx.Module):
     """Self-attention and a feed-forward network, each normalised before (pre-norm) and added to its input."""
 
-    def __init__(self, config: ClipConfig, rngs: nnx.Rngs):
+    def __init__(self, config: BlockConfig, rngs: nnx.Rngs):
         hidden, wide, factor = config.hidden_size, config.intermediate_size, config.initializer_factor
         deep = hidden**-0.5 * (2 * config.num_hidden_layers) ** -0.5 * factor
         self.heads = config.num_attention_heads

@@ -47,6 +47,7 @@ KINDS: Mapping[str, tuple[Tensor, ...]] = {
     "dense": (Tensor("weight", "kernel", TRANSPOSED), Tensor("bias", "bias")),
     "matrix": (Tensor("weight", "kernel", TRANSPOSED),),
     "conv1d": (Tensor("weight", "kernel"), Tensor("bias", "bias")),
+    "kernel": (Tensor("", "kernel", TRANSPOSED),),
     "bias": (Tensor("", "bias"),),
     "table": (Tensor("", "embedding", UNBATCHED),),
     "row": (Tensor("", "embedding", UNSTACKED),),

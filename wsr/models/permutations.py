@@ -26,7 +26,7 @@ _READ_STREAM = frozenset(
 """Layers whose inputs are the residual stream."""
 _WRITE_STREAM = frozenset(("output", "mix", "attention_output", "down", "projection"))
 """Layers whose outputs are."""
-_TABLES = frozenset(("token", "position", "token_type", "class_token"))
+_TABLES = frozenset(("token", "position", "token_type", "class_token", "probe"))
 _NORMS = frozenset(
     ("norm", "attention_norm", "feed_forward_norm", "last_norm", "distance_norm", "embedding_norm", "cross_norm")
 )
