@@ -36,10 +36,12 @@ class Settings:
     """Tasks of the suite; none for all."""
     methods: tuple[str, ...] = ()
     """Merge methods; none for all that apply. The average is always one of them."""
-    densities: tuple[float, ...] = (0.1, 0.2, 0.5)
-    """Fractions of the entries that sparse methods keep."""
-    scales: tuple[float, ...] = (1.0, 1.5, 2.0, 3.0, 4.0)
-    """Scales of the merged task vector, as multiples of an average."""
+    budget: int = 9
+    """Number of options that each method with any to choose tries."""
+    densities: tuple[float, ...] = (0.1, 0.5)
+    """Lowest and highest fraction of the entries that sparse methods keep."""
+    scales: tuple[float, ...] = (1.0, 4.0)
+    """Lowest and highest scale of the merged task vector, as a multiple of an average."""
     steps: int = 100
     """Number of gradient steps of AdaMerging."""
     texts: int = 256
@@ -52,7 +54,7 @@ class Settings:
     @property
     def effort(self) -> Effort:
         """How many options are tried."""
-        return Effort(self.densities, self.scales, self.steps, 0, 0, self.texts)
+        return Effort(self.budget, self.densities, self.scales, self.steps, 0, 0, self.texts)
 
     @property
     def sizes(self) -> Sizes:

@@ -30,6 +30,7 @@ SLOW = {
     "wsr.engine.recipe_check",
     "wsr.report.explorer.explore",
     "wsr.report.explorer.pareto",
+    "wsr.studies.bench_merging",
     "wsr.training.members",
 }
 """Examples that take three seconds and more; ``make test-long`` runs them."""

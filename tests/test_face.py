@@ -17,7 +17,8 @@ matplotlib.use("agg")
 
 def test_every_verb_of_the_command_line_is_there_after_import_wsr():
     names = dir(wsr)
-    assert [verb for verb in VERBS if verb not in names and f"{verb}_" not in names] == []
+    functions = [verb.replace("-", "_") for verb in VERBS]
+    assert [name for name in functions if name not in names and f"{name}_" not in names] == []
     assert set(names) == {*wsr.__all__, "__version__"}
 
 

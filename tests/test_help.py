@@ -16,7 +16,7 @@ from wsr.cli.help import WIDTH, help_of
 from wsr.merging.method import METHODS, find, options_of
 from wsr.training import Recipe
 
-PAGES = {verb: importlib.import_module(f"wsr.cli.{verb}").PAGE for verb in VERBS}
+PAGES = {verb: importlib.import_module(f"wsr.cli.{verb.replace('-', '_')}").PAGE for verb in VERBS}
 VARIANTS = {f"merge {words}": page for words, page in PAGES["merge"].variants.items()}
 EXPERIMENTS = sorted(
     path.stem
@@ -48,6 +48,7 @@ ORDER = (
     "compare",
     "suggest",
     "merge",
+    "bench-merging",
 )
 """An example may need what an earlier one wrote."""
 
@@ -59,7 +60,7 @@ def experiment_pages():
     for name in EXPERIMENTS:
         module = importlib.import_module(f"experiments.{name}")
         pages[name] = page_of(name, module.__doc__, type(module.SETTINGS["smoke"]))
-    for name in ("collect", "demo", "power", "pretrain", "results"):
+    for name in ("collect", "demo", "merge_forecast", "power", "pretrain", "results"):
         pages[name] = importlib.import_module(f"experiments.{name}").PAGE
     return pages
 
@@ -138,6 +139,7 @@ def test_examples_write_what_they_name(outputs, folder):
         "runs/mine-map/map.html",
         "runs/rows.jsonl",
         "runs/ties-0.3/model.safetensors",
+        "runs/ranking.jsonl",
         "runs/both.html",
     ):
         assert (folder / made).is_file(), made
@@ -257,7 +259,7 @@ def test_the_overview_imports_neither_jax_nor_numpy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    listed = re.findall(r"^  ([a-z]+)  +\S", done.stdout, re.MULTILINE)
+    listed = re.findall(r"^  ([a-z-]+)  +\S", done.stdout, re.MULTILINE)
     assert listed == list(VERBS)
 
 

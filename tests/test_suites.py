@@ -18,7 +18,7 @@ from wsr.studies.suite_plan import planned
 from wsr.studies.suite_tasks import Heads, Sampled, Sizes
 from wsr.studies.suites import SUITES, some_tasks, suite
 
-EFFORT = Effort((0.5,), (1.0, 2.0), 1, 0, 0, 8)
+EFFORT = Effort(2, (0.5,), (1.0, 2.0), 1, 0, 0, 8)
 
 
 def _outcomes(seed, texts=400):
@@ -82,7 +82,7 @@ def test_a_method_that_refuses_the_models_is_noted_and_the_others_go_on(tmp_path
 
 
 def test_the_options_with_the_lowest_validation_loss_are_taken(tmp_path):
-    judge = _Judge([3.0, 3.0, 3.0, 1.0, 1.0, 1.0])
+    judge = _Judge([3.0, 1.0])  # the made-up members have one dataset
     told = _merges(judge, suite("gpt2_glue").tasks[:3], ("task_arithmetic",), EFFORT, tmp_path)[1]
     assert told == {"task_arithmetic": (2, {"scale": pytest.approx(2 / 3)})}
 

@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from wsr.store.results import Results as Results
     from wsr.store.store import Store as Store
     from wsr.store.verification import verify as verify
+    from wsr.studies.bench_merging import bench_merging as bench_merging
     from wsr.studies.demo import demo as demo
     from wsr.training.job import Job as Job
     from wsr.training.members import train_members as train_members
@@ -87,6 +88,7 @@ _HOMES = {
     "align": "wsr.exchange.aligning",
     "atlas": "wsr.exchange.atlas:open_atlas",
     "average": "wsr.merging.steps",
+    "bench_merging": "wsr.studies.bench_merging",
     "check": "wsr.exchange.candidate",
     "compare": "wsr.engine.early",
     "data": "",

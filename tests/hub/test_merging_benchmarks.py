@@ -21,7 +21,7 @@ from wsr.studies.suites import SUITES, suite
 pytestmark = pytest.mark.torch
 ROOT = Path(__file__).parents[2]
 TASKS = {"clip8": ("svhn", "mnist"), "flan_t5_glue": ("cola", "stsb"), "gpt2_glue": ("cola", "mnli")}
-EFFORT = ["--densities=0.5", "--scales=1,2", "--steps=1", "--texts=8", "--validation_texts=12"]
+EFFORT = ["--budget=2", "--densities=0.5", "--scales=1,2", "--steps=1", "--texts=8", "--validation_texts=12"]
 PROGRAM = """
 import contextlib, io, json, sys
 from experiments.merging_benchmarks import PAGE, main
@@ -335,7 +335,7 @@ def test_a_dry_run_says_sizes_and_points_and_leaves_nothing_behind(run, tmp_path
         (["--suite=clip8", "--tasks=mnist,cifar"], "clip8 has no task 'cifar'"),
         (["--suite=clip8", "--tasks=mnist"], "one task leaves nothing to merge"),
         (["--suite=flan_t5_glue", "--methods=fisher"], "fisher does not apply: reads texts under a linear head"),
-        (["--suite=gpt2_glue", "--methods=greedy"], "greedy does not apply: makes a model for each dataset"),
+        (["--suite=gpt2_glue", "--methods=greedy"], "greedy does not apply: chooses by a fresh probe"),
     ],
 )
 def test_what_does_not_apply_is_refused_in_one_line(words, message, run):

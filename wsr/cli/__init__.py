@@ -31,6 +31,7 @@ VERBS = {
     "compare": "test which of two groups of models is better, with as few forward passes as needed",
     "suggest": "rank the starts for fine-tuning on your own data",
     "merge": "merge members into one model and export it",
+    "bench-merging": "rank all ways to merge the members of a store",
     "average": "average checkpoints of one training run",
     "export": "write a member, the centroid or any other point as a Hugging Face folder or a LoRA adapter",
     "extract": "make a LoRA adapter of a model that was fine-tuned in full",
@@ -55,14 +56,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         hint = f"did you mean {nearest[0]!r}?" if nearest else f"expected one of {', '.join(VERBS)}"
         return complain("wsr", f"no verb is called {verb!r}; {hint}", status=2)
     try:
-        module = importlib.import_module(f"wsr.cli.{verb}")
+        module = importlib.import_module(f"wsr.cli.{verb.replace('-', '_')}")
     except WsrError as error:  # a merge method of an installed package that cannot be used
         return complain(f"wsr {verb}", str(error))
     return call(module.PAGE, module.run, rest)
 
 
 def _overview() -> str:
-    verbs = "\n".join(f"  {verb:<10}{what}" for verb, what in VERBS.items())
+    verbs = "\n".join(f"  {verb:<15}{what}" for verb, what in VERBS.items())
     return (
         "Usage: wsr <verb> [options]\n\n"
         "Train, map, evaluate and merge populations of models fine-tuned from one checkpoint.\n\n"

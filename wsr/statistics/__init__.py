@@ -16,4 +16,7 @@ white_noise.py       whether a matrix may be white noise, by its largest singula
 log_evidence.py      how well features explain labels, without a classifier (LogME)
 neighbourhoods.py    neighbours, clusters and positions of thousands of directions
 similarity_file.py   published similarity matrices and their labels
+ranks.py             ranks of methods, and means over populations with their intervals
+forecast.py          whether something will help, from what is known beforehand; or that one cannot say
+reliability.py       how often what was given a probability happened
 """

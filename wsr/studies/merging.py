@@ -1,30 +1,36 @@
-"""All ways to merge, side by side: members of several datasets become one model, scored on each member's dataset."""
+"""A benchmark of ways to merge: every method on many populations, options chosen on validation data, ranks at the end.
+
+Populations differ in what their members share and in how these were trained (``merging_draws``). A merge is one model
+for all datasets of its members, and is scored on their test splits under the members' own heads
+(``merged_populations``). The means over populations are in ``merging_ranking``. ``merging_outlook`` asks what could be
+known before a merge.
+"""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
-from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 
-from wsr.engine.settings import Settings
 from wsr.errors import WsrError
-from wsr.merging.method import Given
-from wsr.region.region import Region
-from wsr.report.document import Figure, Section, Table
+from wsr.merging.method import METHODS
+from wsr.report.document import Cell, Figure, Section, Table
 from wsr.report.tables import INTERVAL, interval_cell
 from wsr.runtime.progress import progress
-from wsr.statistics.difference import holm
-from wsr.store.row import result_row
+from wsr.statistics.interval import Interval
+from wsr.statistics.resampling import percentiles
+from wsr.store.row import Row, result_row
 from wsr.studies.harness.context import Context
 from wsr.studies.harness.verdict import NO_EFFECT_SHARE, above, any_of, power_told, verdict
-from wsr.studies.merged_models import Effort, ModelScore, models_of, score_model, under_heads
-from wsr.types import Head
+from wsr.studies.merged_models import Effort, options_told
+from wsr.studies.merged_populations import CENTROID, Population, Scored, scored
+from wsr.studies.merging_outlook import ACCURACY, EACH, MEAN, MINUS_BEST, outlook
+from wsr.studies.merging_ranking import BEST_MEMBER, COMPARED, Drawn, Ranking, drawn_scores, ranking
 
-OWN_HEAD, PROBE, GAIN = "accuracy, own head", "accuracy, probe", "minus the centroid, own head"
-MEAN = "mean"
-CENTROID = "uniform"
+NORMALISED, RANK = "normalised accuracy", "rank"
+MINUS_CENTROID = "minus the centroid"
+HELPED, OPTIONS, TEXTS = "share better than the best member", "options tried", "texts read"
+ALL = "all populations"
+OVER = "kind"
+"""What a row is about that is not about one population: all populations of a kind."""
 LEFT_OUT = {
     "weighted": "with equal weights it is uniform",
     "linear": "the same",
@@ -35,260 +41,212 @@ LEFT_OUT = {
     "passthrough": "copies one member",
 }
 
-Found = dict[tuple[str, str], list[ModelScore]]
-"""By group and dataset: one entry a population."""
+
+def methods_compared() -> tuple[str, ...]:
+    """Returns the names of the methods that merge any number of members."""
+    return tuple(name for name in METHODS if name not in LEFT_OUT)
 
 
 def merging(
-    context: Context,
-    populations: Sequence[Region],
-    heads: Mapping[str, Head],
-    names: Sequence[str],
-    effort: Effort,
-) -> tuple[list[dict], Section]:
-    """Merges each population by each method and scores what comes out.
+    context: Context, populations: Sequence[Population], names: Sequence[str], effort: Effort
+) -> list[tuple[list[Row], Section]]:
+    """Merges each population by each method, ranks the methods, and asks what could be known beforehand.
 
     Args:
       context: datasets, protocol, and where finished points are kept.
-      populations: of one member a dataset each.
-      heads: the members' own, by name.
+      populations: their members.
       names: the methods.
       effort: how many options are tried.
+
+    Raises:
+      WsrError: if no population has two members.
     """
-    populations = [region for region in populations if len(region) > 1]
+    small = [own.name for own in populations if len(own.region) < 2]
+    populations = [own for own in populations if len(own.region) > 1]
     if not populations:
         raise WsrError("merging: no population has two members that learned their dataset; train longer")
-    found: Found = {}
-    chosen: dict[str, list[dict[str, Any]]] = {}
-    total = sum((1 + len(region) + len(names)) * len(region) for region in populations)
-    with progress("merging", total, "scores") as counter:
-        for region in populations:
-            by_dataset = {member.dataset: heads[member.name] for member in region.members}
-            given = Given(
-                own={name: context.datasets[name] for name in region.datasets},
-                heads={name: heads[name] for name in region.names},
-                protocol=context.protocol,
-                settings=Settings(results=context.results),
-            )
-            outcomes = partial(under_heads, region, by_dataset, context.datasets, context.results)
-            for model in models_of(region, names, effort, given, outcomes, chosen):
-                for dataset, scored in score_model(context, region, outcomes, model):
-                    found.setdefault((model.name, dataset), []).append(scored)
-                    counter.advance(note=f"{model.name} on {dataset}")
-    groups = list(dict.fromkeys(group for group, _ in found))
-    datasets = list(dict.fromkeys(dataset for _, dataset in found))
-    gains = {group: _gain(found, group, datasets) for group in groups if group in names and group != CENTROID}
-    rows = [*_rows(found, groups, datasets, populations, chosen), *_gain_rows(gains, populations, chosen)]
-    return rows, _section(context, found, groups, datasets, gains, chosen)
+    total = sum(1 + len(own.region) + len(names) for own in populations)
+    with progress("merging", total, "models") as counter:
+        found = [
+            scored(own, context.datasets, names, effort, context.results, context.protocol, counter)
+            for own in populations
+        ]
+    rankings, rows = ranked(found, context.generator("merging"))
+    more, section = outlook(rows, context)
+    return [(rows, _section(context, found, rankings, small)), (more, section)]
 
 
-def points_of(names: Sequence[str], populations: int, members: int) -> int:
-    """How many points are evaluated exactly: every group on every dataset, and what the greedy soup looks at."""
-    looked_at = (2 * members - 1) * members if "greedy" in names else 0
-    return populations * ((1 + members + len(names)) * members + looked_at)
+def ranked(found: Sequence[Scored], generator: np.random.Generator) -> tuple[list[Ranking], list[Row]]:
+    """Returns the ranking of each kind, that of all populations last, and the rows of results.
+
+    Args:
+      found: the populations.
+      generator: source of the resamples.
+    """
+    drawn = drawn_scores(found, generator)
+    kinds = list(dict.fromkeys(own.population.kind for own in found))
+    rankings = [
+        ranking(kind, [own for own in drawn if own.scored.population.kind == kind], generator) for kind in kinds
+    ]
+    if len(kinds) > 1:
+        rankings.append(ranking(ALL, drawn, generator))
+    rows = [row for own in drawn for row in _rows_of_population(own)]
+    return rankings, rows + [row for own in rankings for row in _rows_of_kind(own)]
 
 
-@dataclass(frozen=True)
-class _Gain:
-    """The mean over datasets of a method's accuracy minus the centroid's, with its interval over texts."""
-
-    value: float
-    low: float
-    high: float
-    p_value: float
-
-
-def _gain(found: Found, group: str, datasets: Sequence[str]) -> _Gain:
-    """Differences are taken text by text; the texts of different datasets are independent."""
-    from scipy.stats import norm
-
-    means, variances = [], []
-    for dataset in datasets:
-        pairs = zip(found[group, dataset], found[CENTROID, dataset], strict=True)
-        differences = np.mean([own.own_head - centroid.own_head for own, centroid in pairs], axis=0)
-        means.append(differences.mean())
-        variances.append(differences.var(ddof=1) / len(differences))
-    value, error = float(np.mean(means)), float(np.sqrt(np.sum(variances)) / len(datasets))
-    half = float(norm.ppf(0.975)) * error
-    p_value = float(2 * norm.sf(abs(value) / error)) if error > 0 else float(value == 0)
-    return _Gain(value, value - half, value + half, p_value)
-
-
-def _adjusted(gains: Mapping[str, _Gain]) -> dict[str, float]:
-    """p-values by Holm over the methods."""
-    if not gains:
-        return {}
-    p_values = holm([gain.p_value for gain in gains.values()])
-    return dict(zip(gains, p_values.tolist(), strict=True))
-
-
-def _interval(scores: Sequence[Float[np.ndarray, " texts"]]) -> tuple[float, float, float]:
-    """A mean and its 95 % interval over texts."""
-    from scipy.stats import norm
-
-    of_texts = np.mean(scores, axis=0)
-    half = float(norm.ppf(0.975) * of_texts.std(ddof=1) / np.sqrt(len(of_texts)))
-    return float(of_texts.mean()), float(of_texts.mean()) - half, float(of_texts.mean()) + half
-
-
-def _rows(
-    found: Found,
-    groups: Sequence[str],
-    datasets: Sequence[str],
-    populations: Sequence[Region],
-    chosen: Mapping[str, list[dict[str, Any]]],
-) -> list[dict]:
+def _rows_of_population(own: Drawn) -> list[Row]:
+    found, population = own.scored, own.scored.population
+    texts = sum(len(right) for right in found.individual.values())
     rows = []
-    for group in groups:
-        for metric, part in ((OWN_HEAD, "own_head"), (PROBE, "probe")):
-            values = []
-            for dataset in datasets:
-                scores = [getattr(own, part) for own in found[group, dataset]]
-                value, low, high = _interval(scores)
-                values.append(value)
-                row = _row(group, dataset, metric, value, len(scores[0]), populations, chosen)
-                rows.append(row | {"low": low, "high": high})
-            rows.append(_row(group, MEAN, metric, float(np.mean(values)), 0, populations, chosen))
-        losses = [float(np.mean([own.loss for own in found[group, dataset]])) for dataset in datasets]
-        for dataset, loss in zip([*datasets, MEAN], [*losses, float(np.mean(losses))], strict=True):
-            rows.append(_row(group, dataset, "generalised_loss", loss, 0, populations, chosen))
+
+    def add(group: str, dataset: str, metric: str, value: float, n: int, interval: Interval | None = None) -> None:
+        how = f"exact; {options_told(found.chosen[group])}" if group in found.chosen else "exact"
+        row = result_row(
+            group,
+            dataset,
+            metric,
+            value,
+            texts=n,
+            how=f"exact; {found.best_member}" if group == BEST_MEMBER else how,
+            members=population.region.names,
+            interval=None if interval is None else (interval.low, interval.high),
+            study="merging",
+            over=EACH,
+            population=population.name,
+            kind=population.kind,
+        )
+        rows.append(row)
+
+    for group, by_dataset in found.right.items():
+        for dataset, right in by_dataset.items():
+            add(group, dataset, ACCURACY, float(right.mean()), len(right))
+    for group in own.accuracy:
+        add(group, MEAN, ACCURACY, float(own.accuracy[group][0]), texts)
+        add(group, MEAN, NORMALISED, float(own.normalised[group][0]), texts)
+    for group in found.methods:
+        gain = (own.accuracy[group] - own.accuracy[BEST_MEMBER]).round(12)
+        add(group, MEAN, MINUS_BEST, float(gain[0]), texts, Interval(gain[0], *percentiles(gain[1:], 0.95)))
+    for name, value in found.features.items():
+        add("before the merge", MEAN, f"feature, {name}", value, 0)
+        rows[-1] |= {"base": population.region.base_sha256}
     return rows
 
 
-def _gain_rows(
-    gains: Mapping[str, _Gain], populations: Sequence[Region], chosen: Mapping[str, list[dict[str, Any]]]
-) -> list[dict]:
-    adjusted = _adjusted(gains)
-    return [
-        _row(group, MEAN, GAIN, gain.value, 0, populations, chosen)
-        | {"low": gain.low, "high": gain.high, "p_holm": adjusted[group]}
-        for group, gain in gains.items()
+def _rows_of_kind(own: Ranking) -> list[Row]:
+    tables: list[tuple[str, Mapping[str, Interval]]] = [
+        (ACCURACY, own.accuracy),
+        (NORMALISED, own.normalised),
+        (RANK, own.rank),
+        (MINUS_CENTROID, own.minus_centroid),
+        (MINUS_BEST, own.minus_best),
     ]
 
+    def row(group: str, metric: str, value: float, ends: tuple[float, float] | None = None) -> Row:
+        about = {"study": "merging", "over": OVER, "kind": own.kind}
+        return about | result_row(group, MEAN, metric, value, texts=own.populations, how="exact", interval=ends)
 
-def _row(
-    group: str,
-    dataset: str,
-    metric: str,
-    value: float,
-    texts: int,
-    populations: Sequence[Region],
-    chosen: Mapping[str, list[dict[str, Any]]],
-) -> dict:
-    return result_row(
-        group,
-        dataset,
-        metric,
-        value,
-        texts=texts,
-        how=f"exact; options: {options_told(chosen[group])}" if group in chosen else "exact",
-        members=[name for region in populations for name in region.names],
-        study="merging",
+    rows = []
+    names = [*COMPARED, *own.methods]  # the best first
+    for metric, values in tables:
+        for group, found in ((name, values[name]) for name in names if name in values):
+            adjusted = {"p_holm": own.p_values[group]} if metric == MINUS_CENTROID else {}
+            rows.append(row(group, metric, found.value, (found.low, found.high)) | adjusted)
+    for group, cost in ((name, own.costs[name]) for name in own.methods):
+        rows.append(row(group, HELPED, own.helped[group]))
+        rows.append(row(group, OPTIONS, cost.options))
+        rows.append(row(group, TEXTS, cost.texts))
+    return rows
+
+
+def ranking_table(own: Ranking) -> Table:
+    """Returns the models that are compared and the methods, best first, with what each took."""
+    rows: list[tuple[Cell, ...]] = []
+    for name in (*COMPARED, *own.methods):
+        accuracy, normalised = own.accuracy[name], own.normalised[name]
+        scores: tuple[Cell, ...] = (accuracy.value, interval_cell(accuracy.low, accuracy.high), normalised.value)
+        if name in COMPARED:
+            rows.append((name, *scores, "", "", "", "", "", ""))
+            continue
+        rank, gain, cost = own.rank[name], own.minus_best[name], own.costs[name]
+        rows.append(
+            (
+                name,
+                *scores,
+                rank.value,
+                interval_cell(rank.low, rank.high),
+                gain.value,
+                interval_cell(gain.low, gain.high),
+                cost.options,
+                cost.texts,
+            )
+        )
+    columns = ("model", "accuracy", INTERVAL, "normalised", RANK, INTERVAL, MINUS_BEST, INTERVAL, OPTIONS, TEXTS)
+    several = "s" if own.populations > 1 else ""
+    note = (
+        f"{own.populations} population{several}. Accuracy on test splits under the members' own heads, a mean over "
+        "datasets; normalised: divided by that of each dataset's own members. Options and the best member were chosen "
+        "by the loss on validation splits. A text counts once for each pass through an encoder."
     )
+    return Table(f"Ways to merge, {own.kind}", columns, tuple(rows), note)
 
 
-def options_told(options: Sequence[Mapping[str, Any]]) -> str:
-    """Returns the options of each population in words."""
-    return " | ".join(
-        ", ".join(f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in own.items())
-        or "defaults"
-        for own in options
-    )
-
-
-def _section(
-    context: Context,
-    found: Found,
-    groups: Sequence[str],
-    datasets: Sequence[str],
-    gains: Mapping[str, _Gain],
-    chosen: Mapping[str, list[dict[str, Any]]],
-) -> Section:
-    adjusted = _adjusted(gains)
-    means = {
-        (group, part): float(np.mean([_interval([getattr(own, part) for own in found[group, d]])[0] for d in datasets]))
-        for group in groups
-        for part in ("own_head", "probe")
-    }
-    better = [group for group, gain in gains.items() if gain.value > 0]
-    sure = [group for group in better if adjusted[group] < 0.05]
-    best = max(gains, key=lambda group: gains[group].value, default=CENTROID)
+def _section(context: Context, found: Sequence[Scored], rankings: Sequence[Ranking], small: Sequence[str]) -> Section:
+    whole = rankings[-1]
+    gains = whole.minus_centroid
+    better = [name for name, gain in gains.items() if gain.value > 0]
+    sure = [name for name in better if whole.p_values[name] < 0.05]
+    first = whole.methods[0]
+    rank = whole.rank[first]
+    centroid = whole.accuracy[CENTROID].value
     measured = (
-        f"the centroid has {100 * means[CENTROID, 'own_head']:.1f} % under the members' heads on average over "
-        f"{len(datasets)} datasets; {len(better)} of {len(gains)} other methods have more, {len(sure)} of them beyond "
-        f"chance (Holm)"
+        f"over {whole.populations} populations the centroid has {100 * centroid:.1f} %; {len(better)} of {len(gains)} "
+        f"other methods have more, {len(sure)} of them beyond chance (Holm); first: {first}, mean rank "
+        f"{rank.value:.1f}, {rank.low:.1f} to {rank.high:.1f}"
     )
-    if best in gains:
-        gain = gains[best]
-        measured += f"; best: {best}, {100 * gain.value:+.1f} points, {100 * gain.low:+.1f} to {100 * gain.high:+.1f}"
-    chart = [
-        {
-            "name": group,
-            "series": [
-                {"name": "under members' heads", "mean": means[group, "own_head"]},
-                {"name": "linear probe", "mean": means[group, "probe"]},
-            ],
-        }
-        for group in groups
-    ]
+    missing = {name: why for own in found for name, why in own.missing.items()}
     return Section(
         "Some merging beats the plain average",
-        "Does any way to merge members of several datasets beat their plain average on the members' own tasks?",
+        "Does any way to merge members beat their plain average on the members' own tasks, over populations of many "
+        "kinds?",
         "Not in the paper, whose merged model is the centroid.",
         measured,
-        verdict([any_of(above(gain, p=adjusted[group], margin=NO_EFFECT_SHARE) for group, gain in gains.items())]),
+        verdict([any_of(above(gain, p=whole.p_values[name], margin=NO_EFFECT_SHARE) for name, gain in gains.items())]),
         text=(
-            "Claim: some method is better than the centroid under the members' own heads, beyond chance. Options were "
-            "chosen by the loss on validation splits. greedy, learned and learned_free make a model for each dataset, "
-            "by its labels; the others make one model for all.",
+            "Claim: some method is more accurate than the centroid under the members' own heads, beyond chance. "
+            "Options were chosen by the loss on validation splits, and every method with options to choose tried the "
+            "same number. Intervals draw populations and test texts.",
             "Not compared: " + "; ".join(f"{name} ({why})" for name, why in LEFT_OUT.items()) + ".",
+            *(f"Not on every population: {name} ({why})." for name, why in missing.items()),
+            *([f"Left out, as fewer than two members learned: {', '.join(small)}."] if small else []),
         ),
         figures=(
             Figure(
                 "intervals",
-                "Accuracy, mean over datasets",
-                "One model or more.",
-                {"rows": chart, "x_label": "accuracy"},
+                "Mean rank",
+                "1 is the best; over all populations.",
+                {"rows": [_drawn_as(name, whole.rank[name]) for name in whole.methods], "x_label": "rank"},
+            ),
+            Figure(
+                "intervals",
+                "Accuracy minus that of the best member",
+                "Above 0, the merge is better than the one member chosen on validation data.",
+                {
+                    "rows": [_drawn_as(name, whole.minus_best[name]) for name in whole.methods],
+                    "x_label": "difference of accuracies",
+                },
             ),
         ),
-        tables=(
-            Table(
-                "Accuracy under the member's own head",
-                ("model", *datasets, "mean", "mean by a probe"),
-                tuple(
-                    (
-                        group,
-                        *(_interval([own.own_head for own in found[group, dataset]])[0] for dataset in datasets),
-                        means[group, "own_head"],
-                        means[group, "probe"],
-                    )
-                    for group in groups
-                ),
-                "On the test split of each dataset.",
-            ),
-            Table(
-                "Minus the centroid, mean over datasets",
-                ("method", "difference", INTERVAL, "p, Holm", "options"),
-                tuple(
-                    (
-                        group,
-                        gain.value,
-                        interval_cell(gain.low, gain.high),
-                        adjusted[group],
-                        options_told(chosen[group]),
-                    )
-                    for group, gain in gains.items()
-                ),
-                "Under the members' own heads; intervals over texts, the members being given.",
-            ),
-        ),
+        tables=tuple(ranking_table(own) for own in reversed(rankings)),
         command=context.command,
         headline=(
             f"{len(better)} of {len(gains)} ways to merge models are more accurate than their plain average "
-            f"({100 * means[CENTROID, 'own_head']:.1f} %), {len(sure)} of them beyond chance"
-            + (f"; the best, {best}, by {100 * gains[best].value:+.1f} points." if best in gains else ".")
+            f"({100 * centroid:.1f} %), {len(sure)} of them beyond chance; {first} ranks first."
         ),
         paper_short="not in the paper; it merges by average",
-        measured_short=f"{len(sure)} of {len(gains)} methods, best {best}" if sure else f"0 of {len(gains)} methods",
+        measured_short=f"{len(sure)} of {len(gains)} methods, first {first}",
         power=power_told(gains, "points", scale=100),
     )
+
+
+def _drawn_as(name: str, own: Interval) -> dict:
+    return {"name": name, "series": [{"name": name, "mean": own.value, "low": own.low, "high": own.high}]}

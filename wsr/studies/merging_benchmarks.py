@@ -24,8 +24,8 @@ from wsr.runtime.seeds import generator
 from wsr.statistics.resampling import percentiles
 from wsr.store.results import Results
 from wsr.store.row import Row, result_row
-from wsr.studies.merged_models import CHOOSE, Effort, Model, candidates, merges_of, not_merged
-from wsr.studies.merging import LEFT_OUT, options_told
+from wsr.studies.merged_models import CHOOSE, Effort, Model, candidates, merge_of, not_merged, options_told
+from wsr.studies.merging import LEFT_OUT
 from wsr.studies.suite_tasks import Judge, Sizes, fetched, judge_of
 from wsr.studies.suites import Suite, Task
 
@@ -55,7 +55,7 @@ class Benchmark:
 
 def left_out(suite: Suite) -> dict[str, str]:
     """Returns why a suite does not have each method that it does not have."""
-    found = {**LEFT_OUT, **dict.fromkeys(CHOOSE, "makes a model for each dataset; a table scores one model on all")}
+    found = {**LEFT_OUT, **dict.fromkeys(CHOOSE, "chooses by a fresh probe; a table scores the published heads")}
     if suite.scored == "choices":
         needs = {name: "reads texts under a linear head" for name in METHODS if issubclass(find(name), OfData)}
         found = {**needs, **found}
@@ -133,9 +133,9 @@ def _merges(
         for name in names:
             scored = partial(judge.outcomes, data)
             try:
-                for options, model in merges_of(judge.region, name, effort, judge.given(data), scored):
-                    merges.append(_in_file(model, folder))
-                    told[name] = len(candidates(name, len(tasks), effort)), options
+                options, model = merge_of(judge.region, name, effort, judge.given(data), scored)
+                merges.append(_in_file(model, folder))
+                told[name] = len(candidates(name, len(tasks), effort)), options
             except WsrError as error:
                 missing[name] = str(error)
             counter.advance(note=name)
@@ -196,7 +196,7 @@ def _rows(
     rows = []
     for group in draws[names[0]]:
         tried, options = told.get(group, (0, {}))
-        how = f"exact; {tried} tried; {options_told([options])}" if tried else "exact"
+        how = f"exact; {tried} tried; {options_told(options)}" if tried else "exact"
         each = {name: draws[name][group] for name in names}
         own = {name: draws[name][INDIVIDUAL] for name in names}
         with np.errstate(divide="ignore", invalid="ignore"):  # a member that is never right has no normalised score

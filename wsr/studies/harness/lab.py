@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Sequence
 from functools import cache, cached_property
 from pathlib import Path
+from typing import Any
 
 from wsr.data.dataset import Dataset
 from wsr.data.load import load_dataset
@@ -58,7 +59,7 @@ class Lab:
         datasets: Sequence[str] | None = None,
         size: int | None = None,
         shared_streams: bool = False,
-        **recipe: float,
+        **recipe: Any,
     ) -> list[Job]:
         """Returns a job for each dataset and seed.
 
@@ -71,7 +72,7 @@ class Lab:
         """
         if size == self.preset.finetune_texts:  # the members of other studies: train them once for all studies
             size = None
-        changed = dataclasses.replace(self.preset.recipe, **recipe)  # type: ignore[arg-type]
+        changed = dataclasses.replace(self.preset.recipe, **recipe)
         names = self.preset.datasets if datasets is None else datasets
         return [Job(self.dataset(name), seed, changed, size, shared_streams) for name in names for seed in range(seeds)]
 

@@ -72,6 +72,8 @@ class Work:
     """Datasets of the members; empty: the preset's."""
     targets: tuple[str, ...] = ()
     """Datasets on which points are scored; empty: the preset's."""
+    read_texts: float = 0.0
+    """Number of texts that are encoded besides those of points, such as those scored under the heads of members."""
 
     @property
     def few_shot_runs(self) -> int:
@@ -141,6 +143,7 @@ def counted(works: Sequence[Work], preset: Preset) -> list[str]:
         f"({', '.join(datasets[:8])}{', ...' if len(datasets) > 8 else ''})",
         f"points to evaluate:   {sum(work.points for work in works)}",
         f"few-shot runs:        {sum(work.few_shot_runs for work in works)}",
+        *([f"other texts encoded:  {read:,.0f}"] if (read := sum(work.read_texts for work in works)) else []),
     ]
 
 
@@ -174,6 +177,7 @@ def workload(works: Sequence[Work], preset: Preset, *, length: float | None = No
                 checks = read / preset.recipe.batch_size / preset.recipe.check_every
                 checked += checks * sizes["validation"]
     for work in works:
+        scored += work.read_texts
         if work.points:
             targets = [sizes_of(name, preset) for name in work.targets or preset.targets]
             scored += work.points * sum(sizes["probe"] + sizes["test"] for sizes in targets) / len(targets)
