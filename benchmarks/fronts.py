@@ -26,10 +26,11 @@ from wsr.engine.evaluate import Protocol, evaluate
 from wsr.engine.front import hypervolume, non_dominated
 from wsr.engine.hull_polynomial import design_of, exact_scores
 from wsr.engine.hull_search import SUPPORT, search_hull
+from wsr.engine.objective import on_validation
 from wsr.engine.settings import Settings
 from wsr.merging.method import made
 from wsr.merging.run import merge
-from wsr.merging.soups import greedy_soup, on_validation
+from wsr.merging.soups import greedy_soup
 from wsr.models.load import load
 from wsr.region.exposure import unexposed
 from wsr.region.learned import learned_region

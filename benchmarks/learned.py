@@ -27,9 +27,10 @@ from wsr.engine.evaluate import Protocol, evaluate
 from wsr.engine.hull_polynomial import one_penalty
 from wsr.engine.hull_search import search_hull
 from wsr.engine.learned_coefficients import learn_coefficients
+from wsr.engine.objective import on_validation
 from wsr.engine.settings import Settings
 from wsr.geometry.sampling import corners
-from wsr.merging.soups import greedy_soup, on_validation
+from wsr.merging.soups import greedy_soup
 from wsr.models.load import load
 from wsr.region.exposure import unexposed
 from wsr.region.learned import learned_region

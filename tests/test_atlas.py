@@ -6,9 +6,12 @@ import sqlite3
 
 import numpy as np
 import pytest
+from models_support import random_params
 from sklearn.neighbors import NearestNeighbors
+from test_store import record_of
 
 import wsr
+from benchmarks.atlas_simulated import Turned, ranks_of_true, recall_told
 from wsr.cli import main
 from wsr.errors import WsrError
 from wsr.geometry.trees import flatten, nest
@@ -72,10 +75,106 @@ def test_neighbours_come_with_exact_cosines_and_estimates_near_them(atlas, tiny,
         assert abs(near.cosine - exact) < 4 * standard_error(exact, 4096) + 1e-3
     assert found["three"].exact < place.noise < found["two"].exact
     # By its name a model is not its own neighbour.
-    by_name = atlas.locate("one", exact=False)
+    by_name = atlas.locate("one", exact=0)
     assert [near.entry.name for near in by_name.neighbours] == ["two", "three"]
     assert by_name.copies == ()
     assert {near.exact for near in by_name.neighbours} == {None}
+
+
+def _trained(start, seed, size=0.02):
+    """A model some way from another, in random directions of which a few dominate, as after training."""
+    draw = np.random.default_rng(seed)
+    found = {}
+    for path, leaf in flatten(start).items():
+        found[path] = leaf
+        if leaf.ndim == 2 and leaf.any():
+            left, _, right = np.linalg.svd(draw.normal(size=leaf.shape), full_matrices=False)
+            matrix = left * (1 / np.arange(1, left.shape[1] + 1) ** 0.5) @ right
+            found[path] = (leaf + size * np.linalg.norm(leaf) / np.linalg.norm(matrix) * matrix).astype(np.float32)
+    return nest(found)
+
+
+@pytest.fixture(scope="module")
+def family(tiny):
+    """Models with known parents: two children of the base, two of the first child, copies, and a foreigner."""
+    child, sibling = _trained(tiny.params, 1, 0.2), _trained(tiny.params, 2, 0.2)
+    draw = np.random.default_rng(9)
+    noise = {path: 0.03 * leaf.std() * draw.normal(size=leaf.shape) for path, leaf in flatten(child).items()}
+    pruned = {path: np.where(np.abs(leaf) < 0.01, 0, leaf) for path, leaf in flatten(child).items()}
+    return {
+        "child": child,
+        "sibling": sibling,
+        "grandchild": _trained(child, 3, 0.1),
+        "second grandchild": _trained(child, 4, 0.1),
+        "noised": nest({path: (leaf + noise[path]).astype(np.float32) for path, leaf in flatten(child).items()}),
+        "pruned": nest({path: leaf.astype(np.float32) for path, leaf in pruned.items()}),
+        "renamed": child,
+        "foreigner": random_params(tiny.model, 5),
+    }
+
+
+@pytest.fixture(scope="module")
+def relatives(tiny, family, tmp_path_factory):
+    """An atlas of the family, whose members lie in another store."""
+    place = tmp_path_factory.mktemp("family")
+    store = wsr.Store.create_for(place / "family", tiny)
+    for name, params in family.items():
+        store.save(record_of(name.replace(" ", "-")), params, {"bias": np.zeros(2, np.float32)})
+    atlas = wsr.atlas(wsr.Store.create_for(place / "atlas", tiny))
+    assert atlas.add([str(place / "family")]) == {}
+    return atlas
+
+
+KIN = {
+    "grandchild": {"child": "parent", "second-grandchild": "sibling", "sibling": "related", "base": "ancestor"},
+    "child": {
+        "renamed": "renamed copy",
+        "noised": "noised copy",
+        "pruned": "pruned copy",
+        "grandchild": "child",
+        "second-grandchild": "child",
+        "sibling": "sibling",
+        "foreigner": "not related",
+        "base": "parent",
+    },
+    "noised": {"child": "original of this noised copy", "base": "ancestor"},
+}
+"""What models are to another, as they were made."""
+
+
+@pytest.mark.parametrize("name", KIN)
+def test_what_the_nearest_models_are_to_one_is_what_they_were_made_as(relatives, name):
+    place = relatives.locate(f"family/{name}", lineage=7)
+    found = {near.entry.name.removeprefix("family/"): near.kin for near in place.neighbours} | {"base": place.base}
+    assert {other: found[other] for other in KIN[name]} == KIN[name]
+
+
+def test_the_page_shows_what_is_known_of_a_lineage(relatives, tmp_path):
+    relatives.locate("family/noised", lineage=2)
+    atlas_page.write_atlas_page(relatives, tmp_path / "page.html")
+    data = json.loads((tmp_path / "page.html").read_text().split('id="data">')[1].split("</script>")[0])
+
+    def shown(name, other):
+        at, to = (data["names"].index(f"family/{own}") for own in (name, other))
+        return data["kin"][str(at)][data["neighbours"][at].index(to)]
+
+    assert shown("noised", "child") == "original of this noised copy"
+    assert shown("child", "noised") == "noised copy"
+    assert shown("renamed", "child") == "renamed copy"
+
+
+def test_nothing_is_said_of_a_model_that_is_gone(atlas, tiny, folders, tmp_path):
+    wsr.export(tiny.with_params(_moved(tiny, 7)), tmp_path / "brief")
+    atlas.add([str(tmp_path / "brief")])
+    (tmp_path / "brief" / "model.safetensors").unlink()
+    place = atlas.locate(str(folders / "one"))
+    kin = {near.entry.name: near.kin for near in place.neighbours}
+    assert kin["brief"] == "cannot say"
+    assert kin["one"] == "same model"
+    assert kin["two"] not in ("cannot say", "")
+    untested = atlas.locate("one", exact=0)
+    assert {near.kin for near in untested.neighbours} == {""}
+    assert untested.base == ""
 
 
 def test_the_standard_error_is_that_of_sketches():
@@ -113,8 +212,6 @@ def test_a_second_addition_changes_nothing_and_another_model_needs_another_name(
 
 
 def test_members_of_a_store_are_added_with_their_datasets(tiny, models, tmp_path):
-    from test_store import record_of
-
     other = wsr.Store.create_for(tmp_path / "members", tiny)
     for name in ("one", "two"):
         other.save(record_of(name), models[name], {"bias": np.zeros(2, np.float32)})
@@ -145,6 +242,34 @@ def test_the_nearest_of_many_are_those_of_scikit_learn(tmp_path, monkeypatch):
     distances, numbers = known.kneighbors(rows)
     np.testing.assert_array_equal(neighbours, numbers[:, 1:])
     np.testing.assert_allclose(cosines, 1 - distances[:, 1:], atol=1e-5)
+
+
+def test_simulated_models_lie_to_one_another_as_the_real_ones():
+    draw = np.random.default_rng(0)
+    mean, families, datasets = draw.normal(size=300), draw.normal(size=(2, 300)), draw.normal(size=(4, 300))
+    numbers = np.arange(20) % 4
+    vectors = mean + families[numbers % 2] + datasets[numbers] + draw.normal(size=(20, 300))
+    turned = Turned.of(vectors.astype(np.float32), numbers, 2)
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    first, second = turned.repetition(0), turned.repetition(1)
+    for own in (first, second):
+        np.testing.assert_allclose(own @ own.T, unit @ unit.T, atol=1e-5)
+    # Models of two repetitions have nothing in common but the mean direction.
+    mean = unit.mean(axis=0) / np.linalg.norm(unit.mean(axis=0))
+    apart = first @ second.T - np.outer(unit @ mean, unit @ mean)
+    assert np.abs(apart).max() < 5 / np.sqrt(300)
+    assert apart.mean() == pytest.approx(0, abs=0.02)
+
+
+def test_the_places_of_the_truly_nearest_are_those_of_a_sorted_list():
+    draw = np.random.default_rng(0)
+    exact, noise = draw.normal(size=(2, 3, 40))
+    found = ranks_of_true(exact, exact + noise)
+    for row, other, ranks in zip(exact, exact + noise, found, strict=True):
+        order = sorted(range(40), key=lambda own: -other[own])
+        assert sorted(ranks.tolist()) == sorted(order.index(own) for own in np.argsort(-row)[:10])
+    assert recall_told(exact, exact)["of the nearest 10"] == 1
+    assert recall_told(exact, exact)["nearest needed for 0.99"] == 10
 
 
 def _write(path, names):
@@ -214,6 +339,8 @@ def test_from_the_shell(tiny, folders, tmp_path, capsys, monkeypatch):
     told = capsys.readouterr().out
     assert "Models nearest to one" in told
     assert told.index("two") < told.index("three")
+    assert "tiny (base)" in told
+    assert "relation is what a model is to one" in told
     assert main(["atlas", "page", "--store=atlas"]) == 0
     assert "page: runs/atlas-atlas.html (3 models" in capsys.readouterr().out
     for words, told in [

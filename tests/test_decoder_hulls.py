@@ -25,7 +25,7 @@ from wsr.engine.evaluate import EXACT
 from wsr.engine.front import front_of, non_dominated
 from wsr.engine.hull_polynomial import design_of, draw_faces, fit_hull_polynomial
 from wsr.engine.language_model import evaluate_language_model
-from wsr.engine.objective import decoder_outputs, evaluate_on, objective_of, text_losses
+from wsr.engine.objective import evaluate_on, objective_of, text_losses
 from wsr.engine.settings import Settings
 from wsr.errors import WsrError
 from wsr.models.huggingface.weights import from_huggingface
@@ -44,7 +44,7 @@ PREFERENCES = [
 class World:
     """A small decoder of transformers, three models near it, and the same as a region."""
 
-    def __init__(self, torch, kind):
+    def __init__(self, torch, kind, spread=0.01):
         self.torch = torch
         self.theirs, model, base = _pair(torch, kind, kind == "gpt2")
         self.states = [self.theirs.state_dict()]
@@ -52,7 +52,7 @@ class World:
         members = {}
         for seed in range(MEMBERS):
             torch.manual_seed(100 + seed)
-            state = {key: value + 0.01 * torch.randn_like(value) for key, value in self.states[0].items()}
+            state = {key: value + spread * torch.randn_like(value) for key, value in self.states[0].items()}
             if kind == "gpt2":
                 state["lm_head.weight"] = state["transformer.wte.weight"]
             members[f"m{seed}"], _ = from_huggingface(model, {key: value.numpy() for key, value in state.items()})
@@ -188,7 +188,7 @@ def cache():
 def test_outputs_give_the_losses_of_questions_with_unequal_numbers_of_answers(gpt2, questions):
     rows, objective = hull(5), objective_of(questions)
     exact = evaluate_choices(gpt2, rows, questions)
-    outputs = decoder_outputs(gpt2, rows, questions, settings=Settings())
+    outputs = exact.outputs
     assert outputs.shape == (5, 4, 2)
     losses, scores = objective.losses_and_scores(outputs)
     np.testing.assert_allclose(losses, exact.choice_loss, atol=1e-5)

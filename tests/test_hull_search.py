@@ -13,8 +13,8 @@ from wsr.engine.cross_validation import FOLDS, dealt
 from wsr.engine.evaluate import Protocol, evaluate
 from wsr.engine.hull_polynomial import one_penalty
 from wsr.engine.hull_search import relative, search, search_hull, support
+from wsr.engine.objective import on_validation
 from wsr.errors import WsrError
-from wsr.merging.soups import on_validation
 
 INVERSE_L2 = 0.3
 

@@ -14,10 +14,11 @@ from wsr.data.dataset import Dataset
 from wsr.data.packing import evaluation_batches, in_text_order
 from wsr.engine.evaluate import Protocol, evaluate, probe_draws
 from wsr.engine.learned_coefficients import learn_coefficients, validation_loss
+from wsr.engine.objective import on_validation
 from wsr.engine.settings import Settings
 from wsr.errors import WsrError
 from wsr.geometry.sampling import centroid
-from wsr.merging.soups import greedy_soup, on_validation
+from wsr.merging.soups import greedy_soup
 from wsr.region.region import from_params
 
 C = 0.7

@@ -182,6 +182,16 @@ def test_a_permuted_model_has_its_place_in_the_tree(lineage_of, family, tiny):
     assert found.between("base", "copy").relation == "parent and child"
 
 
+def test_a_copy_that_hardly_differs_does_not_hide_a_parent():
+    """At a model and at its copy, the angles to the base are both nearly right."""
+    near, far = 0.03, float(np.hypot(1.0, 0.03))
+    distances = {("base", "a"): 1.0, ("base", "copy"): far, ("a", "copy"): near}
+    found = relations(("base", "a", "copy"), distances, {}, "base")
+    assert found["base", "a"] == ("parent and child", "base")
+    assert found["a", "copy"] == ("parent and child", "a")
+    assert found["base", "copy"] == ("ancestor and descendant", "base")
+
+
 def test_models_of_other_shapes_are_not_judged(lineage_of, family):
     wider = {**family["base"], "embeddings/token/embedding": np.ones((200, 16), np.float32)}
     (pair,) = lineage_of("base", copy=wider).pairs

@@ -13,6 +13,7 @@ from models_support import inputs_for, random_params
 from worlds import made_up
 
 from wsr.data.packing import evaluation_batches
+from wsr.engine.objective import on_validation
 from wsr.errors import WsrError
 from wsr.geometry.points import combine
 from wsr.geometry.trees import flatten, nest
@@ -20,7 +21,6 @@ from wsr.merging.fisher import diagonal_fisher
 from wsr.merging.method import Given, made
 from wsr.merging.regmean import input_grams
 from wsr.merging.run import merge
-from wsr.merging.soups import on_validation
 from wsr.models import architectures, build, from_linen
 from wsr.region.region import Region, from_params
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from wsr.engine.settings import Settings as Settings
     from wsr.engine.suggest import suggest as suggest
     from wsr.engine.surrogate import evaluate_hull as evaluate_hull
+    from wsr.engine.zero_shot import evaluate_zero_shot as evaluate_zero_shot
     from wsr.errors import WsrError as WsrError
     from wsr.exchange.aligning import align as align
     from wsr.exchange.atlas import open_atlas as open_atlas
@@ -98,6 +99,7 @@ _HOMES = {
     "evaluate_choices": "wsr.engine.choices",
     "evaluate_hull": "wsr.engine.surrogate",
     "evaluate_language_model": "wsr.engine.language_model",
+    "evaluate_zero_shot": "wsr.engine.zero_shot",
     "explore": "wsr.report.explorer.explore",
     "export": "wsr.models.huggingface",
     "extract": "wsr.exchange.extracting",

@@ -177,8 +177,8 @@ for name, number in places.items():
         print("   ", write(region.params(point), seed))
 
 # %% [markdown]
-# On the command line, `wsr evaluate`, `wsr explore` and `wsr pareto` take `--loss=language_model` for a store of
-# decoders and text files. Preferences and multiple-choice questions work the same way with `--loss=choices`.
+# On the command line, `wsr evaluate`, `wsr explore`, `wsr pareto` and `wsr merge` take `--loss=language_model` for
+# a store of decoders and text files. Preferences and multiple-choice questions work the same way with `--loss=choices`.
 #
 # Read on: [Evaluate a whole hull quickly](../surrogate.md#decoders), [Fronts between
 # datasets](../explore.md#fronts-between-datasets), and [what these losses are](../datasets.md#texts-without-labels).

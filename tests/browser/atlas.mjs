@@ -59,6 +59,7 @@ function shown(page) {
   return page.evaluate(() => ({
     name: document.querySelector('#model h2').textContent,
     neighbours: [...document.querySelectorAll('#model tbody tr')].map((row) => row.querySelector('button').textContent),
+    kin: [...document.querySelectorAll('#model tbody tr')].map((row) => row.cells[3]?.textContent),
   }))
 }
 
@@ -73,6 +74,7 @@ async function drive(name) {
   if (found.name !== data.names[wanted]) say(`the search for ${data.names[wanted]} leads to ${found.name}`)
   const near = data.neighbours[wanted].map((k) => data.names[k])
   if (`${found.neighbours}` !== `${near}`) say(`neighbours are ${found.neighbours}, expected ${near}`)
+  if (`${found.kin}` !== `${data.kin[wanted]}`) say(`relations are ${found.kin}, expected ${data.kin[wanted]}`)
   await page.locator('#model tbody button').first().focus()
   await page.keyboard.press('Enter')
   if ((await shown(page)).name !== near[0]) say('Enter on a neighbour does not lead to it')

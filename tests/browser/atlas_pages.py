@@ -31,6 +31,8 @@ def main(folder: Path) -> None:
                 row = (centres[label] + 1.5 * draw.normal(size=atlas.file.size)).astype(np.float32)
             own = HOSTILE[number] if number < len(HOSTILE) else f"dataset{label}-full-s{number}"
             atlas.file.add(AtlasEntry(own, f"runs/models/{number}", f"dataset{label}", str(number - copied), 1.0), row)
+        middle = str(models // 2)
+        atlas.file.keep_kin({(middle, str(other)): f"sibling {other}" for other in range(models)})
         write_atlas_page(atlas, folder / f"{name}.html")
 
 

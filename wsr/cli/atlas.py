@@ -55,7 +55,20 @@ PAGE = Page(
             "where",
             (
                 Flag("nearest", "Number of neighbours shown.", 10, at_least=1),
-                Flag("exact", "Compute the neighbours' cosines from their weights too.", True),
+                Flag(
+                    "exact",
+                    "Number of models, nearest by their sketches, whose cosines are computed from their weights; the "
+                    "neighbours shown are the nearest among them.",
+                    20,
+                    at_least=0,
+                ),
+                Flag(
+                    "lineage",
+                    "Number of these neighbours that are tested for what they are to the model, by the test of wsr "
+                    "lineage.",
+                    3,
+                    at_least=0,
+                ),
             ),
         ),
         Group(
@@ -91,7 +104,8 @@ def run(values: Values, positional: Sequence[str]) -> None:
     elif action == "where":
         if len(models) != 1:
             raise WsrError(f"wsr atlas where: expected one model, found {len(models)}")
-        _show(atlas.locate(models[0], count=values.nearest, exact=values.exact))
+        place = atlas.locate(models[0], count=values.nearest, exact=values.exact, lineage=values.lineage)
+        _show(place, atlas.store.base_name, tried=values.exact > 0)
     else:
         _page(values, atlas, models)
 
@@ -149,7 +163,8 @@ def _add(values: Values, atlas: "Atlas", models: Sequence[str]) -> None:
         )
 
 
-def _show(place: "Place") -> None:
+def _show(place: "Place", base: str, *, tried: bool) -> None:
+    """Shows the neighbours; ``tried`` says whether their weights were read."""
     from wsr.cli.tables import show_table
     from wsr.runtime.printable import printable
 
@@ -157,15 +172,21 @@ def _show(place: "Place") -> None:
         print(printable(f"{place.name} has the same weights as {', '.join(place.copies)}"))
     rows = []
     for near in place.neighbours:
-        exact = "gone or changed" if near.exact is None else f"{near.exact:.4f}"
+        gone = "gone or changed" if tried and near.kin else ""
+        exact = gone if near.exact is None else f"{near.exact:.4f}"
         told = "by chance" if (near.cosine if near.exact is None else near.exact) < place.noise else ""
         estimate = f"{near.cosine:.3f} ± {1.96 * near.standard_error:.3f}"
-        rows.append((printable(near.entry.name), printable(near.entry.dataset), estimate, exact, told))
-    show_table(("model", "dataset", "estimated cosine", "exact", "note"), rows, title=f"Models nearest to {place.name}")
+        rows.append((printable(near.entry.name), printable(near.entry.dataset), estimate, exact, near.kin, told))
+    if place.base:
+        rows.append((f"{base} (base)", "", "", "", place.base, ""))
+    columns = ("model", "dataset", "estimated cosine", "exact", "relation", "note")
+    show_table(columns, rows, title=f"Models nearest to {place.name}")
     print(
         "Estimates have 95 % intervals. Models without anything in common reach a cosine of "
         f"{place.noise:.3f} by chance."
     )
+    if place.base:
+        print(printable(f"The relation is what a model is to {place.name}, as wsr lineage tells it."))
 
 
 def _page(values: Values, atlas: "Atlas", models: Sequence[str]) -> None:

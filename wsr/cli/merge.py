@@ -4,12 +4,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from wsr.cli import adapter_flags, card_flags, dataset_flags, device_flags
+from wsr.cli.explore import LOSS, load_all
 from wsr.cli.flags import Flag, Group, Page, Values
 from wsr.cli.merge_options import method_page, method_table, options, refuse_clashes, unlisted
 from wsr.merging.method import METHODS
 
 if TYPE_CHECKING:
-    from wsr.data.dataset import Dataset
     from wsr.exchange.adapter import Change
     from wsr.merging.method import Given, Method
     from wsr.merging.run import Groups
@@ -82,6 +82,8 @@ PAGE = Page(
                     value="DATASET,...",
                     otherwise="the result is not scored",
                 ),
+                LOSS,
+                dataset_flags.BETWEEN,
                 dataset_flags.ALLOW_OVERLAP,
                 Flag(
                     "own",
@@ -107,7 +109,12 @@ PAGE = Page(
             ),
         ),
     ),
-    (method_table(), "wsr merge --method=METHOD --help shows the options of one method."),
+    (
+        method_table(),
+        "wsr merge --method=METHOD --help shows the options of one method.",
+        "Plain texts and questions (--loss=language_model, --loss=choices) have no splits: a random half of them "
+        "chooses the coefficients, and the other half scores the result.",
+    ),
     unlisted=unlisted(),
     variants={f"--method={name}": method_page(name) for name in METHODS},
 )
@@ -149,7 +156,7 @@ def _by_recipe(values: Values) -> None:
     from wsr.merging.recipe import read_recipe
     from wsr.runtime.printable import printable
 
-    given = [flag for flag in ("method", "groups", "on", *options()) if values[flag].present]
+    given = [flag for flag in ("method", "groups", "on", "loss", *options()) if values[flag].present]
     if given:
         raise WsrError(f"--recipe names method and options itself; leave out --{', --'.join(given)}")
     recipe = read_recipe(Path(values.recipe))
@@ -303,31 +310,23 @@ def _given(values: Values, store: "Store", region: "Region", base: "Checkpoint",
     """Loads what the method needs beside the weights."""
     from dataclasses import replace
 
-    from wsr.data.names import spoken_names
     from wsr.engine.evaluate import Protocol
     from wsr.merging.method import Given
-    from wsr.region.exposure import refuse_leaks
     from wsr.runtime.compilation import use_persistent_cache
-
-    def load(name: str) -> "Dataset":
-        sizes = {split: values[f"{split}_size"].value for split in ("probe", "validation", "test")}
-        given = {split: size for split, size in sizes.items() if size}
-        return dataset_flags.load(values, name, base.processor, sizes=given)
 
     if not values.on and not own:
         return Given()
     use_persistent_cache()
-    datasets = {}
+    splits, datasets = ("probe", "validation", "test"), {}
+    sizes = {split: size for split in splits if (size := values[f"{split}_size"].value)}
     records = [store.record(name) for name in region.names]
     for name in (values.own or sorted(set(region.datasets))) if own else []:
-        dataset = load(name)
+        dataset = dataset_flags.load(values, name, base.processor, sizes=sizes)
         called = dataset_flags.called_in_store(dataset, records)
         datasets[called] = replace(dataset, name=called)
     heads = {name: store.head(name) for name in region.names} if own else {}
     settings = device_flags.settings_of(values, results=store.results())
-    scored = [replace(load(each), name=name) for each, name in zip(values.on, spoken_names(values.on), strict=True)]
-    for dataset in scored:
-        refuse_leaks(region, dataset, ("probe", "validation", "test"), allow_overlap=values.allow_overlap)
+    scored = load_all(values, store, region, splits)
     return Given(scored, datasets, heads, Protocol(), settings)
 
 

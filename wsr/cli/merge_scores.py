@@ -8,16 +8,16 @@ if TYPE_CHECKING:
     import numpy as np
 
     from wsr.cli.tables import Cell
-    from wsr.data.dataset import Dataset
     from wsr.engine.evaluate import Protocol
     from wsr.engine.hull_search import HullSearch
     from wsr.merging.method import Given
+    from wsr.region.exposure import Target
     from wsr.region.region import Region
 
 RUNNERS_UP = 4
 
 
-def show_search(search: "HullSearch", region: "Region", datasets: "Sequence[Dataset]") -> None:
+def show_search(search: "HullSearch", region: "Region", datasets: "Sequence[Target]") -> None:
     """Shows what polynomials predicted of the best points, what an exact evaluation found, and what the search cost."""
     from wsr.cli.tables import show_table
 
@@ -39,13 +39,14 @@ def show_search(search: "HullSearch", region: "Region", datasets: "Sequence[Data
     penalties = ", ".join(
         f"C = {own.inverse_l2:g}" + f" on {dataset.name}" * several
         for own, dataset in zip(search.protocols, datasets, strict=True)
+        if own is not None
     )
-    each = " on each dataset" * several
+    each, probes = " on each dataset" * several, f"; linear probes with {penalties}" if penalties else ""
     print(
         f"cross-validation over the validation texts chose the point {100 * search.share:.0f} % of the way from the "
         "centroid to that of lowest loss"
     )
-    print(f"{len(search.points)} points were evaluated exactly{each}; linear probes with {penalties}")
+    print(f"{len(search.points)} points were evaluated exactly{each}{probes}")
     if len(search.proposed):
         errors = abs(search.predicted - search.losses)[search.proposed]
         mean, most = f"{errors.mean():.4f}", f"{errors.max():.4f}"
@@ -64,7 +65,7 @@ def show_scores(
     region: "Region",
     given: "Given",
     merged: Mapping[str, Any],
-    protocols: "Sequence[Protocol] | None" = None,
+    protocols: "Sequence[Protocol | None] | None" = None,
 ) -> None:
     """Shows the scores of a merge next to those of the centroid, on each dataset.
 
@@ -78,9 +79,9 @@ def show_scores(
     import numpy as np
 
     from wsr.cli.tables import show_table
-    from wsr.engine.evaluate import Protocol, evaluate
+    from wsr.engine.evaluate import Protocol
+    from wsr.engine.objective import evaluate_on, on_test, on_validation
     from wsr.engine.settings import Settings
-    from wsr.merging.soups import on_validation
     from wsr.region.region import from_params
 
     merge = from_params(region.model, region.base, {method: merged}).members
@@ -91,12 +92,23 @@ def show_scores(
     usual = [given.protocol or Protocol()] * len(given.datasets)
     for dataset, protocol in zip(given.datasets, protocols or usual, strict=True):
         validation, test = (
-            evaluate(both, rows, judged, protocol=protocol, settings=given.settings or Settings())
-            for judged in (on_validation(dataset), dataset)
+            evaluate_on(both, rows, own, protocol=protocol or Protocol(), settings=given.settings or Settings())
+            for own in (on_validation(dataset), on_test(dataset))
         )
-        columns = (validation.generalised_loss, test.generalised_loss, test.scores)
+        _, *metrics = test.values
+        columns = (next(iter(validation.values.values())), *test.values.values())
         show_table(
-            ("point", "validation loss", "test loss", f"test {dataset.metric}"),
+            ("point", "validation loss", "test loss", *(f"test {metric.replace('_', ' ')}" for metric in metrics)),
             [(name, *(float(column[row]) for column in columns)) for row, name in enumerate(("centroid", method))],
-            title=dataset.name,
+            title=_halved(dataset),
         )
+
+
+def _halved(target: "Target") -> str:
+    """Returns the name of what was scored, and how many plain texts or questions chose the coefficients."""
+    from wsr.data.dataset import Dataset
+    from wsr.data.halves import halves
+
+    if isinstance(target, Dataset):
+        return target.name
+    return f"{target.name}: validation on {len(halves(target)[0])} of {len(target)}, test on the others"

@@ -25,6 +25,8 @@ from wsr.types import Batch, Params
 if TYPE_CHECKING:
     import pandas
 
+_ABSENT = -1e9  # log-likelihood in place of an answer, for questions with fewer answers than others
+
 
 @dataclass(frozen=True, eq=False)
 class ChoiceEvaluation:
@@ -45,6 +47,21 @@ class ChoiceEvaluation:
     def name(self) -> str:
         """Name of the questions."""
         return self.choices.name
+
+    @property
+    def numbers(self) -> Float[np.ndarray, "points answers"]:
+        """The numbers from which all others follow: the log-likelihoods."""
+        return self.log_likelihoods
+
+    @property
+    def outputs(self) -> Float[np.ndarray, "points questions others"]:
+        """What polynomials follow, see ``wsr.engine.objective``: log-likelihoods less that of the first answer."""
+        values, starts = self.log_likelihoods, self.choices.first_answer
+        counts = np.diff(starts, append=values.shape[1])
+        place = np.arange(counts.max())
+        wide = np.minimum(starts[:, None] + place, values.shape[1] - 1)
+        outputs = values[:, wide] - values[:, starts][..., None]
+        return np.where(place < counts[:, None], outputs, _ABSENT)[..., 1:]
 
     @cached_property
     def losses(self) -> Float[np.ndarray, "points questions"]:

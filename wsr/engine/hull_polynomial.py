@@ -20,7 +20,7 @@ from wsr.engine.cross_validation import FOLDS, GRID, MARGIN, folds_of
 from wsr.engine.evaluate import Protocol, fit_draws
 from wsr.engine.held_out import ErrorBound, error_bound
 from wsr.engine.lattice import Interpolation, basis, sparse_lattice
-from wsr.engine.objective import Objective, decoder_outputs, objective_of
+from wsr.engine.objective import Objective, evaluate_decoder, objective_of
 from wsr.engine.probe import linear_probe
 from wsr.engine.region_features import region_features
 from wsr.engine.scoring import key_of, score_points
@@ -365,7 +365,7 @@ def exact_outputs(
       WsrError: if the protocol of a dataset has no fixed penalty, or several draws.
     """
     if not isinstance(dataset, Dataset):
-        return decoder_outputs(region, points, dataset, settings=settings)
+        return evaluate_decoder(region, points, dataset, settings=settings).outputs
     if protocol is None or protocol.inverse_l2 is None or protocol.draws != 1:
         raise WsrError("hull polynomial: the protocol needs a fixed inverse_l2 and one draw")
 

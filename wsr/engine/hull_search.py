@@ -8,7 +8,8 @@ The point of lowest loss fits the validation texts better than new ones. So the 
 this point, and cross-validation over the validation texts says how far from the centroid. It runs on the polynomials
 and needs no forward pass.
 
-The probe split fits the head of a point and the validation split gives its loss. The test split is not read.
+The probe split fits the head of a point and the validation split gives its loss; the test split is not read. Decoders
+need no probe: a half of the plain texts or questions gives the loss, and the other half is not read.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,10 +30,11 @@ from wsr.engine.hull_polynomial import (
     one_penalty,
 )
 from wsr.engine.lattice import Interpolation, count, sparse_lattice
-from wsr.engine.objective import objective_of
+from wsr.engine.objective import objective_of, on_validation
 from wsr.engine.settings import Settings
 from wsr.errors import WsrError
 from wsr.geometry.sampling import centroid, corners
+from wsr.region.exposure import Target
 from wsr.region.region import Region
 from wsr.runtime import seeds
 
@@ -65,8 +67,8 @@ class HullSearch:
     """Exact mean validation loss of each point."""
     predicted: Float[np.ndarray, "points datasets"]
     """What polynomials predicted before the point was evaluated; NaN for points that were not proposed by them."""
-    protocols: tuple[Protocol, ...]
-    """The classifier of each dataset."""
+    protocols: tuple[Protocol | None, ...]
+    """The classifier of each dataset; None for what decoders are scored on."""
     answer: int
     """The number of the chosen point."""
     share: float
@@ -104,7 +106,7 @@ class HullSearch:
 
 def search_hull(
     region: Region,
-    datasets: Sequence[Dataset],
+    datasets: Sequence[Target],
     *,
     points: int = POINTS,
     protocol: Protocol = Protocol(),
@@ -119,10 +121,11 @@ def search_hull(
 
     Args:
       region: the population.
-      datasets: their probe splits fit the heads, their validation splits give the losses.
+      datasets: datasets, whose probe splits fit the heads and whose validation splits give the losses; or, for
+        decoders, plain texts or questions, of which a half gives the losses.
       points: largest number of points to evaluate exactly besides the members, at least 2: the centroid and the answer.
-      protocol: the classifier, the linear probe with one draw. Without ``inverse_l2`` the penalty of each dataset is
-        the one that cross-validation chooses at the centroid.
+      protocol: the classifier of datasets, the linear probe with one draw. Without ``inverse_l2`` the penalty of each
+        dataset is the one that cross-validation chooses at the centroid.
       seed: seed of the points among which searches start.
       settings: chunk size, memory, devices, precision, cache of results and counter, advanced once for each point and
         dataset.
@@ -153,10 +156,13 @@ def search_hull(
         raise WsrError(
             f"learned coefficients: expected the linear probe with 1 draw, found {protocol.probe} with {protocol.draws}"
         )
-    judged = [own.with_split("test", own.splits["validation"]) for own in datasets]
+    judged = [on_validation(own) for own in datasets]
     quiet = replace(settings, counter=None)
     protocols = [
-        replace(protocol, inverse_l2=protocol.inverse_l2 or one_penalty(region, own, settings=quiet)) for own in judged
+        replace(protocol, inverse_l2=protocol.inverse_l2 or one_penalty(region, own, settings=quiet))
+        if isinstance(own, Dataset)
+        else None
+        for own in judged
     ]
 
     def outputs(rows: Points) -> list[Float[np.ndarray, "points texts outputs"]]:
@@ -170,18 +176,18 @@ def search_hull(
 
 def search(
     outputs: Outputs,
-    datasets: Sequence[Dataset],
+    datasets: Sequence[Target],
     members: int,
     *,
     points: int,
-    protocols: tuple[Protocol, ...] = (),
+    protocols: tuple[Protocol | None, ...] = (),
     seed: int = 0,
 ) -> HullSearch:
     """Searches a hull whose exact outputs are given as a function of the coefficients, see ``search_hull``.
 
     Args:
       outputs: the exact outputs of points.
-      datasets: the datasets whose test splits give the losses.
+      datasets: what gives the losses; of a dataset the test split.
       members: number of members.
       points: largest number of points besides the members.
       protocols: the classifier of each dataset.
@@ -274,7 +280,7 @@ def cross_validated_share(
 class Evaluated:
     """The points that were evaluated exactly so far."""
 
-    def __init__(self, outputs: Outputs, datasets: Sequence[Dataset], members: int):
+    def __init__(self, outputs: Outputs, datasets: Sequence[Target], members: int):
         self.points = np.zeros((0, members))
         self.losses = np.zeros((0, len(datasets)))
         self.predicted = np.zeros((0, len(datasets)))

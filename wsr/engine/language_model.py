@@ -50,6 +50,16 @@ class LanguageModelEvaluation:
         return self.texts.name
 
     @property
+    def numbers(self) -> Float[np.ndarray, "points texts"]:
+        """The numbers from which all others follow: the losses."""
+        return self.losses
+
+    @property
+    def outputs(self) -> Float[np.ndarray, "points texts 1"]:
+        """What polynomials follow, see ``wsr.engine.objective``: the losses."""
+        return self.losses[..., None]
+
+    @property
     def language_model_loss(self) -> Float[np.ndarray, " points"]:
         """Mean loss of each point over the predicted tokens of all texts, in nats per token."""
         return np.average(self.losses, axis=1, weights=self.texts.predicted)

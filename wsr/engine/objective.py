@@ -5,13 +5,15 @@ plain text, the log-likelihoods of the answers to a question. An ``Objective`` t
 """
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, overload
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Shaped
 
 from wsr.data.choices import Choices
+from wsr.data.dataset import Dataset
+from wsr.data.halves import halves
 from wsr.data.metrics import score
 from wsr.data.texts import Texts
 from wsr.engine.choices import ChoiceEvaluation, evaluate_choices
@@ -24,9 +26,9 @@ from wsr.region.exposure import Target
 from wsr.region.region import Region
 from wsr.types import AnyArray
 
-AnyEvaluation: TypeAlias = Evaluation | LanguageModelEvaluation | ChoiceEvaluation
+DecoderEvaluation: TypeAlias = LanguageModelEvaluation | ChoiceEvaluation
+AnyEvaluation: TypeAlias = Evaluation | DecoderEvaluation
 Kind: TypeAlias = Literal["classes", "regression", "language_model"]
-_ABSENT = -1e9  # log-likelihood in place of an answer, for questions with fewer answers than others
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +100,32 @@ def objective_of(target: Target) -> Objective:
     return Objective(kind, target.splits["test"].labels, "generalised_loss", target.metric)
 
 
+@overload
+def on_validation(target: Dataset) -> Dataset: ...
+@overload
+def on_validation(target: Target) -> Target: ...
+def on_validation(target: Target) -> Target:
+    """Returns what chooses points: a dataset with its validation split in place of its test split.
+
+    Plain texts and questions have no splits: a random half of them chooses (``wsr.data.halves``).
+
+    Args:
+      target: what points are scored on.
+    """
+    if isinstance(target, Dataset):
+        return target.with_split("test", target.splits["validation"])
+    return halves(target)[0]
+
+
+def on_test(target: Target) -> Target:
+    """Returns what scores the chosen points: a dataset as it is; of plain texts and questions, the other half.
+
+    Args:
+      target: what points are scored on.
+    """
+    return target if isinstance(target, Dataset) else halves(target)[1]
+
+
 def text_losses(
     kind: Kind, outputs: Float[AnyArray, "texts outputs"], labels: Shaped[AnyArray, " texts"]
 ) -> Float[Array, " texts"]:
@@ -131,29 +159,26 @@ def evaluate_on(
       protocol: the classifier that a dataset needs.
       settings: chunk size, memory, devices, precision, cache of results and counter.
     """
-    if isinstance(target, Texts):
-        return evaluate_language_model(region, coefficients, target, settings=settings)
-    if isinstance(target, Choices):
-        return evaluate_choices(region, coefficients, target, settings=settings)
-    return evaluate(region, coefficients, target, protocol=protocol, settings=settings)
+    if isinstance(target, Dataset):
+        return evaluate(region, coefficients, target, protocol=protocol, settings=settings)
+    return evaluate_decoder(region, coefficients, target, settings=settings)
 
 
-def decoder_outputs(
-    region: Region, points: Float[np.ndarray, "points members"], target: Texts | Choices, *, settings: Settings
-) -> Float[np.ndarray, "points texts outputs"]:
-    """Returns the outputs of a decoder at some points, from forward passes.
+def evaluate_decoder(
+    region: Region,
+    coefficients: Float[np.ndarray, "points members"],
+    target: Texts | Choices,
+    *,
+    settings: Settings = Settings(),
+) -> DecoderEvaluation:
+    """Evaluates points of a region of decoders exactly on plain texts or questions.
 
     Args:
       region: the population.
-      points: one row per point.
+      coefficients: one row per point.
       target: plain texts or questions.
       settings: chunk size, memory, devices, precision, cache of results and counter.
     """
     if isinstance(target, Texts):
-        return evaluate_language_model(region, points, target, settings=settings).losses[..., None]
-    found = evaluate_choices(region, points, target, settings=settings).log_likelihoods
-    counts = np.diff(target.first_answer, append=found.shape[1])
-    place = np.arange(counts.max())
-    wide = np.minimum(target.first_answer[:, None] + place, found.shape[1] - 1)
-    outputs = found[:, wide] - found[:, target.first_answer][..., None]
-    return np.where(place < counts[:, None], outputs, _ABSENT)[..., 1:]
+        return evaluate_language_model(region, coefficients, target, settings=settings)
+    return evaluate_choices(region, coefficients, target, settings=settings)

@@ -18,12 +18,12 @@ from jaxtyping import Array, Float
 from wsr.data.choices import Choices
 from wsr.data.dataset import Dataset
 from wsr.data.texts import Texts
-from wsr.engine.choices import ChoiceEvaluation, evaluate_choices
+from wsr.engine.choices import ChoiceEvaluation
 from wsr.engine.evaluate import EXACT, Evaluation, Protocol, evaluate, fit_draws
 from wsr.engine.fewer_probes import Logits, Scores
 from wsr.engine.hull_answers import Answers, Check, Features, Score, answer_hull, held_out_points
-from wsr.engine.language_model import LanguageModelEvaluation, evaluate_language_model
-from wsr.engine.objective import objective_of
+from wsr.engine.language_model import LanguageModelEvaluation
+from wsr.engine.objective import evaluate_decoder
 from wsr.engine.region_features import region_features
 from wsr.engine.settings import Settings
 from wsr.errors import WsrError
@@ -295,12 +295,14 @@ class _Decoder:
 
     def scores(self, coefficients: Float[np.ndarray, "points members"]) -> Scores:
         """Returns the exact losses of points."""
-        return self.scores_of(self._values(coefficients, self.settings)[..., None])
+        found = evaluate_decoder(self.region, coefficients, self.target, settings=self.settings)
+        return Scores(found.by_text, found.numbers)
 
     def features(self, coefficients: Float[np.ndarray, "points members"]) -> Iterator[Features]:
         """Yields the mean losses of texts or the log-likelihoods of answers at points."""
         self.settings.advance(0, f"{self.target.name}: {len(coefficients)} nodes")
-        yield {"values": self._values(coefficients, replace(self.settings, counter=None))[..., None]}
+        quiet = replace(self.settings, counter=None)
+        yield {"values": evaluate_decoder(self.region, coefficients, self.target, settings=quiet).numbers[..., None]}
 
     def logits_of(self, features: Features) -> Float[AnyArray, "points values 1"]:
         """Returns the features as they are: there is no probe."""
@@ -309,31 +311,25 @@ class _Decoder:
     def scores_of(self, values: Logits) -> Scores:
         """Returns the losses that mean losses of texts or log-likelihoods give."""
         numbers = values[..., 0]
-        if isinstance(self.target, Texts):
-            return Scores(numbers * objective_of(self.target).labels, numbers)
-        exact = (EXACT,) * len(numbers)
-        found = ChoiceEvaluation(self.region, np.zeros((len(numbers), len(self.region))), self.target, numbers, exact)
-        return Scores(found.losses, numbers)
+        nowhere = np.zeros((len(numbers), len(self.region)))
+        return Scores(self._bounded(nowhere, numbers, (EXACT,) * len(numbers)).by_text, numbers)
 
     def evaluation(
         self, coefficients: Float[np.ndarray, "points members"], answers: Answers
     ) -> HullLanguageModelEvaluation | HullChoiceEvaluation:
         """Returns the evaluation of a whole request."""
-        numbers, bounds, checks = answers.scores.predictions, answers.error_bounds, answers.checks
-        if isinstance(self.target, Texts):
-            return HullLanguageModelEvaluation(
-                self.region, coefficients, self.target, numbers, _how(answers), error_bounds=bounds, checks=checks
-            )
-        return HullChoiceEvaluation(
-            self.region, coefficients, self.target, numbers, _how(answers), error_bounds=bounds, checks=checks
-        )
+        found = self._bounded(coefficients, answers.scores.predictions, _how(answers))
+        return replace(found, error_bounds=answers.error_bounds, checks=answers.checks)
 
-    def _values(
-        self, coefficients: Float[np.ndarray, "points members"], settings: Settings
-    ) -> Float[np.ndarray, "points values"]:
+    def _bounded(
+        self,
+        coefficients: Float[np.ndarray, "points members"],
+        numbers: Float[np.ndarray, "points values"],
+        how: tuple[str, ...],
+    ) -> HullLanguageModelEvaluation | HullChoiceEvaluation:
         if isinstance(self.target, Texts):
-            return evaluate_language_model(self.region, coefficients, self.target, settings=settings).losses
-        return evaluate_choices(self.region, coefficients, self.target, settings=settings).log_likelihoods
+            return HullLanguageModelEvaluation(self.region, coefficients, self.target, numbers, how)
+        return HullChoiceEvaluation(self.region, coefficients, self.target, numbers, how)
 
 
 def _how(answers: Answers) -> tuple[str, ...]:

@@ -143,6 +143,20 @@ def evaluate_zero_shot(
 
     Raises:
       WsrError: if the model gives no embeddings, a member has a text tower of its own, or the head has other classes.
+
+    Example:
+      A head is usually made of texts, by ``zero_shot_head(base, data.label_names)``; this one is drawn at random.
+
+      >>> import jax, numpy as np, wsr
+      >>> from wsr.engine.zero_shot import ZeroShotHead
+      >>> from wsr.models.clip_vision import EXAMPLE
+      >>> data = wsr.load_dataset("digits", wsr.load("tiny_vit").processor, sizes={"test": 20})
+      >>> model = wsr.models.build("clip_vision", EXAMPLE)
+      >>> region = wsr.from_params(model, model.init(jax.random.key(0)), {"other": model.init(jax.random.key(1))})
+      >>> kernel = np.random.default_rng(0).normal(size=(EXAMPLE["projection_dim"], data.classes))
+      >>> head = ZeroShotHead(data.label_names, ("a {}",), kernel / np.linalg.norm(kernel, axis=0), scale=10.0)
+      >>> wsr.evaluate_zero_shot(region, region.centroid(), data, head).losses.shape
+      (1, 20)
     """
     coefficients = np.atleast_2d(coefficients)
     if len(head.label_names) != dataset.classes:

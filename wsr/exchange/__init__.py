@@ -8,6 +8,7 @@ member.py         reads a Hugging Face folder or a LoRA adapter as a member, or 
 head.py           the head of an imported model: its tensors, its labels, notes about them
 untied.py         a base whose language-modelling head is apart from its token embedding
 atlas.py          sketches of any number of models of one base, and where a model lies among them
+kin.py            what one model is to another, in a few words
 kinship.py        whether a model was fine-tuned from a checkpoint
 likely_bases.py   which of the available checkpoints a model was fine-tuned from
 importing.py      the import: read, compare with the base, admit

@@ -5,8 +5,8 @@ model takes 8 KiB, and no model is kept whole.
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from jaxtyping import Float32
 from wsr.errors import WsrError
 from wsr.exchange.admission import dataset_of, names_of
 from wsr.exchange.candidate import read_candidate
+from wsr.exchange.kin import BASE, COPY, UNKNOWN, kin_among
 from wsr.geometry.similarity import gram_matrix, in_memory
 from wsr.geometry.trees import flatten
 from wsr.models import Checkpoint
@@ -26,6 +27,8 @@ from wsr.store.atlas_file import NAME, AtlasEntry, AtlasFile, standard_error
 from wsr.store.store import Store
 from wsr.types import Params
 
+EXACT, LINEAGE = 20, 3
+"""Models whose cosines are computed from their weights, and neighbours that are tested for their lineage."""
 MEMBER = "::"
 """Stands between a store and its member in the source of an entry."""
 
@@ -40,7 +43,11 @@ class Neighbour:
     standard_error: float
     """Standard error of the estimate."""
     exact: float | None
-    """The cosine computed from the weights; None if the model can no longer be read where it was."""
+    """The cosine computed from the weights; None if it was not asked for, or the model can no longer be read where it
+    was."""
+    kin: str = ""
+    """What it is to the other model: "same model" or the words of ``wsr.exchange.kin``; "cannot say" also if it can no
+    longer be read; empty if it was not tested."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +61,8 @@ class Place:
     """Names of the models with the same weights."""
     length: float
     """Length of its task vector."""
+    base: str
+    """What the base is to the model, in the same words."""
     noise: float
     """Largest of the estimated cosines that models without anything in common reach by chance, with a probability of
     5 %: neighbours below it mean nothing."""
@@ -151,13 +160,18 @@ class Atlas:
                 counter.advance(1, name)
         return refused
 
-    def locate(self, model: str, *, count: int = 10, exact: bool = True) -> Place:
+    def locate(self, model: str, *, count: int = 10, exact: int = EXACT, lineage: int = LINEAGE) -> Place:
         """Returns where a model lies among the models of the atlas.
+
+        What the nearest models are to one another is kept in the atlas, where its page finds it.
 
         Args:
           model: name of a model of the atlas, a Hugging Face folder, a LoRA adapter or a hub name.
           count: number of neighbours.
-          exact: whether cosines are computed from the neighbours' weights too, where these can still be read.
+          exact: number of models, nearest by their sketches, whose cosines are computed from their weights, where these
+            can still be read; the neighbours are the nearest among them.
+          lineage: number of neighbours that are tested for what they are to the model, nearest first, among those whose
+            cosines were computed; they are in memory together.
 
         Raises:
           WsrError: if the atlas is empty, or the model has another base.
@@ -165,28 +179,40 @@ class Atlas:
         if not len(self):
             raise WsrError(f"{self.store.where}: its atlas has no models; add some with wsr atlas add")
         known = self.file.find(model)
-        params = self._params(known.source if known else model)
-        row = self._sketch(params)
-        near = [own for own in self.file.nearest(row, count + 1) if known is None or own.entry.name != known.name]
-        found = [
-            Neighbour(
-                own.entry,
-                own.cosine,
-                standard_error(own.cosine, self.file.size),
-                self._exact(own.entry, params) if exact else None,
-            )
-            for own in near[:count]
-        ]
+        source = known.source if known else _source(model)
+        params = self._params(source)
+        row, most = self._sketch(params), max(count, exact)
+        near = [own for own in self.file.nearest(row, most + 1) if known is None or own.entry.name != known.name][:most]
+        found = []
+        for rank, own in enumerate(near):
+            cosine = self._exact(own.entry, params) if rank < exact else None
+            unread = UNKNOWN if rank < exact and cosine is None else ""
+            found.append(Neighbour(own.entry, own.cosine, standard_error(own.cosine, self.file.size), cosine, unread))
         # Best first by the exact cosines, where they are known.
         found.sort(key=lambda own: -(own.cosine if own.exact is None else own.exact))
-        copies = [own.name for own in self.file.same_as(_sha256(row)) if known is None or own.name != known.name]
+        sha256, found = _sha256(row), found[:count]
+        copies = [own.name for own in self.file.same_as(sha256) if known is None or own.name != known.name]
+        kin = self._kin(params, sha256, found, lineage) if exact and lineage else {}
         return Place(
             known.name if known else Path(model).name,
-            tuple(found),
+            tuple(_with_kin(own, source, sha256, kin) for own in found),
             tuple(copies),
             float(np.linalg.norm(row)),
+            kin.get(BASE, ""),
             chance(len(self), self.file.size),
         )
+
+    def _kin(self, params: Params, sha256: str, near: Sequence[Neighbour], most: int) -> dict[str, str]:
+        """Returns what the nearest models and the base are to a model, by the hashes of their sketches; keeps it."""
+        models = {sha256: params}
+        for own in near:
+            if len(models) <= most and own.exact is not None and own.entry.sha256 != sha256:
+                models[own.entry.sha256] = self._params(own.entry.source)
+        found = kin_among(models, self.base)
+        kept = {pair: word for pair, word in found.items() if BASE not in pair}
+        if self.file.same_as(sha256):
+            self.file.keep_kin(kept)
+        return {other: word for (one, other), word in found.items() if one == sha256}
 
     def _read(
         self, where: str, name: str, dataset: str | None
@@ -197,7 +223,7 @@ class Atlas:
             return
         incoming = read_candidate(where, self.base)
         row = self._sketch(incoming.params)
-        source = str(Path(where).absolute()) if Path(where).exists() else where
+        source = _source(where)
         note = "; ".join(incoming.notes)
         yield AtlasEntry(name, source, dataset or dataset_of(name), _sha256(row), float(np.linalg.norm(row)), note), row
 
@@ -251,6 +277,17 @@ def chance(models: int, size: int) -> float:
     from scipy.stats import norm
 
     return float(norm.isf(1 - 0.95 ** (1 / models)) / np.sqrt(size))
+
+
+def _with_kin(near: Neighbour, source: str, sha256: str, kin: Mapping[str, str]) -> Neighbour:
+    """Returns a neighbour with what it is to the model of a source and a sketch; equal sketches mean equal weights."""
+    if near.entry.sha256 == sha256:
+        return replace(near, kin="same model" if near.entry.source == source else COPY)
+    return replace(near, kin=kin.get(near.entry.sha256, near.kin))
+
+
+def _source(where: str) -> str:
+    return str(Path(where).absolute()) if Path(where).exists() else where
 
 
 def _sha256(row: Float32[np.ndarray, " size"]) -> str:

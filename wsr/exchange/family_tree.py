@@ -96,7 +96,7 @@ class _Tree:
     @cached_property
     def between(self) -> dict[Two, set[str]]:
         """Models on the way from one to another."""
-        return {(a, c): {x for x in self.names if self.cosines.get((x, a, c), 1.0) <= RIGHT} for a, c in self.apart}
+        return {(a, c): {x for x in self.names if self._in_the_middle(x, a, c)} for a, c in self.apart}
 
     @cached_property
     def neighbours(self) -> dict[str, set[str]]:
@@ -127,6 +127,14 @@ class _Tree:
             found.append(up)
             name = up
         return found
+
+    def _in_the_middle(self, x: str, a: str, c: str) -> bool:
+        """Returns whether the angle at a model is right, and the largest of the triangle with two others.
+
+        Next to a model and a copy that hardly differs, both angles are nearly right.
+        """
+        own = self.cosines.get((x, a, c), 1.0)
+        return own <= RIGHT and own <= min(self.cosines[a, x, c], self.cosines[c, x, a])
 
     def _through_a_missing_one(self, a: str, c: str) -> bool:
         """Returns whether a third model branches off between two where no model is."""

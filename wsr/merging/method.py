@@ -134,7 +134,8 @@ class Given:
     """
 
     dataset: Any = None
-    """Dataset whose probe and validation splits choose the coefficients, or a list of several."""
+    """What chooses the coefficients, or a list of several: the probe and validation splits of a dataset, or a half of
+    plain texts or questions for decoders."""
     own: Mapping[str, Any] = field(default_factory=dict)
     """Datasets that the members were fine-tuned on, by name."""
     heads: Mapping[str, Any] = field(default_factory=dict)

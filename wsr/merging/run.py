@@ -249,6 +249,15 @@ def refuse_missing(method: Method, given: Given) -> None:
             f"{name_of(type(method))} chooses on one dataset, found {len(given.datasets)}: "
             f"{', '.join(own.name for own in given.datasets)}; --method=learned chooses on several"
         )
+    if "dataset" in method.needs and not getattr(method, "of_decoders", False):
+        from wsr.data.dataset import Dataset
+
+        for own in given.datasets:
+            if not isinstance(own, Dataset):
+                raise WsrError(
+                    f"{name_of(type(method))} chooses by a probe on a labelled dataset, found {own.name}, plain texts "
+                    "or questions; --method=learned chooses on these too"
+                )
 
 
 def refuse_without_base(method: Method, groups: Groups, base: object) -> None:

@@ -1,4 +1,7 @@
-"""Coefficients chosen on the probe and validation splits of datasets; their test splits are not read."""
+"""Coefficients chosen on the probe and validation splits of datasets, or on a half of plain texts or questions.
+
+Test splits and the other halves are not read.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -10,10 +13,10 @@ from jaxtyping import Float
 from wsr.merging.method import Given, OfData, at_least
 
 if TYPE_CHECKING:
-    from wsr.data.dataset import Dataset
     from wsr.engine.evaluate import Protocol
     from wsr.engine.hull_search import HullSearch
     from wsr.engine.settings import Settings
+    from wsr.region.exposure import Target
     from wsr.region.region import Region
 
 Row = Float[np.ndarray, " members"]
@@ -25,6 +28,8 @@ class Chosen(OfData):
     needs: ClassVar = ("dataset",)
     several: ClassVar[bool] = False
     """Whether the method can choose on several datasets together."""
+    of_decoders: ClassVar[bool] = False
+    """Whether the method can choose on plain texts and questions, by the losses of decoders."""
 
     def row(self, region: "Region", given: Given) -> Row:
         """Returns the chosen coefficients.
@@ -46,7 +51,7 @@ class GreedySoup(Chosen):
 
     It needs ``2 n - 1`` exact evaluations for ``n`` members.
 
-    Source: Wortsman et al., Model soups, 2022, recipe 1, with the generalised loss in place of the accuracy.
+    Source: Wortsman et al., Model soups, 2022, recipe 1, with the loss in place of the accuracy.
 
     Example:
       >>> import wsr
@@ -54,6 +59,8 @@ class GreedySoup(Chosen):
       >>> method.needs  # wsr.merge(region, method, wsr.merging.Given(dataset=sst2))
       ('dataset',)
     """
+
+    of_decoders: ClassVar = True
 
     def row(self, region: "Region", given: Given) -> Row:
         """Returns the coefficients of the average of the members taken."""
@@ -66,13 +73,13 @@ class GreedySoup(Chosen):
 
 @dataclass(frozen=True)
 class Learned(Chosen):
-    """A point in the convex hull of the members with a low loss on a dataset, found on polynomials.
+    """A point in the convex hull of the members with a low loss on a dataset, plain texts or questions.
 
     It lies between the centroid and the minimum of ``L(base + sum_k c_k tau_k)`` over ``c_k >= 0`` with sum 1, where
     ``L`` is the validation loss. Cross-validation chooses how far from the centroid, see ``wsr.engine.hull_search``.
     With several datasets, ``L`` is the mean of the losses, each divided by the centroid's.
 
-    Source: Wortsman et al., Model soups, 2022, the learned soup, with the optimal linear probe as the head.
+    Source: Wortsman et al., Model soups, 2022, the learned soup, on polynomials; the head is the optimal linear probe.
 
     Example:
       >>> import wsr
@@ -82,6 +89,7 @@ class Learned(Chosen):
     """
 
     several: ClassVar = True
+    of_decoders: ClassVar = True
 
     points: int = at_least(2, 100, "Largest number of points that are evaluated exactly besides the members.")
 
@@ -150,16 +158,17 @@ class LearnedFree(Chosen):
             ).coefficients
 
 
-def greedy_soup(region: "Region", dataset: "Dataset", protocol: "Protocol", settings: "Settings") -> Row:
+def greedy_soup(region: "Region", dataset: "Target", protocol: "Protocol", settings: "Settings") -> Row:
     """Returns the coefficients of the greedy soup.
 
     Args:
       region: the members.
-      dataset: its probe and validation splits choose the members.
-      protocol: the classifier that measures a point.
+      dataset: a dataset, whose probe and validation splits choose the members; or plain texts or questions, of which a
+        half does.
+      protocol: the classifier that measures a point on a dataset.
       settings: chunk size, memory, devices, precision and cache of results.
     """
-    from wsr.engine.evaluate import evaluate
+    from wsr.engine.objective import evaluate_on, on_validation
     from wsr.geometry.sampling import centroid, corners
     from wsr.runtime.progress import progress
     from wsr.store.results import Results
@@ -169,7 +178,8 @@ def greedy_soup(region: "Region", dataset: "Dataset", protocol: "Protocol", sett
         counted = replace(settings, results=results, counter=counter)
 
         def losses(rows: np.ndarray) -> np.ndarray:
-            return evaluate(region, rows, judged, protocol=protocol, settings=counted).generalised_loss
+            found = evaluate_on(region, rows, judged, protocol=protocol, settings=counted)
+            return next(iter(found.values.values()))
 
         alone = losses(corners(len(region)))
         first, *others = np.argsort(alone, kind="stable").tolist()
@@ -179,12 +189,3 @@ def greedy_soup(region: "Region", dataset: "Dataset", protocol: "Protocol", sett
             if loss <= best:
                 soup, best = [*soup, member], loss
     return centroid(len(region), soup)[0]
-
-
-def on_validation(dataset: "Dataset") -> "Dataset":
-    """Returns the dataset with its validation split in place of the test split.
-
-    Args:
-      dataset: the dataset.
-    """
-    return dataset.with_split("test", dataset.splits["validation"])

@@ -7,15 +7,15 @@ transformers loads the whole model. ``clip_text`` reads texts: it makes zero-sho
 may have a population of its own.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
 from wsr.models import config as configs
-from wsr.models.counterpart import Module, Whole
+from wsr.models.counterpart import Counterpart, Module, Whole
 from wsr.models.layers.activations import ACTIVATIONS
 from wsr.models.layers.attention import attend
 from wsr.models.layers.dense import dense, layer_norm
@@ -24,15 +24,42 @@ Own = TypeVar("Own", bound="ClipConfig")
 
 PROJECTION = "projection"
 """The pooling that gives the embeddings by which CLIP compares images and texts."""
-PARTS_OF_WHOLE = r"(text|visual)_projection\.weight|logit_scale|classifier\..+"
-"""Pattern of the names of tensors that stand beside the towers in a whole model."""
-CONSTANTS = r"((text|vision)_model\.)?embeddings\.position_ids"
-"""Pattern of the names of positions, which old files hold."""
 
 
-def whole_with(part: str) -> Whole:
-    """Returns the model of both towers, of whose config the attribute ``part`` describes one."""
-    return Whole(model_type="clip", model_class="CLIPModel", part=part, decides=("projection_dim",))
+def counterpart(
+    tower: Literal["text", "vision"],
+    config: "type[ClipConfig]",
+    modules: Callable[[Mapping[str, Any]], Iterable[Module]],
+    *,
+    in_memory: Sequence[str],
+    pooling: str = "cls",
+) -> Counterpart:
+    """Returns a tower in ``transformers``, alone or as a part of CLIPModel.
+
+    Args:
+      tower: which one.
+      config: the dataclass of its config.
+      modules: lists its modules, see ``Counterpart``.
+      in_memory: modules whose names in memory lack the tower's name in transformers 5.
+      pooling: pooling of the tower's ``pooler_output``.
+    """
+    other, embeddings = ("vision", "text") if tower == "text" else ("text", "visual")
+    model_class = f"CLIP{tower.capitalize()}Model"
+    return Counterpart(
+        model_type=f"clip_{tower}_model",
+        model_class=model_class,
+        projected_class=f"{model_class}WithProjection",
+        whole=Whole(model_type="clip", model_class="CLIPModel", part=f"{tower}_config", decides=("projection_dim",)),
+        prefix="",
+        taken=tuple(own.name for own in fields(config) if own.name not in ("pooling", "projection")),
+        modules=modules,
+        present={"projection": f"{embeddings}_projection.weight"},
+        dropped=rf"{other}_model\..+|(text|visual)_projection\.weight|logit_scale|classifier\..+",
+        # Old files hold the positions.
+        constants=r"((text|vision)_model\.)?embeddings\.position_ids",
+        aliases=((rf"^({'|'.join(in_memory)})\.", rf"{tower}_model.\1."),),
+        pooling=pooling,
+    )
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from jaxtyping import Array, Float, Int
 
 from wsr.models import config as configs
 from wsr.models.adapters import from_nnx
-from wsr.models.clip import CONSTANTS, PARTS_OF_WHOLE, PROJECTION, ClipBlock, ClipConfig, modules_of_layers, whole_with
-from wsr.models.counterpart import Counterpart, Module
+from wsr.models.clip import PROJECTION, ClipBlock, ClipConfig, counterpart, modules_of_layers
+from wsr.models.counterpart import Module
 from wsr.models.layers import pooling
 from wsr.models.layers.attention import not_later, same_text
 from wsr.models.layers.dense import dense, layer_norm, table
@@ -135,19 +135,7 @@ def modules(config: Mapping[str, Any]) -> Iterator[Module]:
         yield "text_projection", "head", "matrix"
 
 
-COUNTERPART = Counterpart(
-    model_type="clip_text_model",
-    model_class="CLIPTextModel",
-    projected_class="CLIPTextModelWithProjection",
-    whole=whole_with("text_config"),
-    prefix="",
-    taken=tuple(name for name in ClipTextConfig.__dataclass_fields__ if name not in ("pooling", "projection")),
-    modules=modules,
-    present={"projection": "text_projection.weight"},
-    dropped=rf"vision_model\..+|{PARTS_OF_WHOLE}",
-    constants=CONSTANTS,
-    # The names of tensors in memory, in transformers 5.
-    aliases=((r"^(embeddings|encoder|final_layer_norm)\.", r"text_model.\1."),),
-    pooling=END,
+COUNTERPART = counterpart(
+    "text", ClipTextConfig, modules, in_memory=("embeddings", "encoder", "final_layer_norm"), pooling=END
 )
 """CLIP's text tower in ``transformers``, alone or as a part of CLIPModel."""

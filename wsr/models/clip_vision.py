@@ -10,8 +10,8 @@ from jaxtyping import Array, Float
 
 from wsr.models import config as configs
 from wsr.models.adapters import from_nnx
-from wsr.models.clip import CONSTANTS, PARTS_OF_WHOLE, PROJECTION, ClipBlock, ClipConfig, modules_of_layers, whole_with
-from wsr.models.counterpart import Counterpart, Module
+from wsr.models.clip import PROJECTION, ClipBlock, ClipConfig, counterpart, modules_of_layers
+from wsr.models.counterpart import Module
 from wsr.models.layers.dense import dense, layer_norm, table
 from wsr.models.layers.patches import Patches
 from wsr.models.model import Model
@@ -131,18 +131,7 @@ def modules(config: Mapping[str, Any]) -> Iterator[Module]:
         yield "visual_projection", "head", "matrix"
 
 
-COUNTERPART = Counterpart(
-    model_type="clip_vision_model",
-    model_class="CLIPVisionModel",
-    projected_class="CLIPVisionModelWithProjection",
-    whole=whole_with("vision_config"),
-    prefix="",
-    taken=tuple(name for name in ClipVisionConfig.__dataclass_fields__ if name not in ("pooling", "projection")),
-    modules=modules,
-    present={"projection": "visual_projection.weight"},
-    dropped=rf"text_model\..+|{PARTS_OF_WHOLE}",
-    constants=CONSTANTS,
-    # The names of tensors in memory, in transformers 5.
-    aliases=((r"^(embeddings|pre_layrnorm|encoder|post_layernorm)\.", r"vision_model.\1."),),
+COUNTERPART = counterpart(
+    "vision", ClipVisionConfig, modules, in_memory=("embeddings", "pre_layrnorm", "encoder", "post_layernorm")
 )
 """CLIP's vision tower in ``transformers``, alone or as a part of CLIPModel."""

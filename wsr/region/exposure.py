@@ -123,9 +123,10 @@ def _hashes(target: Target, splits: Sequence[str]) -> Callable[[Member], _Compar
     parts = (target.part_hashes(splits), target.part_hashes()) if isinstance(target, Dataset) else (None, None)
 
     def of(member: Member) -> _Compared:
-        if (parts[0] is None) == (member.texts_of_pairs is None) or isinstance(target, Choices):
+        of_pairs = member.texts_of_pairs
+        if (parts[0] is None) == (of_pairs is None) or isinstance(target, Choices):
             return member.texts, *wholes
-        return (member.texts, *parts) if member.texts_of_pairs is None else (member.texts_of_pairs, *wholes)
+        return (member.texts, *parts) if of_pairs is None else (of_pairs, *wholes)
 
     return of
 

@@ -25,6 +25,10 @@ _TABLES = (
     "added TEXT NOT NULL, direction BLOB NOT NULL)",
     "CREATE INDEX IF NOT EXISTS by_sha256 ON models (sha256)",
 )
+_KIN = (
+    "CREATE TABLE IF NOT EXISTS kin (one TEXT NOT NULL, other TEXT NOT NULL, word TEXT NOT NULL, "
+    "PRIMARY KEY (one, other))"
+)
 
 
 @dataclass(frozen=True)
@@ -135,6 +139,24 @@ class AtlasFile:
         with self._open() as database:
             rows = database.execute(f"SELECT {_COLUMNS} FROM models WHERE sha256 = ? ORDER BY number", (sha256,))
             return [AtlasEntry(*row) for row in rows]
+
+    def keep_kin(self, kin: Mapping[tuple[str, str], str]) -> None:
+        """Keeps what models are to one another, in place of what was known of them.
+
+        Args:
+          kin: for the hashes of two sketches, what the second model is to the first.
+        """
+        with self._open(write=True) as database:
+            database.execute(_KIN)
+            database.executemany("INSERT OR REPLACE INTO kin VALUES (?, ?, ?)", [(*own, kin[own]) for own in kin])
+
+    def kin(self) -> dict[tuple[str, str], str]:
+        """Returns what ``keep_kin`` kept."""
+        with self._open() as database:
+            # Files of earlier versions, and those of which no lineage was asked for, have no such table.
+            if not database.execute("SELECT 1 FROM sqlite_master WHERE name = 'kin'").fetchone():
+                return {}
+            return {(one, other): word for one, other, word in database.execute("SELECT one, other, word FROM kin")}
 
     def directions(self) -> Iterator[tuple[Int64[np.ndarray, " rows"], Float32[np.ndarray, "rows size"]]]:
         """Yields the numbers of some models and the directions of their sketches, in the order of ``entries``."""

@@ -1,6 +1,7 @@
 """The page of an atlas as one HTML file: all models in the plane, search, and the neighbours of each."""
 
 from collections import Counter
+from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from jaxtyping import Float32
 
 from wsr.errors import WsrError
 from wsr.exchange.atlas import Atlas, chance
+from wsr.exchange.kin import COPY
 from wsr.report.html import asset, framed, text
 from wsr.runtime.atomic import write_atomically
 from wsr.runtime.seeds import generator
@@ -43,14 +45,21 @@ def write_atlas_page(atlas: Atlas, to: str | Path, *, seed: int = 0) -> int:
         chosen = np.sort(generator(seed, "atlas").permutation(whole)[:MOST])
         entries, rows = [entries[at] for at in chosen], rows[chosen]
     noise = chance(whole, file.size)
-    content = content_of(entries, rows, title=f"Atlas of {Path(atlas.store.where).name}", noise=noise, seed=seed)
+    title, kin = f"Atlas of {Path(atlas.store.where).name}", file.kin()
+    content = content_of(entries, rows, title=title, noise=noise, kin=kin, seed=seed)
     content |= {"whole": whole, "base": atlas.store.base_name}
     write_atomically(Path(to), atlas_html(content).encode())
     return len(entries)
 
 
 def content_of(
-    entries: list[AtlasEntry], rows: Float32[np.ndarray, "models size"], *, title: str, noise: float, seed: int
+    entries: list[AtlasEntry],
+    rows: Float32[np.ndarray, "models size"],
+    *,
+    title: str,
+    noise: float,
+    kin: Mapping[tuple[str, str], str],
+    seed: int,
 ) -> dict[str, Any]:
     """Returns the data of the page, by columns: a page of ten thousand models takes less space so.
 
@@ -59,6 +68,7 @@ def content_of(
       rows: the directions of their sketches.
       title: title of the page.
       noise: cosine that models without anything in common reach by chance.
+      kin: what models are to one another, see ``AtlasFile.kin``.
       seed: seed of the positions.
     """
     found = neighbourhoods(rows, count=NEIGHBOURS, least=noise, seed=seed)
@@ -74,6 +84,7 @@ def content_of(
         "dataset": [entry.dataset for entry in entries],
         "length": [float(f"{entry.length:.4g}") for entry in entries],
         "copies": _copies(entries),
+        "kin": _kin(entries, found.neighbours.tolist(), kin),
         "cluster": found.clusters.tolist(),
         "x": [round(x, 4) for x in places[:, 0].tolist()],
         "y": [round(y, 4) for y in places[:, 1].tolist()],
@@ -118,7 +129,7 @@ to move.</p>
 </main>
 <footer><p class="muted">Cosines are estimates from sketches. Models without anything in common reach
 {content["noise"]:.3f} by chance, so neighbours below it mean nothing. <code>wsr atlas where MODEL</code> computes
-cosines from the weights.</p>
+cosines from the weights and tells what the nearest models are to it; this page then shows it, too.</p>
 <details><summary>Figures are drawn with D3, under the ISC licence</summary>
 <pre>{escape(asset("explorer", "d3.LICENSE"))}</pre></details></footer>
 <div id="tip" class="tip" role="tooltip" hidden></div>
@@ -129,6 +140,19 @@ cosines from the weights.</p>
 
 def _rows(file: AtlasFile) -> list[Float32[np.ndarray, "rows size"]]:
     return [rows for _, rows in file.directions()]
+
+
+def _kin(
+    entries: list[AtlasEntry], neighbours: list[list[int]], known: Mapping[tuple[str, str], str]
+) -> dict[int, list[str]]:
+    """Returns what the neighbours of a model are to it, for models of which that is known of any."""
+    found = {}
+    for at, near in enumerate(neighbours):
+        own, others = entries[at].sha256, [entries[other].sha256 for other in near]
+        words = [COPY if other == own else known.get((own, other), "") for other in others]
+        if any(words):
+            found[at] = words
+    return found
 
 
 def _copies(entries: list[AtlasEntry]) -> list[list[int]]:

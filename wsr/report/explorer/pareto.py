@@ -7,8 +7,6 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float
 
-from wsr.data.dataset import Dataset
-from wsr.data.halves import halves
 from wsr.engine.evaluate import Protocol
 from wsr.engine.front import front_of, hypervolume, non_dominated
 from wsr.engine.hull_polynomial import (
@@ -22,7 +20,7 @@ from wsr.engine.hull_polynomial import (
 )
 from wsr.engine.hull_search import SUPPORT, relative, support
 from wsr.engine.lattice import Interpolation
-from wsr.engine.objective import AnyEvaluation, evaluate_on, objective_of
+from wsr.engine.objective import AnyEvaluation, evaluate_on, objective_of, on_test, on_validation
 from wsr.engine.settings import Settings
 from wsr.errors import WsrError
 from wsr.region.exposure import Target
@@ -138,7 +136,7 @@ def pareto(
     if unknown := sorted({*least, *most} - set(names)):
         raise WsrError(f"a limit is set on {', '.join(unknown)}; expected one of the datasets {', '.join(names)}")
     design = design_of(min(len(region), SUPPORT), points=points, seed=seed)
-    judged, tested = zip(*map(_judged_and_tested, datasets), strict=True)
+    judged, tested = [on_validation(own) for own in datasets], [on_test(own) for own in datasets]
     protocols = tuple(protocol_for(region, own, inverse_l2, settings) for own in judged)
     searched = region
     if len(region) > SUPPORT:
@@ -177,13 +175,6 @@ def pareto(
         content = content_of(searched, population, design, shown, front=Front(between, losses, scores))
         write_atomically(Path(to), explorer_html(content).encode())
     return ParetoFront(region, rows, found, protocols, tuple(own.check for own in polynomials))
-
-
-def _judged_and_tested(dataset: Target) -> tuple[Target, Target]:
-    """Returns what chooses the points, and what scores them."""
-    if isinstance(dataset, Dataset):
-        return dataset.with_split("test", dataset.splits["validation"]), dataset
-    return halves(dataset)
 
 
 def _support(

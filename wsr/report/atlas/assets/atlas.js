@@ -94,8 +94,10 @@ function dot(k) {
 function pick(k) {
   picked = k
   const facts = [['dataset', page.dataset[k]], ['length of the task vector', page.length[k]], ['cluster', page.cluster[k] < 0 ? 'none' : page.cluster[k] + 1], ['source', page.sources[k]]]
+  const kin = page.kin[k] // undefined for most models
   const rows = page.neighbours[k].map((other, rank) => element('tr', { class: page.cosines[k][rank] < page.noise ? 'chance' : '' },
-    element('td', {}, button(other)), element('td', { class: 'number' }, page.cosines[k][rank].toFixed(3)), element('td', {}, page.dataset[other])))
+    element('td', {}, button(other)), element('td', { class: 'number' }, page.cosines[k][rank].toFixed(3)), element('td', {}, page.dataset[other]),
+    ...(kin ? [element('td', {}, kin[rank])] : [])))
   const copies = page.copies[k]
   at('model').replaceChildren(
     element('h2', {}, page.names[k]),
@@ -103,7 +105,7 @@ function pick(k) {
     ...(copies.length ? [element('h3', {}, 'Same weights under another name'), element('p', { class: 'names-list' }, ...copies.map((other) => button(other)))] : []),
     element('h3', {}, 'Most similar models'),
     element('div', { class: 'scroll', role: 'region', 'aria-label': 'Most similar models', tabindex: '0' },
-      element('table', {}, element('thead', {}, element('tr', {}, ...['Model', 'Cosine', 'Dataset'].map((name) => element('th', { scope: 'col', class: name === 'Cosine' ? 'number' : '' }, name)))), element('tbody', {}, ...rows))),
+      element('table', {}, element('thead', {}, element('tr', {}, ...['Model', 'Cosine', 'Dataset', ...(kin ? ['Relation'] : [])].map((name) => element('th', { scope: 'col', class: name === 'Cosine' ? 'number' : '' }, name)))), element('tbody', {}, ...rows))),
   )
   history.replaceState(null, '', `#${new URLSearchParams({ model: page.names[k] })}`)
   redraw()
