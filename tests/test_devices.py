@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -149,6 +150,15 @@ def test_the_batches_of_all_steps_are_counted(tiny, dataset, mode):
     assert chunk_for_training(tiny.model, tiny.params, jobs, memory_budget_gib=budget / 2**30) == 1
 
 
+def test_the_best_weights_and_the_validation_batches_are_counted(tiny, dataset):
+    job = Job(dataset, 0, Recipe(batch_size=16, epochs=1.0, warmup=0.006))
+    checked = replace(job, recipe=replace(job.recipe, patience=2))
+    validation = group_batches(tiny.model, tiny.params, [checked])[1]["validation"]
+    kept = sum(leaf.nbytes for leaf in jax.tree.leaves((tiny.params, validation)))
+    needed = [member_bytes(tiny.model, tiny.params, own) for own in (job, checked)]
+    assert needed[1] - needed[0] == pytest.approx(kept, abs=1)
+
+
 def test_a_batch_is_cut_where_a_member_does_not_fit(tiny, dataset, tmp_path, capsys):
     jobs = [Job(dataset, 0, Recipe(batch_size=16, epochs=0.25, warmup=0.006))]
     whole, halves, least = (member_bytes(tiny.model, tiny.params, jobs[0], pieces) for pieces in (1, 2, 4))
@@ -156,13 +166,24 @@ def test_a_batch_is_cut_where_a_member_does_not_fit(tiny, dataset, tmp_path, cap
     # Smaller pieces of these short texts fill their rows worse.
     assert least < min(member_bytes(tiny.model, tiny.params, jobs[0], pieces) for pieces in (8, 16))
     for bytes_there, pieces in ((whole, 1), (whole - 1, 2), (least, 4), (1, 4)):
-        assert pieces_for_training(tiny.model, tiny.params, jobs, memory_budget_gib=bytes_there / 2**30) == pieces
+        found = pieces_for_training(tiny.model, tiny.params, jobs, memory_budget_gib=bytes_there / 2**30)
+        assert found == (pieces, False)
     store = Store.create_for(tmp_path / "store", tiny)
     (record,) = train_members(tiny.model, store, jobs, memory_budget_gib=halves / 2**30)
     assert record.pieces == 2
     assert "1 members, 1 at a time on the device, each batch in 2 pieces to fit the memory" in capsys.readouterr().out
     with pytest.raises(WsrError, match="1 members at a time need"):
         train_members(tiny.model, store, [Job(dataset, 1, jobs[0].recipe)], memory_budget_gib=0.9 * least / 2**30)
+
+
+def test_rematerialisation_is_chosen_where_it_is_quicker_than_pieces(tiny, dataset):
+    """A few hundred tokens: a second forward pass takes less time than a second pass over the weights."""
+    chosen = partial(pieces_for_training, tiny.model, tiny.params, device=TPU)
+    jobs = [Job(dataset, 0, Recipe(batch_size=16, epochs=0.25, warmup=0.006))]
+    needed = partial(member_bytes, tiny.model, tiny.params, jobs[0])
+    assert needed(2, True) < needed(1, True) < needed(1)
+    for bytes_there, way in ((needed(1), (1, False)), (needed(1) - 1, (1, True)), (needed(1, True) - 1, (2, False))):
+        assert chosen(jobs, memory_budget_gib=bytes_there / 2**30) == way
 
 
 def test_training_fewer_together_where_memory_is_short(tiny, dataset, monkeypatch):

@@ -235,32 +235,62 @@ def test_a_member_that_becomes_non_finite_stops_there_and_harms_nobody(tiny, dat
     assert all(np.isfinite(leaf).all() for leaf in flatten(broken.params).values())
 
 
-def test_early_stopping_on_the_score_keeps_the_first_weights_with_the_best_score(tiny, dataset, monkeypatch):
+@pytest.mark.parametrize(("stop_on", "mode"), [("score", "full"), ("loss", "full"), ("loss", "head")])
+def test_early_stopping_keeps_the_first_weights_with_the_best_value(tiny, dataset, monkeypatch, stop_on, mode):
     seen = []
     check = EarlyStopping.check
 
     def watched(self, state, step):
-        seen.append(jax.tree.map(lambda leaf: np.asarray(leaf[0]), state["weights"]))
+        seen.append(jax.tree.map(lambda leaf: np.array(leaf[0]), state["weights"]))
         return check(self, state, step)
 
     monkeypatch.setattr(EarlyStopping, "check", watched)
     recipe = dataclasses.replace(RECIPE, epochs=3, learning_rate=2e-2, patience=50, check_every=1, min_improvement=0.0)
-    (member,) = train(tiny, Job(dataset, 0, dataclasses.replace(recipe, stop_on="score")))
+    (member,) = train(tiny, Job(dataset, 0, dataclasses.replace(recipe, stop_on=stop_on, mode=mode)))
     split = dataset.splits["validation"]
 
-    def accuracy(weights):
-        features = all_features(tiny.model, nest(weights["encoder"]), split)
-        outputs = features @ weights["head"]["kernel"] + weights["head"]["bias"]
-        return np.mean(outputs[:, : dataset.classes].argmax(axis=1) == split.labels)
+    def value(weights):
+        params = nest(flatten(tiny.params) | weights["encoder"])
+        outputs = all_features(tiny.model, params, split).astype(np.float64) @ weights["head"]["kernel"]
+        outputs = (outputs + weights["head"]["bias"])[:, : dataset.classes]
+        if stop_on == "score":
+            return np.mean(outputs.argmax(axis=1) == split.labels)
+        of_label = outputs[np.arange(len(split)), split.labels]
+        return np.mean(of_label - np.log(np.exp(outputs).sum(axis=1)))
 
-    scores = [accuracy(weights) for weights in seen]
-    assert len(scores) == 12
-    assert max(scores) > min(scores)
-    best = seen[int(np.argmax(scores))]
+    values = [value(weights) for weights in seen]
+    assert len(values) == 12
+    assert max(values) > min(values)
+    best = seen[int(np.argmax(values))]
     np.testing.assert_array_equal(member.head["kernel"], best["head"]["kernel"][:, : dataset.classes])
+    for path, leaf in best["encoder"].items():
+        np.testing.assert_array_equal(flatten(member.params)[path], leaf)
+
+
+def test_what_is_checked_is_in_the_settings_if_it_is_not_the_loss():
     assert Recipe(patience=3, stop_on="score").settings["stop_on"] == "score"
     # Stores from before there was a choice hold no such field.
     assert "stop_on" not in Recipe(patience=3).settings | Recipe(stop_on="score").settings
+
+
+@pytest.mark.parametrize("stop_on", ["loss", "score"])
+def test_a_check_leaves_the_weights_on_the_device(tiny, dataset, monkeypatch, stop_on):
+    """Weights that went through the host would have to be put back, which is refused here."""
+    kept = []
+    check = EarlyStopping.check
+
+    def guarded(self, state, step):
+        with jax.transfer_guard("disallow"):  # what is copied on purpose may be: a loss, who improved
+            state = check(self, state, step)
+        kept.extend(jax.tree.leaves(self._best))
+        return state
+
+    monkeypatch.setattr(EarlyStopping, "check", guarded)
+    recipe = dataclasses.replace(RECIPE, patience=5, check_every=2, stop_on=stop_on)
+    other = made_up(tiny, "made_up_b1")
+    train(tiny, Job(dataset, 0, recipe), Job(other, 0, recipe), chunk=2)
+    assert kept
+    assert all(isinstance(leaf, jax.Array) for leaf in kept)
 
 
 def test_early_stopping_keeps_the_best_and_stops(tiny, dataset):

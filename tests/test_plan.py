@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -110,10 +111,12 @@ def test_memory_is_what_the_runs_predict_for_themselves(tiny):
     length = int(dataset.splits["finetune"].lengths.max())
     encoder, chip, recipe = find_encoder("tiny"), CHIPS["v5e"], Recipe(batch_size=16, epochs=1.0)
     job = Job(dataset.with_split("finetune", made_up_split(16, length)), 0, recipe)
-    memory, together, pieces = training_memory(encoder, chip, recipe, length)
+    memory, *how = training_memory(encoder, chip, recipe, length)
     assert memory.needed == member_bytes(tiny.model, tiny.params, job) + shared_bytes(tiny.params, job)
     assert memory.fits
-    assert (together, pieces) == (16, 1)
+    assert how == [16, 1, False]
+    checked, *_ = training_memory(encoder, chip, replace(recipe, patience=2), length)
+    assert checked.needed > memory.needed
     region = Region(tiny.model, tiny.params, (), base_sha256="")
     texts = {"test": made_up_split(40, length)}
     found = evaluation_memory(encoder, chip, 40, length)

@@ -84,6 +84,12 @@ PAGE = Page(
                 Flag("warmup", "Fraction of the steps during which the learning rate rises.", Recipe.warmup),
                 Flag("dropout", "Apply the dropout rates of the architecture.", Recipe.dropout),
                 Flag(
+                    "dropout_rng",
+                    "Generator of dropout's random bits; rbg is faster on TPUs and draws other bits on other chips.",
+                    Recipe.dropout_rng,
+                    allowed=("threefry", "rbg"),
+                ),
+                Flag(
                     "patience",
                     "Number of checks on the validation split without improvement after which a member stops.",
                     kind=int,
@@ -161,6 +167,7 @@ def run(values: Values, positional: Sequence[str]) -> None:
         weight_decay=values.weight_decay,
         warmup=values.warmup,
         dropout=values.dropout,
+        dropout_rng=values.dropout_rng,
         patience=values.patience,
         stop_on=values.stop_on,
         check_every=values.check_every,

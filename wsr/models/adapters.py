@@ -76,13 +76,22 @@ def from_nnx(
         flat = [(path, old.replace(_leaf(params, path))) for path, old in nnx.to_flat_state(abstract)]
         return nnx.merge(graph, nnx.from_flat_state(flat))
 
-    def encode(params: Params, batch: Batch, dropout_key: Array | None = None) -> Float[Array, "batch hidden"]:
-        module = filled(params)
+    def features(module: Any, batch: Batch, dropout_key: Array | None) -> Float[Array, "batch hidden"]:
         if dropout_key is None or not takes_rngs:
             module.eval()
             return module(_as_jax(batch))
         module.train()
         return module(_as_jax(batch), rngs=nnx.Rngs(dropout=dropout_key))
+
+    def encode(params: Params, batch: Batch, dropout_key: Array | None = None) -> Float[Array, "batch hidden"]:
+        return features(filled(params), batch, dropout_key)
+
+    def encode_rematerialised(
+        params: Params, batch: Batch, dropout_key: Array | None = None
+    ) -> Float[Array, "batch hidden"]:
+        module = filled(params)
+        _rematerialise(module)
+        return features(module, batch, dropout_key)
 
     def token_losses(params: Params, batch: Batch) -> Float[Array, "rows length"]:
         module = filled(params)
@@ -111,6 +120,7 @@ def from_nnx(
         kernel_inputs=kernel_inputs,
         encoder_decoder=encoder_decoder,
         reads=reads,
+        encode_rematerialised=encode_rematerialised,
     )
 
 
@@ -184,6 +194,31 @@ def from_linen(
 
     packed = packed and reads == "text"
     return Model(name, config, hidden, max_length, init, encode, packed, kernel_inputs=kernel_inputs, reads=reads)
+
+
+def _rematerialise(module: nnx.Module) -> None:
+    """Replaces each block of a module by one that the backward pass computes again."""
+    for _, blocks in list(nnx.iter_graph(module)):
+        if isinstance(blocks, nnx.List):
+            for number, block in enumerate(blocks):
+                if not isinstance(block, nnx.List):
+                    blocks[number] = _Rematerialised(block)
+
+
+class _Rematerialised(nnx.Module):
+    def __init__(self, block: nnx.Module):
+        self.block = block
+
+    def __call__(self, *positional: Any, **named: Any) -> Any:
+        inputs = {str(number): value for number, value in enumerate(positional)} | named
+        # Flax has to know the arrays and the state; what else a block is given may be of any type.
+        known = {name: value for name, value in inputs.items() if isinstance(value, jax.Array | nnx.Rngs)}
+
+        def apply(block: Any, known: dict[str, Any]) -> Any:
+            given = list((inputs | known).values())
+            return block(*given[: len(positional)], **dict(zip(named, given[len(positional) :], strict=True)))
+
+        return nnx.remat(apply)(self.block, known)
 
 
 def _recording(inputs: list[Array], dot_general: Callable[..., Array]) -> Callable[..., Array]:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -58,6 +59,15 @@ class Model:
     ``wsr.data.choices.Choices``, and reads the rest of the text with an encoder."""
     reads: Reads = "text"
     """The kind of batch that ``encode`` takes, see ``wsr.types.Batch``."""
+    encode_rematerialised: Callable[..., Float[Array, "batch hidden"]] | None = None
+    """The same as ``encode``, but its backward pass keeps only the inputs of each block and computes the rest again
+    (Chen et al. 2016, arXiv 1604.06174). None: the blocks are not known."""
+
+    @cached_property
+    def rematerialised(self) -> "Model":
+        """The model whose ``encode`` is ``encode_rematerialised``."""
+        assert self.encode_rematerialised is not None
+        return replace(self, encode=self.encode_rematerialised)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -30,13 +30,14 @@ class Memory:
         return self.needed <= self.budget
 
 
-def training_memory(encoder: Encoder, chip: Chip, recipe: Recipe, length: float) -> tuple[Memory, int, int]:
+def training_memory(encoder: Encoder, chip: Chip, recipe: Recipe, length: float) -> tuple[Memory, int, int, bool]:
     """Returns the memory that training takes on a chip.
 
     See ``wsr.training.memory``.
 
     Returns:
-      The memory for one member, the number of members trained together, and the number of pieces of each batch.
+      The memory for one member, the number of members trained together, the number of pieces of each batch, and whether
+      training rematerialises.
 
     Args:
       encoder: an encoder with ``model`` and ``params``.
@@ -48,10 +49,10 @@ def training_memory(encoder: Encoder, chip: Chip, recipe: Recipe, length: float)
     assert encoder.params is not None
     job = Job(_texts(recipe.batch_size, length), 0, recipe)
     budget = memory_budget(device=chip)
-    pieces = pieces_for_training(encoder.model, encoder.params, [job], memory_budget_gib=budget / 2**30)
-    each, shared = member_bytes(encoder.model, encoder.params, job, pieces), shared_bytes(encoder.params, job)
+    way = pieces_for_training(encoder.model, encoder.params, [job], memory_budget_gib=budget / 2**30, device=chip)
+    each, shared = member_bytes(encoder.model, encoder.params, job, *way), shared_bytes(encoder.params, job)
     together = min(chunk_for_device(16, device=chip), max(0, (budget - shared) // each))
-    return Memory(shared + each, budget), int(together), pieces
+    return Memory(shared + each, budget), int(together), *way
 
 
 def evaluation_memory(encoder: Encoder, chip: Chip, texts: int, length: float) -> Memory:
@@ -77,9 +78,9 @@ def evaluation_memory(encoder: Encoder, chip: Chip, texts: int, length: float) -
 
 
 def _texts(texts: int, length: float) -> Dataset:
-    """Returns a dataset whose fine-tuning split has texts of one length."""
+    """Returns a dataset whose fine-tuning split has texts of one length, and its validation split the same texts."""
     tokens = max(1, round(length))
     ids = np.zeros(texts * tokens, np.int32)
     offsets = np.arange(texts + 1, dtype=np.int64) * tokens
     split = Split(ids, ids, offsets, np.zeros(texts, np.int32))
-    return Dataset("planned", "planned", 2, ("0", "1"), "accuracy", {"finetune": split}, "")
+    return Dataset("planned", "planned", 2, ("0", "1"), "accuracy", {"finetune": split, "validation": split}, "")

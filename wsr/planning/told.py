@@ -81,8 +81,9 @@ def _memory_lines(estimate: Estimate, recipe: Recipe, point_texts: int) -> list[
     if encoder.model.reads != "text":
         return ["memory:               not predicted for a model of images"]
     if work.members:
-        found, together, pieces = training_memory(encoder, chip, recipe, work.length)
+        found, together, pieces, rematerialise = training_memory(encoder, chip, recipe, work.length)
         cut = f" in {pieces} pieces" if pieces > 1 else ""
+        cut += ", activations computed twice" if rematerialise else ""
         more = f", {together} at a time on a chip" if found.fits else ""
         lines.append(f"memory, training:     {_fit(found)} for a member, {recipe.batch_size} texts a step{cut}{more}")
     if point_texts:

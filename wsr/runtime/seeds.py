@@ -15,12 +15,13 @@ if TYPE_CHECKING:
     import jax
 
 
-def stream(seed: int, *names: str | int) -> "jax.Array":
+def stream(seed: int, *names: str | int, generator: str | None = None) -> "jax.Array":
     """Returns the JAX random key of a named stream; it is the same in every process.
 
     Args:
       seed: seed of all streams.
       *names: name of the stream, in parts.
+      generator: JAX's name of the generator of random bits, for example "rbg"; None: JAX's default, threefry.
 
     Raises:
       WsrError: if the seed is not from 0 to 2^63 - 1.
@@ -32,7 +33,7 @@ def stream(seed: int, *names: str | int) -> "jax.Array":
     """
     import jax  # imported here, because NumPy's generators do not need it
 
-    return jax.random.fold_in(jax.random.key(_checked(seed)), _digest(names))
+    return jax.random.fold_in(jax.random.key(_checked(seed), impl=generator), _digest(names))
 
 
 def generator(seed: int, *names: str | int) -> np.random.Generator:

@@ -19,8 +19,8 @@ LONGEST_NAME_BYTES = 200
 class MemberRecord:
     """How a member was trained. The store fills in the fields with a default; if you give them, they must agree.
 
-    The same seed gives the same bits only for equal ``jaxlib``, ``device_kind``, ``threads``, ``group_size``
-    and ``pieces``.
+    The same seed gives the same bits only for equal ``jaxlib``, ``device_kind``, ``threads``, ``group_size``,
+    ``pieces`` and ``rematerialised``.
 
     Example:
       >>> from wsr.store.record import MemberRecord
@@ -51,6 +51,8 @@ class MemberRecord:
     """Number of members that were trained in one program."""
     pieces: int = 1
     """Number of pieces into which each batch was cut to fit the memory."""
+    rematerialised: bool = False
+    """Whether the backward pass computed the activations of each block again to fit the memory."""
     base_sha256: str = ""
     architecture: str = ""
     config_sha256: str = ""
@@ -85,11 +87,11 @@ def record_from_json(content: Any, where: str) -> MemberRecord:
       where: where it came from, for error messages.
 
     Raises:
-      WsrError: if the content does not have exactly the fields of a record; ``data`` and ``pieces``, which records of
-        earlier versions lack, may be missing.
+      WsrError: if the content does not have exactly the fields of a record; ``data``, ``pieces`` and
+        ``rematerialised``, which records of earlier versions lack, may be missing.
     """
     known = {one.name for one in fields(MemberRecord)}
-    if not isinstance(content, dict) or set(content) | {"data", "pieces"} != known:
+    if not isinstance(content, dict) or set(content) | {"data", "pieces", "rematerialised"} != known:
         found = sorted(content) if isinstance(content, dict) else content
         raise WsrError(f"{where}: not the record of a member: expected the fields {sorted(known)}, found {found}")
     return MemberRecord(**content)

@@ -1,6 +1,7 @@
 """Trains a population into a store, and scores each member on the test split of its dataset."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from functools import partial
 
 import jax
@@ -18,6 +19,7 @@ from wsr.store.record import check_name
 from wsr.training.job import Job
 from wsr.training.memory import chunk_for_training, pieces_for_training
 from wsr.training.population import Finetuned, finetune, groups_of, score_member
+from wsr.training.recipe import Recipe
 from wsr.training.sweep.run import HERE, Run
 from wsr.training.sweep.units import Unit, settled
 
@@ -84,20 +86,23 @@ def train_members(
         print(f"{len(jobs) - missing} of {len(jobs)} members are in the store already", flush=True)
     if missing:
         fitting = partial(_fitting, jobs=jobs, chunk=chunk, memory_budget_gib=memory_budget_gib)
-        together, pieces = run.ask(fitting, model, store)
-        cut = "" if pieces == 1 else f", each batch in {pieces} pieces to fit the memory"
+        together, pieces, rematerialise = run.ask(fitting, model, store)
+        how = [f"each batch in {pieces} pieces"] * (pieces > 1) + ["activations computed twice"] * rematerialise
+        cut = f", {' and '.join(how)} to fit the memory" if how else ""
         print(f"{len(jobs)} members, {together} at a time on the device{cut}", flush=True)
-        run.make(training_units(jobs, together, dtype, pieces), model, store)
+        run.make(training_units(jobs, together, dtype, pieces, rematerialise), model, store)
     present = set(store.names())
     return [store.record(name) for name in names if name in present]
 
 
-def training_units(jobs: Sequence[Job], chunk: int, dtype: DTypeOnDisk = "float32", pieces: int = 1) -> list[Unit]:
+def training_units(
+    jobs: Sequence[Job], chunk: int, dtype: DTypeOnDisk = "float32", pieces: int = 1, rematerialise: bool = False
+) -> list[Unit]:
     """Returns the units of work that train ``jobs``, with at most ``chunk`` members in each."""
     return [
         Unit(
             tuple(member_name(job) for job in group),
-            partial(_train_unit, jobs=group, chunk=chunk, pieces=pieces, dtype=dtype),
+            partial(_train_unit, jobs=group, chunk=chunk, pieces=pieces, rematerialise=rematerialise, dtype=dtype),
             sum(job.steps for job in group),
         )
         for group in groups_of(jobs, chunk)
@@ -134,18 +139,27 @@ def _record(model: Model, member: Finetuned) -> MemberRecord:
         threads=usable_cores(),
         group_size=member.group_size,
         pieces=member.pieces,
+        rematerialised=member.rematerialised,
         data=job.dataset.about(job.split),
     )
 
 
 def _fitting(
     model: Model, store: Store, *, jobs: Sequence[Job], chunk: int | None, memory_budget_gib: float | None
-) -> tuple[int, int]:
-    """Returns how many members are trained together, and the pieces of a batch."""
+) -> tuple[int, int, bool]:
+    """Returns how many members are trained together, the pieces of a batch, and whether to rematerialise."""
     start = store.base()
-    pieces = pieces_for_training(model, start, jobs, memory_budget_gib=memory_budget_gib)
-    together = chunk_for_training(model, start, jobs, chunk=chunk, pieces=pieces, memory_budget_gib=memory_budget_gib)
-    return together, pieces
+    pieces, rematerialise = pieces_for_training(model, start, jobs, memory_budget_gib=memory_budget_gib)
+    together = chunk_for_training(
+        model,
+        start,
+        jobs,
+        chunk=chunk,
+        pieces=pieces,
+        rematerialise=rematerialise,
+        memory_budget_gib=memory_budget_gib,
+    )
+    return together, pieces, rematerialise
 
 
 def _train_unit(
@@ -156,9 +170,13 @@ def _train_unit(
     jobs: Sequence[Job],
     chunk: int,
     pieces: int,
+    rematerialise: bool,
     dtype: DTypeOnDisk,
 ) -> None:
-    for member in finetune(model, store.base(), jobs, chunk=chunk, pieces=pieces, counter=counter):
+    members = finetune(
+        model, store.base(), jobs, chunk=chunk, pieces=pieces, rematerialise=rematerialise, counter=counter
+    )
+    for member in members:
         record = _record(model, member)
         if member.failed_step is None:
             _save(store, record, member, dtype)
@@ -187,6 +205,7 @@ def _save(store: Store, record: MemberRecord, member: Finetuned, dtype: DTypeOnD
 def _made_where(record: MemberRecord) -> str:
     """Returns everything that a member's bits depend on besides its recipe and seed."""
     cut = "" if record.pieces == 1 else f", batches in {record.pieces} pieces"
+    cut += ", activations computed twice" if record.rematerialised else ""
     return (
         f"jaxlib {record.jaxlib}, {record.device_kind}, {record.threads} threads, {record.group_size} members "
         f"together{cut}"
@@ -209,11 +228,13 @@ def _metrics(model: Model, member: Finetuned) -> dict[str, float]:
 def _refuse_other_recipe(record: MemberRecord, job: Job) -> None:
     in_words = differences(record.data, job.dataset.about(job.split))
     data = {} if in_words else {"data_sha256": job.dataset.content_hash}
-    wanted: Mapping[str, object] = job.recipe.settings | data
+    defaults = {one.name: one.default for one in fields(Recipe)}  # settings lack fields that do not matter
+    wanted: Mapping[str, object] = defaults | job.recipe.settings | data
+    found = defaults | dict(record.hyperparameters)
     differing = [
-        f"{name} is {record.hyperparameters.get(name)!r} in the store and {value!r} here"
+        f"{name} is {found.get(name)!r} in the store and {value!r} here"
         for name, value in wanted.items()
-        if record.hyperparameters.get(name) != value
+        if found.get(name) != value
     ]
     if differing or in_words:
         told = "; ".join([*differing, *in_words])

@@ -1,9 +1,11 @@
 """Chooses how many members are trained together: as many as the device wants and its memory allows.
 
-If not even one member fits, its batches are cut into pieces, whose gradients are averaged. The result is that of whole
-batches up to rounding; with dropout, each piece draws its own.
+If not even one member fits, its batches are cut into pieces, whose gradients are averaged, or the backward pass
+computes the activations of each block again (rematerialisation), or both: the quickest way that fits. The result is
+that of whole batches up to rounding; with dropout, each piece draws its own.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,33 +23,54 @@ from wsr.types import Params
 
 COPIES = 6
 """Copies of the trained weights: weights, two moments, gradient, update and new weights."""
+_PASS_TOKENS = 500
+"""Tokens that take as long as one more pass over the weights, their gradient and its sum, which each piece takes.
+
+It is that of RoBERTa-base on v5e. Compiled for it, the piece of two layers takes 1.65 ms for 256 tokens and 2.51 ms for
+1,024: 0.56 microseconds for a token and layer, and for a pass 5.3 times the bytes of the weights at 819 GB/s."""
 
 
 def pieces_for_training(
-    model: Model, start: Params, jobs: Sequence[Job], *, memory_budget_gib: float | None = None
-) -> int:
-    """Returns the smallest number of equal pieces of a batch with which one member fits the memory budget.
+    model: Model,
+    start: Params,
+    jobs: Sequence[Job],
+    *,
+    memory_budget_gib: float | None = None,
+    device: Any = None,
+) -> tuple[int, bool]:
+    """Returns into how many equal pieces to cut each batch, and whether to rematerialise.
 
-    It is 1 if whole batches fit. If no number fits, it is the one that takes the least memory.
+    It is the quickest way with which one member fits the memory budget: (1, False) if whole batches fit. If none fits,
+    it is the one that takes the least memory. A step takes time in proportion to its tokens plus ``_PASS_TOKENS`` for
+    each piece, and a third more if it computes its forward pass twice. On a CPU it never rematerialises: XLA computes
+    the activations again there, but takes as much temporary memory as before.
 
     Args:
       model: the architecture.
       start: encoder parameters from which all members start.
       jobs: the members.
       memory_budget_gib: memory to use on each device, in GiB; None: most of it.
+      device: a JAX device, or anything with its ``platform``; None takes the first.
     """
-    budget, steps = memory_budget(memory_budget_gib), _most_steps(jobs)
-    return max((_pieces(model, start, job, steps, budget) for job in _heaviest(jobs)), default=1)
-
-
-def _pieces(model: Model, start: Params, job: Job, steps: int, budget: int) -> int:
-    left, needed = budget - shared_bytes(start, job), {}
-    for pieces in range(1, job.recipe.batch_size + 1):
-        if job.recipe.batch_size % pieces == 0:
-            needed[pieces] = member_bytes(model, start, job, pieces, steps)
-            if needed[pieces] <= left:
-                return pieces
-    return min(needed, key=needed.__getitem__)
+    budget, steps, heaviest = memory_budget(memory_budget_gib), _most_steps(jobs), _heaviest(jobs)
+    texts = math.gcd(*(job.recipe.batch_size for job in heaviest))
+    tokens = max((_tokens(job) for job in heaviest), default=0.0)
+    platform = (device or jax.devices()[0]).platform
+    can = platform != "cpu" and model.encode_rematerialised is not None
+    ways = [
+        (pieces, rematerialise)
+        for pieces in range(1, texts + 1)
+        for rematerialise in (False, True)[: 1 + can]
+        if texts % pieces == 0
+    ]
+    needed: dict[tuple[int, bool], int] = {}
+    for way in sorted(ways, key=lambda way: (tokens + way[0] * _PASS_TOKENS) * (4 / 3 if way[1] else 1)):
+        needed[way] = max(
+            shared_bytes(start, job) + member_bytes(model, start, job, *way, steps=steps) for job in heaviest
+        )
+        if needed[way] <= budget:
+            return way
+    return min(needed, key=needed.__getitem__, default=(1, False))
 
 
 def chunk_for_training(
@@ -57,6 +80,7 @@ def chunk_for_training(
     *,
     chunk: int | None = None,
     pieces: int = 1,
+    rematerialise: bool = False,
     memory_budget_gib: float | None = None,
     devices: Sequence[Any] | None = None,
 ) -> int:
@@ -68,6 +92,7 @@ def chunk_for_training(
       jobs: the members.
       chunk: the number wanted; None: what suits the device.
       pieces: number of pieces into which each batch is cut.
+      rematerialise: whether the backward pass computes the activations of each block again.
       memory_budget_gib: memory to use on each device, in GiB; None: most of it.
       devices: JAX devices; None: all accelerators of this process, or its CPU.
 
@@ -75,7 +100,8 @@ def chunk_for_training(
       WsrError: a single member, or the ``chunk`` asked for, exceeds the memory budget.
     """
     heaviest, steps = _heaviest(jobs), _most_steps(jobs)
-    each = max((member_bytes(model, start, job, pieces, steps) for job in heaviest), default=0)
+    way = (pieces, rematerialise)
+    each = max((member_bytes(model, start, job, *way, steps=steps) for job in heaviest), default=0)
     shared = max((shared_bytes(start, job) for job in heaviest), default=0)
     wanted = chunk or members_for_devices(len(jobs), devices=devices)
     return fitting(
@@ -87,40 +113,66 @@ def chunk_for_training(
     )
 
 
-def member_bytes(model: Model, start: Params, job: Job, pieces: int = 1, steps: int | None = None) -> int:
+def member_bytes(
+    model: Model,
+    start: Params,
+    job: Job,
+    pieces: int = 1,
+    rematerialise: bool = False,
+    *,
+    steps: int | None = None,
+) -> int:
     """Returns roughly the bytes that training one more member takes, without computing or compiling anything.
 
     They are six copies of the trained weights (weights, two moments, gradient, update and new weights; with several
-    pieces also the sum of gradients), the activations kept for the backward pass of a piece, plus a tenth of those for
-    XLA's buffers, and the batches of all steps, which lie on the device from the first to the last.
+    pieces also the sum of gradients; with early stopping also the best ones), the activations kept for the backward
+    pass of a piece, plus a tenth of those for XLA's buffers, and the batches of all steps and of the validation split,
+    which lie on the device from the first step to the last.
 
     Args:
       model: the architecture.
       start: encoder parameters from which all members start.
       job: the member.
       pieces: number of pieces into which each batch is cut.
+      rematerialise: whether the backward pass keeps only the inputs of the blocks, and one block's activations at a
+        time.
       steps: steps of the member that trains longest, because members trained together have as many batches; None: the
         job's own.
     """
     steps = steps or job.steps
     if job.recipe.mode == "head":  # trained on features, which take one forward pass
-        return _bytes(start) + steps * job.recipe.batch_size * (model.hidden + 1) * np.dtype(np.float32).itemsize
+        texts = steps * job.recipe.batch_size + (len(job.dataset.splits["validation"]) if job.recipe.patience else 0)
+        return _bytes(start) + texts * (model.hidden + 1) * np.dtype(np.float32).itemsize
     frozen, trainable = partition(start, job)
     encoder, plan = group_batches(model, start, [job], pieces)
     frozen |= plan["shared"]
     batch = {name: jax.ShapeDtypeStruct(array.shape[3:], array.dtype) for name, array in plan["inputs"].items()}
     key = jax.random.key(0) if job.recipe.dropout else None
+    activations, _ = _kept(encoder, frozen, trainable, batch, key)
+    if rematerialise:
+        again, _ = group_batches(model.rematerialised, start, [job], pieces)
+        inputs, blocks = _kept(again, frozen, trainable, batch, key)
+        activations = inputs + (activations - inputs) // max(1, blocks)
+    copies = COPIES + (pieces > 1) + (job.recipe.patience is not None)
+    batches = (_bytes(plan["inputs"]) + _bytes(plan["labels"])) * steps // job.steps
+    batches += _bytes(plan.get("validation", {}))
+    return int(copies * _bytes(trainable) + 1.1 * activations + batches)
+
+
+def _kept(encoder: Model, frozen: dict, trainable: dict, batch: dict, key: Array | None) -> tuple[int, int]:
+    """Returns the bytes that the forward pass keeps for the backward pass, and the number of rematerialised blocks."""
+
+    def encode(trainable: dict, frozen: dict, batch: dict) -> Array:
+        return encoder.encode(nest(frozen | trainable), batch, dropout_key=key)
 
     def kept(trainable: dict, frozen: dict, batch: dict) -> list:
-        def encode(trainable: dict) -> Array:
-            return encoder.encode(nest(frozen | trainable), batch, dropout_key=key)
-
         shared = {id(leaf) for leaf in frozen.values()}
-        return [leaf for leaf in jax.tree.leaves(jax.vjp(encode, trainable)[1]) if id(leaf) not in shared]
+        backwards = jax.vjp(lambda own: encode(own, frozen, batch), trainable)[1]
+        return [leaf for leaf in jax.tree.leaves(backwards) if id(leaf) not in shared]
 
-    copies = COPIES + (pieces > 1)
-    batches = (_bytes(plan["inputs"]) + _bytes(plan["labels"])) * steps // job.steps
-    return int(copies * _bytes(trainable) + 1.1 * _bytes(jax.eval_shape(kept, trainable, frozen, batch)) + batches)
+    program = jax.make_jaxpr(encode)(trainable, frozen, batch)
+    blocks = sum(equation.primitive.name.startswith(("remat", "checkpoint")) for equation in program.eqns)
+    return _bytes(jax.eval_shape(kept, trainable, frozen, batch)), blocks
 
 
 def shared_bytes(start: Params, job: Job) -> int:
@@ -140,7 +192,11 @@ def _heaviest(jobs: Sequence[Job]) -> list[Job]:
     """Returns, for each mode, the job with the most tokens in a step."""
     heaviest: dict[str, tuple[float, Job]] = {}
     for job in jobs:
-        tokens = job.recipe.batch_size * float(job.split.lengths.mean())
+        tokens = _tokens(job)
         if tokens > heaviest.get(job.recipe.mode, (0.0, job))[0]:
             heaviest[job.recipe.mode] = (tokens, job)
     return [job for _, job in heaviest.values()]
+
+
+def _tokens(job: Job) -> float:
+    return job.recipe.batch_size * float(job.split.lengths.mean())

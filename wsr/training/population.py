@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -15,7 +15,7 @@ from wsr.data.metrics import score
 from wsr.errors import WsrError
 from wsr.geometry.linear_head import logits
 from wsr.geometry.low_rank import LowRank, add
-from wsr.geometry.trees import flatten, nest
+from wsr.geometry.trees import nest
 from wsr.models.features import all_features
 from wsr.models.model import Model
 from wsr.runtime.devices import member_mesh
@@ -24,7 +24,7 @@ from wsr.training.batches import group_batches
 from wsr.training.early_stopping import EarlyStopping
 from wsr.training.job import Job, initial_head
 from wsr.training.lora import trained_factors
-from wsr.training.program import hyperparameters, initial_state, training_program
+from wsr.training.program import hyperparameters, initial_state, predictions, training_program
 from wsr.training.trainable import partition
 from wsr.types import AnyArray, Head, Params
 
@@ -51,6 +51,8 @@ class Finetuned:
     """Number of pieces into which each batch was cut."""
     low_rank: LowRank | None = None
     """The task vector as factors, in mode "lora"."""
+    rematerialised: bool = False
+    """Whether the backward pass computed the activations of each block again."""
 
 
 def finetune(
@@ -60,6 +62,7 @@ def finetune(
     *,
     chunk: int | None = None,
     pieces: int = 1,
+    rematerialise: bool = False,
     counter: Counter | None = None,
     devices: Sequence[Any] | None = None,
 ) -> Iterator[Finetuned]:
@@ -77,12 +80,14 @@ def finetune(
       pieces: equal pieces into which each batch is cut so that it takes less memory; it divides the batch sizes. Their
         gradients are averaged, so the result differs by rounding only; with dropout, each piece draws its own.
         ``wsr.train`` chooses it (``wsr.training.memory``).
+      rematerialise: whether the backward pass keeps only the inputs of each block and computes its activations again,
+        for less memory and a third more time; ``wsr.train`` chooses it too.
       counter: advances by one for each optimiser step of each member.
       devices: JAX devices over which the members of a chunk are cut; None: all accelerators of this process, or its
         CPU.
 
     Raises:
-      WsrError: ``pieces`` does not divide a batch size.
+      WsrError: ``pieces`` does not divide a batch size, or the architecture cannot be rematerialised.
 
     Example:
       >>> import wsr
@@ -98,14 +103,16 @@ def finetune(
     for job in jobs:
         if pieces < 1 or job.recipe.batch_size % pieces:
             raise WsrError(f"training: pieces = {pieces} does not divide the batch size {job.recipe.batch_size}")
+    if rematerialise and model.encode_rematerialised is None:
+        raise WsrError(f"training: {model.name} cannot be rematerialised, because its blocks are not known")
     if chunk is None:
         from wsr.training.memory import chunk_for_training  # that module imports this one
 
-        chunk = chunk_for_training(model, start, jobs, pieces=pieces, devices=devices)
+        chunk = chunk_for_training(model, start, jobs, pieces=pieces, rematerialise=rematerialise, devices=devices)
     for group in groups_of(jobs, chunk):
         padded = group + [group[-1]] * (chunk - len(group))
         mesh = member_mesh(chunk, devices=devices)
-        yield from _train_group(model, start, padded, pieces, counter, mesh)[: len(group)]
+        yield from _train_group(model, start, padded, pieces, rematerialise, counter, mesh)[: len(group)]
 
 
 def groups_of(jobs: Sequence[Job], chunk: int) -> list[list[Job]]:
@@ -119,8 +126,7 @@ def groups_of(jobs: Sequence[Job], chunk: int) -> list[list[Job]]:
 
 def predict(features: Float[AnyArray, "texts hidden"], head: Head, *, regression: bool) -> np.ndarray:
     """Returns a head's predictions: the class of each text, or its value for regression."""
-    outputs = np.asarray(logits(features, head))
-    return outputs[:, 0] if regression else outputs.argmax(axis=1)
+    return np.asarray(predictions(logits(features, head), regression))
 
 
 def score_member(model: Model, params: Params, head: Head, dataset: Dataset, split: str) -> float:
@@ -141,19 +147,26 @@ def score_member(model: Model, params: Params, head: Head, dataset: Dataset, spl
 def _part_of_program(job: Job) -> tuple:
     recipe = job.recipe
     factors = (recipe.lora_rank, recipe.lora_scale, recipe.lora_targets) if recipe.mode == "lora" else ()
-    return recipe.mode, recipe.dropout, recipe.batch_size, job.dataset.regression, recipe.hidden_head, *factors
+    dropout = recipe.dropout and recipe.dropout_rng
+    return recipe.mode, dropout, recipe.batch_size, job.dataset.regression, recipe.hidden_head, *factors
 
 
 def _train_group(
-    model: Model, start: Params, jobs: Sequence[Job], pieces: int, counter: Counter | None, mesh: Mesh
+    model: Model,
+    start: Params,
+    jobs: Sequence[Job],
+    pieces: int,
+    rematerialise: bool,
+    counter: Counter | None,
+    mesh: Mesh,
 ) -> list[Finetuned]:
-    encoder, plan = group_batches(model, start, jobs, pieces)
+    encoder, plan = group_batches(model.rematerialised if rematerialise else model, start, jobs, pieces)
     # Uploaded once, each device with its own members.
     cut: Any = NamedSharding(mesh, PartitionSpec("members"))
     whole: Any = NamedSharding(mesh, PartitionSpec())
     if mesh.size == 1:  # as the program returns them, or its second call would be compiled again
         cut = whole = mesh.devices.item()
-    shared = jax.device_put(plan.pop("shared"), whole)
+    shared, validation = jax.device_put(plan.pop("shared"), whole), plan.pop("validation", None)
     plan = jax.device_put(plan, cut)
     steps = max(job.steps for job in jobs)
     mode = jobs[0].recipe.mode
@@ -165,7 +178,7 @@ def _train_group(
     constant = jax.device_put(frozen, whole) | shared
     dropout = jobs[0].recipe.dropout and mode != "head"
     program = training_program(encoder, jobs[0].dataset.regression, dropout, mesh)
-    watch = EarlyStopping(model, jobs, flatten(start)) if mode == "head" else EarlyStopping(encoder, jobs, frozen)
+    watch = EarlyStopping(encoder, jobs, constant, validation, mesh, cut)
 
     losses = []
     first, length = 0, 1
@@ -180,7 +193,8 @@ def _train_group(
             counter.advance(sum(done[: _distinct(jobs)]), note=jobs[0].dataset.name)
         state = watch.check(state, last)
         first = last
-    return _unpack(jobs, frozen, start, watch.best(state), np.concatenate(losses, axis=1), watch.steps, pieces)
+    members = _unpack(jobs, frozen, start, watch.best(state), np.concatenate(losses, axis=1), watch.steps, pieces)
+    return [replace(member, rematerialised=rematerialise) for member in members]
 
 
 def _steps_that_fit(seconds_a_step: float, length: int) -> int:

@@ -79,16 +79,30 @@ def training_program(encoder: Model, regression: bool, dropout: bool, mesh: Mesh
             state, loss = each(state, frozen, plan, own, step)
             return state, losses.at[:, step].set(loss)
 
-        each = jax.vmap(member_step, in_axes=(0, None, 0, 0, None)) if members > 1 else _alone(member_step)
+        each = jax.vmap(member_step, in_axes=(0, None, 0, 0, None))
+        if members == 1:
+            each = _alone(member_step)
+        elif dropout and jax.random.key_impl(own["dropout_key"]) == "rbg":
+            each = _one_by_one(member_step)
         return jax.lax.fori_loop(first, last, body, (state, jnp.full((members, steps), jnp.nan)))
 
+    return jax.jit(over_devices(segment, mesh, of_members=(0, 2, 3), arguments=6), donate_argnums=0)
+
+
+def over_devices(program: Callable, mesh: Mesh | None, *, of_members: Sequence[int], arguments: int) -> Callable:
+    """Returns a program that each device of the mesh runs on its own members.
+
+    Args:
+      program: takes and returns arrays of a group of members.
+      mesh: devices with the axis ``members``; None: one device.
+      of_members: numbers of the arguments whose first axis is the members; each device holds the others whole.
+      arguments: number of arguments.
+    """
     if mesh is None or mesh.size == 1:
-        return jax.jit(segment, donate_argnums=0)
+        return program
     cut, whole = PartitionSpec("members"), PartitionSpec()
-    along_members = jax.shard_map(
-        segment, mesh=mesh, in_specs=(cut, whole, cut, cut, whole, whole), out_specs=(cut, cut), check_vma=False
-    )
-    return jax.jit(along_members, donate_argnums=0)
+    specs = tuple(cut if number in of_members else whole for number in range(arguments))
+    return jax.shard_map(program, mesh=mesh, in_specs=specs, out_specs=cut, check_vma=False)
 
 
 def _alone(member_step: Callable) -> Callable:
@@ -97,6 +111,18 @@ def _alone(member_step: Callable) -> Callable:
     def step(state: dict, frozen: dict, plan: dict, own: dict, step: Int[Array, ""]) -> tuple[dict, Array]:
         first = partial(jax.tree.map, lambda leaf: leaf[0])
         return jax.tree.map(lambda leaf: leaf[None], member_step(first(state), frozen, first(plan), first(own), step))
+
+    return step
+
+
+def _one_by_one(member_step: Callable) -> Callable:
+    """Returns the step of a group whose members take it one after another.
+
+    Under vmap, rbg draws the bits of all members from the key of the first: a member's would depend on its neighbours.
+    """
+
+    def step(state: dict, frozen: dict, plan: dict, own: dict, step: Int[Array, ""]) -> tuple[dict, Array]:
+        return jax.lax.map(lambda member: member_step(member[0], frozen, *member[1:], step), (state, plan, own))
 
     return step
 
@@ -140,12 +166,31 @@ def loss_of_outputs(
       regression: whether the labels are values.
       dropout_key: if given, dropout is applied in a head with a dense layer.
     """
+    outputs = outputs_of(features, head, classes, dropout_key=dropout_key)
+    return losses_of_texts(outputs, labels, regression).mean()
+
+
+def outputs_of(
+    features: Float[AnyArray, "batch hidden"], head: Head, classes: Int[Array, ""], *, dropout_key: Array | None = None
+) -> Float[Array, "batch padded_classes"]:
+    """Returns the outputs of a head that may be padded to more classes; see ``loss_of_outputs`` for the arguments."""
     outputs = logits(features, head, dropout_key=dropout_key)
-    if regression:
-        return jnp.square(outputs[:, 0] - labels).mean()
     # Heads of a group are padded to the largest number of classes; the padding gets no probability.
-    outputs = jnp.where(jnp.arange(outputs.shape[1]) < classes, outputs, -1e9)
-    return optax.softmax_cross_entropy_with_integer_labels(outputs, labels).mean()
+    return jnp.where(jnp.arange(outputs.shape[1]) < classes, outputs, -1e9)
+
+
+def losses_of_texts(
+    outputs: Float[Array, "batch padded_classes"], labels: Array, regression: bool
+) -> Float[Array, " batch"]:
+    """Returns the loss of each text: cross-entropy in nats, or the squared error for regression."""
+    if regression:
+        return jnp.square(outputs[:, 0] - labels)
+    return optax.softmax_cross_entropy_with_integer_labels(outputs, labels)
+
+
+def predictions(outputs: Float[Array, "batch padded_classes"], regression: bool) -> Array:
+    """Returns what a head predicts: the class of each text, or its value for regression."""
+    return outputs[:, 0] if regression else outputs.argmax(axis=1)
 
 
 def _descend(weight: Array, direction: Array, *, rate: Array, decay: Array) -> Array:
@@ -178,7 +223,8 @@ def hyperparameters(jobs: Sequence[Job], steps: int) -> dict[str, np.ndarray]:
     encoder = np.array([job.recipe.learning_rate for job in jobs])
     of_heads = [job.recipe.head_learning_rate for job in jobs]
     head = np.array([rate if own is None else own for rate, own in zip(encoder, of_heads, strict=True)])
-    keys = jnp.stack([seeds.stream(job.seed, *job.stream, "dropout") for job in jobs])
+    rng = None if jobs[0].recipe.dropout_rng == "threefry" else jobs[0].recipe.dropout_rng
+    keys = jnp.stack([seeds.stream(job.seed, *job.stream, "dropout", generator=rng) for job in jobs])
     return {
         "encoder_rate": (schedule * encoder[:, None]).astype(np.float32),
         "head_rate": (schedule * head[:, None]).astype(np.float32),

@@ -12,6 +12,7 @@ from wsr.errors import WsrError, nearest_names
 Mode = Literal["full", "bitfit", "lora", "head"]
 MODES: tuple[str, ...] = get_args(Mode)
 StopOn = Literal["loss", "score"]
+DropoutRng = Literal["threefry", "rbg"]
 
 
 def _at_least_zero(value: float) -> bool:
@@ -76,6 +77,9 @@ class Recipe:
     """Fraction of the steps during which the learning rate rises."""
     dropout: bool = True
     """Whether the dropout rates of the architecture's configuration are applied."""
+    dropout_rng: DropoutRng = "threefry"
+    """Generator of dropout's random bits. ``rbg`` is faster on TPUs, but its bits depend on the kind of device and the
+    version of XLA."""
     patience: int | None = None
     """Checks on the validation split without improvement after which a member stops; None: no early stopping."""
     stop_on: StopOn = "loss"
@@ -103,8 +107,9 @@ class Recipe:
                 f"recipe: mode is one of {', '.join(MODES)}, found {self.mode!r}; "
                 f"nearest: {nearest_names(self.mode, MODES)}"
             )
-        if self.stop_on not in get_args(StopOn):
-            raise WsrError(f"recipe: stop_on is one of {', '.join(get_args(StopOn))}, found {self.stop_on!r}")
+        for name, allowed in (("stop_on", get_args(StopOn)), ("dropout_rng", get_args(DropoutRng))):
+            if getattr(self, name) not in allowed:
+                raise WsrError(f"recipe: {name} is one of {', '.join(allowed)}, found {getattr(self, name)!r}")
         for name, (expected, fits) in _BOUNDS.items():
             value = getattr(self, name)
             if value is None and name in ("head_learning_rate", "patience"):
@@ -131,4 +136,6 @@ class Recipe:
             del matter["hidden_head"]
         if self.stop_on == "loss" or self.patience is None:
             del matter["stop_on"]
+        if self.dropout_rng == "threefry" or not self.dropout:
+            del matter["dropout_rng"]
         return {name: value for name, value in matter.items() if self.mode == "lora" or name[:5] != "lora_"}
