@@ -80,7 +80,7 @@ def test_the_budget_is_what_is_asked_for_or_most_of_what_there_is():
 
 
 def test_one_cpu_is_one_place():
-    assert dict(mesh_for(5).shape) == {"points": 1, "texts": 1}
+    assert dict(mesh_for(5).shape) == {"points": 1, "texts": 1, "model": 1}
 
 
 @pytest.mark.parametrize("chunk", [1, 2])
@@ -187,7 +187,7 @@ def test_rematerialisation_is_chosen_where_it_is_quicker_than_pieces(tiny, datas
 
 
 def test_training_fewer_together_where_memory_is_short(tiny, dataset, monkeypatch):
-    monkeypatch.setattr(memory, "members_for_devices", lambda wanted, devices: wanted)
+    monkeypatch.setattr(memory, "members_for_devices", lambda wanted, **_: wanted)
     jobs = [Job(dataset, seed, Recipe(batch_size=16, epochs=1.0, warmup=0.006)) for seed in range(8)]
     each = member_bytes(tiny.model, tiny.params, jobs[0])
     chosen = [

@@ -256,7 +256,7 @@ def test_training_takes_what_its_compiled_program_says(tiny, dataset):
 
 def test_the_base_is_shared_and_only_factors_multiply(tiny, dataset, monkeypatch):
     """Of an encoder whose weights are most of what training takes; none is trained."""
-    monkeypatch.setattr(memory, "members_for_devices", lambda wanted, devices: wanted)
+    monkeypatch.setattr(memory, "members_for_devices", lambda wanted, **_: wanted)
     sizes = {"hidden_size": 256, "intermediate_size": 1024, "num_attention_heads": 4, "num_hidden_layers": 4}
     model = models.build("bert", {**tiny.model.config, **sizes})
     shapes = jax.eval_shape(model.init, jax.random.key(0))

@@ -144,7 +144,7 @@ OWN = {
     "interpolation": ("95", "0.02"),
     "landscape": ("0.02",),
     "random_directions": ("0.02", "1.5", "3.2", "22.6"),
-    "extrapolation": ("95", "1.5", "3.2"),
+    "extrapolation": ("95", "2.3", "3.2"),
     "centroid_start": ("95", "77"),
     "few_shot": ("95",),
 }

@@ -5,6 +5,7 @@ Rows are kept in ``benchmarks/results/tpu_ahead_of_time.jsonl`` as they come, an
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -52,16 +53,19 @@ def main() -> None:
 def table(rows: list[dict[str, Any]]) -> str:
     """Returns the rows as a Markdown table."""
     lines = [
-        "| chip | program | ms | share of the bfloat16 peak | temporary GiB | collectives |",
-        "|---|---|---|---|---|---|",
+        "| chip | program | ms | share of the bfloat16 peak | temporary GiB | GiB in all | collectives |",
+        "|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         if "error" in row:
-            lines.append(f"| {row['chip']} | {row['program']} | {row['error']} | | | |")
+            lines.append(f"| {row['chip']} | {row['program']} | {row['error']} | | | | |")
             continue
         share = f"{row['share_of_peak']:.3f}" if "share_of_peak" in row else ""
+        memory = f"{row['memory_gib']:.2f}" if "memory_gib" in row else ""
+        chips = f", {row['mesh']['model']} chips a model" if "mesh" in row else ""
         lines.append(
-            f"| {row['chip']} | {row['program']} | {row['milliseconds']:.2f} | {share} | {row['temporary_gib']:.2f} | "
+            f"| {row['chip']} | {row['program']}{chips} | {row['milliseconds']:.2f} | {share} | "
+            f"{row['temporary_gib']:.2f} | {memory} | "
             f"{', '.join(row['collectives']) or 'none'} |"
         )
     return "\n".join(lines)
@@ -85,6 +89,10 @@ def _programs(chip: str) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
                 name = f"train one step, {encoder}, members {members}, 32 texts, {precision}"
                 yield name, partial(_training, chip, encoder, precision, members)
     yield "mix one member into 4 points, roberta-base", partial(_mixing, chip)
+    window = "8 rows x 512 tokens, bfloat16"
+    yield f"encode, llama-7b, its losses, as few chips a model as fit, 1 point x {window}", partial(_large, chip)
+    yield "mix one member into 1 point, llama-7b, as few chips a model as fit", partial(_mixing_large, chip)
+    yield "train LoRA one step, llama-7b, as few chips a model as fit, 32 texts, float32", partial(_lora, chip)
     for classes in (2, 20):
         name = f"one turn of a probe, 16 points x 800 texts x 768 features, {classes} classes"
         yield name, partial(_probing, chip, classes)
@@ -130,6 +138,49 @@ def _mixing(chip: str) -> dict[str, Any]:
     return _row(partial(programs.mixing, programs.encoder("roberta-base"), mesh_of(chip), points=4), chip)
 
 
+def _large(chip: str) -> dict[str, Any]:
+    from benchmarks.ahead_of_time import programs
+    from wsr.engine.language_model import _of_losses
+
+    model, mesh = _shared(chip)
+    shapes = {"points": 1, "rows": 8, "length": 512, "slots": 64}
+    lower = partial(programs.encoding, _of_losses(model), mesh, precision="bfloat16", **shapes)
+    # A token attends to half of its window on average. The products with the head lie in a loop whose body counts once.
+    operations = programs.operations(model, 8 * 512, 512 / 2)
+    return _row(lower, chip, operations / mesh.shape["model"]) | {"mesh": dict(mesh.shape)}
+
+
+def _mixing_large(chip: str) -> dict[str, Any]:
+    from benchmarks.ahead_of_time import programs
+
+    model, mesh = _shared(chip)
+    return _row(partial(programs.mixing, model, mesh, points=1), chip) | {"mesh": dict(mesh.shape)}
+
+
+def _lora(chip: str) -> dict[str, Any]:
+    from benchmarks.ahead_of_time import programs
+    from wsr.runtime.devices import member_mesh
+
+    model, mesh = _shared(chip)
+    groups = member_mesh(mesh.shape["points"], model=mesh.shape["model"], devices=list(mesh.devices.flat))
+    lower = partial(programs.lora, model, groups, batch=32, rows=16, length=64, rank=8)
+    # Forward, and backward to the hidden states; frozen matrices have no gradient, but adapted ones have.
+    operations = 3 * programs.operations(model, 32 * TEXT, TEXT)
+    return _row(lower, chip, operations / mesh.shape["model"]) | {"mesh": dict(groups.shape)}
+
+
+def _shared(chip: str) -> tuple[Any, Any]:
+    """Returns a Llama of 7 billion parameters, and all chips of a host with as few to a model as fit its memory."""
+    from benchmarks.ahead_of_time import programs
+
+    model, chips = programs.encoder("llama-7b"), math.prod(CHIPS[chip].host)
+    fitting = (
+        parts for parts in (1, 2, 4) if programs.evaluation_bytes(model, parts) <= 0.9 * CHIPS[chip].memory_bytes
+    )
+    parts = next(fitting, chips)
+    return model, mesh_of(chip, chips // parts, 1, parts)
+
+
 def _probing(chip: str, classes: int) -> dict[str, Any]:
     from benchmarks.ahead_of_time import programs
 
@@ -148,6 +199,7 @@ def _row(lower: Callable[[], Any], chip: str, operations: float = 0.0) -> dict[s
             raise
         return {"error": "does not fit the memory of the chip"}
     row = asdict(found)
+    del row["partners"]
     return row | ({"share_of_peak": found.share_of_peak(operations, chip)} if operations else {})
 
 

@@ -49,8 +49,8 @@ def use_compiler() -> None:
     os.environ.update(_ENVIRONMENT)
 
 
-def mesh_of(chip: str, points: int = 1, texts: int = 1) -> Any:
-    """Returns a mesh of absent devices with the engine's axes, ``points`` and ``texts``."""
+def mesh_of(chip: str, points: int = 1, texts: int = 1, model: int = 1) -> Any:
+    """Returns a mesh of absent devices with the engine's axes: ``points``, ``texts`` and ``model``."""
     from jax.experimental import topologies
     from jax.sharding import AxisType, Mesh
 
@@ -58,5 +58,5 @@ def mesh_of(chip: str, points: int = 1, texts: int = 1) -> Any:
     described = topologies.get_topology_desc(
         platform="tpu", topology_name=kind.topology, chips_per_host_bounds=list(kind.host)
     )
-    devices: Any = np.array(described.devices[: points * texts]).reshape(points, texts)
-    return Mesh(devices, ("points", "texts"), axis_types=(AxisType.Auto,) * 2)
+    devices: Any = np.array(described.devices[: points * texts * model]).reshape(points, texts, model)
+    return Mesh(devices, ("points", "texts", "model"), axis_types=(AxisType.Auto,) * 3)

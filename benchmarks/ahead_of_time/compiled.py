@@ -1,8 +1,12 @@
 """What a compiled program tells: expected cycles, memory, collectives."""
 
+import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from benchmarks.ahead_of_time.chips import CHIPS
 
@@ -19,8 +23,12 @@ class Compiled:
     """Memory besides arguments and results."""
     arguments_gib: float
     """Memory of the arguments."""
+    memory_gib: float
+    """Memory of arguments, results and everything between them, on a chip."""
     collectives: tuple[str, ...]
     """Kinds of communication between chips."""
+    partners: tuple[tuple[int, ...], ...]
+    """Groups of chips that communicate, by their places in the mesh."""
 
     def share_of_peak(self, operations: float, chip: str) -> float:
         """Returns the share of the chip's bfloat16 peak that ``operations`` in this time are."""
@@ -35,8 +43,50 @@ def compile_for(lowered: Any, chip: str) -> Compiled:
         milliseconds=1e3 * _cycles(text) / CHIPS[chip].clock_hz,
         temporary_gib=memory.temp_size_in_bytes / 2**30,
         arguments_gib=memory.argument_size_in_bytes / 2**30,
+        memory_gib=_memory_bytes(memory) / 2**30,
         collectives=tuple(sorted(set(_COLLECTIVE.findall(text)))),
+        partners=partners(text),
     )
+
+
+def partners(text: str) -> tuple[tuple[int, ...], ...]:
+    """Returns the groups of devices that communicate in a compiled program, by their places in its mesh.
+
+    Args:
+      text: the compiled program, as text.
+    """
+    lines = [line for line in text.splitlines() if _COLLECTIVE.search(line)]
+    return tuple(sorted({group for line in lines for group in _partners_of(line)}))
+
+
+def _partners_of(line: str) -> Iterable[tuple[int, ...]]:
+    """Returns the groups of one collective, which the compiler writes in one of three ways."""
+    if listed := re.search(r"(?:replica_groups|source_target_pairs)=\{(\{[\d,{} ]*\})\}", line):
+        return [_numbers(group) for group in re.findall(r"\{([\d, ]+)\}", listed[1])]
+    if counted := re.search(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", line):
+        groups, shape = _numbers(counted[1]), _numbers(counted[2])
+        order = _numbers(counted[3]) if counted[3] else tuple(range(len(shape)))
+        return _rows(np.arange(np.prod(shape)).reshape(shape).transpose(order).reshape(groups))
+    if named := re.search(r"replica_groups=mesh\[([^\]]*)\] ?\{('\w+'(?:, ?'\w+')*)\}", line):
+        axes = {name: int(size) for name, size in re.findall(r"'(\w+)'=(\d+)", named[1])}
+        along = re.findall(r"'(\w+)'", named[2])
+        last = sorted(range(len(axes)), key=lambda axis: list(axes)[axis] in along)
+        places = np.arange(math.prod(axes.values())).reshape(*axes.values()).transpose(last)
+        return _rows(places.reshape(-1, math.prod(axes[name] for name in along)))
+    raise ValueError(f"a collective of unknown partners: {line.strip()[:300]}")
+
+
+def _rows(places: np.ndarray) -> Iterable[tuple[int, ...]]:
+    return map(tuple, places.tolist())
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in text.split(","))
+
+
+def _memory_bytes(memory: Any) -> int:
+    results = memory.output_size_in_bytes - memory.alias_size_in_bytes  # those that take over an argument's memory
+    return memory.argument_size_in_bytes + results + memory.temp_size_in_bytes
 
 
 def _cycles(text: str) -> int:

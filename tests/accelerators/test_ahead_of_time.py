@@ -21,7 +21,7 @@ from wsr.data.load import load_dataset
 from wsr.data.packing import evaluation_batches
 from wsr.models import features
 from wsr.models.features import encoding_bytes
-from wsr.runtime.devices import MOST_BYTES
+from wsr.runtime.devices import MOST_BYTES, member_mesh
 
 CEILINGS = json.loads(Path(__file__).with_name("ceilings.json").read_text())
 
@@ -53,12 +53,28 @@ def test_a_training_step_and_a_probe_do_not_communicate():
     assert compile_for(lowered, "v5e").collectives == ()
 
 
+def test_chips_communicate_only_with_those_that_share_their_model():
+    """Two groups of four chips: each with its own point of a region, or its own member in training."""
+    model = models.build("llama", {**models.architectures()["llama"].example, "num_hidden_layers": 1})
+    mesh = mesh_of("v5e", 2, 1, 4)
+    groups = member_mesh(2, model=4, devices=list(mesh.devices.flat))
+    shapes = {"rows": 2, "length": 32}
+    encoding = programs.encoding(model, mesh, points=2, slots=64, precision="bfloat16", **shapes)
+    training = programs.lora(model, groups, batch=4, rank=2, **shapes)
+    for lowered in (encoding, training):
+        found = compile_for(lowered, "v5e")
+        assert "all-reduce" in found.collectives
+        assert all({place // 4 for place in group} in ({0}, {1}) for group in found.partners)
+    assert compile_for(programs.mixing(model, mesh, points=2), "v5e").collectives == ()
+
+
 @pytest.mark.parametrize("chip", CHIPS)
 def test_every_division_of_a_host_into_points_and_texts_is_a_mesh(chip):
     chips = CHIPS[chip].host[0] * CHIPS[chip].host[1] * CHIPS[chip].host[2]
     for points in range(1, chips + 1):
         if chips % points == 0:
-            assert dict(mesh_of(chip, points, chips // points).shape) == {"points": points, "texts": chips // points}
+            shape = {"points": points, "texts": chips // points, "model": 1}
+            assert dict(mesh_of(chip, points, chips // points).shape) == shape
 
 
 def test_what_exceeds_a_chip_is_counted_as_not_fitting(monkeypatch):

@@ -6,16 +6,26 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
 from wsr.data.dataset import AnySplit, joined
 from wsr.data.packing import Batches, evaluation_batches, row_length_for, rows_a_step
 from wsr.engine.settings import Settings
 from wsr.geometry.points import add_low_rank, combine_one_by_one
+from wsr.geometry.trees import flatten
+from wsr.models import cuts
 from wsr.models.features import encoding_bytes, point_features, refuse_unfit
 from wsr.models.precision import rounded
-from wsr.region.region import Region
-from wsr.runtime.devices import DeviceLayout, chunk_for_device, lay_out, mesh_for, rows_for_device
+from wsr.region.region import Member, Region
+from wsr.runtime.devices import (
+    DeviceLayout,
+    chunk_for_device,
+    lay_out,
+    mesh_for,
+    rows_for_device,
+    with_smallest_model,
+)
 from wsr.runtime.placement import placed
 from wsr.types import Params
 
@@ -53,7 +63,7 @@ def region_features(
     # Texts of all splits share rows and batches.
     ends = np.cumsum([len(split) for split in splits.values()])
     passes = _passes(len(coefficients), layout.together * layout.rounds)
-    base = placed(region.base, layout.sharding())
+    base = placed(region.base, cuts.shardings(region.base, layout.mesh))
     load = _loader(region, coefficients, passes, layout)
     platform = layout.mesh.local_devices[0].platform
     for number, part in enumerate(passes):
@@ -114,9 +124,21 @@ def _planned(
     splits: Mapping[str, AnySplit],
     settings: Settings,
 ) -> tuple[DeviceLayout, Batches]:
-    mesh = settings.mesh or mesh_for(len(coefficients))
-    device, axis = mesh.local_devices[0], mesh.shape["points"]
     refuse_unfit(region.model, *splits.values())
+    mesh = settings.mesh or mesh_for(len(coefficients))
+    on = partial(_planned_on, region=region, coefficients=coefficients, splits=splits, settings=settings)
+    return with_smallest_model(len(coefficients), mesh, on)
+
+
+def _planned_on(
+    mesh: Mesh,
+    *,
+    region: Region,
+    coefficients: Float[np.ndarray, "points members"],
+    splits: Mapping[str, AnySplit],
+    settings: Settings,
+) -> tuple[DeviceLayout, Batches]:
+    device, axis, parts = mesh.local_devices[0], mesh.shape["points"], mesh.shape["model"]
     texts: AnySplit = joined(list(splits.values()))
     length = row_length_for(settings.row_length, texts)
     tokens = settings.rows * settings.row_length
@@ -124,13 +146,11 @@ def _planned(
     fitting = rows_for_device(settings.rows, most, length, device=device)
     together = rows_a_step(texts, fitting, row_length=length, packed=region.model.packed)
     packed = evaluation_batches(texts, rows=together, row_length=length, packed=region.model.packed)
-    params_bytes = sum(4 * leaf.size for leaf in jax.tree.leaves(region.base))
-    sizes = {
-        member: _bytes_of(region, member, params_bytes) for member in _used(coefficients, range(len(coefficients)))
-    }
+    used = _used(coefficients, range(len(coefficients)))
+    sizes = {member: _bytes_of(region, member, parts) for member in used}
     layout = lay_out(
         len(coefficients),
-        params_bytes=params_bytes,
+        params_bytes=cuts.bytes_on_each(region.base, parts),
         member_bytes=partial(_member_bytes, coefficients, sizes),
         point_bytes=_point_bytes(region.model.hidden, splits),
         encoding_bytes=partial(encoding_bytes, region.model, region.base, packed, mesh, precision=settings.precision),
@@ -151,13 +171,20 @@ def _loader(
     kept: dict[int, Any] = {}
 
     def load(number: int, member: int) -> Any:
-        own = region.members[member]
-        loaded = kept.pop(member, None) or placed(own.load_factors() or own.load(), layout.sharding())
+        loaded = kept.pop(member, None) or _placed_member(region.members[member], layout)
         if layout.resident and last[member] > number:
             kept[member] = loaded
         return loaded
 
     return load
+
+
+def _placed_member(member: Member, layout: DeviceLayout) -> Any:
+    """Returns a member's factors, which are small, whole on each device, or its parameters cut as those of points."""
+    if factors := member.load_factors():
+        return placed(factors, layout.sharding())
+    params = member.load()
+    return placed(params, cuts.shardings(params, layout.mesh))
 
 
 def _member_bytes(
@@ -185,12 +212,13 @@ class _Bytes(NamedTuple):
     """While it is added to a point: the product of its largest leaf, and room for the sum."""
 
 
-def _bytes_of(region: Region, member: int, params_bytes: int) -> _Bytes:
+def _bytes_of(region: Region, member: int, parts: int) -> _Bytes:
     factors = region.members[member].load_factors()
     if not factors:
-        return _Bytes(params_bytes, 0)
-    products = (len(own.a) * own.b.shape[1] for own in factors.values())
-    return _Bytes(sum(4 * (own.a.size + own.b.size) for own in factors.values()), 2 * 4 * max(products))
+        return _Bytes(cuts.bytes_on_each(region.base, parts), 0)
+    leaves = flatten(region.base)
+    products = (cuts.bytes_on_each({path: leaves[path]}, parts) for path in factors)
+    return _Bytes(sum(4 * (own.a.size + own.b.size) for own in factors.values()), 2 * max(products))
 
 
 def _passes(points: int, together: int) -> Passes:

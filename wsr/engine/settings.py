@@ -37,12 +37,14 @@ class Settings:
     """
 
     chunk: int | None = None
-    """Points evaluated at a time on each device; None: chosen for the device."""
+    """Points evaluated at a time on each device, or on each group of devices that share a model; None: chosen for the
+    device."""
     memory_budget_gib: float | None = None
     """Memory to use on each device, in GiB; None: most of the device's memory."""
     mesh: Mesh | None = None
-    """Devices by points and texts, see ``wsr.runtime.devices``; None: all accelerators or one CPU, and all devices of
-    all processes that work together (``wsr.runtime.hosts``)."""
+    """Devices by points, texts and model, see ``wsr.runtime.devices``; None: all accelerators or one CPU, and all
+    devices of all processes that work together (``wsr.runtime.hosts``). If a model exceeds the memory of a device, the
+    devices of the mesh are divided anew so that several of them share each model."""
     rows: int = 16
     """Packed rows per forward pass; an accelerator with few points to evaluate gets more."""
     row_length: int = 64

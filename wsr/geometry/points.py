@@ -3,12 +3,14 @@
 Only encoders are combined. A head belongs to one dataset and is never part of a point.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float
 
 from wsr.geometry.linear_head import HIGHEST, matmul
@@ -58,7 +60,8 @@ def combine_one_by_one(
 ) -> Params:
     """Returns the same points as ``combine``, with one member in memory at a time.
 
-    One compiled program serves any number of members.
+    One compiled program serves any number of members. If the base is cut over devices, members must be cut alike, and
+    so are the points.
 
     Args:
       base: parameters of the checkpoint that the members were fine-tuned from.
@@ -70,11 +73,12 @@ def combine_one_by_one(
       Parameters with leaves ``[*points, ...]``, float32.
     """
     rest = np.asarray(1.0 - coefficients.sum(axis=-1), np.float32)
-    mixed = _scaled(base, placed(rest, sharding))
+    places = _places_of(base, sharding)
+    mixed = _scaled(base, placed(rest, sharding), places)
     for number, member in enumerate(members):
         factors = placed(np.asarray(coefficients[..., number], np.float32), sharding)
         # Wait for each member, or all of them would queue up on the device.
-        mixed = jax.block_until_ready(_added(mixed, member, factors))
+        mixed = jax.block_until_ready(_added(mixed, member, factors, places))
         del member  # frees it before the next one is loaded
     return mixed
 
@@ -98,29 +102,75 @@ def add_low_rank(
     for number, change in enumerate(changes):
         scales = placed(np.asarray(coefficients[..., number], np.float32), sharding)
         for path, own in change.items():
-            leaves[path] = jax.block_until_ready(_moved(leaves[path], own.a, own.b, scales))
+            place = leaves[path].sharding
+            leaves[path] = jax.block_until_ready(_moved(leaves[path], own.a, own.b, scales, place))
         del change  # frees it before the next one is loaded
     return nest(leaves)
 
 
-@partial(jax.jit, donate_argnums=0)
+class Places(NamedTuple):
+    """How points and models lie on several devices."""
+
+    mesh: Mesh | AbstractMesh
+    points: PartitionSpec
+    """Mesh axes of the points' axes."""
+    leaves: tuple[PartitionSpec, ...]
+    """Mesh axes of the axes of each leaf of one model, in the order of the leaves."""
+
+
+def _places_of(base: Params, sharding: jax.sharding.Sharding | None) -> Places | None:
+    if not isinstance(sharding, NamedSharding) or sharding.num_devices == 1:
+        return None
+    return Places(sharding.mesh, sharding.spec, tuple(leaf.sharding.spec for leaf in jax.tree.leaves(base)))
+
+
+@partial(jax.jit, donate_argnums=0, static_argnames="place")
 def _moved(
     leaf: Float[Array, "..."],
     a: Float[AnyArray, "inputs rank"],
     b: Float[AnyArray, "rank outputs"],
     scales: Float[Array, "*points"],
+    place: jax.sharding.Sharding,
 ) -> Float[Array, "..."]:
-    return leaf + _times(scales, matmul(a, b).reshape(leaf.shape[scales.ndim :]))
+    moved = leaf + _times(scales, matmul(a, b).reshape(leaf.shape[scales.ndim :]))
+    return moved if place.num_devices == 1 else jax.lax.with_sharding_constraint(moved, place)
 
 
-@jax.jit
-def _scaled(params: Params, factors: Float[Array, "*points"]) -> Params:
-    return jax.tree.map(lambda leaf: _times(factors, leaf), params)
+@partial(jax.jit, static_argnames="places")
+def _scaled(params: Params, factors: Float[Array, "*points"], places: Places | None) -> Params:
+    def scaled(params: Params, factors: Float[Array, "*points"]) -> Params:
+        return jax.tree.map(lambda leaf: _times(factors, leaf), params)
+
+    return _on_each_device(scaled, places, params, factors)
 
 
-@partial(jax.jit, donate_argnums=0)
-def _added(mixed: Params, params: Params, factors: Float[Array, "*points"]) -> Params:
-    return jax.tree.map(lambda total, leaf: total + _times(factors, leaf), mixed, params)
+@partial(jax.jit, donate_argnums=0, static_argnames="places")
+def _added(mixed: Params, params: Params, factors: Float[Array, "*points"], places: Places | None) -> Params:
+    def added(params: Params, factors: Float[Array, "*points"], mixed: Params) -> Params:
+        return jax.tree.map(lambda total, leaf: total + _times(factors, leaf), mixed, params)
+
+    return _on_each_device(added, places, params, factors, mixed)
+
+
+def _on_each_device(
+    program: Callable[..., Params],
+    places: Places | None,
+    params: Params,
+    factors: Float[Array, "*points"],
+    *mixed: Params,
+) -> Params:
+    """Returns what a program makes of a model, its factors and perhaps points, each device of its own parts of them.
+
+    No device needs anything from another. Left to itself, the compiler shares factors between leaves and moves them.
+    """
+    if places is None:
+        return program(params, factors, *mixed)
+    form = jax.tree.structure(params)
+    leading = (*places.points, *[None] * (factors.ndim - len(places.points)))
+    points = jax.tree.unflatten(form, [PartitionSpec(*leading, *spec) for spec in places.leaves])
+    given = (jax.tree.unflatten(form, places.leaves), places.points, *[points for _ in mixed])
+    parts = jax.shard_map(program, mesh=places.mesh, in_specs=given, out_specs=points, check_vma=False)
+    return parts(params, factors, *mixed)
 
 
 def _times(factors: Float[Array, "*points"], leaf: AnyArray) -> Array:

@@ -12,9 +12,10 @@ from wsr.data.dataset import AnySplit
 from wsr.data.images import ImageSplit
 from wsr.data.packing import Batches, evaluation_batches, in_text_order, row_length_for
 from wsr.errors import WsrError
+from wsr.models import cuts
 from wsr.models.model import Model
 from wsr.models.precision import Precision, rounded
-from wsr.runtime.devices import MOST_BYTES, mesh_for
+from wsr.runtime.devices import MOST_BYTES, divisors, memory_budget, mesh_for, own_devices
 from wsr.runtime.placement import placed
 from wsr.types import Params
 
@@ -30,10 +31,10 @@ def split_features(model: Model, params: Params, batches: Batches, texts: int) -
       batches: the packed split.
       texts: number of texts in the split.
     """
-    mesh = mesh_for(1)
-    alone = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], params)
-    placed = jax.device_put(alone, NamedSharding(mesh, PartitionSpec("points")))
-    return np.asarray(point_features(model, placed, batches, texts, mesh)[0])
+    mesh = _mesh_of_one(params)
+    alone = jax.tree.map(lambda leaf: leaf[None], params)
+    point = jax.device_put(alone, cuts.shardings(params, mesh, "points"))
+    return np.asarray(point_features(model, point, batches, texts, mesh)[0])
 
 
 def all_features(model: Model, params: Params, split: AnySplit) -> Float[np.ndarray, "texts hidden"]:
@@ -64,7 +65,8 @@ def point_features(
 
     Args:
       model: the architecture.
-      points: parameters with leaves ``[points, ...]``, sharded over the mesh's axis of points.
+      points: parameters with leaves ``[points, ...]``, sharded over the mesh's axis of points, and within a model as
+        ``wsr.models.cuts`` says.
       batches: the packed split.
       texts: number of texts in the split.
       mesh: the devices; each encodes its share of the texts at its share of the points.
@@ -102,15 +104,20 @@ def encoding_bytes(
       precision: precision of the encoder.
     """
 
-    def shaped(shape: tuple[int, ...], dtype: np.dtype, axis: str) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(mesh, PartitionSpec(axis)))
-
     inputs, _ = _inputs(batches, mesh.shape["texts"])
-    step = {name: shaped((mesh.shape["texts"], *a.shape[1:]), a.dtype, "texts") for name, a in inputs.items()}
+    along_texts = NamedSharding(mesh, PartitionSpec("texts"))
+    step = {
+        name: jax.ShapeDtypeStruct((mesh.shape["texts"], *array.shape[1:]), array.dtype, sharding=along_texts)
+        for name, array in inputs.items()
+    }
     together = chunk * mesh.shape["points"]
     computing = partial(rounded, precision=precision, platform=mesh.devices.flat[0].platform)
     leaves = jax.eval_shape(computing, base)
-    points = jax.tree.map(lambda leaf: shaped((together, *leaf.shape), leaf.dtype, "points"), leaves)
+    points = jax.tree.map(
+        lambda leaf, own: jax.ShapeDtypeStruct((together, *leaf.shape), leaf.dtype, sharding=own),
+        leaves,
+        cuts.shardings(leaves, mesh, "points"),
+    )
     try:
         memory = _encoder(model, mesh).lower(points, step).compile().memory_analysis()
     except jax.errors.JaxRuntimeError as error:
@@ -118,8 +125,18 @@ def encoding_bytes(
             raise
         return MOST_BYTES
     # Backends without a memory analysis count as needing nothing.
-    copied = 0 if precision == "float32" else sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(leaves))
+    copied = 0 if precision == "float32" else cuts.bytes_on_each(leaves, mesh.shape["model"])
     return chunk * copied + (memory.temp_size_in_bytes + memory.output_size_in_bytes if memory else 0)
+
+
+def _mesh_of_one(params: Params) -> Mesh:
+    """Returns all devices, of which as few share the model as leave it half of their memory."""
+    all_parts = divisors(len(own_devices()))
+    parts = all_parts[-1]
+    if parts > 1:
+        half = memory_budget() / 2
+        parts = next((parts for parts in all_parts if cuts.bytes_on_each(params, parts) <= half), parts)
+    return mesh_for(1, model=parts)
 
 
 def _inputs(batches: Batches, along_texts: int) -> tuple[dict[str, np.ndarray], int]:
@@ -156,7 +173,12 @@ def _everywhere(mesh: Mesh) -> jax.stages.Wrapped:
 
 @lru_cache(maxsize=32)
 def _encoder(model: Model, mesh: Mesh) -> jax.stages.Wrapped:
-    """Returns the compiled program for parameters ``[points, ...]`` and one batch for each device along the texts."""
+    """Returns the compiled program for parameters ``[points, ...]`` and one batch for each device along the texts.
+
+    Points and texts are divided by hand, and nothing is communicated along them whatever the compiler does. The axis
+    ``model`` is left to the compiler: it follows the shardings of the parameters (``wsr.models.cuts``), so that one
+    source of an architecture serves one device and several.
+    """
 
     def encode(params: Params, batch: dict[str, Array]) -> Float[Array, "points 1 slots hidden"]:
         """Encodes one device's batch at its points."""
@@ -167,8 +189,12 @@ def _encoder(model: Model, mesh: Mesh) -> jax.stages.Wrapped:
         return model.encode(jax.tree.map(lambda leaf: leaf[0], params), own)[None, None]
 
     points, texts = PartitionSpec("points"), PartitionSpec("texts")
-    # Devices do not communicate, so an architecture need not know that it runs on several.
     cut = jax.shard_map(
-        encode, mesh=mesh, in_specs=(points, texts), out_specs=PartitionSpec("points", "texts"), check_vma=False
+        encode,
+        mesh=mesh,
+        in_specs=(points, texts),
+        out_specs=PartitionSpec("points", "texts"),
+        axis_names={"points", "texts"},
+        check_vma=False,
     )
     return jax.jit(cut)

@@ -115,8 +115,10 @@ class SiglipVision(nnx.Module):
 
     def __call__(self, batch: Mapping[str, Array], rngs: nnx.Rngs | None = None) -> Float[Array, "batch hidden"]:
         hidden = self.hidden_states(batch, rngs)
-        hidden = hidden.astype(jnp.promote_types(hidden.dtype, jnp.float32))
-        return hidden.mean(axis=1) if self.config.pooling == "mean" or self.pool is None else self.pool(hidden)
+        at_least_float32 = jnp.promote_types(hidden.dtype, jnp.float32)
+        if self.config.pooling == "mean" or self.pool is None:
+            return hidden.astype(at_least_float32).mean(axis=1)
+        return self.pool(hidden).astype(at_least_float32)
 
     def hidden_states(
         self, batch: Mapping[str, Array], rngs: nnx.Rngs | None = None
@@ -150,8 +152,11 @@ class AttentionPooling(nnx.Module):
         query = self.query_key_value(self.probe.embedding[...])[:, :width].reshape(self.heads, -1)
         key, value = jnp.split(self.query_key_value(hidden)[..., width:], 2, axis=-1)
         key, value = (part.reshape(images, tokens, self.heads, -1) for part in (key, value))
-        scores = jnp.einsum("hd,nthd->nht", query * query.shape[-1] ** -0.5, key)
-        mixed = jnp.einsum("nht,nthd->nhd", jax.nn.softmax(scores, axis=-1), value)
+        query = query * query.shape[-1] ** -0.5
+        at_least_float32 = jnp.promote_types(query.dtype, jnp.float32)
+        scores = jnp.einsum("hd,nthd->nht", query.astype(key.dtype), key, preferred_element_type=at_least_float32)
+        weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
+        mixed = jnp.einsum("nht,nthd->nhd", weights, value)
         pooled = self.attention_output(mixed.reshape(images, width))
         return pooled + self.output(self.activation(self.intermediate(self.norm(pooled))))
 

@@ -1,7 +1,8 @@
 """Chooses how many points are processed together, on which devices and in how much memory.
 
-A device mesh has two axes, points and texts. Each device encodes different texts under different points, so no device
-waits for another.
+A device mesh has three axes: points, texts and model. Along the first two, each device encodes different texts under
+different points, so no device waits for another. Along the third, devices share each model, and communicate in every
+layer; it is 1 unless a model exceeds the memory of a device.
 """
 
 import math
@@ -9,7 +10,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -30,15 +31,21 @@ _SHARE_OF_DEVICE = 0.9  # fragmentation takes some
 MOST_BYTES = 2**60
 """More bytes than any device has."""
 
+Plan = TypeVar("Plan")
+
+
+class TooLittleMemory(WsrError):
+    """What was asked for exceeds the memory budget of a device."""
+
 
 @dataclass(frozen=True)
 class DeviceLayout:
     """How points and members are laid out over devices, and the memory this takes."""
 
     mesh: Mesh
-    """The devices, with the axes ``points`` and ``texts``."""
+    """The devices, with the axes ``points``, ``texts`` and ``model``."""
     chunk: int
-    """Number of points per device."""
+    """Number of points per device, or per group of devices that share a model."""
     resident: bool
     """Whether members stay on the device while points need them; otherwise they are streamed one after another."""
     rounds: int
@@ -63,8 +70,10 @@ class DeviceLayout:
         return NamedSharding(self.mesh, PartitionSpec(*axes))
 
     def __str__(self) -> str:
-        points, texts = self.mesh.shape["points"], self.mesh.shape["texts"]
+        points, texts, model = (self.mesh.shape[axis] for axis in ("points", "texts", "model"))
         where = "the device" if self.mesh.size == 1 else f"each of {self.mesh.size} devices (mesh {points} x {texts})"
+        if model > 1:
+            where = f"each of {points * texts} groups of {model} devices (mesh {points} x {texts} x {model})"
         memory = f"{_gib(self.needed_bytes)} of {_gib(self.budget_bytes)}"
         return f"{self.chunk} at a time on {where}, {memory}" + ("" if self.resident else ", members streamed")
 
@@ -85,7 +94,7 @@ def lay_out(
 
     Args:
       points: number of points in all.
-      params_bytes: size of one model's float32 parameters.
+      params_bytes: size of one model's float32 parameters on a device.
       member_bytes: maps a number of points processed together to the memory for members: of those that must stay on the
         device so that none is loaded twice, or, where the second argument is false, of one at a time.
       point_bytes: memory for the features of one point and for scoring them.
@@ -96,7 +105,7 @@ def lay_out(
       memory_budget_gib: memory per device in GiB; None takes most of the device's memory.
 
     Raises:
-      WsrError: if even one point exceeds the memory budget.
+      TooLittleMemory: if even one point exceeds the memory budget.
     """
     device = mesh.local_devices[0]
     budget = memory_budget(memory_budget_gib, device=device)
@@ -123,7 +132,29 @@ def lay_out(
                 rounds = max(1, min(-(-most // size), room))  # further chunks need room beside the first
                 bytes_needed = needed(size, resident, rounds)
             return DeviceLayout(mesh, size, resident, rounds, bytes_needed, budget)
-    raise _too_little(sizes[-1], "points", needed(sizes[-1], False), budget)
+    raise _too_little(sizes[-1], "points", needed(sizes[-1], False), budget, mesh.shape["model"])
+
+
+def with_smallest_model(points: int, mesh: Mesh, plan: Callable[[Mesh], Plan]) -> Plan:
+    """Returns a plan that cuts each model over as few devices as its memory allows.
+
+    Args:
+      points: number of points to process.
+      mesh: the devices, and the fewest along the axis ``model``.
+      plan: makes the plan for a mesh of the same devices; raises ``TooLittleMemory`` if it does not fit.
+
+    Raises:
+      TooLittleMemory: if it does not fit even where all devices share each model.
+    """
+    devices, least = list(mesh.devices.flat), mesh.shape["model"]
+    larger = [parts for parts in divisors(len(devices)) if parts > least]
+    *smaller, largest = [mesh, *(mesh_for(points, model=parts, devices=devices) for parts in larger)]
+    for candidate in smaller:
+        try:
+            return plan(candidate)
+        except TooLittleMemory:
+            continue
+    return plan(largest)
 
 
 def fitting(
@@ -139,7 +170,7 @@ def fitting(
       memory_budget_gib: memory per device in GiB; None takes most of the device's memory.
 
     Raises:
-      WsrError: if not even one item fits, or with ``fixed`` not all.
+      TooLittleMemory: if not even one item fits, or with ``fixed`` not all.
     """
     budget = memory_budget(memory_budget_gib)
     sizes = [wanted] if fixed else _halved(wanted)
@@ -187,7 +218,7 @@ def rows_for_device(rows: int, chunk: int, row_length: int, *, device: Any = Non
     return max(min(rows, -(-rows * _USUAL_LENGTH // row_length)), fitting)
 
 
-def mesh_for(points: int, *, devices: Sequence[Any] | None = None) -> Mesh:
+def mesh_for(points: int, *, model: int = 1, devices: Sequence[Any] | None = None) -> Mesh:
     """Returns a mesh of all accelerators of this process, or of its CPU.
 
     As many devices as possible lie along the points axis, the others along the texts axis. If this process is one of
@@ -195,47 +226,63 @@ def mesh_for(points: int, *, devices: Sequence[Any] | None = None) -> Mesh:
 
     Args:
       points: number of points to process.
+      model: number of devices that share each model; it divides their number.
       devices: the devices; None takes those of this process.
     """
-    devices = devices or _own_devices()
-    along_points = largest_divisor(len(devices), at_most=points)
-    return mesh_of(along_points, len(devices) // along_points, devices=devices)
+    devices = devices or own_devices()
+    groups = len(devices) // model
+    along_points = largest_divisor(groups, at_most=points)
+    return mesh_of(along_points, groups // along_points, model, devices=devices)
 
 
-def member_mesh(members: int, *, devices: Sequence[Any] | None = None) -> Mesh:
-    """Returns a mesh with one axis, ``members``, of as many devices as a group of members can be cut over evenly.
+def member_mesh(members: int, *, model: int = 1, devices: Sequence[Any] | None = None) -> Mesh:
+    """Returns a mesh with the axes ``members`` and ``model``, over which a group of members can be cut evenly.
 
     Args:
       members: number of members trained together.
+      model: number of devices that share each member.
       devices: the devices; None takes all accelerators of this process, or its CPU.
     """
-    devices = list(devices or _own_devices())
-    used = devices[: largest_divisor(members, at_most=len(devices))]
-    return Mesh(np.array(used), ("members",))
+    devices = list(devices or own_devices())
+    along_members = largest_divisor(members, at_most=len(devices) // model)
+    return Mesh(np.array(devices[: along_members * model]).reshape(along_members, model), ("members", "model"))
 
 
-def members_for_devices(wanted: int, *, devices: Sequence[Any] | None = None) -> int:
+def members_for_devices(wanted: int, *, model: int = 1, devices: Sequence[Any] | None = None) -> int:
     """Returns the number of members to train together: one on each device before two on one.
 
     Args:
       wanted: number of members in all.
+      model: number of devices that share each member.
       devices: the devices; None takes all accelerators of this process, or its CPU.
     """
-    devices = list(devices or _own_devices())
-    used = max(1, min(wanted, len(devices)))
+    devices = list(devices or own_devices())
+    used = max(1, min(wanted, len(devices) // model))
     return used * chunk_for_device(-(-wanted // used), device=devices[0])
+
+
+def own_devices() -> list[Any]:
+    """Returns all accelerators of this process, or its CPU."""
+    devices = jax.local_devices()
+    # Dividing a CPU into devices makes nothing faster; coupled processes use all of them because the user asked.
+    return devices if devices[0].platform != "cpu" or jax.distributed.is_initialized() else devices[:1]
+
+
+def divisors(number: int) -> list[int]:
+    """Returns the divisors of a number, the smallest first."""
+    return [n for n in range(1, max(number, 1) + 1) if number % n == 0]
 
 
 def largest_divisor(number: int, *, at_most: int) -> int:
     """Returns the largest divisor of a number that is at most ``at_most``, or 1."""
-    return max(n for n in range(1, max(number, 1) + 1) if number % n == 0 and n <= max(at_most, 1))
+    return max(n for n in divisors(number) if n <= max(at_most, 1))
 
 
-def mesh_of(points: int, texts: int = 1, *, devices: Sequence[Any] | None = None) -> Mesh:
-    """Returns a mesh of ``points * texts`` devices with the axes ``points`` and ``texts``."""
-    chosen = list(devices or jax.local_devices())[: points * texts]
-    # jax.make_mesh looks for an order that suits collectives, of which there are none here, and refuses some shapes.
-    return Mesh(np.array(chosen).reshape(points, texts), ("points", "texts"))
+def mesh_of(points: int, texts: int = 1, model: int = 1, *, devices: Sequence[Any] | None = None) -> Mesh:
+    """Returns a mesh of ``points * texts * model`` devices; those that share a model are neighbours in the list."""
+    chosen = list(devices or jax.local_devices())[: points * texts * model]
+    # jax.make_mesh looks for an order that suits collectives along every axis, and refuses some shapes.
+    return Mesh(np.array(chosen).reshape(points, texts, model), ("points", "texts", "model"))
 
 
 def memory_budget(gib: float | None = None, *, device: Any = None) -> int:
@@ -261,12 +308,6 @@ def _tokens_together(device: Any) -> int:
     return _TOKENS_TOGETHER["tpu" if device.platform == "tpu" else "gpu"]
 
 
-def _own_devices() -> list[Any]:
-    devices = jax.local_devices()
-    # Dividing a CPU into devices makes nothing faster; coupled processes use all of them because the user asked.
-    return devices if devices[0].platform != "cpu" or jax.distributed.is_initialized() else devices[:1]
-
-
 def _host_available_bytes() -> int:
     """Returns the memory that can be allocated without swapping, or the container's limit if that is lower."""
     try:
@@ -279,10 +320,11 @@ def _host_available_bytes() -> int:
     return min(available, int(value)) if value.isdigit() else available
 
 
-def _too_little(together: int, what: str, needed: int, budget: int) -> WsrError:
+def _too_little(together: int, what: str, needed: int, budget: int, model: int = 1) -> TooLittleMemory:
     size = _gib(needed) if needed < MOST_BYTES else "more memory than the device has"
-    return WsrError(
-        f"{together} {what} at a time need {size} on a device, but the budget is {_gib(budget)}; give "
+    shared = f" with each model cut over {model} devices" if model > 1 else ""
+    return TooLittleMemory(
+        f"{together} {what} at a time need {size} on a device{shared}, but the budget is {_gib(budget)}; give "
         f"--memory_budget_gib=MORE{' or a smaller --chunk' if together > 1 else ' or use a device with more memory'}"
     )
 

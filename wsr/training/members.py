@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from functools import partial
+from typing import Any
 
 import jax
 import jaxlib
@@ -17,7 +18,7 @@ from wsr.runtime.progress import Counter
 from wsr.store import DTypeOnDisk, MemberRecord, Store
 from wsr.store.record import check_name
 from wsr.training.job import Job
-from wsr.training.memory import chunk_for_training, pieces_for_training
+from wsr.training.memory import chunk_for_training, devices_for_member, pieces_for_training
 from wsr.training.population import Finetuned, finetune, groups_of, score_member
 from wsr.training.recipe import Recipe
 from wsr.training.sweep.run import HERE, Run
@@ -86,23 +87,37 @@ def train_members(
         print(f"{len(jobs) - missing} of {len(jobs)} members are in the store already", flush=True)
     if missing:
         fitting = partial(_fitting, jobs=jobs, chunk=chunk, memory_budget_gib=memory_budget_gib)
-        together, pieces, rematerialise = run.ask(fitting, model, store)
+        together, pieces, rematerialise, shared_by = run.ask(fitting, model, store)
         how = [f"each batch in {pieces} pieces"] * (pieces > 1) + ["activations computed twice"] * rematerialise
+        how += [f"{shared_by} devices to a member"] * (shared_by > 1)
         cut = f", {' and '.join(how)} to fit the memory" if how else ""
         print(f"{len(jobs)} members, {together} at a time on the device{cut}", flush=True)
-        run.make(training_units(jobs, together, dtype, pieces, rematerialise), model, store)
+        run.make(training_units(jobs, together, dtype, pieces, rematerialise, shared_by), model, store)
     present = set(store.names())
     return [store.record(name) for name in names if name in present]
 
 
 def training_units(
-    jobs: Sequence[Job], chunk: int, dtype: DTypeOnDisk = "float32", pieces: int = 1, rematerialise: bool = False
+    jobs: Sequence[Job],
+    chunk: int,
+    dtype: DTypeOnDisk = "float32",
+    pieces: int = 1,
+    rematerialise: bool = False,
+    shared_by: int = 1,
 ) -> list[Unit]:
     """Returns the units of work that train ``jobs``, with at most ``chunk`` members in each."""
     return [
         Unit(
             tuple(member_name(job) for job in group),
-            partial(_train_unit, jobs=group, chunk=chunk, pieces=pieces, rematerialise=rematerialise, dtype=dtype),
+            partial(
+                _train_unit,
+                jobs=group,
+                chunk=chunk,
+                pieces=pieces,
+                rematerialise=rematerialise,
+                shared_by=shared_by,
+                dtype=dtype,
+            ),
             sum(job.steps for job in group),
         )
         for group in groups_of(jobs, chunk)
@@ -146,20 +161,15 @@ def _record(model: Model, member: Finetuned) -> MemberRecord:
 
 def _fitting(
     model: Model, store: Store, *, jobs: Sequence[Job], chunk: int | None, memory_budget_gib: float | None
-) -> tuple[int, int, bool]:
-    """Returns how many members are trained together, the pieces of a batch, and whether to rematerialise."""
+) -> tuple[int, int, bool, int]:
+    """Returns how many members are trained together, and how: the pieces of a batch, whether to rematerialise, and the
+    number of devices that share a member."""
     start = store.base()
-    pieces, rematerialise = pieces_for_training(model, start, jobs, memory_budget_gib=memory_budget_gib)
-    together = chunk_for_training(
-        model,
-        start,
-        jobs,
-        chunk=chunk,
-        pieces=pieces,
-        rematerialise=rematerialise,
-        memory_budget_gib=memory_budget_gib,
-    )
-    return together, pieces, rematerialise
+    shared_by = devices_for_member(model, start, jobs, memory_budget_gib=memory_budget_gib)
+    how: dict[str, Any] = {"shared_by": shared_by, "memory_budget_gib": memory_budget_gib}
+    pieces, rematerialise = pieces_for_training(model, start, jobs, **how)
+    how |= {"pieces": pieces, "rematerialise": rematerialise}
+    return chunk_for_training(model, start, jobs, chunk=chunk, **how), pieces, rematerialise, shared_by
 
 
 def _train_unit(
@@ -171,12 +181,11 @@ def _train_unit(
     chunk: int,
     pieces: int,
     rematerialise: bool,
+    shared_by: int,
     dtype: DTypeOnDisk,
 ) -> None:
-    members = finetune(
-        model, store.base(), jobs, chunk=chunk, pieces=pieces, rematerialise=rematerialise, counter=counter
-    )
-    for member in members:
+    how: dict[str, Any] = {"pieces": pieces, "rematerialise": rematerialise, "shared_by": shared_by}
+    for member in finetune(model, store.base(), jobs, chunk=chunk, counter=counter, **how):
         record = _record(model, member)
         if member.failed_step is None:
             _save(store, record, member, dtype)

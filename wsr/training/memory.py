@@ -2,7 +2,8 @@
 
 If not even one member fits, its batches are cut into pieces, whose gradients are averaged, or the backward pass
 computes the activations of each block again (rematerialisation), or both: the quickest way that fits. The result is
-that of whole batches up to rounding; with dropout, each piece draws its own.
+that of whole batches up to rounding; with dropout, each piece draws its own. If that does not suffice, several devices
+share each member (``wsr.models.cuts``).
 """
 
 import math
@@ -13,9 +14,17 @@ import jax
 import numpy as np
 from jaxtyping import Array
 
-from wsr.geometry.trees import nest
+from wsr.geometry.trees import flatten, nest
+from wsr.models import cuts
 from wsr.models.model import Model
-from wsr.runtime.devices import fitting, member_mesh, members_for_devices, memory_budget
+from wsr.runtime.devices import (
+    divisors,
+    fitting,
+    member_mesh,
+    members_for_devices,
+    memory_budget,
+    own_devices,
+)
 from wsr.training.batches import group_batches
 from wsr.training.job import Job
 from wsr.training.trainable import partition
@@ -30,11 +39,42 @@ It is that of RoBERTa-base on v5e. Compiled for it, the piece of two layers take
 1,024: 0.56 microseconds for a token and layer, and for a pass 5.3 times the bytes of the weights at 819 GB/s."""
 
 
+def devices_for_member(
+    model: Model,
+    start: Params,
+    jobs: Sequence[Job],
+    *,
+    memory_budget_gib: float | None = None,
+    devices: Sequence[Any] | None = None,
+) -> int:
+    """Returns the smallest number of devices that must share a member for it to fit, with batches in pieces or not.
+
+    It is all devices if no number suffices.
+
+    Args:
+      model: the architecture.
+      start: encoder parameters from which all members start.
+      jobs: the members.
+      memory_budget_gib: memory to use on each device, in GiB; None: most of it.
+      devices: JAX devices; None: all accelerators of this process, or its CPU.
+    """
+    *fewer, every = divisors(len(devices or own_devices()))
+    budget, steps, heaviest = memory_budget(memory_budget_gib), _most_steps(jobs), _heaviest(jobs)
+    ways = _ways(model, heaviest, devices[0] if devices else None)
+
+    def fits(job: Job, parts: int) -> bool:
+        left = budget - shared_bytes(start, job, parts)
+        return any(member_bytes(model, start, job, *way, steps=steps, shared_by=parts) <= left for way in ways)
+
+    return next((parts for parts in fewer if all(fits(job, parts) for job in heaviest)), every)
+
+
 def pieces_for_training(
     model: Model,
     start: Params,
     jobs: Sequence[Job],
     *,
+    shared_by: int = 1,
     memory_budget_gib: float | None = None,
     device: Any = None,
 ) -> tuple[int, bool]:
@@ -49,28 +89,33 @@ def pieces_for_training(
       model: the architecture.
       start: encoder parameters from which all members start.
       jobs: the members.
+      shared_by: number of devices that share each member.
       memory_budget_gib: memory to use on each device, in GiB; None: most of it.
       device: a JAX device, or anything with its ``platform``; None takes the first.
     """
     budget, steps, heaviest = memory_budget(memory_budget_gib), _most_steps(jobs), _heaviest(jobs)
-    texts = math.gcd(*(job.recipe.batch_size for job in heaviest))
     tokens = max((_tokens(job) for job in heaviest), default=0.0)
-    platform = (device or jax.devices()[0]).platform
-    can = platform != "cpu" and model.encode_rematerialised is not None
-    ways = [
-        (pieces, rematerialise)
-        for pieces in range(1, texts + 1)
-        for rematerialise in (False, True)[: 1 + can]
-        if texts % pieces == 0
-    ]
     needed: dict[tuple[int, bool], int] = {}
-    for way in sorted(ways, key=lambda way: (tokens + way[0] * _PASS_TOKENS) * (4 / 3 if way[1] else 1)):
+    for way in sorted(
+        _ways(model, heaviest, device),
+        key=lambda way: (tokens + way[0] * _PASS_TOKENS) * (4 / 3 if way[1] else 1),
+    ):
         needed[way] = max(
-            shared_bytes(start, job) + member_bytes(model, start, job, *way, steps=steps) for job in heaviest
+            shared_bytes(start, job, shared_by)
+            + member_bytes(model, start, job, *way, steps=steps, shared_by=shared_by)
+            for job in heaviest
         )
         if needed[way] <= budget:
             return way
     return min(needed, key=needed.__getitem__, default=(1, False))
+
+
+def _ways(model: Model, jobs: Sequence[Job], device: Any) -> list[tuple[int, bool]]:
+    """Returns the numbers of pieces that divide every batch, each with and without rematerialisation if possible."""
+    platform = (device or jax.devices()[0]).platform
+    can = platform != "cpu" and model.encode_rematerialised is not None
+    pieces = divisors(math.gcd(*(job.recipe.batch_size for job in jobs)))
+    return [(number, rematerialise) for number in pieces for rematerialise in (False, True)[: 1 + can]]
 
 
 def chunk_for_training(
@@ -81,6 +126,7 @@ def chunk_for_training(
     chunk: int | None = None,
     pieces: int = 1,
     rematerialise: bool = False,
+    shared_by: int = 1,
     memory_budget_gib: float | None = None,
     devices: Sequence[Any] | None = None,
 ) -> int:
@@ -93,6 +139,7 @@ def chunk_for_training(
       chunk: the number wanted; None: what suits the device.
       pieces: number of pieces into which each batch is cut.
       rematerialise: whether the backward pass computes the activations of each block again.
+      shared_by: number of devices that share each member.
       memory_budget_gib: memory to use on each device, in GiB; None: most of it.
       devices: JAX devices; None: all accelerators of this process, or its CPU.
 
@@ -100,13 +147,18 @@ def chunk_for_training(
       WsrError: a single member, or the ``chunk`` asked for, exceeds the memory budget.
     """
     heaviest, steps = _heaviest(jobs), _most_steps(jobs)
-    way = (pieces, rematerialise)
-    each = max((member_bytes(model, start, job, *way, steps=steps) for job in heaviest), default=0)
-    shared = max((shared_bytes(start, job) for job in heaviest), default=0)
-    wanted = chunk or members_for_devices(len(jobs), devices=devices)
+    way: dict[str, Any] = {"pieces": pieces, "rematerialise": rematerialise, "steps": steps, "shared_by": shared_by}
+    each = max((member_bytes(model, start, job, **way) for job in heaviest), default=0)
+    shared = max((shared_bytes(start, job, shared_by) for job in heaviest), default=0)
+    wanted = chunk or members_for_devices(len(jobs), model=shared_by, devices=devices)
+
+    def needed(size: int) -> int:
+        groups = member_mesh(size, model=shared_by, devices=devices).shape["members"]
+        return shared + size // groups * each
+
     return fitting(
         wanted,
-        lambda size: shared + size // member_mesh(size, devices=devices).size * each,
+        needed,
         what="members",
         fixed=chunk is not None,
         memory_budget_gib=memory_budget_gib,
@@ -121,6 +173,7 @@ def member_bytes(
     rematerialise: bool = False,
     *,
     steps: int | None = None,
+    shared_by: int = 1,
 ) -> int:
     """Returns roughly the bytes that training one more member takes, without computing or compiling anything.
 
@@ -138,28 +191,32 @@ def member_bytes(
         time.
       steps: steps of the member that trains longest, because members trained together have as many batches; None: the
         job's own.
+      shared_by: number of devices that share the member. The bytes are those on each of them, as if each kept all
+        activations.
     """
     steps = steps or job.steps
     if job.recipe.mode == "head":  # trained on features, which take one forward pass
         texts = steps * job.recipe.batch_size + (len(job.dataset.splits["validation"]) if job.recipe.patience else 0)
-        return _bytes(start) + texts * (model.hidden + 1) * np.dtype(np.float32).itemsize
+        return cuts.bytes_on_each(start, shared_by) + texts * (model.hidden + 1) * np.dtype(np.float32).itemsize
     frozen, trainable = partition(start, job)
     encoder, plan = group_batches(model, start, [job], pieces)
     frozen |= plan["shared"]
     batch = {name: jax.ShapeDtypeStruct(array.shape[3:], array.dtype) for name, array in plan["inputs"].items()}
     key = jax.random.key(0) if job.recipe.dropout else None
-    activations, _ = _kept(encoder, frozen, trainable, batch, key)
+    activations, _ = _kept(encoder, start, frozen, trainable, batch, key, shared_by)
     if rematerialise:
         again, _ = group_batches(model.rematerialised, start, [job], pieces)
-        inputs, blocks = _kept(again, frozen, trainable, batch, key)
+        inputs, blocks = _kept(again, start, frozen, trainable, batch, key, shared_by)
         activations = inputs + (activations - inputs) // max(1, blocks)
     copies = COPIES + (pieces > 1) + (job.recipe.patience is not None)
     batches = (_bytes(plan["inputs"]) + _bytes(plan["labels"])) * steps // job.steps
     batches += _bytes(plan.get("validation", {}))
-    return int(copies * _bytes(trainable) + 1.1 * activations + batches)
+    return int(copies * cuts.bytes_on_each(trainable, shared_by) + 1.1 * activations + batches)
 
 
-def _kept(encoder: Model, frozen: dict, trainable: dict, batch: dict, key: Array | None) -> tuple[int, int]:
+def _kept(
+    encoder: Model, start: Params, frozen: dict, trainable: dict, batch: dict, key: Array | None, shared_by: int
+) -> tuple[int, int]:
     """Returns the bytes that the forward pass keeps for the backward pass, and the number of rematerialised blocks."""
 
     def encode(trainable: dict, frozen: dict, batch: dict) -> Array:
@@ -170,14 +227,25 @@ def _kept(encoder: Model, frozen: dict, trainable: dict, batch: dict, key: Array
         backwards = jax.vjp(lambda own: encode(own, frozen, batch), trainable)[1]
         return [leaf for leaf in jax.tree.leaves(backwards) if id(leaf) not in shared]
 
+    matrices = {leaf.shape for leaf in flatten(start).values() if leaf.ndim > 1}
+    held = sum(
+        leaf.size * leaf.dtype.itemsize // (shared_by if leaf.shape in matrices else 1)  # adapted matrices are cut too
+        for leaf in jax.tree.leaves(jax.eval_shape(kept, trainable, frozen, batch))
+    )
     program = jax.make_jaxpr(encode)(trainable, frozen, batch)
     blocks = sum(equation.primitive.name.startswith(("remat", "checkpoint")) for equation in program.eqns)
-    return _bytes(jax.eval_shape(kept, trainable, frozen, batch)), blocks
+    return held, blocks
 
 
-def shared_bytes(start: Params, job: Job) -> int:
-    """Returns the bytes of the frozen weights, which members trained together share."""
-    return _bytes(partition(start, job)[0])
+def shared_bytes(start: Params, job: Job, shared_by: int = 1) -> int:
+    """Returns the bytes of the frozen weights, which members trained together share, on a device.
+
+    Args:
+      start: encoder parameters from which all members start.
+      job: a member.
+      shared_by: number of devices that share each member.
+    """
+    return cuts.bytes_on_each(partition(start, job)[0], shared_by)
 
 
 def _bytes(tree: Any) -> int:

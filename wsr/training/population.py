@@ -16,6 +16,7 @@ from wsr.errors import WsrError
 from wsr.geometry.linear_head import logits
 from wsr.geometry.low_rank import LowRank, add
 from wsr.geometry.trees import nest
+from wsr.models import cuts
 from wsr.models.features import all_features
 from wsr.models.model import Model
 from wsr.runtime.devices import member_mesh
@@ -24,7 +25,7 @@ from wsr.training.batches import group_batches
 from wsr.training.early_stopping import EarlyStopping
 from wsr.training.job import Job, initial_head
 from wsr.training.lora import trained_factors
-from wsr.training.program import hyperparameters, initial_state, predictions, training_program
+from wsr.training.program import hyperparameters, initial_state, predictions, state_shardings, training_program
 from wsr.training.trainable import partition
 from wsr.types import AnyArray, Head, Params
 
@@ -63,6 +64,7 @@ def finetune(
     chunk: int | None = None,
     pieces: int = 1,
     rematerialise: bool = False,
+    shared_by: int = 1,
     counter: Counter | None = None,
     devices: Sequence[Any] | None = None,
 ) -> Iterator[Finetuned]:
@@ -82,6 +84,7 @@ def finetune(
         ``wsr.train`` chooses it (``wsr.training.memory``).
       rematerialise: whether the backward pass keeps only the inputs of each block and computes its activations again,
         for less memory and a third more time; ``wsr.train`` chooses it too.
+      shared_by: number of devices that share each member, if one device is too small for it.
       counter: advances by one for each optimiser step of each member.
       devices: JAX devices over which the members of a chunk are cut; None: all accelerators of this process, or its
         CPU.
@@ -108,10 +111,11 @@ def finetune(
     if chunk is None:
         from wsr.training.memory import chunk_for_training  # that module imports this one
 
-        chunk = chunk_for_training(model, start, jobs, pieces=pieces, rematerialise=rematerialise, devices=devices)
+        how: dict[str, Any] = {"pieces": pieces, "rematerialise": rematerialise, "shared_by": shared_by}
+        chunk = chunk_for_training(model, start, jobs, devices=devices, **how)
     for group in groups_of(jobs, chunk):
         padded = group + [group[-1]] * (chunk - len(group))
-        mesh = member_mesh(chunk, devices=devices)
+        mesh = member_mesh(chunk, model=shared_by, devices=devices)
         yield from _train_group(model, start, padded, pieces, rematerialise, counter, mesh)[: len(group)]
 
 
@@ -174,8 +178,9 @@ def _train_group(
     own = [partition(start, job)[1] for job in jobs] if mode == "lora" else [trainable] * len(jobs)
     width = max(job.dataset.classes for job in jobs)
     state = initial_state(own, [_padded(initial_head(job, model.hidden), width) for job in jobs])
-    state, per_member = jax.device_put((state, hyperparameters(jobs, steps)), cut)
-    constant = jax.device_put(frozen, whole) | shared
+    per_member = jax.device_put(hyperparameters(jobs, steps), cut)
+    state = jax.device_put(state, cut if mesh.size == 1 else state_shardings(state, mesh))
+    constant = jax.device_put(frozen, whole if mesh.size == 1 else cuts.shardings(frozen, mesh)) | shared
     dropout = jobs[0].recipe.dropout and mode != "head"
     program = training_program(encoder, jobs[0].dataset.regression, dropout, mesh)
     watch = EarlyStopping(encoder, jobs, constant, validation, mesh, cut)

@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, Int
 
 from wsr.geometry.linear_head import logits
 from wsr.geometry.trees import nest, stack
+from wsr.models import cuts
 from wsr.models.model import Model
 from wsr.runtime import seeds
 from wsr.training.job import Job
@@ -34,8 +35,8 @@ def training_program(encoder: Model, regression: bool, dropout: bool, mesh: Mesh
       encoder: the encoder to train through, see ``group_batches``.
       regression: whether the loss is the squared error; else it is cross-entropy.
       dropout: whether dropout is applied.
-      mesh: devices over which the members are cut, along its axis ``members``; None: one device. The devices do not
-        communicate.
+      mesh: devices over which the members are cut, along its axis ``members``; None: one device. Devices communicate
+        only with those that share a member, along the axis ``model``.
     """
 
     def member_step(state: dict, frozen: dict, plan: dict, own: dict, step: Int[Array, ""]) -> tuple[dict, Array]:
@@ -86,7 +87,16 @@ def training_program(encoder: Model, regression: bool, dropout: bool, mesh: Mesh
             each = _one_by_one(member_step)
         return jax.lax.fori_loop(first, last, body, (state, jnp.full((members, steps), jnp.nan)))
 
-    return jax.jit(over_devices(segment, mesh, of_members=(0, 2, 3), arguments=6), donate_argnums=0)
+    along_members = over_devices(segment, mesh, of_members=(0, 2, 3), arguments=6)
+    if mesh is None or mesh.size == 1:
+        return jax.jit(along_members, donate_argnums=0)
+
+    def placed(state: dict, *rest: Any) -> tuple[dict, Array]:
+        state, losses = along_members(state, *rest)
+        # As it came in, or the next call would be compiled again.
+        return jax.lax.with_sharding_constraint(state, state_shardings(state, mesh)), losses
+
+    return jax.jit(placed, donate_argnums=0)
 
 
 def over_devices(program: Callable, mesh: Mesh | None, *, of_members: Sequence[int], arguments: int) -> Callable:
@@ -101,8 +111,20 @@ def over_devices(program: Callable, mesh: Mesh | None, *, of_members: Sequence[i
     if mesh is None or mesh.size == 1:
         return program
     cut, whole = PartitionSpec("members"), PartitionSpec()
+    # The axis model is left to the compiler, as in wsr.models.features.
     specs = tuple(cut if number in of_members else whole for number in range(arguments))
-    return jax.shard_map(program, mesh=mesh, in_specs=specs, out_specs=cut, check_vma=False)
+    return jax.shard_map(program, mesh=mesh, in_specs=specs, out_specs=cut, axis_names={"members"}, check_vma=False)
+
+
+def state_shardings(state: Any, mesh: Mesh) -> Any:
+    """Returns where each array of a group's state lies; its first axis is the members.
+
+    Args:
+      state: the state, see ``initial_state``.
+      mesh: devices with the axes ``members`` and ``model``.
+    """
+    of_one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), state)
+    return cuts.shardings(of_one, mesh, "members")
 
 
 def _alone(member_step: Callable) -> Callable:
