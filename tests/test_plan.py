@@ -19,7 +19,7 @@ from wsr.engine.region_features import plan_features
 from wsr.engine.settings import Settings
 from wsr.errors import WsrError
 from wsr.models.tiny import EXAMPLE
-from wsr.planning.cost import MEASURED, Estimate, Workload
+from wsr.planning.cost import ASSUMED, COMPILED, MEASURED, Estimate, Workload
 from wsr.planning.encoder import Encoder, find_encoder
 from wsr.planning.hardware import CHIPS, Hardware, find
 from wsr.planning.memory import evaluation_memory, training_memory
@@ -37,15 +37,15 @@ RESULTS = Path(__file__).parent.parent / "benchmarks" / "results" / "cpu"
 def test_a_small_plan_by_hand():
     work = Workload(members=3, trained_texts=3 * 100 * 2.0, length=10, points=4, scored_texts=4 * 50, checked_texts=30)
     encoder = Encoder(parameters=2000, matrix_parameters=1000, layers=2, hidden=5)
-    found = Estimate(work, encoder, Hardware("two", CHIPS["v5e"], 2))
+    found = Estimate(work, encoder, Hardware("two", CHIPS["h100"], 2))
     a_token = 2 * 1000 + 2 * 2 * 2 * 10 * 5  # queries with keys, and weights with values: two layers, ten of each
     assert found.training_tokens == 6000
     assert found.encoded_tokens == 2300
     assert found.training_operations == 3 * 6000 * a_token
     assert found.encoding_operations == 2300 * a_token
     assert found.disk_bytes == 4 * 4 * 2000
-    assert found.training_hours == pytest.approx(3 * 6000 * a_token / (0.4 * 2 * 197e12) / 3600)
-    assert found.encoding_hours == pytest.approx(2300 * a_token / (0.4 * 2 * 197e12) / 3600)
+    assert found.training_hours == pytest.approx(3 * 6000 * a_token / (0.4 * 2 * 494e12) / 3600)
+    assert found.encoding_hours == pytest.approx(2300 * a_token / (0.4 * 2 * 494e12) / 3600)
     assert found.similarity_hours == pytest.approx(3 * 4 * 2000 / 1e9 / 3600)
     assert found.hours == found.training_hours + found.encoding_hours + found.similarity_hours
 
@@ -192,6 +192,20 @@ def test_measured_shares_are_those_of_the_benchmarks():
     tokens, seconds = finetuning["figures"]["tokens a member"], finetuning["median_seconds_per_unit"]["wsr"]
     operations = find_encoder("minilm").training_operations(512, tokens / 512)
     assert pytest.approx(operations / seconds / rate, abs=0.005) == MEASURED.training
+
+
+def test_expected_shares_are_those_of_the_compiled_programs():
+    lines = (RESULTS.parent / "tpu_ahead_of_time.jsonl").read_text().splitlines()
+    compiled = {(row["chip"], row["program"]): row.get("share_of_peak") for row in map(json.loads, lines)}
+    for chip in ("v5e", "v5p", "v6e"):
+        for name, size in COMPILED.items():
+            row = compiled[chip, f"encode, {name}, 4 points x 16 rows x 64 tokens, float32"]
+            assert find(chip).chip.expected[name] == pytest.approx(row, abs=0.0005)
+            assert find_encoder(name).matrix_parameters == pytest.approx(size, rel=0.01)
+            shares = Estimate(Workload(1, 1.0, 1.0), find_encoder(name), find(f"{chip}-8")).shares
+            assert (shares.evaluation, shares.training) == (find(chip).chip.expected[name], ASSUMED.training)
+            assert name in shares.how
+    assert Estimate(Workload(1, 1.0, 1.0), find_encoder("minilm"), find("h100")).shares == ASSUMED
 
 
 def test_studies_together_train_shared_members_once():

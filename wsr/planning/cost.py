@@ -37,6 +37,8 @@ class Shares:
 
 MEASURED = Shares(0.48, 0.85, "measured with MiniLM on two cores: benchmarks/results/cpu/{finetuning,evaluation}.json")
 ASSUMED = Shares(0.40, 0.40, "assumed: not measured on this kind of machine")
+COMPILED = {"minilm": 10.6e6, "roberta-base": 84.9e6}
+"""Parameters in matrix products of the encoders that were compiled for absent TPUs."""
 READ_BYTES_A_SECOND = 1.0e9
 """Rate at which similarity reads members from disk, measured on two cores with an empty page cache:
 benchmarks/results/cpu/similarity.json."""
@@ -52,8 +54,22 @@ class Estimate:
 
     @property
     def shares(self) -> Shares:
-        """The fractions of the machine's rate: measured for CPUs, assumed for other chips."""
-        return MEASURED if self.hardware.chip.platform == "cpu" else ASSUMED
+        """The fractions of the machine's rate.
+
+        Those of CPUs are measured. Of TPUs, that of evaluation is the one that their compiler expects for the compiled
+        encoder nearest in size. All others are assumed.
+        """
+        chip, parameters = self.hardware.chip, self.encoder.matrix_parameters
+        if chip.platform == "cpu":
+            return MEASURED
+        if not chip.expected or parameters <= 0:
+            return ASSUMED
+        near = min(COMPILED, key=lambda name: abs(math.log(COMPILED[name] / parameters)))
+        how = (
+            f"evaluation: expected by the chip's compiler for {near}, without dispatch and transfers "
+            f"(benchmarks/results/tpu_ahead_of_time.jsonl); training: {ASSUMED.how}"
+        )
+        return Shares(ASSUMED.training, chip.expected[near], how)
 
     @property
     def training_tokens(self) -> float:
