@@ -194,7 +194,8 @@ def _encoder(model: Model, mesh: Mesh) -> jax.stages.Wrapped:
         mesh=mesh,
         in_specs=(points, texts),
         out_specs=PartitionSpec("points", "texts"),
-        axis_names={"points", "texts"},
+        # With one device to a model there is nothing to divide.
+        axis_names={"points", "texts"} if mesh.shape["model"] > 1 else set(mesh.axis_names),
         check_vma=False,
     )
     return jax.jit(cut)

@@ -111,9 +111,10 @@ def over_devices(program: Callable, mesh: Mesh | None, *, of_members: Sequence[i
     if mesh is None or mesh.size == 1:
         return program
     cut, whole = PartitionSpec("members"), PartitionSpec()
-    # The axis model is left to the compiler, as in wsr.models.features.
     specs = tuple(cut if number in of_members else whole for number in range(arguments))
-    return jax.shard_map(program, mesh=mesh, in_specs=specs, out_specs=cut, axis_names={"members"}, check_vma=False)
+    # The axis model is left to the compiler, as in wsr.models.features.
+    by_hand = {"members"} if mesh.shape["model"] > 1 else set(mesh.axis_names)
+    return jax.shard_map(program, mesh=mesh, in_specs=specs, out_specs=cut, axis_names=by_hand, check_vma=False)
 
 
 def state_shardings(state: Any, mesh: Mesh) -> Any:
