@@ -27,8 +27,8 @@ _FLAGS = {
     "pooling_mode_lasttoken": "last",
 }
 """The flags of earlier versions."""
-_OURS = {"eos": "eos", "projection": "projection"}
-"""Poolings of CLIP, which sentence-transformers does not have."""
+_OURS = {"eos": "eos", "projection": "projection", "attention": "attention"}
+"""Poolings of CLIP and SigLIP, which sentence-transformers does not have."""
 
 
 def folder_pooling(folder: Path) -> str | None:
