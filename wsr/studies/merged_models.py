@@ -31,7 +31,7 @@ TOGETHER = 4096
 CHOOSE = ("greedy", "learned", "learned_free")
 """Methods that choose a point on the probe and validation splits of datasets."""
 ON_ONE = ("greedy", "learned_free")
-"""Those of them that choose on a single dataset."""
+"""The methods among ``CHOOSE`` that need a single dataset to choose on."""
 UNTUNED = {"core_space": ("density",)}
 """Options that a method reads only with other than its default options."""
 

@@ -29,7 +29,7 @@ class Drawn:
 
     scored: Scored
     accuracy: Mapping[str, Draws]
-    """Of the models that are compared, and of each method."""
+    """Accuracy of each method, and of the models in ``COMPARED``."""
     normalised: Mapping[str, Draws]
 
 
@@ -40,13 +40,13 @@ class Ranking:
     kind: str
     populations: int
     accuracy: Mapping[str, Interval]
-    """Of the models that are compared, and of each method that merged all of these populations."""
+    """Accuracy of each method that merged all of these populations, and of the models in ``COMPARED``."""
     normalised: Mapping[str, Interval]
     rank: Mapping[str, Interval]
     minus_centroid: Mapping[str, Interval]
     """Accuracy minus the centroid's; not of the centroid itself."""
     p_values: Mapping[str, float]
-    """Of these differences, by Holm over the methods."""
+    """p-value of each difference from the centroid, corrected for the number of methods by Holm's procedure."""
     minus_best: Mapping[str, Interval]
     """Accuracy minus that of the best member."""
     helped: Mapping[str, float]

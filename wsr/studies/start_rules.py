@@ -25,6 +25,7 @@ from wsr.studies.few_shot import Features, FewShot, Start
 from wsr.studies.harness.context import Context
 from wsr.training import Job, finetune
 from wsr.training.trainable import partition
+from wsr.types import Params
 
 LEARNED = ("probe", "logme", "few steps", "cosine")
 """The rules that look at examples."""
@@ -83,20 +84,21 @@ class Judge:
 
     def _cosine(self, start: Start) -> float:
         """Returns the cosine of two task vectors over the leaves that the recipe trains; 0 for the pretrained model."""
-        base = flatten(self._pretrained.params)
         wanted = self._kept(self._pretrained, "task vector", self._task_vector)["task vector"]
-        leaves = flatten(start.params)
-        _, trained = partition(self._pretrained.params, self._plan.job(self._target, self._seed))
-        own = np.concatenate([np.ravel(leaves[path] - base[path]) for path in trained]).astype(np.float64)
+        own = self._trained_leaves(start.params).astype(np.float64)
         lengths = np.linalg.norm(own) * np.linalg.norm(wanted)
         return float(own @ wanted / lengths) if lengths > 0 else 0.0
 
     def _task_vector(self, pretrained: Start) -> Judged:
         job = self._plan.job(self._target, self._seed)
         (member,) = finetune(pretrained.region.model, pretrained.params, [job], chunk=1)
-        base, leaves = flatten(pretrained.params), flatten(member.params)
-        _, trained = partition(pretrained.params, job)
-        return {"task vector": np.concatenate([np.ravel(leaves[path] - base[path]) for path in trained])}
+        return {"task vector": self._trained_leaves(member.params)}
+
+    def _trained_leaves(self, params: Params) -> Float[np.ndarray, " entries"]:
+        """Returns the task vector of some parameters over the leaves that the recipe trains."""
+        _, trained = partition(self._pretrained.params, self._plan.job(self._target, self._seed))
+        base, leaves = flatten(self._pretrained.params), flatten(params)
+        return np.concatenate([np.ravel(leaves[path] - base[path]) for path in trained])
 
     def _job(self, examples: AnySplit, steps: int) -> Job:
         recipe = self._plan.recipe
