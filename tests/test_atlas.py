@@ -278,6 +278,7 @@ def _write(path, names):
         file.add(AtlasEntry(name, "", "d", name, 1.0), np.ones(64, np.float32))
 
 
+@pytest.mark.long
 def test_two_processes_add_at_once(tmp_path):
     path = tmp_path / "a.sqlite"
     context = multiprocessing.get_context("spawn")

@@ -125,6 +125,7 @@ def test_a_method_that_refuses_the_members_is_told(bench):
     assert "greedy chooses on one dataset, found 2" in bench.scored.missing["greedy"]
 
 
+@pytest.mark.long
 def test_two_runs_give_the_same_rows_and_a_finished_one_merges_nothing(region, data, heads, monkeypatch):
     results = Results.in_memory()
     first = run(region, data, heads, results=results)

@@ -120,6 +120,7 @@ def test_too_many_members_are_refused(tmp_path):
     assert not (tmp_path / "none").exists()
 
 
+@pytest.mark.long
 def test_a_dataset_that_cannot_be_scored_is_refused_before_another_is_scored(store, tmp_path):
     (tmp_path / "unlabelled.csv").write_text("text\nsome words\nother words\n")
     flags = [f"--store={store}", "--max_length=48", "--probe_size=30", "--test_size=30", "--interior=0"]
@@ -349,6 +350,7 @@ def test_merge_by_a_recipe_over_members(store, tmp_path):
     )
 
 
+@pytest.mark.long
 def test_compare_stops_or_says_that_it_is_not_decided(store):
     flags = [f"--store={store}", "--on=made_up_a2", "--max_length=48", "--probe_size=40", "--test_size=60"]
     assert "expected two different ones" in refuses("compare", *flags, "--groups=member,member")

@@ -86,6 +86,7 @@ def test_one_dataset_twice_is_refused_before_training(place):
     assert not (place / "other").exists()
 
 
+@pytest.mark.long
 def test_a_copy_under_another_name_is_the_same_dataset(evaluated):
     assert "left out of hull and centroid, fine-tuned on copy or its texts: shop-reviews-full-s0" in evaluated
     assert any(line.startswith("shop-reviews-full-s0") for line in table_of(evaluated, "copy"))

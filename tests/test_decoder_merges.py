@@ -66,6 +66,7 @@ def grid(step):
     return np.array([(*row, step - sum(row)) for row in rows if sum(row) <= step]) / step
 
 
+@pytest.mark.long
 def test_the_lowest_perplexity_is_that_of_a_grid_by_transformers(world, texts):
     chosen_on = tokens(halves(texts)[0])
     found = search_hull(world.region, [texts], points=20)

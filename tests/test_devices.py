@@ -159,6 +159,7 @@ def test_the_best_weights_and_the_validation_batches_are_counted(tiny, dataset):
     assert needed[1] - needed[0] == pytest.approx(kept, abs=1)
 
 
+@pytest.mark.long
 def test_a_batch_is_cut_where_a_member_does_not_fit(tiny, dataset, tmp_path, capsys):
     jobs = [Job(dataset, 0, Recipe(batch_size=16, epochs=0.25, warmup=0.006))]
     whole, halves, least = (member_bytes(tiny.model, tiny.params, jobs[0], pieces) for pieces in (1, 2, 4))

@@ -142,6 +142,7 @@ def groups(tiny):
     return Group(near, sampling.convex_hull(np.random.default_rng(0), 9, 9)), Group(far, np.eye(9))
 
 
+@pytest.mark.long
 def test_losses_are_those_of_the_engine_and_no_text_is_read_twice(dataset, groups, tmp_path, monkeypatch):
     monkeypatch.setattr(early, "FEWEST_TEXTS", 10)
     seen, read = [], []

@@ -106,8 +106,8 @@ def test_a_launcher_runs_goes_on_and_refuses_another_plan(shelf, tmp_path):
     ("arguments", "told"),
     [
         (["--preset=smok"], "did you mean 'smoke'"),
-        (["--preset=smoke", "--datasets=made_up_a"], "made_up_a1"),
-        (["--preset=smoke", "extra"], "unexpected 'extra'"),
+        pytest.param(["--preset=smoke", "--datasets=made_up_a"], "made_up_a1", marks=pytest.mark.long),
+        pytest.param(["--preset=smoke", "extra"], "unexpected 'extra'", marks=pytest.mark.long),
     ],
 )
 def test_bad_input_gets_one_line(arguments, told, tmp_path):

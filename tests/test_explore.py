@@ -127,6 +127,7 @@ def test_a_page_of_many_members_has_part_of_a_lattice_and_holds_its_bounds(tiny,
     assert np.corrcoef(losses, exact)[0, 1] > 0.95
 
 
+@pytest.mark.long
 def test_the_scored_points_of_the_page_are_exact(content, region, datasets):
     rows = np.array(content["exact"]["coefficients"])
     assert content["exact"]["kinds"].count("member") == 3

@@ -110,6 +110,7 @@ def test_learns(tiny, dataset):
     assert score_member(tiny.model, member.params, member.head, dataset, "test") > 0.8
 
 
+@pytest.mark.long
 def test_a_member_is_the_same_alone_and_in_a_group_of_other_datasets_sizes_and_recipes(tiny, dataset):
     other = made_up(tiny, "made_up_b1")
     job = Job(dataset, 1, RECIPE)
@@ -216,6 +217,7 @@ def dropping():
     return Checkpoint(model, plain.params, plain.processor)
 
 
+@pytest.mark.long
 def test_dropout_changes_the_training_and_depends_on_the_seed_alone(dropping, dataset):
     with_dropout = dataclasses.replace(RECIPE, dropout=True)
     first, again = (train(dropping, Job(dataset, 0, with_dropout))[0] for _ in range(2))
@@ -314,11 +316,14 @@ PATIENT = dataclasses.replace(RECIPE, epochs=10, learning_rate=2e-2, patience=2,
 @pytest.mark.parametrize(
     ("own", "other"),
     [
-        (dataclasses.replace(PATIENT, patience=None), PATIENT),
-        (dataclasses.replace(PATIENT, check_every=40), PATIENT),
-        (PATIENT, dataclasses.replace(PATIENT, epochs=20, patience=1)),
+        pytest.param(
+            dataclasses.replace(PATIENT, patience=None), PATIENT, id="without patience", marks=pytest.mark.long
+        ),
+        pytest.param(
+            dataclasses.replace(PATIENT, check_every=40), PATIENT, id="checked more rarely", marks=pytest.mark.long
+        ),
+        pytest.param(PATIENT, dataclasses.replace(PATIENT, epochs=20, patience=1), id="shorter"),
     ],
-    ids=["without patience", "checked more rarely", "shorter"],
 )
 def test_early_stopping_of_a_neighbour_changes_nothing(tiny, dataset, own, other):
     alone, _ = train(tiny, Job(dataset, 0, own), Job(dataset, 1, own), chunk=2)

@@ -269,6 +269,7 @@ def test_the_base_is_shared_and_only_factors_multiply(tiny, dataset, monkeypatch
     assert chosen == [4, 16]
 
 
+@pytest.mark.long
 def test_from_the_command_line_to_a_map(tmp_path, capsys):
     from wsr.cli import main
     from wsr.region.region import Region

@@ -128,10 +128,14 @@ def test_many_members_are_searched_between_those_that_the_front_needs(region, da
     assert len(found.losses) == len(found.points) + 4  # all members and their centroid are scored
 
 
-def test_what_has_no_front_is_refused(region, datasets, settings):
+def test_what_has_no_front_is_refused(region, datasets):
     with pytest.raises(WsrError, match="at least two; found made_up_a1"):
         wsr.pareto(region, datasets[:1])
     with pytest.raises(WsrError, match="set on mnli; expected one of the datasets made_up_a1, made_up_b1"):
         wsr.pareto(region, datasets, at_least={"mnli": 0.84})
+
+
+@pytest.mark.long
+def test_a_constraint_that_no_point_satisfies_is_refused(region, datasets, settings):
     with pytest.raises(WsrError, match=r"no point of the hull satisfies made_up_a1 >= 1\.5"):
         wsr.pareto(region, datasets, at_least={"made_up_a1": 1.5}, points=75, inverse_l2=INVERSE_L2, settings=settings)

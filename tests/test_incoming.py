@@ -293,6 +293,7 @@ def test_an_index_that_leaves_its_folder_is_refused(tiny, folder):
 # The base
 
 
+@pytest.mark.long
 def test_a_model_of_another_base_is_told_from_its_weights_and_its_base_is_found(tiny, tmp_path):
     other = Checkpoint(tiny.model, near(jax.tree.map(jnp.zeros_like, tiny.params), 9, scale=0.2), tiny.processor)
     store = Store.create(

@@ -214,6 +214,7 @@ def test_a_plain_tree_of_our_names_is_read_from_every_form_of_orbax(tiny, tmp_pa
         np.testing.assert_array_equal(found[path], leaf, err_msg=path)
 
 
+@pytest.mark.long
 def test_a_tree_of_eight_devices_is_read_on_one_and_imported_exported_and_merged(tiny, tmp_path):
     folder = write(tiny, tmp_path / "eight", 1)
     expected = load_file(folder / "model.safetensors")

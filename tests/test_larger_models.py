@@ -28,6 +28,7 @@ def found():
     return json.loads(on_eight_devices(HERE / "large_model_in_a_process.py", *MESHES).splitlines()[-1])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("what", ["features", "losses"])
 def test_models_shared_by_devices_give_what_one_gives(found, what):
     one, *shared = (np.array(found[what][mesh]) for mesh in MESHES)
@@ -36,6 +37,7 @@ def test_models_shared_by_devices_give_what_one_gives(found, what):
         np.testing.assert_allclose(values, one, atol=1e-5)
 
 
+@pytest.mark.long
 def test_a_device_holds_its_part_of_each_matrix(found):
     """The key's 4 outputs do not divide by 8: it lies whole there."""
     for mesh, parts in MESHES.items():
@@ -50,11 +52,13 @@ def test_a_device_holds_its_part_of_each_matrix(found):
         assert shapes["head/kernel"] == [1, 32, 112 // parts]
 
 
+@pytest.mark.long
 def test_devices_communicate_only_with_those_that_share_their_model(found):
     assert {tuple(sorted(group)) for group in found["partners"]["encoding"]} == {(0, 1), (2, 3), (4, 5), (6, 7)}
     assert found["partners"]["mixing"] == []
 
 
+@pytest.mark.long
 def test_the_smallest_share_that_fits_is_chosen(found):
     """Two points on eight devices, each time with a little less memory than the last plan needs."""
     *plans, (refusal, _) = found["plans"]
@@ -111,6 +115,7 @@ def test_lora_of_shared_members_trains_as_on_one_device(tmp_path):
         np.testing.assert_allclose(found[name.replace("1 ", "4 ", 1)], found[name], atol=1e-5, err_msg=name)
 
 
+@pytest.mark.long
 def test_as_few_devices_share_a_member_as_fit_it(tiny, dataset):
     recipe = Recipe(mode="lora", lora_rank=2, batch_size=16, epochs=1.0, warmup=0.006)
     jobs, devices = [Job(dataset, 0, recipe)], 4 * jax.devices()[:1]

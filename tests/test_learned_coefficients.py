@@ -86,7 +86,9 @@ def loss_in_float64(region, dataset, point, inverse_l2=C, *, standardised=False)
     return -np.mean(probe.predict_log_proba(held_out)[np.arange(len(labels)), labels])
 
 
-@pytest.mark.parametrize("classes", [1, 2, 4])
+@pytest.mark.parametrize(
+    "classes", [pytest.param(1, marks=pytest.mark.long), 2, pytest.param(4, marks=pytest.mark.long)]
+)
 def test_gradient_is_that_of_finite_differences_of_the_whole_chain(dataset, region, classes):
     target = relabelled(dataset, classes)
     point = np.array([0.5, 0.2, 0.4])  # off the hull, so that the base has a share

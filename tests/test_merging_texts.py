@@ -327,6 +327,7 @@ def test_identical_members_return_themselves(tiny, region, given, own, name):
         np.testing.assert_allclose(flatten(found)[path], leaf, atol=1e-5, err_msg=path)
 
 
+@pytest.mark.long
 def test_methods_that_choose_on_a_dataset_do_not_read_its_test_split(region, own):
     dataset = own["made_up_a1"]
     blind = dataclasses.replace(dataset, splits={k: v for k, v in dataset.splits.items() if k != "test"})

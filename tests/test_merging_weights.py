@@ -278,6 +278,7 @@ def test_the_same_seed_gives_the_same_bits_whatever_the_pieces_and_another_seed_
     assert np.any(once["layer/kernel"] != other["layer/kernel"])
 
 
+@pytest.mark.long
 def test_random_methods_keep_the_mean():
     """Over many seeds DARE and DELLA are without bias: the mean of the merged models is the plain average."""
     for name in ("dare_linear", "della_linear"):

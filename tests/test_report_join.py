@@ -4,6 +4,7 @@ import dataclasses
 import subprocess
 import sys
 
+import pytest
 from test_report_example import document
 
 from wsr.report.join import join
@@ -29,6 +30,7 @@ def report(*arguments):
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.long
 def test_the_verb_writes_one_page_beside_the_runs_and_the_figures(tmp_path):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()

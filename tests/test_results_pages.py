@@ -1,5 +1,6 @@
 """The pages of results: made from the rows, complete, with links to existing files and figures that the study has."""
 
+import functools
 import re
 from pathlib import Path
 
@@ -118,12 +119,11 @@ def test_links_lead_to_files_and_headings(page):
 @pytest.mark.parametrize("page", STUDY_PAGES, ids=lambda page: page.stem)
 def test_figures_in_sentences_stand_in_the_study(page):
     """Every number with a decimal point, and every percentage, is one of the study, or rounds one of its own."""
-    study = load_kept(STUDIES)[page.stem]
+    study = _studies()[page.stem]
     blocks = re.compile(r"<!-- (?:table|figures|verdict): .*?<!-- end -->|```.*?```", re.DOTALL)
     prose = blocks.sub("", page.read_text())
     for text, link in re.findall(r"\[([^\]]*)\]\((\w+)\.md", prose):  # a figure of the study that it links to
-        study_of_link = load_kept(STUDIES)[link]
-        assert not _numbers(text) - _near(_numbers(text), _values(study_of_link)), text
+        assert not _numbers(text) - _near(_numbers(text), _values(_studies()[link])), text
     prose = re.sub(r"\[[^\]]*\]\(\w+\.md[^)]*\)", "", prose)
     told = _numbers(prose)
     assert told, "a page without figures"
@@ -149,6 +149,12 @@ OWN = {
     "few_shot": ("95",),
 }
 """Figures that a page quotes from elsewhere."""
+
+
+@functools.cache
+def _studies():
+    """The project's own studies, read once."""
+    return load_kept(STUDIES)
 
 
 def _numbers(text):

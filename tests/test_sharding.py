@@ -26,6 +26,7 @@ def on_eight_devices(*words: object) -> str:
     return done.stdout
 
 
+@pytest.mark.long
 def test_meshes_of_eight_devices_give_the_losses_of_one():
     """Five points and an odd number of steps: neither is a multiple of a mesh's axes."""
     found = json.loads(on_eight_devices(SCRIPT, *MESHES).splitlines()[-1])

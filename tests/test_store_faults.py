@@ -183,6 +183,7 @@ def begin(writer: subprocess.Popen[str]) -> None:
     writer.stdin.flush()
 
 
+@pytest.mark.long
 def test_killed_writer_leaves_only_whole_members(tmp_path: Path) -> None:
     store = make_store(tmp_path / "store", BASE)
     writing, unfinished = store.path / "writing", 0
@@ -217,6 +218,7 @@ def test_only_leftovers_of_the_dead_are_swept(store: Store) -> None:
     assert sorted(path.name for path in (store.path / "writing").iterdir()) == sorted(names[1:])
 
 
+@pytest.mark.long
 def test_two_writers_of_one_member_make_one_whole_member(tmp_path: Path) -> None:
     writers = [start_writer(tmp_path / "store", 0, 6) for _ in range(2)]
     for writer in writers:

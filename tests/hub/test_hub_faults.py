@@ -67,7 +67,11 @@ def test_a_hub_without_faults_is_asked_once_for_each_file(local_hub, repository,
         ),
         (Fault("^(GET|HEAD) /datasets/.*parquet", status=500), "(it answered 500 Internal Server Error)"),
         (Fault("^(GET|HEAD) /datasets/.*parquet", status=429), "(it answered 429 Too Many Requests)"),
-        (Fault("^GET /datasets/.*train.*parquet", stall=20), "(it stopped in the middle of a file)"),
+        pytest.param(
+            Fault("^GET /datasets/.*train.*parquet", stall=20),
+            "(it stopped in the middle of a file)",
+            marks=pytest.mark.long,
+        ),
         pytest.param(Fault("^GET /api/", delay=20), "the Hugging Face hub did not answer", marks=pytest.mark.long),
     ],
 )
