@@ -129,7 +129,7 @@ def test_with_hardly_any_text_the_probe_is_still_finite(count, classes):
     assert result.inverse_l2[0] in np.array(GRID, np.float32)
 
 
-@pytest.mark.parametrize("classes", [2, 4])
+@pytest.mark.parametrize("classes", [2, pytest.param(4, marks=pytest.mark.long)])
 def test_a_batch_of_points_as_on_an_accelerator_chooses_the_same(classes):
     train_x, train_y, test_x, test_y = texts(3, 100, 16, classes)
     train_x[1] = np.random.default_rng(1).normal(size=train_x[1].shape)  # nothing to learn: another penalty

@@ -26,14 +26,18 @@ def module_of(path: Path) -> str:
 
 
 SLOW = {
+    "wsr.engine.hull_search",
     "wsr.engine.learned_coefficients",
     "wsr.engine.recipe_check",
+    "wsr.engine.surrogate",
+    "wsr.engine.zero_shot",
+    "wsr.merging.sparse",
     "wsr.report.explorer.explore",
     "wsr.report.explorer.pareto",
     "wsr.studies.bench_merging",
     "wsr.training.members",
 }
-"""Examples that take three seconds and more; ``make test-long`` runs them."""
+"""Examples that take two seconds and more; ``make test-long`` runs them."""
 WITH_EXAMPLES = sorted(module_of(path) for path in ROOT.rglob("*.py") if ">>>" in path.read_text(encoding="utf-8"))
 
 

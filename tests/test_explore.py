@@ -165,6 +165,7 @@ def test_d3_is_the_one_that_was_published_and_is_installed_with_the_package():
         assert any(fnmatch.fnmatch(str(file.relative_to(ROOT / "wsr")), pattern) for pattern in patterns), file.name
 
 
+@pytest.mark.long
 def test_names_are_text_whatever_they_are(region, datasets):
     names = ("</script><script>alert(1)</script>", "<!--", "'\"&")
     hostile = from_params(region.model, region.base, dict(zip(names, (m.load() for m in region.members), strict=True)))
@@ -196,6 +197,7 @@ def test_one_penalty_is_the_one_that_scikit_learn_chooses(region, datasets):
     assert float(f"{chosen:g}") == chosen
 
 
+@pytest.mark.long
 def test_a_region_writes_its_own_page(region, datasets, html, tmp_path):
     (found,) = region.explore(datasets[1], tmp_path / "own.html", points=85, inverse_l2=INVERSE_L2)
     assert found.dataset.name == "made_up_c1"

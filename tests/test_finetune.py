@@ -127,7 +127,7 @@ def test_a_member_is_the_same_alone_and_in_a_group_of_other_datasets_sizes_and_r
     assert len(third.losses) == 8
 
 
-@pytest.mark.parametrize("mode", ["bitfit", "lora", "head"])
+@pytest.mark.parametrize("mode", [pytest.param("bitfit", marks=pytest.mark.long), "lora", "head"])
 def test_batches_in_pieces_train_the_same_members(tiny, dataset, mode):
     jobs = [Job(dataset, seed, dataclasses.replace(RECIPE, mode=mode, epochs=1)) for seed in range(2)]
     for whole, cut in zip(train(tiny, *jobs, chunk=2), train(tiny, *jobs, chunk=2, pieces=8), strict=True):

@@ -167,6 +167,7 @@ def test_one_program_serves_seeds_and_learning_rates(tiny, dataset):
     assert training_program.cache_info().misses == 1
 
 
+@pytest.mark.long
 def test_early_stopping_looks_at_the_moved_encoder(tiny, dataset):
     patient = dataclasses.replace(RECIPE, epochs=30, learning_rate=5e-2, patience=2, check_every=4)
     (member,) = train(tiny, Job(dataset, 0, patient))

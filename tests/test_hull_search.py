@@ -92,7 +92,7 @@ class World:
         return min(ends, key=lambda end: end.fun).x
 
 
-@pytest.mark.parametrize(("members", "points"), [(2, 15), (12, 60), (30, 100)])
+@pytest.mark.parametrize(("members", "points"), [(2, 15), (12, 60), pytest.param(30, 100, marks=pytest.mark.long)])
 def test_it_finds_the_optimum_that_scipy_finds(dataset, members, points):
     world = World(dataset, members)
     found = search(world.outputs, [world.dataset], members, points=points)
@@ -116,6 +116,7 @@ def test_the_share_is_that_of_a_cross_validation_with_scipy(dataset, seed):
     assert total[round(10 * found.share)] <= total.min() + 0.02 * np.ptp(total)
 
 
+@pytest.mark.long
 def test_the_answer_is_nearer_to_the_centroid_where_labels_are_noise(dataset):
     def share(chance):
         shares = []
@@ -184,6 +185,7 @@ def test_two_datasets_give_a_compromise(region, datasets):
     assert expected[both.order[0]] == expected.min() < 1
 
 
+@pytest.mark.long
 def test_the_penalty_is_chosen_once_at_the_centroid(region, datasets):
     found = search_hull(region, datasets[:1], points=2)
     assert found.protocols == (Protocol(inverse_l2=one_penalty(region, datasets[0])),)

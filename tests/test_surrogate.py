@@ -66,7 +66,7 @@ def surrogate_rows(found):
     return np.array([how != EXACT for how in found.how])
 
 
-@pytest.mark.parametrize("power", [2, 3])
+@pytest.mark.parametrize("power", [2, pytest.param(3, marks=pytest.mark.long)])
 def test_a_polynomial_encoder_is_met_exactly_and_its_degree_is_found(dataset, power):
     region, rows = polynomial_region(power), hull(40, 3)
     found = evaluate_hull(region, rows, dataset, tolerance=1e-5)
@@ -175,6 +175,7 @@ def test_a_head_that_is_fixed_takes_the_place_of_a_probe(tiny, dataset, region, 
     assert np.abs(found.losses.mean(axis=1) - losses.mean(axis=1)).mean() < max(found.mean_error_bound, 1e-5)
 
 
+@pytest.mark.long
 def test_the_surrogate_keeps_the_losses_of_each_draw_of_probe_texts(dataset, region):
     protocol, rows = Protocol(draws=2), hull(20, 4)
     found = evaluate_hull(region, rows, dataset, protocol=protocol, tolerance=0.2)
@@ -187,6 +188,7 @@ def test_the_surrogate_keeps_the_losses_of_each_draw_of_probe_texts(dataset, reg
     assert np.abs(exact.losses_by_draw[0] - exact.losses_by_draw[1]).mean() > 0.01  # the draws differ
 
 
+@pytest.mark.long
 def test_polynomials_take_the_place_of_most_probes(dataset, region, monkeypatch):
     from wsr.engine import surrogate
 

@@ -58,6 +58,7 @@ def test_what_was_interrupted_changes_neither_groups_nor_bits(tiny, jobs, clean,
     assert len(begun(log)) == 4, "what is there is passed over"
 
 
+@pytest.mark.long
 def test_a_double_write_is_harmless(tiny, jobs, clean):
     before = contents(clean)
     training_units(jobs, 2)[1].make(tiny.model, clean, None)

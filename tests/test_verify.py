@@ -112,7 +112,10 @@ def cut(content: bytes, draw: random.Random) -> bytes:
 
 
 @pytest.mark.fault
-@pytest.mark.parametrize(("fault", "damage"), [("one flipped bit", flip), ("4 KiB zeroed", zero), ("truncation", cut)])
+@pytest.mark.parametrize(
+    ("fault", "damage"),
+    [("one flipped bit", flip), pytest.param("4 KiB zeroed", zero, marks=pytest.mark.long), ("truncation", cut)],
+)
 def test_no_damage_is_silent_and_the_others_stay_usable(store: Store, trials: Any, fault: str, damage: Any) -> None:
     path, draw = store.path, random.Random(fault)
     hashes = [store.record(name).content_sha256 for name in MEMBERS]
