@@ -3,12 +3,16 @@
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Bool
 
 from wsr.geometry.gram import cosine, norms
 from wsr.region.region import Region
 from wsr.report.document import Figure, Section, Table
 from wsr.runtime import seeds
 from wsr.studies.harness.clustered import (
+    Clustered,
+    Draws,
+    Similarity,
     accuracies,
     accuracy_told,
     cluster,
@@ -53,9 +57,11 @@ def data_sizes(region: Region, sizes: Sequence[int], *, seed: int = 0, command: 
         "other dataset, same size": ~dataset & size,
         "other dataset, other size": ~dataset & ~size,
     }
+    ordered = sorted(set(sizes))
+    # The fewer the examples, the more of a task vector is chance: the size sets how well its direction can be seen.
+    relations |= {f"same dataset, both {own} examples": dataset & size & (np.array(sizes) == own) for own in ordered}
     cosines = relate(similarity, relations, draws)
     text, rows = [], []
-    ordered = sorted(set(sizes))
     if len(ordered) > 1 and len(set(region.datasets)) > 1:
         gap = cosine_difference(similarity, dataset & ~size, ~dataset & size, draws)
         rows.append(row("data_size", "dataset minus size", names, "difference of mean cosines", gap))
@@ -70,6 +76,7 @@ def data_sizes(region: Region, sizes: Sequence[int], *, seed: int = 0, command: 
         + " (mean over members; more examples are also more steps)."
     )
     text += lifting_told(similarity, region.datasets, [own for own in found if own.level == "dataset"], HOLDS)
+    alone = {own: _of_one_size(region, similarity, np.array(sizes) == own, own, draws) for own in ordered}
     by_dataset, own_size = ([own for own in found if own.level == level] for level in ("dataset", "size"))
     section = Section(
         "Models group by kind of data, not amount",
@@ -85,7 +92,9 @@ def data_sizes(region: Region, sizes: Sequence[int], *, seed: int = 0, command: 
         ),
         tables=(
             score_table(
-                found, caption="By size: clustered into as many groups as there are sizes; adjusted Rand 0 is chance."
+                [*found, *(one for own in alone.values() for one in own)],
+                caption="By size: clustered into as many groups as there are sizes; adjusted Rand 0 is chance. "
+                "Dataset, so many examples: only the models of one size are clustered.",
             ),
             cosine_table(cosines),
             Table(
@@ -102,7 +111,19 @@ def data_sizes(region: Region, sizes: Sequence[int], *, seed: int = 0, command: 
         f"{percent_told(accuracies(own_size))}",
     )
     rows += score_rows("data_size", names, found)
+    for own, clustered in alone.items():
+        rows += score_rows("data_size", [names[k] for k in np.flatnonzero(np.array(sizes) == own)], clustered)
     return [*rows, *cosine_rows("data_size", names, cosines)], section
+
+
+def _of_one_size(
+    region: Region, similarity: Similarity, own: Bool[np.ndarray, " members"], size: int, draws: Draws
+) -> list[Clustered]:
+    """Returns the clusterings by dataset of the members that saw so many examples; none if they are of one dataset."""
+    datasets = [region.datasets[k] for k in np.flatnonzero(own)]
+    if len(set(datasets)) < 2:
+        return []
+    return cluster(similarity[np.ix_(own, own)], {f"dataset, {size} examples": datasets}, draws[:, own])
 
 
 def _lengths(region: Region, sizes: Sequence[int], lengths: np.ndarray) -> Figure:
