@@ -10,11 +10,10 @@ from dataclasses import dataclass
 
 from experiments.launcher import Found, launch
 from wsr.studies.centroid_start import centroid_start
-from wsr.studies.few_shot import FewShot
+from wsr.studies.few_shot import FewShot, bitfit
 from wsr.studies.harness.lab import Lab
 from wsr.studies.harness.preset import GENERAL, TWELVE, Preset
 from wsr.studies.harness.work import Work
-from wsr.training import Recipe
 
 
 @dataclass(frozen=True)
@@ -58,14 +57,11 @@ def main(lab: Lab, settings: Settings) -> Found:
 
 def plans(preset: Preset, settings: Settings) -> list[FewShot]:
     """How the starts are compared, for each number of examples."""
-    recipe = Recipe(
-        mode="bitfit",
+    recipe = bitfit(
+        preset,
         learning_rate=settings.bitfit_learning_rate,
         batch_size=settings.bitfit_batch_size,
         epochs=settings.bitfit_epochs,
-        warmup=0.006,
-        dropout=preset.dropout,
-        hidden_head=preset.hidden_head,
     )
     return [FewShot(size, settings.runs, recipe, inverse_l2=preset.protocol.inverse_l2) for size in settings.sizes]
 

@@ -9,11 +9,11 @@ Expect:   not in the paper, which starts from the centroid of all members
 from dataclasses import dataclass, replace
 
 from experiments.launcher import Found, launch
+from wsr.studies.few_shot import bitfit
 from wsr.studies.harness.lab import Lab
 from wsr.studies.harness.preset import Preset
 from wsr.studies.harness.work import Work
 from wsr.studies.which_start import Plan, count_starts, which_start
-from wsr.training import Recipe
 
 
 @dataclass(frozen=True)
@@ -54,17 +54,14 @@ def main(lab: Lab, settings: Settings) -> Found:
 
 def plan(preset: Preset, settings: Settings) -> Plan:
     """How the starts are compared."""
-    bitfit = Recipe(
-        mode="bitfit",
+    biases = bitfit(
+        preset,
         learning_rate=settings.bitfit_learning_rate,
         batch_size=settings.short_batch_size,
         epochs=settings.short_epochs,
-        warmup=0.006,
-        dropout=preset.dropout,
-        hidden_head=preset.hidden_head,
     )
-    full = replace(bitfit, mode="full", learning_rate=settings.full_learning_rate)
-    return Plan(settings.sizes, settings.runs, bitfit, full, preset.protocol.inverse_l2)
+    full = replace(biases, mode="full", learning_rate=settings.full_learning_rate)
+    return Plan(settings.sizes, settings.runs, biases, full, preset.protocol.inverse_l2)
 
 
 def work(preset: Preset, settings: Settings) -> Work:

@@ -14,11 +14,32 @@ from wsr.engine.probe import linear_probe
 from wsr.models.features import all_features
 from wsr.region.region import Region
 from wsr.studies.harness.context import Context
+from wsr.studies.harness.preset import Preset
 from wsr.studies.harness.work import ShortTrainings
 from wsr.training import Job, Mode, Recipe, finetune, predict
 from wsr.types import Params
 
 Features: TypeAlias = Float[np.ndarray, "texts hidden"]
+
+
+def bitfit(preset: Preset, *, learning_rate: float, batch_size: int, epochs: float) -> Recipe:
+    """Returns how BitFit trains from a start: the warm-up of the paper, dropout and head of the preset.
+
+    Args:
+      preset: the population and the protocol.
+      learning_rate: highest learning rate.
+      batch_size: number of texts per step.
+      epochs: passes over the examples.
+    """
+    return Recipe(
+        mode="bitfit",
+        learning_rate=learning_rate,
+        batch_size=batch_size,
+        epochs=epochs,
+        warmup=0.006,
+        dropout=preset.dropout,
+        hidden_head=preset.hidden_head,
+    )
 
 
 @dataclass(frozen=True)
