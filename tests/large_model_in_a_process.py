@@ -5,6 +5,7 @@ python tests/large_model_in_a_process.py MESH...    where a MESH is devices by p
 
 import json
 import sys
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -24,8 +25,15 @@ from wsr.geometry import low_rank, sampling
 from wsr.geometry.low_rank import Factors
 from wsr.geometry.trees import flatten
 from wsr.models import llama, load
+from wsr.models.cuts import bytes_on_each
+from wsr.planning import memory as planning_memory
+from wsr.planning.encoder import Encoder
+from wsr.planning.hardware import Chip, Hardware
+from wsr.planning.memory import evaluation_memory
+from wsr.region import region as region_module
 from wsr.region.region import Member, Region, from_params
-from wsr.runtime.devices import mesh_of
+from wsr.runtime.devices import memory_budget, mesh_for, mesh_of
+from wsr.types import Params
 
 dataset = made_up(load("tiny"), "made_up_a1")
 rows = sampling.convex_hull(np.random.default_rng(1), 3, 3)
@@ -35,7 +43,7 @@ model = models.build("llama", {**llama.EXAMPLE, **sizes, "intermediate_size": 48
 
 def made(model: models.Model) -> Region:
     """Two members and an adapter near random parameters."""
-    base = jax.tree.map(np.asarray, model.init(jax.random.key(0)))
+    base = jax.tree.map(np.array, model.init(jax.random.key(0)))
     draw = np.random.default_rng(2)
 
     def drawn(scale: float, *shape: int) -> np.ndarray:
@@ -82,16 +90,42 @@ found["partners"] = {
 
 
 def planned(budget_gib: float) -> list:
-    """The devices along each axis, or why there are none, and the memory needed."""
-    settings = Settings(mesh=mesh_of(8), memory_budget_gib=budget_gib)
+    """The devices along each axis, or why there are none, and the memory needed; and what ``wsr plan`` says."""
+    settings = Settings(mesh=mesh_for(2, devices=jax.devices()), memory_budget_gib=budget_gib)
+    planning_memory.memory_budget = partial(memory_budget, budget_gib)
+    ahead, parts = evaluation_memory(encoder, eight, 2, len(split["test"]), 10)
     try:
         layout = plan_features(region, rows[:2], split, settings=settings)
     except WsrError as error:
-        return [str(error), 0]
-    return [list(layout.mesh.shape.values()), layout.needed_bytes]
+        return [str(error), 0, ahead.fits, parts]
+    return [list(layout.mesh.shape.values()), layout.needed_bytes, ahead.fits, parts]
 
 
+def mixed_in_parts() -> dict:
+    """Whether eight devices mix the point that one does, and whether matrices lie whole on a device meanwhile."""
+    cut = {leaf.shape for path, leaf in flatten(region.base).items() if bytes_on_each({path: leaf}, 8) < leaf.nbytes}
+    whole: list = []
+
+    def watching(member: Member) -> Params:
+        parts = [shard.data.shape for array in jax.live_arrays() for shard in array.addressable_shards]
+        whole.append([shape for shape in parts if shape in cut])
+        return member.load()
+
+    watched = region.with_members(replace(own, load=partial(watching, own)) for own in region.members[:2])
+    points = []
+    for number in (8, 1):  # in this order, because the parameters of a point may keep its arrays alive
+        region_module.own_devices = partial(jax.devices().__getitem__, slice(number))
+        points.append(flatten(watched.params(rows[0, :2])))
+    return {
+        "equal": all(np.array_equal(leaf, points[1][path]) for path, leaf in points[0].items()),
+        "whole": [len(shapes) > 0 for shapes in whole],
+    }
+
+
+found["point"] = mixed_in_parts()
 region_features.encoding_bytes = lambda *_, **__: 10_000  # nothing is compiled
+encoder = Encoder(0, 0, model=model, params=region.base)
+eight = Hardware("eight", Chip("cpu", 1.0, 1.0, 0.0, 0.0, "made up", chips_a_host=8), 8)
 plans = [planned(1.0)]
 while isinstance(plans[-1][0], list):  # each time a little less than the last plan needs
     plans.append(planned((plans[-1][1] - 1) / 2**30))

@@ -19,12 +19,12 @@ from wsr.errors import WsrError
 from wsr.geometry import sampling
 from wsr.geometry.trees import flatten
 from wsr.region.region import Member, Region
-from wsr.runtime.devices import chunk_for_device, memory_budget, mesh_for, rows_for_device
+from wsr.runtime.devices import chunk_for_device, member_mesh, memory_budget, mesh_for, rows_for_device
 from wsr.store import Store
-from wsr.training import Job, Recipe, initial_head, memory
+from wsr.training import Division, Job, Recipe, initial_head, memory
 from wsr.training.batches import group_batches
 from wsr.training.members import train_members
-from wsr.training.memory import chunk_for_training, member_bytes, pieces_for_training, shared_bytes
+from wsr.training.memory import chunk_for_training, division_for_training, member_bytes, shared_bytes
 from wsr.training.program import hyperparameters, initial_state, training_program
 
 ACCELERATOR = SimpleNamespace(platform="gpu", memory_stats=lambda: {"bytes_limit": 10 * 2**30})
@@ -129,11 +129,11 @@ def test_a_plan_says_what_it_chose(dataset, region):
 def test_training_takes_what_its_compiled_program_says(tiny, dataset, pieces):
     job = Job(dataset, 0, Recipe(batch_size=16, epochs=1.0, warmup=0.006))
     encoder, plan = group_batches(tiny.model, tiny.params, [job], pieces)
-    state = initial_state([flatten(tiny.params)], [initial_head(job, tiny.model.hidden)])
+    state = initial_state([flatten(tiny.params)], [initial_head(job, tiny.model.hidden)], member_mesh(1))
     program = training_program(encoder, False, True)
     found = program.lower(state, {}, plan, hyperparameters([job], job.steps), 0, 1).compile().memory_analysis()
     compiled = found.temp_size_in_bytes + sum(leaf.nbytes for leaf in jax.tree.leaves((state, plan)))
-    assert 0.9 * compiled < member_bytes(tiny.model, tiny.params, job, pieces) < 2 * compiled
+    assert 0.9 * compiled < member_bytes(tiny.model, tiny.params, job, Division(pieces)) < 2 * compiled
 
 
 @pytest.mark.parametrize("mode", ["full", "lora", "head"])
@@ -162,13 +162,13 @@ def test_the_best_weights_and_the_validation_batches_are_counted(tiny, dataset):
 @pytest.mark.long
 def test_a_batch_is_cut_where_a_member_does_not_fit(tiny, dataset, tmp_path, capsys):
     jobs = [Job(dataset, 0, Recipe(batch_size=16, epochs=0.25, warmup=0.006))]
-    whole, halves, least = (member_bytes(tiny.model, tiny.params, jobs[0], pieces) for pieces in (1, 2, 4))
+    whole, halves, least = (member_bytes(tiny.model, tiny.params, jobs[0], Division(pieces)) for pieces in (1, 2, 4))
     assert whole > halves > least
     # Smaller pieces of these short texts fill their rows worse.
-    assert least < min(member_bytes(tiny.model, tiny.params, jobs[0], pieces) for pieces in (8, 16))
+    assert least < min(member_bytes(tiny.model, tiny.params, jobs[0], Division(pieces)) for pieces in (8, 16))
     for bytes_there, pieces in ((whole, 1), (whole - 1, 2), (least, 4), (1, 4)):
-        found = pieces_for_training(tiny.model, tiny.params, jobs, memory_budget_gib=bytes_there / 2**30)
-        assert found == (pieces, False)
+        found = division_for_training(tiny.model, tiny.params, jobs, memory_budget_gib=bytes_there / 2**30)
+        assert found == Division(pieces)
     store = Store.create_for(tmp_path / "store", tiny)
     (record,) = train_members(tiny.model, store, jobs, memory_budget_gib=halves / 2**30)
     assert record.pieces == 2
@@ -179,12 +179,13 @@ def test_a_batch_is_cut_where_a_member_does_not_fit(tiny, dataset, tmp_path, cap
 
 def test_rematerialisation_is_chosen_where_it_is_quicker_than_pieces(tiny, dataset):
     """A few hundred tokens: a second forward pass takes less time than a second pass over the weights."""
-    chosen = partial(pieces_for_training, tiny.model, tiny.params, device=TPU)
+    chosen = partial(division_for_training, tiny.model, tiny.params, devices=[TPU])
     jobs = [Job(dataset, 0, Recipe(batch_size=16, epochs=0.25, warmup=0.006))]
     needed = partial(member_bytes, tiny.model, tiny.params, jobs[0])
-    assert needed(2, True) < needed(1, True) < needed(1)
-    for bytes_there, way in ((needed(1), (1, False)), (needed(1) - 1, (1, True)), (needed(1, True) - 1, (2, False))):
-        assert chosen(jobs, memory_budget_gib=bytes_there / 2**30) == way
+    whole, again, halves = Division(), Division(rematerialised=True), Division(pieces=2)
+    assert needed(replace(again, pieces=2)) < needed(again) < needed(whole)
+    for bytes_there, division in ((needed(whole), whole), (needed(whole) - 1, again), (needed(again) - 1, halves)):
+        assert chosen(jobs, memory_budget_gib=bytes_there / 2**30) == division
 
 
 def test_training_fewer_together_where_memory_is_short(tiny, dataset, monkeypatch):

@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 
 from wsr.models.model import Model
-from wsr.training import Job, Recipe, finetune
+from wsr.training import Division, Job, Recipe, finetune
 
 RATE, HIDDEN = 0.3, 400
 RBG = Recipe(learning_rate=0.01, batch_size=16, epochs=2, dropout_rng="rbg")
@@ -39,7 +39,7 @@ def train(*jobs, **options):
 
 @pytest.mark.parametrize("pieces", [1, 2])
 def test_drops_the_share_of_the_rate_and_scales_the_rest_up(dataset, pieces):
-    train(Job(dataset, 0, dataclasses.replace(RBG, learning_rate=0.0)), chunk=1, pieces=pieces)
+    train(Job(dataset, 0, dataclasses.replace(RBG, learning_rate=0.0)), chunk=1, division=Division(pieces))
     assert len(seen) == 8 * pieces
     features = np.concatenate(seen)
     assert (features == 0).mean() == pytest.approx(RATE, abs=0.01)

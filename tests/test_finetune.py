@@ -16,14 +16,14 @@ from wsr.geometry.linear_head import logits
 from wsr.geometry.trees import flatten, nest
 from wsr.models.features import all_features
 from wsr.runtime import seeds
-from wsr.training import Job, Recipe, finetune, initial_head, predict, score_member
+from wsr.training import Division, Job, Recipe, finetune, initial_head, predict, score_member
 from wsr.training.early_stopping import EarlyStopping
 
 RECIPE = Recipe(learning_rate=5e-3, batch_size=16, epochs=2, warmup=0.25, dropout=False)
 
 
 def train(checkpoint, *jobs, chunk=1, pieces=1):
-    return list(finetune(checkpoint.model, checkpoint.params, jobs, chunk=chunk, pieces=pieces))
+    return list(finetune(checkpoint.model, checkpoint.params, jobs, chunk=chunk, division=Division(pieces)))
 
 
 def same_weights(first, second, atol=0.0):
@@ -131,7 +131,7 @@ def test_a_member_is_the_same_alone_and_in_a_group_of_other_datasets_sizes_and_r
 def test_batches_in_pieces_train_the_same_members(tiny, dataset, mode):
     jobs = [Job(dataset, seed, dataclasses.replace(RECIPE, mode=mode, epochs=1)) for seed in range(2)]
     for whole, cut in zip(train(tiny, *jobs, chunk=2), train(tiny, *jobs, chunk=2, pieces=8), strict=True):
-        assert (whole.pieces, cut.pieces) == (1, 8)
+        assert (whole.division.pieces, cut.division.pieces) == (1, 8)
         np.testing.assert_allclose(whole.losses, cut.losses, atol=1e-5)
         same_weights(whole, cut, atol=1e-5)
 

@@ -17,6 +17,7 @@ from wsr.geometry.low_rank import add
 from wsr.geometry.trees import flatten, nest
 from wsr.models.huggingface.weights import from_huggingface
 from wsr.runtime import seeds
+from wsr.runtime.devices import member_mesh
 from wsr.training import Job, Recipe, finetune, initial_head, memory, score_member
 from wsr.training.batches import group_batches
 from wsr.training.lora import adapted, initial_factors
@@ -246,7 +247,7 @@ def test_training_takes_what_its_compiled_program_says(tiny, dataset):
     job = Job(dataset, 0, dataclasses.replace(RECIPE, dropout=True))
     frozen, trainable = partition(tiny.params, job)
     encoder, plan = group_batches(tiny.model, tiny.params, [job])
-    state = initial_state([trainable], [initial_head(job, tiny.model.hidden)])
+    state = initial_state([trainable], [initial_head(job, tiny.model.hidden)], member_mesh(1))
     program = training_program(encoder, False, True)
     lowered = program.lower(state, frozen, plan, hyperparameters([job], job.steps), 0, 1)
     compiled = lowered.compile().memory_analysis().temp_size_in_bytes

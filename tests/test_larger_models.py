@@ -2,6 +2,7 @@
 
 import json
 import re
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -14,8 +15,8 @@ from benchmarks.ahead_of_time.compiled import partners
 from wsr import models
 from wsr.models import cuts
 from wsr.runtime.devices import mesh_of
-from wsr.training import Job, Recipe
-from wsr.training.memory import devices_for_member, member_bytes, shared_bytes
+from wsr.training import Division, Job, Recipe
+from wsr.training.memory import division_for_training, member_bytes, shared_bytes
 
 HERE = Path(__file__).parent
 MESHES = {"1x1x1": 1, "1x1x8": 8, "2x2x2": 2}
@@ -53,6 +54,12 @@ def test_a_device_holds_its_part_of_each_matrix(found):
 
 
 @pytest.mark.long
+def test_a_point_is_mixed_in_parts(found):
+    """Bit for bit as on one device; no device of eight holds a whole matrix while either member is read."""
+    assert found["point"] == {"equal": True, "whole": [False, False, True, True]}
+
+
+@pytest.mark.long
 def test_devices_communicate_only_with_those_that_share_their_model(found):
     assert {tuple(sorted(group)) for group in found["partners"]["encoding"]} == {(0, 1), (2, 3), (4, 5), (6, 7)}
     assert found["partners"]["mixing"] == []
@@ -61,14 +68,22 @@ def test_devices_communicate_only_with_those_that_share_their_model(found):
 @pytest.mark.long
 def test_the_smallest_share_that_fits_is_chosen(found):
     """Two points on eight devices, each time with a little less memory than the last plan needs."""
-    *plans, (refusal, _) = found["plans"]
-    shapes = [shape for shape, _ in plans]
-    assert list(dict.fromkeys(map(tuple, shapes))) == [(8, 1, 1), (2, 2, 2), (2, 1, 4), (1, 1, 8)]
+    *plans, (refusal, *_) = found["plans"]
+    shapes = [shape for shape, *_ in plans]
+    assert list(dict.fromkeys(map(tuple, shapes))) == [(2, 4, 1), (2, 2, 2), (2, 1, 4), (1, 1, 8)]
     assert re.fullmatch(
         r"1 points at a time need 0.00 GiB on a device with each model cut over 8 devices, but the budget is 0.00 GiB; "
         r"give --memory_budget_gib=MORE or use a device with more memory",
         refusal,
     )
+
+
+@pytest.mark.long
+def test_a_plan_cuts_models_over_as_many_devices_as_the_engine(found):
+    *plans, refused = found["plans"]
+    assert refused[2:] == [False, 8]
+    for shape, _, fits, parts in plans:
+        assert (fits, parts) == (True, shape[2])
 
 
 @pytest.mark.parametrize("name", ["llama", "qwen2", "qwen3"])
@@ -98,17 +113,19 @@ def test_one_device_cuts_nothing():
 
 
 @pytest.mark.long
-def test_lora_of_shared_members_trains_as_on_one_device(tmp_path):
+@pytest.mark.parametrize("mode", ["full", "lora"])
+def test_shared_members_train_as_on_one_device(mode, tmp_path):
     """Two members: both on one device, then each on a group of four."""
-    on_eight_devices(HERE / "large_model_training_in_a_process.py", tmp_path / "found.npz", 1, 4)
+    on_eight_devices(HERE / "large_model_training_in_a_process.py", tmp_path / "found.npz", mode, 1, 4)
     found = np.load(tmp_path / "found.npz")
     assert found["4 held"].tolist() == [32, 32 // 4]
+    assert (len(found["1 whole"]) > 0) == (mode == "full")  # factors are no matrices of the model
+    assert found["4 whole"].tolist() == []
     assert {tuple(sorted(group)) for group in found["4 partners"].tolist()} == {(0, 1, 2, 3), (4, 5, 6, 7)}
     assert found["1 partners"].size == 0
     assert found["4 compiled"] == found["1 compiled"] == 1
-    # The prediction counts all activations, of which four devices keep parts.
-    assert 0.8 < found["1 predicted"] / found["1 used"] < 2
-    assert 1.0 < found["4 predicted"] / found["4 used"] < 3
+    for parts in (1, 4):
+        assert 0.8 < found[f"{parts} predicted"] / found[f"{parts} used"] < 2
     alone = [name for name in found.files if re.match("1 [01] ", name)]
     assert len(alone) == 2 * (len(_leaves_of_llama()) + 2)
     for name in alone:
@@ -121,16 +138,18 @@ def test_as_few_devices_share_a_member_as_fit_it(tiny, dataset):
     jobs, devices = [Job(dataset, 0, recipe)], 4 * jax.devices()[:1]
     needed = {
         parts: shared_bytes(tiny.params, jobs[0], parts)
-        + min(member_bytes(tiny.model, tiny.params, jobs[0], pieces, shared_by=parts) for pieces in (1, 2, 4, 8, 16))
+        + min(
+            member_bytes(tiny.model, tiny.params, jobs[0], Division(pieces, shared_by=parts))
+            for pieces in (1, 2, 4, 8, 16)
+        )
         for parts in (1, 2, 4)
     }
     assert needed[1] > needed[2] > needed[4]
+    chosen = partial(division_for_training, tiny.model, tiny.params, jobs)
     for parts, least in needed.items():
         for budget, expected in ((least, parts), (least - 1, min(2 * parts, 4))):
-            budget_gib = budget / 2**30
-            found = devices_for_member(tiny.model, tiny.params, jobs, memory_budget_gib=budget_gib, devices=devices)
-            assert found == expected
-    assert devices_for_member(tiny.model, tiny.params, jobs, memory_budget_gib=1e-9, devices=devices[:1]) == 1
+            assert chosen(memory_budget_gib=budget / 2**30, devices=devices).shared_by == expected
+    assert chosen(memory_budget_gib=1e-9, devices=devices[:1]).shared_by == 1
 
 
 @pytest.mark.long

@@ -18,16 +18,18 @@ from wsr.data.table import PAPER
 from wsr.engine.region_features import plan_features
 from wsr.engine.settings import Settings
 from wsr.errors import WsrError
+from wsr.models import cuts
 from wsr.models.tiny import EXAMPLE
 from wsr.planning.cost import ASSUMED, COMPILED, MEASURED, Estimate, Workload
 from wsr.planning.encoder import Encoder, find_encoder
 from wsr.planning.hardware import CHIPS, Hardware, find
 from wsr.planning.memory import evaluation_memory, training_memory
 from wsr.planning.published import CONFIGS, ROWS, split_sizes
+from wsr.planning.told import told
 from wsr.region.region import Region
 from wsr.studies.harness.preset import PRESETS
 from wsr.studies.harness.work import Work, workload
-from wsr.training import Job, Recipe
+from wsr.training import Division, Job, Recipe
 from wsr.training.memory import member_bytes, shared_bytes
 
 LAUNCHING = (Path(__file__).parent.parent / "launch" / "README.md").read_text(encoding="utf-8")
@@ -109,31 +111,62 @@ def test_a_folder_of_which_only_the_config_is_there(tmp_path):
 def test_memory_is_what_the_runs_predict_for_themselves(tiny):
     dataset = made_up(tiny, "made_up_a1")
     length = int(dataset.splits["finetune"].lengths.max())
-    encoder, chip, recipe = find_encoder("tiny"), CHIPS["v5e"], Recipe(batch_size=16, epochs=1.0)
+    encoder, machine, recipe = find_encoder("tiny"), find("v5e"), Recipe(batch_size=16, epochs=1.0)
     job = Job(dataset.with_split("finetune", made_up_split(16, length)), 0, recipe)
-    memory, *how = training_memory(encoder, chip, recipe, length)
+    memory, *how = training_memory(encoder, machine, recipe, length)
     assert memory.needed == member_bytes(tiny.model, tiny.params, job) + shared_bytes(tiny.params, job)
     assert memory.fits
-    assert how == [16, 1, False]
-    checked, *_ = training_memory(encoder, chip, replace(recipe, patience=2), length)
+    assert how == [16, Division()]
+    checked, *_ = training_memory(encoder, machine, replace(recipe, patience=2), length)
     assert checked.needed > memory.needed
     region = Region(tiny.model, tiny.params, (), base_sha256="")
     texts = {"test": made_up_split(40, length)}
-    found = evaluation_memory(encoder, chip, 40, length)
-    assert found.needed == plan_features(region, np.zeros((1, 1)), texts, settings=Settings(chunk=1)).needed_bytes
+    found, parts = evaluation_memory(encoder, machine, 1, 40, length)
+    without_members = plan_features(region, np.zeros((1, 1)), texts, settings=Settings(chunk=1)).needed_bytes
+    assert found.needed == without_members + cuts.bytes_on_each(tiny.params, 1)
+    assert parts == 1
 
 
 @pytest.mark.long
 def test_a_member_that_does_not_fit_is_told(capsys, tmp_path):
     size = ("--members=1", "--texts=256", "--batch_size=256", "--length=250", "--hardware=v5e-1")
     plan(*size, "--base=roberta-base")
-    assert "for a member, 256 texts a step in 16 pieces, 1 at a time on a chip" in capsys.readouterr().out
+    assert "for a member, 256 texts a step, each batch in 16 pieces, 1 at a time on a chip" in capsys.readouterr().out
     _, config = CONFIGS["roberta-large"]
     wide = {"num_hidden_layers": 2, "hidden_size": 8192, "intermediate_size": 32768, "num_attention_heads": 64}
     own = {name: value for name, value in config.items() if name != "pooling"} | wide
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "roberta", **own}))
     plan(*size, f"--base={tmp_path}")
     assert "DOES NOT FIT" in capsys.readouterr().out
+
+
+def test_a_model_larger_than_a_chip_lies_on_as_few_chips_as_fit_it(tiny, dataset):
+    """With a little too little memory for one chip, and with too little for all four."""
+    encoder, recipe = find_encoder("tiny"), Recipe(batch_size=4)
+    work = Workload(members=3, trained_texts=12, length=20, points=8, scored_texts=80)
+
+    def said(budget):
+        chip = replace(CHIPS["v5e"], memory_bytes=-(-10 * budget // 9))
+        return told(Estimate(work, encoder, Hardware("small", chip, 4)), recipe=recipe, point_texts=10)[5:7]
+
+    job = Job(dataset.with_split("finetune", made_up_split(4, 20)), 0, recipe)
+    ways = [Division(pieces, again) for pieces in (1, 2, 4) for again in (False, True)]
+    least = min(member_bytes(tiny.model, tiny.params, job, way) for way in ways)
+    alone, one = evaluation_memory(encoder, find("v5e-4"), 8, 10, 20)
+    assert one == 1
+    for budget, training, evaluation in (
+        (max(least, alone.needed) + 1, "1 at a time on a chip", "for a point at a time"),
+        (least - 2, "each model over 2 chips, 4 texts", None),
+        (alone.needed - 2, None, "for a point at a time, each model over 2 chips, 2 at a time on 4 chips"),
+        (
+            1000,
+            "DOES NOT FIT, for a member, even with each model over the 4 chips of a host, 4 texts a step",
+            "DOES NOT FIT, for a point at a time, even with each model over the 4 chips of a host",
+        ),
+    ):
+        for line, expected in zip(said(budget), (training, evaluation), strict=True):
+            assert expected is None or expected in line
+    assert find("v5e-16").chips_together == 8  # a host's
 
 
 @pytest.mark.parametrize("brought", [(), ("test",), ("validation", "test")])
@@ -170,14 +203,14 @@ def test_names_of_machines():
     ]
     assert find("v5litepod-16").hosts == 2
     assert find("epyc-2").flops == pytest.approx(207.4e9)
-    for name, told in (
+    for name, nearest in (
         ("v5-8", "v5p-8"),
         ("h10", "h100"),
         ("v4-7", "of which a chip has 2"),
         ("", "v4-8"),
         ("v5e-0", "v5e"),
     ):
-        with pytest.raises(WsrError, match=told):
+        with pytest.raises(WsrError, match=nearest):
             find(name)
     assert find("here").flops > 0
 
@@ -267,6 +300,7 @@ def test_plan_of_all_studies_and_by_numbers(capsys):
         (["--preset=paper", "--texts=3"], "--texts is for a population of your own"),
         (["--members=3", "--base=tiny"], "--length, --texts: needed"),
         (["--members=3", "--texts=3", "--length=3"], "either --base or --parameters"),
+        (["--members=3", "--texts=3", "--length=3", "--parameters=1e6", "--mode=lora"], "mode lora trains parts of an"),
         (["--preset=paper", "--hardware=v5x-8"], "nearest: "),
         (["--preset=paper", "extra"], "unexpected 'extra'"),
     ],

@@ -13,7 +13,7 @@ from wsr import models
 from wsr.errors import WsrError
 from wsr.geometry.trees import flatten
 from wsr.models.model import Model
-from wsr.training import Job, Recipe, finetune
+from wsr.training import Division, Job, Recipe, finetune
 
 LAYERS = ("num_hidden_layers", "num_layers", "n_layers", "n_layer")
 QUICK = ("bert",)
@@ -57,10 +57,10 @@ def test_gradients_with_dropout_are_those_without_rematerialisation(name):
 def test_members_come_out_as_without_rematerialisation(tiny, dataset, mode):
     job = Job(dataset, 0, Recipe(mode=mode, learning_rate=5e-3, batch_size=16, epochs=1, lora_rank=2))
     plain, again = (
-        next(finetune(tiny.model, tiny.params, [job], chunk=1, rematerialise=rematerialise))
-        for rematerialise in (False, True)
+        next(finetune(tiny.model, tiny.params, [job], chunk=1, division=Division(rematerialised=rematerialised)))
+        for rematerialised in (False, True)
     )
-    assert (plain.rematerialised, again.rematerialised) == (False, True)
+    assert (plain.division.rematerialised, again.division.rematerialised) == (False, True)
     np.testing.assert_allclose(again.losses, plain.losses, atol=1e-5)
     np.testing.assert_allclose(again.head["kernel"], plain.head["kernel"], atol=1e-5)
 
@@ -91,4 +91,4 @@ def test_a_block_may_take_inputs_by_name_and_of_any_kind():
 def test_a_model_without_known_blocks_is_refused(tiny, dataset):
     unknown = Model("mine", {}, 2, 64, lambda key: {}, lambda params, batch, dropout_key=None: batch["starts"])
     with pytest.raises(WsrError, match="mine cannot be rematerialised, because its blocks are not known"):
-        next(finetune(unknown, {}, [Job(dataset, 0, Recipe())], chunk=1, rematerialise=True))
+        next(finetune(unknown, {}, [Job(dataset, 0, Recipe())], chunk=1, division=Division(rematerialised=True)))

@@ -343,11 +343,16 @@ def test_missing_member_is_named(store: Store) -> None:
         store.load("m")
 
 
-def test_a_record_of_an_earlier_version_says_nothing_of_its_data() -> None:
-    content = record_to_json(record_of("m", data={"max_length": 48, "label_names": ("a", "b")}))
-    assert record_from_json(content, "here").data == {"max_length": 48, "label_names": ["a", "b"]}
-    del content["data"]
-    assert record_from_json(content, "here").data == {}
+def test_records_of_earlier_versions_lack_what_was_added_later() -> None:
+    later = {"pieces": 4, "rematerialised": True, "shared_by": 2}
+    content = record_to_json(record_of("m", data={"max_length": 48, "label_names": ("a", "b")}, **later))
+    found = record_from_json(content, "here")
+    assert found.data == {"max_length": 48, "label_names": ["a", "b"]}
+    assert (found.pieces, found.rematerialised, found.shared_by) == (4, True, 2)
+    for name in ("data", *later):
+        del content[name]
+    found = record_from_json(content, "here")
+    assert (found.data, found.pieces, found.rematerialised, found.shared_by) == ({}, 1, False, 1)
     del content["seed"]
     with pytest.raises(WsrError, match="not the record of a member"):
         record_from_json(content, "here")

@@ -14,7 +14,7 @@ from wsr.errors import WsrError
 from wsr.runtime.preemption import Preempted, sigterm_raises
 from wsr.runtime.progress import Counter
 from wsr.store import Store
-from wsr.training import finetune, members, population
+from wsr.training import Division, finetune, members, population
 from wsr.training.members import train_members, training_units
 from wsr.training.sweep.run import HERE, Unfinished
 from wsr.training.sweep.share import Share, parse_share, share_of_environment
@@ -71,6 +71,20 @@ def test_of_a_member_made_in_two_places_the_first_stays(tiny, jobs, clean, capsy
     training_units(jobs, 1)[0].make(tiny.model, clean, None)  # another group: other roundings, another record
     assert "kept the made_up_a1-full-s0 that is in the store, made elsewhere" in capsys.readouterr().out
     assert contents(clean) == before
+
+
+def test_a_record_names_the_division_that_a_member_was_trained_with(tiny, jobs, tmp_path, monkeypatch, capsys):
+    def as_if_shared(*args, division, **kwargs):
+        for member in finetune(*args, **kwargs):
+            yield dataclasses.replace(member, division=division)
+
+    monkeypatch.setattr(members, "finetune", as_if_shared)
+    store = store_of(tiny, tmp_path / "store")
+    training_units(jobs, 1, division=Division(4, shared_by=2))[0].make(tiny.model, store, None)
+    record = store.record("made_up_a1-full-s0")
+    assert (record.pieces, record.rematerialised, record.shared_by) == (4, False, 2)
+    training_units(jobs, 2)[0].make(tiny.model, store, None)  # on other devices: other roundings
+    assert "1 members together, each batch in 4 pieces, 2 devices to a member)" in capsys.readouterr().out
 
 
 def test_another_member_of_the_same_place_and_name_is_refused(tiny, jobs, clean, monkeypatch):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wsr.cli.flags import Flag, Group, Page, Values
-from wsr.training.recipe import Recipe
+from wsr.training.recipe import MODES, Recipe
 
 if TYPE_CHECKING:
     from wsr.planning.hardware import Hardware
@@ -40,6 +40,7 @@ PAGE = Page(
                 Flag("texts", "Number of texts on which each member is fine-tuned.", 0, at_least=0),
                 Flag("epochs", "Number of passes over these texts.", Recipe.epochs, at_least=0),
                 Flag("batch_size", "Number of texts per step.", Recipe.batch_size, at_least=1),
+                Flag("mode", "Which parameters are trained, as in wsr train.", Recipe.mode, allowed=MODES),
                 Flag("points", "Number of points to evaluate.", 0, at_least=0),
                 Flag(
                     "texts_a_point",
@@ -103,7 +104,7 @@ def _of_studies(values: Values, hardware: "Hardware") -> list[str]:
     from wsr.studies.harness.preset import PRESETS
     from wsr.studies.harness.work import planned
 
-    for name in ("parameters", "texts", "texts_a_point", "epochs", "batch_size"):
+    for name in ("parameters", "texts", "texts_a_point", "epochs", "batch_size", "mode"):
         if values[name].present:
             raise WsrError(f"--{name} is for a population of your own; with --preset the value is the preset's")
     one_of("--preset", values.preset, PRESETS)
@@ -133,8 +134,8 @@ def _by_numbers(values: Values) -> list[str]:
     missing = [f"--{name}" for name in needed if not values[name].value]
     if missing:
         raise WsrError(f"{', '.join(missing)}: needed to plan a population of your own")
-    names = ("base", "parameters", "members", "texts", "epochs", "batch_size", "points", "texts_a_point", "length")
-    return plan(**{name: values[name].value for name in (*names, "hardware", "within_hours", "price")})
+    names = ("base", "parameters", "members", "texts", "epochs", "batch_size", "mode", "points", "texts_a_point")
+    return plan(**{name: values[name].value for name in (*names, "length", "hardware", "within_hours", "price")})
 
 
 def _works(names: Sequence[str], preset_name: str, preset: "Preset") -> dict[str, "Work"]:

@@ -5,7 +5,7 @@ from wsr.planning.cost import Estimate, Workload
 from wsr.planning.encoder import by_number, find_encoder
 from wsr.planning.hardware import find
 from wsr.planning.told import told
-from wsr.training.recipe import Recipe
+from wsr.training.recipe import Mode, Recipe
 
 
 def plan(
@@ -17,6 +17,7 @@ def plan(
     texts: int = 0,
     epochs: float = Recipe.epochs,
     batch_size: int = Recipe.batch_size,
+    mode: Mode = Recipe.mode,
     points: int = 0,
     texts_a_point: int = 0,
     hardware: str = "here",
@@ -34,6 +35,7 @@ def plan(
       texts: number of texts that each member is fine-tuned on.
       epochs: number of passes over them.
       batch_size: texts in a training step.
+      mode: which parameters are trained, see ``wsr.Recipe``; it determines the memory of training.
       points: number of points to evaluate.
       texts_a_point: texts in the probe and test splits together.
       hardware: name of a machine, for example "v5e-8" or "h100-2", see ``wsr.planning.hardware``; "here" measures this
@@ -42,7 +44,8 @@ def plan(
       price: price of one chip for an hour, in any currency; None: no cost.
 
     Raises:
-      WsrError: neither or both of ``base`` and ``parameters`` are given, or the machine or the base is unknown.
+      WsrError: neither or both of ``base`` and ``parameters`` are given, another mode than "full" is given without a
+        base, or the machine or the base is unknown.
 
     Example:
       >>> import wsr
@@ -54,6 +57,10 @@ def plan(
     """
     if bool(base) == bool(parameters):
         raise WsrError("plan: give either a base or a number of parameters, not both or neither")
+    if parameters and mode != "full":
+        raise WsrError(
+            f"plan: mode {mode} trains parts of an architecture; give a base in place of a number of parameters"
+        )
     workload = Workload(
         members=members,
         trained_texts=members * texts * epochs,
@@ -64,8 +71,9 @@ def plan(
     encoder = find_encoder(base) if base else by_number(float(parameters or 0))
     return told(
         Estimate(workload, encoder, find(hardware)),
-        recipe=Recipe(batch_size=batch_size),
+        recipe=Recipe(batch_size=batch_size, mode=mode),
         point_texts=texts_a_point if points else 0,
+        notes=[] if mode == "full" else [f"a member of mode {mode} counts as one of mode full, but for its memory"],
         within_hours=within_hours,
         price=price,
     )

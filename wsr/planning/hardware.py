@@ -57,6 +57,11 @@ class Hardware:
         """Number of hosts that hold the chips."""
         return -(-self.chips // self.chip.chips_a_host)
 
+    @property
+    def chips_together(self) -> int:
+        """Number of chips that can share a model: those of one host, because each host works on models of its own."""
+        return min(self.chips, self.chip.chips_a_host)
+
 
 _TPU = "the peak of cloud.google.com/tpu/docs/{}"
 _BF16 = "one pass of bfloat16"
@@ -141,6 +146,7 @@ def _here() -> Hardware:
     device = jax.devices()[0]
     rates = {dtype: _matmul_rate(dtype) for dtype in ("float32", "bfloat16")}
     limit = (device.memory_stats() or {}).get("bytes_limit") if device.platform != "cpu" else None
+    chips = 1 if device.platform == "cpu" else jax.local_device_count()
     chip = Chip(
         device.platform,
         rates["float32"],
@@ -149,9 +155,10 @@ def _here() -> Hardware:
         0,
         f"measured on one {device.device_kind}",
         float32_runs_in="JAX's default precision",
+        chips_a_host=chips,
         host_cores=usable_cores(),
     )
-    return Hardware(HERE, chip, 1 if device.platform == "cpu" else jax.local_device_count())
+    return Hardware(HERE, chip, chips)
 
 
 def _matmul_rate(dtype: str) -> float:

@@ -1,9 +1,12 @@
 """Writes an estimate as lines of text, with everything that it assumes."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from wsr.planning.cost import READ_BYTES_A_SECOND, Estimate
+from wsr.planning.hardware import Hardware
 from wsr.planning.memory import Memory, evaluation_memory, training_memory
+from wsr.training.division import WHOLE
 from wsr.training.job import Recipe
 from wsr.training.memory import COPIES
 
@@ -62,7 +65,7 @@ def _assumptions(estimate: Estimate, price: float | None) -> list[str]:
         f"{shares.how}",
         f"each token takes 2 operations for each parameter in a matrix product, plus {attention}; "
         "a training step takes three times as many",
-        "all chips have equal work and do not wait for each other",
+        "all chips have equal work and none waits for another, not even where several share a model",
         f"similarity reads members at {READ_BYTES_A_SECOND / 1e9:.0f} GB/s and hashes them at the same time, on one "
         "machine; inner products of thousands of members take longer, see docs/scale.md",
         "not counted: compiling, downloading, tokenising, fitting probes, saving, heads, and waiting for machines",
@@ -71,7 +74,7 @@ def _assumptions(estimate: Estimate, price: float | None) -> list[str]:
 
 
 def _memory_lines(estimate: Estimate, recipe: Recipe, point_texts: int) -> list[str]:
-    encoder, chip, work = estimate.encoder, estimate.hardware.chip, estimate.workload
+    encoder, hardware, work = estimate.encoder, estimate.hardware, estimate.workload
     if encoder.model is None:
         return [
             f"memory, training:     {_gib(COPIES * estimate.member_bytes)} plus activations, whose size is not known "
@@ -81,21 +84,38 @@ def _memory_lines(estimate: Estimate, recipe: Recipe, point_texts: int) -> list[
     if encoder.model.reads != "text":
         return ["memory:               not predicted for a model of images"]
     if work.members:
-        found, together, pieces, rematerialise = training_memory(encoder, chip, recipe, work.length)
-        cut = f" in {pieces} pieces" if pieces > 1 else ""
-        cut += ", activations computed twice" if rematerialise else ""
-        more = f", {together} at a time on a chip" if found.fits else ""
-        lines.append(f"memory, training:     {_fit(found)} for a member, {recipe.batch_size} texts a step{cut}{more}")
+        found, together, division = training_memory(encoder, hardware, recipe, work.length)
+        parts, cut = division.shared_by, replace(division, shared_by=1)
+        how = f", {recipe.batch_size} texts a step" + ("" if cut == WHOLE else f", {cut}")
+        more = f", {_together(together, parts, hardware)}" if found.fits else ""
+        lines.append(f"memory, training:     {_fit(found)} for a member{_shared(found, parts)}{how}{more}")
     if point_texts:
-        found = evaluation_memory(encoder, chip, min(point_texts, _MOST_TEXTS), work.length)
+        found, parts = evaluation_memory(encoder, hardware, work.points, min(point_texts, _MOST_TEXTS), work.length)
+        more = f", {_together(1, parts, hardware)}" if found.fits and parts > 1 else ""
         less = f" (with {_MOST_TEXTS} of {point_texts} texts)" if point_texts > _MOST_TEXTS else ""
-        lines.append(f"memory, evaluation:   {_fit(found)} for a point at a time{less}")
+        lines.append(f"memory, evaluation:   {_fit(found)} for a point at a time{_shared(found, parts)}{more}{less}")
     return lines
 
 
 def _fit(memory: Memory) -> str:
     fits = "" if memory.fits else ": DOES NOT FIT,"
     return f"{_gib(memory.needed)} of {_gib(memory.budget)}{fits}"
+
+
+def _shared(memory: Memory, parts: int) -> str:
+    if parts == 1:
+        return ""
+    return (
+        f", each model over {parts} chips"
+        if memory.fits
+        else f", even with each model over the {parts} chips of a host"
+    )
+
+
+def _together(number: int, parts: int, hardware: Hardware) -> str:
+    if parts == 1:
+        return f"{number} at a time on a chip"
+    return f"{number * (hardware.chips // parts)} at a time on {hardware.chips} chips"
 
 
 def _gib(size: float) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Float, Float64
 
 from wsr.data.table import overlapping
@@ -18,7 +19,10 @@ from wsr.geometry import points, sampling
 from wsr.geometry.low_rank import LowRank
 from wsr.geometry.similarity import OpenLeaf, gram_matrix, in_memory
 from wsr.geometry.trees import flatten, stack
+from wsr.models import cuts
 from wsr.models.model import Model
+from wsr.runtime.devices import mesh_of, own_devices
+from wsr.runtime.placement import placed
 from wsr.statistics.clustering import tsne
 from wsr.store import Store, hash_params
 from wsr.types import Params
@@ -283,7 +287,9 @@ class Region:
         return stack([member.load() for member in self.members])
 
     def params(self, coefficients: Float[np.ndarray, " members"]) -> Params:
-        """Returns the parameters of one point; reads only members with a nonzero coefficient, one at a time.
+        """Returns the parameters of one point, in host memory; reads members with a nonzero coefficient, one at a time.
+
+        All accelerators of this process mix parts of them; none ever holds a whole model.
 
         Args:
           coefficients: one per member.
@@ -296,8 +302,12 @@ class Region:
           True
         """
         used = np.flatnonzero(coefficients)
-        members = (self.members[k].load() for k in used)
-        return jax.tree.map(np.asarray, points.combine_one_by_one(self.base, members, coefficients[used]))
+        devices = own_devices()
+        mesh = mesh_of(1, model=len(devices), devices=devices)
+        cut, whole = cuts.shardings(self.base, mesh), NamedSharding(mesh, PartitionSpec())
+        members = (placed(self.members[k].load(), cut) for k in used)
+        mixed = points.combine_one_by_one(placed(self.base, cut), members, coefficients[used], sharding=whole)
+        return jax.tree.map(np.asarray, mixed)
 
     @property
     def gram(self) -> Float64[np.ndarray, "members members"]:

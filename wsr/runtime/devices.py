@@ -112,7 +112,7 @@ def lay_out(
     axis = mesh.shape["points"]
     most = -(-max(points, 1) // axis)
     sizes = [chunk] if chunk else _halved(chunk_for_device(most, tokens=tokens, device=device))
-    copies = 2 if device.platform == "cpu" else 1  # a CPU's memory also holds the arrays that members are copied from
+    copies = copies_of_a_member(device)
 
     def needed(chunk: int, resident: bool, rounds: int = 1) -> int:
         mixed = chunk * (rounds + 1 if rounds > 1 else 1)
@@ -133,6 +133,15 @@ def lay_out(
                 bytes_needed = needed(size, resident, rounds)
             return DeviceLayout(mesh, size, resident, rounds, bytes_needed, budget)
     raise _too_little(sizes[-1], "points", needed(sizes[-1], False), budget, mesh.shape["model"])
+
+
+def copies_of_a_member(device: Any) -> int:
+    """Returns how many copies of a member the memory of a device holds: a CPU's also has the one in host memory.
+
+    Args:
+      device: a JAX device, or anything with its ``platform``.
+    """
+    return 2 if device.platform == "cpu" else 1
 
 
 def with_smallest_model(points: int, mesh: Mesh, plan: Callable[[Mesh], Plan]) -> Plan:

@@ -13,6 +13,8 @@ from wsr.errors import WsrError
 from wsr.store.seal import unsealed
 
 LONGEST_NAME_BYTES = 200
+_LATER = frozenset(("data", "pieces", "rematerialised", "shared_by"))
+"""Fields that records of earlier versions lack."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +22,7 @@ class MemberRecord:
     """How a member was trained. The store fills in the fields with a default; if you give them, they must agree.
 
     The same seed gives the same bits only for equal ``jaxlib``, ``device_kind``, ``threads``, ``group_size``,
-    ``pieces`` and ``rematerialised``.
+    ``pieces``, ``rematerialised`` and ``shared_by``.
 
     Example:
       >>> from wsr.store.record import MemberRecord
@@ -53,6 +55,8 @@ class MemberRecord:
     """Number of pieces into which each batch was cut to fit the memory."""
     rematerialised: bool = False
     """Whether the backward pass computed the activations of each block again to fit the memory."""
+    shared_by: int = 1
+    """Number of devices that shared it to fit the memory. Records of earlier versions do not say."""
     base_sha256: str = ""
     architecture: str = ""
     config_sha256: str = ""
@@ -87,11 +91,11 @@ def record_from_json(content: Any, where: str) -> MemberRecord:
       where: where it came from, for error messages.
 
     Raises:
-      WsrError: if the content does not have exactly the fields of a record; ``data``, ``pieces`` and
-        ``rematerialised``, which records of earlier versions lack, may be missing.
+      WsrError: if the content does not have exactly the fields of a record; those that records of earlier versions
+        lack may be missing.
     """
     known = {one.name for one in fields(MemberRecord)}
-    if not isinstance(content, dict) or set(content) | {"data", "pieces", "rematerialised"} != known:
+    if not isinstance(content, dict) or set(content) | _LATER != known:
         found = sorted(content) if isinstance(content, dict) else content
         raise WsrError(f"{where}: not the record of a member: expected the fields {sorted(known)}, found {found}")
     return MemberRecord(**content)

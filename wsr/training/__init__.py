@@ -7,7 +7,8 @@ members.py         trains a population into a store
 trainable.py       splits the parameters into those that a mode trains and the rest
 lora.py            trains low-rank factors beside an encoder
 batches.py         makes the batches of a group, all of one shape
-memory.py          computes how many members fit on the device together
+division.py        says how training is divided to fit the memory
+memory.py          chooses the division, and how many members fit on the device together
 program.py         compiles the training loop
 early_stopping.py  keeps the best weights by validation loss
 sweep/             trains members in this process, as a share of a sweep, or on Ray
@@ -20,6 +21,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from wsr.training.division import Division as Division
     from wsr.training.job import Job as Job
     from wsr.training.job import initial_head as initial_head
     from wsr.training.population import Finetuned as Finetuned
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from wsr.training.recipe import Recipe as Recipe
 
 _MODULES = {
+    "Division": "division",
     "Finetuned": "population",
     "Job": "job",
     "Mode": "recipe",
@@ -42,7 +45,18 @@ _MODULES = {
     "score_member": "population",
 }
 
-__all__ = ["Finetuned", "Job", "Mode", "Recipe", "finetune", "groups_of", "initial_head", "predict", "score_member"]
+__all__ = [
+    "Division",
+    "Finetuned",
+    "Job",
+    "Mode",
+    "Recipe",
+    "finetune",
+    "groups_of",
+    "initial_head",
+    "predict",
+    "score_member",
+]
 
 
 def __getattr__(name: str) -> Any:

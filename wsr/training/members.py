@@ -1,9 +1,8 @@
 """Trains a population into a store, and scores each member on the test split of its dataset."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields
 from functools import partial
-from typing import Any
 
 import jax
 import jaxlib
@@ -17,8 +16,9 @@ from wsr.runtime.cores import usable_cores
 from wsr.runtime.progress import Counter
 from wsr.store import DTypeOnDisk, MemberRecord, Store
 from wsr.store.record import check_name
+from wsr.training.division import WHOLE, Division
 from wsr.training.job import Job
-from wsr.training.memory import chunk_for_training, devices_for_member, pieces_for_training
+from wsr.training.memory import chunk_for_training, division_for_training
 from wsr.training.population import Finetuned, finetune, groups_of, score_member
 from wsr.training.recipe import Recipe
 from wsr.training.sweep.run import HERE, Run
@@ -87,37 +87,22 @@ def train_members(
         print(f"{len(jobs) - missing} of {len(jobs)} members are in the store already", flush=True)
     if missing:
         fitting = partial(_fitting, jobs=jobs, chunk=chunk, memory_budget_gib=memory_budget_gib)
-        together, pieces, rematerialise, shared_by = run.ask(fitting, model, store)
-        how = [f"each batch in {pieces} pieces"] * (pieces > 1) + ["activations computed twice"] * rematerialise
-        how += [f"{shared_by} devices to a member"] * (shared_by > 1)
-        cut = f", {' and '.join(how)} to fit the memory" if how else ""
-        print(f"{len(jobs)} members, {together} at a time on the device{cut}", flush=True)
-        run.make(training_units(jobs, together, dtype, pieces, rematerialise, shared_by), model, store)
+        together, division = run.ask(fitting, model, store)
+        how = "" if division == WHOLE else f", {division} to fit the memory"
+        print(f"{len(jobs)} members, {together} at a time on the device{how}", flush=True)
+        run.make(training_units(jobs, together, dtype, division), model, store)
     present = set(store.names())
     return [store.record(name) for name in names if name in present]
 
 
 def training_units(
-    jobs: Sequence[Job],
-    chunk: int,
-    dtype: DTypeOnDisk = "float32",
-    pieces: int = 1,
-    rematerialise: bool = False,
-    shared_by: int = 1,
+    jobs: Sequence[Job], chunk: int, dtype: DTypeOnDisk = "float32", division: Division = WHOLE
 ) -> list[Unit]:
     """Returns the units of work that train ``jobs``, with at most ``chunk`` members in each."""
     return [
         Unit(
             tuple(member_name(job) for job in group),
-            partial(
-                _train_unit,
-                jobs=group,
-                chunk=chunk,
-                pieces=pieces,
-                rematerialise=rematerialise,
-                shared_by=shared_by,
-                dtype=dtype,
-            ),
+            partial(_train_unit, jobs=group, chunk=chunk, division=division, dtype=dtype),
             sum(job.steps for job in group),
         )
         for group in groups_of(jobs, chunk)
@@ -153,23 +138,21 @@ def _record(model: Model, member: Finetuned) -> MemberRecord:
         device_kind=jax.devices()[0].device_kind,
         threads=usable_cores(),
         group_size=member.group_size,
-        pieces=member.pieces,
-        rematerialised=member.rematerialised,
         data=job.dataset.about(job.split),
+        **asdict(member.division),
     )
 
 
 def _fitting(
     model: Model, store: Store, *, jobs: Sequence[Job], chunk: int | None, memory_budget_gib: float | None
-) -> tuple[int, int, bool, int]:
-    """Returns how many members are trained together, and how: the pieces of a batch, whether to rematerialise, and the
-    number of devices that share a member."""
+) -> tuple[int, Division]:
+    """Returns how many members are trained together, and how their training is divided."""
     start = store.base()
-    shared_by = devices_for_member(model, start, jobs, memory_budget_gib=memory_budget_gib)
-    how: dict[str, Any] = {"shared_by": shared_by, "memory_budget_gib": memory_budget_gib}
-    pieces, rematerialise = pieces_for_training(model, start, jobs, **how)
-    how |= {"pieces": pieces, "rematerialise": rematerialise}
-    return chunk_for_training(model, start, jobs, chunk=chunk, **how), pieces, rematerialise, shared_by
+    division = division_for_training(model, start, jobs, memory_budget_gib=memory_budget_gib)
+    together = chunk_for_training(
+        model, start, jobs, chunk=chunk, division=division, memory_budget_gib=memory_budget_gib
+    )
+    return together, division
 
 
 def _train_unit(
@@ -179,13 +162,10 @@ def _train_unit(
     *,
     jobs: Sequence[Job],
     chunk: int,
-    pieces: int,
-    rematerialise: bool,
-    shared_by: int,
+    division: Division,
     dtype: DTypeOnDisk,
 ) -> None:
-    how: dict[str, Any] = {"pieces": pieces, "rematerialise": rematerialise, "shared_by": shared_by}
-    for member in finetune(model, store.base(), jobs, chunk=chunk, counter=counter, **how):
+    for member in finetune(model, store.base(), jobs, chunk=chunk, division=division, counter=counter):
         record = _record(model, member)
         if member.failed_step is None:
             _save(store, record, member, dtype)
@@ -213,11 +193,11 @@ def _save(store: Store, record: MemberRecord, member: Finetuned, dtype: DTypeOnD
 
 def _made_where(record: MemberRecord) -> str:
     """Returns everything that a member's bits depend on besides its recipe and seed."""
-    cut = "" if record.pieces == 1 else f", batches in {record.pieces} pieces"
-    cut += ", activations computed twice" if record.rematerialised else ""
+    division = Division(record.pieces, record.rematerialised, record.shared_by)
+    how = "" if division == WHOLE else f", {division}"
     return (
         f"jaxlib {record.jaxlib}, {record.device_kind}, {record.threads} threads, {record.group_size} members "
-        f"together{cut}"
+        f"together{how}"
     )
 
 

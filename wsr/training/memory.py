@@ -1,13 +1,13 @@
 """Chooses how many members are trained together: as many as the device wants and its memory allows.
 
-If not even one member fits, its batches are cut into pieces, whose gradients are averaged, or the backward pass
-computes the activations of each block again (rematerialisation), or both: the quickest way that fits. The result is
-that of whole batches up to rounding; with dropout, each piece draws its own. If that does not suffice, several devices
-share each member (``wsr.models.cuts``).
+If not even one member fits, its training is divided (``wsr.training.division``): its batches are cut into pieces, or
+the backward pass computes the activations of each block again (rematerialisation), or both: the quickest way that fits.
+If that does not suffice, several devices share each member (``wsr.models.cuts``).
 """
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -26,6 +26,7 @@ from wsr.runtime.devices import (
     own_devices,
 )
 from wsr.training.batches import group_batches
+from wsr.training.division import WHOLE, Division
 from wsr.training.job import Job
 from wsr.training.trainable import partition
 from wsr.types import Params
@@ -39,83 +40,61 @@ It is that of RoBERTa-base on v5e. Compiled for it, the piece of two layers take
 1,024: 0.56 microseconds for a token and layer, and for a pass 5.3 times the bytes of the weights at 819 GB/s."""
 
 
-def devices_for_member(
+def division_for_training(
     model: Model,
     start: Params,
     jobs: Sequence[Job],
     *,
     memory_budget_gib: float | None = None,
     devices: Sequence[Any] | None = None,
-) -> int:
-    """Returns the smallest number of devices that must share a member for it to fit, with batches in pieces or not.
+) -> Division:
+    """Returns the division with which one member fits the memory budget.
 
-    It is all devices if no number suffices.
+    As few devices as possible share the member. Among the ways to divide batches and backward pass that then fit, it is
+    the quickest: a step takes time in proportion to its tokens plus ``_PASS_TOKENS`` for each piece, and a third more
+    if it computes its forward pass twice. On a CPU it never rematerialises: XLA computes the activations again there,
+    but takes as much temporary memory as before. If nothing fits, all devices share the member, in the way that takes
+    the least memory.
 
     Args:
       model: the architecture.
       start: encoder parameters from which all members start.
       jobs: the members.
       memory_budget_gib: memory to use on each device, in GiB; None: most of it.
-      devices: JAX devices; None: all accelerators of this process, or its CPU.
+      devices: JAX devices, or anything with their ``platform``; None: all accelerators of this process, or its CPU.
     """
-    *fewer, every = divisors(len(devices or own_devices()))
-    budget, steps, heaviest = memory_budget(memory_budget_gib), _most_steps(jobs), _heaviest(jobs)
-    ways = _ways(model, heaviest, devices[0] if devices else None)
-
-    def fits(job: Job, parts: int) -> bool:
-        left = budget - shared_bytes(start, job, parts)
-        return any(member_bytes(model, start, job, *way, steps=steps, shared_by=parts) <= left for way in ways)
-
-    return next((parts for parts in fewer if all(fits(job, parts) for job in heaviest)), every)
-
-
-def pieces_for_training(
-    model: Model,
-    start: Params,
-    jobs: Sequence[Job],
-    *,
-    shared_by: int = 1,
-    memory_budget_gib: float | None = None,
-    device: Any = None,
-) -> tuple[int, bool]:
-    """Returns into how many equal pieces to cut each batch, and whether to rematerialise.
-
-    It is the quickest way with which one member fits the memory budget: (1, False) if whole batches fit. If none fits,
-    it is the one that takes the least memory. A step takes time in proportion to its tokens plus ``_PASS_TOKENS`` for
-    each piece, and a third more if it computes its forward pass twice. On a CPU it never rematerialises: XLA computes
-    the activations again there, but takes as much temporary memory as before.
-
-    Args:
-      model: the architecture.
-      start: encoder parameters from which all members start.
-      jobs: the members.
-      shared_by: number of devices that share each member.
-      memory_budget_gib: memory to use on each device, in GiB; None: most of it.
-      device: a JAX device, or anything with its ``platform``; None takes the first.
-    """
+    devices = list(devices or own_devices())
     budget, steps, heaviest = memory_budget(memory_budget_gib), _most_steps(jobs), _heaviest(jobs)
     tokens = max((_tokens(job) for job in heaviest), default=0.0)
-    needed: dict[tuple[int, bool], int] = {}
-    for way in sorted(
-        _ways(model, heaviest, device),
-        key=lambda way: (tokens + way[0] * _PASS_TOKENS) * (4 / 3 if way[1] else 1),
-    ):
-        needed[way] = max(
-            shared_bytes(start, job, shared_by)
-            + member_bytes(model, start, job, *way, steps=steps, shared_by=shared_by)
-            for job in heaviest
+    ways = sorted(
+        _ways(model, heaviest, devices[0]),
+        key=lambda way: (tokens + way.pieces * _PASS_TOKENS) * (4 / 3 if way.rematerialised else 1),
+    )
+
+    def bytes_of(division: Division) -> int:
+        parts = division.shared_by
+        weights = max(shared_bytes(start, job, parts) + _weight_bytes(start, job, division) for job in heaviest)
+        if weights > budget and parts < len(devices):  # the activations need not be known
+            return weights
+        return max(
+            shared_bytes(start, job, parts) + member_bytes(model, start, job, division, steps=steps) for job in heaviest
         )
-        if needed[way] <= budget:
-            return way
-    return min(needed, key=needed.__getitem__, default=(1, False))
+
+    needed: dict[Division, int] = {}
+    for parts in divisors(len(devices)):
+        needed = {}
+        for division in (replace(way, shared_by=parts) for way in ways):
+            needed[division] = bytes_of(division)
+            if needed[division] <= budget:
+                return division
+    return min(needed, key=needed.__getitem__)
 
 
-def _ways(model: Model, jobs: Sequence[Job], device: Any) -> list[tuple[int, bool]]:
+def _ways(model: Model, jobs: Sequence[Job], device: Any) -> list[Division]:
     """Returns the numbers of pieces that divide every batch, each with and without rematerialisation if possible."""
-    platform = (device or jax.devices()[0]).platform
-    can = platform != "cpu" and model.encode_rematerialised is not None
+    can = device.platform != "cpu" and model.encode_rematerialised is not None
     pieces = divisors(math.gcd(*(job.recipe.batch_size for job in jobs)))
-    return [(number, rematerialise) for number in pieces for rematerialise in (False, True)[: 1 + can]]
+    return [Division(number, again) for number in pieces for again in (False, True)[: 1 + can]]
 
 
 def chunk_for_training(
@@ -124,9 +103,7 @@ def chunk_for_training(
     jobs: Sequence[Job],
     *,
     chunk: int | None = None,
-    pieces: int = 1,
-    rematerialise: bool = False,
-    shared_by: int = 1,
+    division: Division = WHOLE,
     memory_budget_gib: float | None = None,
     devices: Sequence[Any] | None = None,
 ) -> int:
@@ -137,23 +114,20 @@ def chunk_for_training(
       start: encoder parameters from which all members start.
       jobs: the members.
       chunk: the number wanted; None: what suits the device.
-      pieces: number of pieces into which each batch is cut.
-      rematerialise: whether the backward pass computes the activations of each block again.
-      shared_by: number of devices that share each member.
+      division: how the training of each member is divided.
       memory_budget_gib: memory to use on each device, in GiB; None: most of it.
       devices: JAX devices; None: all accelerators of this process, or its CPU.
 
     Raises:
       WsrError: a single member, or the ``chunk`` asked for, exceeds the memory budget.
     """
-    heaviest, steps = _heaviest(jobs), _most_steps(jobs)
-    way: dict[str, Any] = {"pieces": pieces, "rematerialise": rematerialise, "steps": steps, "shared_by": shared_by}
-    each = max((member_bytes(model, start, job, **way) for job in heaviest), default=0)
-    shared = max((shared_bytes(start, job, shared_by) for job in heaviest), default=0)
-    wanted = chunk or members_for_devices(len(jobs), model=shared_by, devices=devices)
+    heaviest, steps, parts = _heaviest(jobs), _most_steps(jobs), division.shared_by
+    each = max((member_bytes(model, start, job, division, steps=steps) for job in heaviest), default=0)
+    shared = max((shared_bytes(start, job, parts) for job in heaviest), default=0)
+    wanted = chunk or members_for_devices(len(jobs), model=parts, devices=devices)
 
     def needed(size: int) -> int:
-        groups = member_mesh(size, model=shared_by, devices=devices).shape["members"]
+        groups = member_mesh(size, model=parts, devices=devices).shape["members"]
         return shared + size // groups * each
 
     return fitting(
@@ -169,13 +143,13 @@ def member_bytes(
     model: Model,
     start: Params,
     job: Job,
-    pieces: int = 1,
-    rematerialise: bool = False,
+    division: Division = WHOLE,
     *,
     steps: int | None = None,
-    shared_by: int = 1,
 ) -> int:
-    """Returns roughly the bytes that training one more member takes, without computing or compiling anything.
+    """Returns roughly the bytes that training one more member takes on each device that shares it.
+
+    Nothing is computed or compiled.
 
     They are six copies of the trained weights (weights, two moments, gradient, update and new weights; with several
     pieces also the sum of gradients; with early stopping also the best ones), the activations kept for the backward
@@ -186,32 +160,35 @@ def member_bytes(
       model: the architecture.
       start: encoder parameters from which all members start.
       job: the member.
-      pieces: number of pieces into which each batch is cut.
-      rematerialise: whether the backward pass keeps only the inputs of the blocks, and one block's activations at a
-        time.
+      division: how its training is divided. A rematerialised backward pass keeps only the inputs of the blocks, and one
+        block's activations at a time. Of the activations, devices that share a member each keep the residual stream
+        and a part of all others.
       steps: steps of the member that trains longest, because members trained together have as many batches; None: the
         job's own.
-      shared_by: number of devices that share the member. The bytes are those on each of them, as if each kept all
-        activations.
     """
-    steps = steps or job.steps
+    steps, shared_by = steps or job.steps, division.shared_by
     if job.recipe.mode == "head":  # trained on features, which take one forward pass
         texts = steps * job.recipe.batch_size + (len(job.dataset.splits["validation"]) if job.recipe.patience else 0)
         return cuts.bytes_on_each(start, shared_by) + texts * (model.hidden + 1) * np.dtype(np.float32).itemsize
     frozen, trainable = partition(start, job)
-    encoder, plan = group_batches(model, start, [job], pieces)
+    encoder, plan = group_batches(model, start, [job], division.pieces)
     frozen |= plan["shared"]
     batch = {name: jax.ShapeDtypeStruct(array.shape[3:], array.dtype) for name, array in plan["inputs"].items()}
     key = jax.random.key(0) if job.recipe.dropout else None
     activations, _ = _kept(encoder, start, frozen, trainable, batch, key, shared_by)
-    if rematerialise:
-        again, _ = group_batches(model.rematerialised, start, [job], pieces)
+    if division.rematerialised:
+        again, _ = group_batches(model.rematerialised, start, [job], division.pieces)
         inputs, blocks = _kept(again, start, frozen, trainable, batch, key, shared_by)
         activations = inputs + (activations - inputs) // max(1, blocks)
-    copies = COPIES + (pieces > 1) + (job.recipe.patience is not None)
     batches = (_bytes(plan["inputs"]) + _bytes(plan["labels"])) * steps // job.steps
     batches += _bytes(plan.get("validation", {}))
-    return int(copies * cuts.bytes_on_each(trainable, shared_by) + 1.1 * activations + batches)
+    return int(_weight_bytes(start, job, division) + 1.1 * activations + batches)
+
+
+def _weight_bytes(start: Params, job: Job, division: Division) -> int:
+    """Returns the bytes of all copies of the trained weights on each device."""
+    copies = COPIES + (division.pieces > 1) + (job.recipe.patience is not None)
+    return copies * cuts.bytes_on_each(partition(start, job)[1], division.shared_by)
 
 
 def _kept(
@@ -227,11 +204,16 @@ def _kept(
         backwards = jax.vjp(lambda own: encode(own, frozen, batch), trainable)[1]
         return [leaf for leaf in jax.tree.leaves(backwards) if id(leaf) not in shared]
 
-    matrices = {leaf.shape for leaf in flatten(start).values() if leaf.ndim > 1}
-    held = sum(
-        leaf.size * leaf.dtype.itemsize // (shared_by if leaf.shape in matrices else 1)  # adapted matrices are cut too
-        for leaf in jax.tree.leaves(jax.eval_shape(kept, trainable, frozen, batch))
-    )
+    leaves = flatten(start)
+    matrices = {leaf.shape for leaf in leaves.values() if leaf.ndim > 1}
+    stream = {leaf.shape[-1] for path, leaf in leaves.items() if path.endswith("scale")} | {encoder.hidden}
+
+    def on_each(leaf: jax.ShapeDtypeStruct) -> int:
+        """Only the residual stream, which norms read, lies whole on each device: not heads and hidden features."""
+        whole = leaf.shape[-1:] in {(width,) for width in stream} and leaf.shape not in matrices
+        return leaf.size * leaf.dtype.itemsize // (1 if whole else shared_by)
+
+    held = sum(map(on_each, jax.tree.leaves(jax.eval_shape(kept, trainable, frozen, batch))))
     program = jax.make_jaxpr(encode)(trainable, frozen, batch)
     blocks = sum(equation.primitive.name.startswith(("remat", "checkpoint")) for equation in program.eqns)
     return held, blocks

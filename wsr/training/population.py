@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -22,10 +22,12 @@ from wsr.models.model import Model
 from wsr.runtime.devices import member_mesh
 from wsr.runtime.progress import Counter
 from wsr.training.batches import group_batches
+from wsr.training.division import WHOLE, Division
 from wsr.training.early_stopping import EarlyStopping
 from wsr.training.job import Job, initial_head
 from wsr.training.lora import trained_factors
-from wsr.training.program import hyperparameters, initial_state, predictions, state_shardings, training_program
+from wsr.training.memory import chunk_for_training
+from wsr.training.program import hyperparameters, initial_state, predictions, training_program
 from wsr.training.trainable import partition
 from wsr.types import AnyArray, Head, Params
 
@@ -48,12 +50,10 @@ class Finetuned:
     """Step at which the loss or a gradient became non-finite; None: never. Quarantine a member that failed."""
     group_size: int
     """Number of members trained together with it, padding included."""
-    pieces: int
-    """Number of pieces into which each batch was cut."""
+    division: Division
+    """How its training was divided."""
     low_rank: LowRank | None = None
     """The task vector as factors, in mode "lora"."""
-    rematerialised: bool = False
-    """Whether the backward pass computed the activations of each block again."""
 
 
 def finetune(
@@ -62,9 +62,7 @@ def finetune(
     jobs: Sequence[Job],
     *,
     chunk: int | None = None,
-    pieces: int = 1,
-    rematerialise: bool = False,
-    shared_by: int = 1,
+    division: Division = WHOLE,
     counter: Counter | None = None,
     devices: Sequence[Any] | None = None,
 ) -> Iterator[Finetuned]:
@@ -79,18 +77,13 @@ def finetune(
       jobs: the members. A chunk is padded to common shapes, so put members of similar size next to each other.
       chunk: number of members trained together; None: as many as the device wants and fit its memory. The last chunk is
         padded by repeating its last member, so that a member's bits do not depend on how many members there are.
-      pieces: equal pieces into which each batch is cut so that it takes less memory; it divides the batch sizes. Their
-        gradients are averaged, so the result differs by rounding only; with dropout, each piece draws its own.
-        ``wsr.train`` chooses it (``wsr.training.memory``).
-      rematerialise: whether the backward pass keeps only the inputs of each block and computes its activations again,
-        for less memory and a third more time; ``wsr.train`` chooses it too.
-      shared_by: number of devices that share each member, if one device is too small for it.
+      division: how the training of each member is divided to take less memory; ``wsr.train`` chooses it.
       counter: advances by one for each optimiser step of each member.
       devices: JAX devices over which the members of a chunk are cut; None: all accelerators of this process, or its
         CPU.
 
     Raises:
-      WsrError: ``pieces`` does not divide a batch size, or the architecture cannot be rematerialised.
+      WsrError: the batches cannot be cut into so many pieces, or the architecture cannot be rematerialised.
 
     Example:
       >>> import wsr
@@ -104,19 +97,18 @@ def finetune(
       ('seed 0', 'seed 1')
     """
     for job in jobs:
-        if pieces < 1 or job.recipe.batch_size % pieces:
-            raise WsrError(f"training: pieces = {pieces} does not divide the batch size {job.recipe.batch_size}")
-    if rematerialise and model.encode_rematerialised is None:
+        if division.pieces < 1 or job.recipe.batch_size % division.pieces:
+            raise WsrError(
+                f"training: pieces = {division.pieces} does not divide the batch size {job.recipe.batch_size}"
+            )
+    if division.rematerialised and model.encode_rematerialised is None:
         raise WsrError(f"training: {model.name} cannot be rematerialised, because its blocks are not known")
     if chunk is None:
-        from wsr.training.memory import chunk_for_training  # that module imports this one
-
-        how: dict[str, Any] = {"pieces": pieces, "rematerialise": rematerialise, "shared_by": shared_by}
-        chunk = chunk_for_training(model, start, jobs, devices=devices, **how)
+        chunk = chunk_for_training(model, start, jobs, division=division, devices=devices)
     for group in groups_of(jobs, chunk):
         padded = group + [group[-1]] * (chunk - len(group))
-        mesh = member_mesh(chunk, model=shared_by, devices=devices)
-        yield from _train_group(model, start, padded, pieces, rematerialise, counter, mesh)[: len(group)]
+        mesh = member_mesh(chunk, model=division.shared_by, devices=devices)
+        yield from _train_group(model, start, padded, division, counter, mesh)[: len(group)]
 
 
 def groups_of(jobs: Sequence[Job], chunk: int) -> list[list[Job]]:
@@ -159,12 +151,13 @@ def _train_group(
     model: Model,
     start: Params,
     jobs: Sequence[Job],
-    pieces: int,
-    rematerialise: bool,
+    division: Division,
     counter: Counter | None,
     mesh: Mesh,
 ) -> list[Finetuned]:
-    encoder, plan = group_batches(model.rematerialised if rematerialise else model, start, jobs, pieces)
+    encoder, plan = group_batches(
+        model.rematerialised if division.rematerialised else model, start, jobs, division.pieces
+    )
     # Uploaded once, each device with its own members.
     cut: Any = NamedSharding(mesh, PartitionSpec("members"))
     whole: Any = NamedSharding(mesh, PartitionSpec())
@@ -177,9 +170,8 @@ def _train_group(
     frozen, trainable = partition(start, jobs[0])
     own = [partition(start, job)[1] for job in jobs] if mode == "lora" else [trainable] * len(jobs)
     width = max(job.dataset.classes for job in jobs)
-    state = initial_state(own, [_padded(initial_head(job, model.hidden), width) for job in jobs])
+    state = initial_state(own, [_padded(initial_head(job, model.hidden), width) for job in jobs], mesh)
     per_member = jax.device_put(hyperparameters(jobs, steps), cut)
-    state = jax.device_put(state, cut if mesh.size == 1 else state_shardings(state, mesh))
     constant = jax.device_put(frozen, whole if mesh.size == 1 else cuts.shardings(frozen, mesh)) | shared
     dropout = jobs[0].recipe.dropout and mode != "head"
     program = training_program(encoder, jobs[0].dataset.regression, dropout, mesh)
@@ -198,8 +190,7 @@ def _train_group(
             counter.advance(sum(done[: _distinct(jobs)]), note=jobs[0].dataset.name)
         state = watch.check(state, last)
         first = last
-    members = _unpack(jobs, frozen, start, watch.best(state), np.concatenate(losses, axis=1), watch.steps, pieces)
-    return [replace(member, rematerialised=rematerialise) for member in members]
+    return _unpack(jobs, frozen, start, watch.best(state), np.concatenate(losses, axis=1), watch.steps, division)
 
 
 def _steps_that_fit(seconds_a_step: float, length: int) -> int:
@@ -223,7 +214,7 @@ def _unpack(
     state: Mapping[str, Any],
     losses: np.ndarray,
     steps: Sequence[int],
-    pieces: int,
+    division: Division,
 ) -> list[Finetuned]:
     weights, failed = jax.device_get((state["weights"], state["failed_step"]))
     members = []
@@ -240,7 +231,7 @@ def _unpack(
         step = int(failed[number])
         failed_step = step if step >= 0 else None
         taken = losses[number, : steps[number]]
-        members.append(Finetuned(job, params, head, taken, failed_step, len(jobs), pieces, low_rank))
+        members.append(Finetuned(job, params, head, taken, failed_step, len(jobs), division, low_rank))
     return members
 
 

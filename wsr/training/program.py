@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh, PartitionSpec, SingleDeviceSharding
 from jaxtyping import Array, Float, Int
 
 from wsr.geometry.linear_head import logits
@@ -124,6 +124,8 @@ def state_shardings(state: Any, mesh: Mesh) -> Any:
       state: the state, see ``initial_state``.
       mesh: devices with the axes ``members`` and ``model``.
     """
+    if mesh.size == 1:  # as the program returns them, or its second call would be compiled again
+        return jax.tree.map(lambda _: SingleDeviceSharding(mesh.devices.item()), state)
     of_one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), state)
     return cuts.shardings(of_one, mesh, "members")
 
@@ -222,22 +224,30 @@ def _descend(weight: Array, direction: Array, *, rate: Array, decay: Array) -> A
 
 
 def initial_state(
-    trainable: Sequence[Mapping[str, AnyArray]], heads: Sequence[Mapping[str, np.ndarray]]
+    trainable: Sequence[Mapping[str, AnyArray]], heads: Sequence[Mapping[str, np.ndarray]], mesh: Mesh
 ) -> dict[str, Any]:
-    """Returns the state of a group before its first step.
+    """Returns the state of a group before its first step, on its devices; none ever holds more than its own part.
 
     Args:
-      trainable: the arrays to train of each member, by path.
+      trainable: the arrays to train of each member, by path, in host memory.
       heads: the initial head of each member.
+      mesh: devices with the axes ``members`` and ``model``.
     """
     members = len(heads)
     weights = {"encoder": stack(trainable), "head": stack(heads)}
-    return {
-        "weights": jax.tree.map(jnp.asarray, weights),
-        "adam": jax.vmap(optax.scale_by_adam().init)(weights),
-        "failed_step": jnp.full(members, -1, jnp.int32),
-        "running": jnp.ones(members, bool),
+    state = {
+        "weights": weights,
+        "adam": jax.eval_shape(jax.vmap(optax.scale_by_adam().init), weights),
+        "failed_step": np.full(members, -1, np.int32),
+        "running": np.ones(members, bool),
     }
+
+    def place(leaf: Any, sharding: Any) -> Array:
+        if isinstance(leaf, jax.ShapeDtypeStruct):  # Adam's moments and its count of steps
+            return jnp.zeros(leaf.shape, leaf.dtype, device=sharding)
+        return jax.device_put(leaf, sharding)
+
+    return jax.tree.map(place, state, state_shardings(state, mesh))
 
 
 def hyperparameters(jobs: Sequence[Job], steps: int) -> dict[str, np.ndarray]:
