@@ -79,6 +79,12 @@ MODERNBERT_ROTARY = {
     "full_attention": {"rope_type": "linear", "rope_theta": 100.0, "factor": 2.0},
     "sliding_attention": {"rope_type": "default", "rope_theta": 10.0},
 }
+GEMMA_SIZES = {**LLAMA_SIZES, "head_dim": 8}
+GEMMA2_SIZES = {**GEMMA_SIZES, "query_pre_attn_scalar": 5, "sliding_window": 4}
+GEMMA3_ROTARY = {
+    "full_attention": {"rope_type": "linear", "rope_theta": 100.0, "factor": 8.0},
+    "sliding_attention": {"rope_type": "default", "rope_theta": 10.0},
+}
 DEBERTA_V3 = {
     "relative_attention": True,
     "position_buckets": 256,
@@ -324,6 +330,65 @@ ORACLES = {
         },
         parameters=31_984_210_944,
         max_length=40960,
+    ),
+    "gemma": Oracle(
+        sizes=GEMMA_SIZES,
+        variants={
+            "biases": {"attention_bias": True},
+            "one key head": {"num_key_value_heads": 1},
+            "silu": {"hidden_act": "silu"},
+        },
+        deep={"num_hidden_layers": 12},
+        heads=("GemmaForCausalLM", "GemmaForSequenceClassification", "GemmaForTokenClassification"),
+        # Gemma 7B. Published: 8,537,680,896.
+        largest={},
+        parameters=8_537_680_896,
+        max_length=8192,
+    ),
+    "gemma2": Oracle(
+        sizes=GEMMA2_SIZES,
+        variants={
+            "low cap of scores": {"attn_logit_softcapping": 0.5},
+            "no cap of scores": {"attn_logit_softcapping": None},
+            "wider window": {"sliding_window": 6},
+            "other layers": {"layer_types": ["full_attention", "sliding_attention"]},
+            "own scale": {"query_pre_attn_scalar": 20},
+        },
+        deep={"num_hidden_layers": 12},
+        heads=("Gemma2ForCausalLM", "Gemma2ForSequenceClassification", "Gemma2ForTokenClassification"),
+        # Gemma 2 27B. Published: 27,227,128,320.
+        largest={
+            "hidden_size": 4608,
+            "num_hidden_layers": 46,
+            "num_attention_heads": 32,
+            "num_key_value_heads": 16,
+            "head_dim": 128,
+            "intermediate_size": 36864,
+        },
+        parameters=27_227_128_320,
+        max_length=8192,
+    ),
+    "gemma3_text": Oracle(
+        sizes={**GEMMA2_SIZES, "layer_types": ["sliding_attention", "full_attention"]},
+        variants={
+            "both directions": {"use_bidirectional_attention": True},
+            "linear": {"rope_parameters": GEMMA3_ROTARY},
+            "only local layers": {"layer_types": ["sliding_attention"] * 2},
+            "biases": {"attention_bias": True},
+        },
+        deep={"num_hidden_layers": 12, "layer_types": None},
+        heads=("Gemma3ForCausalLM", "Gemma3TextForSequenceClassification"),
+        # The text model of Gemma 3 27B.
+        largest={
+            "hidden_size": 5376,
+            "num_hidden_layers": 62,
+            "num_attention_heads": 32,
+            "num_key_value_heads": 16,
+            "head_dim": 128,
+            "intermediate_size": 21504,
+        },
+        parameters=27_009_346_304,
+        max_length=131072,
     ),
 }
 """By the architecture's name."""

@@ -12,6 +12,10 @@ from published_bases import (
     DEBERTA_V3,
     DISTILBERT,
     ELECTRA,
+    EMBEDDING_GEMMA,
+    GEMMA,
+    GEMMA2,
+    GEMMA3,
     GPT2,
     LLAMA_3_2,
     MODERNBERT,
@@ -158,6 +162,10 @@ LOADED: dict[str, dict[str, Any]] = {
     },
     "Qwen2.5-0.5B": QWEN2,
     "Qwen3-0.6B": QWEN3,
+    "gemma-2b": GEMMA,
+    "gemma-2-2b": GEMMA2,
+    "gemma-3-1b-it": GEMMA3,
+    "embeddinggemma-300m": EMBEDDING_GEMMA,
     "vit-base-patch16": VIT,
 }
 """Those whose hidden states must be transformers' own."""
@@ -200,7 +208,14 @@ SMALL: dict[str, dict[str, Any]] = {
     },
     "t5": {"d_ff": 24, "d_kv": 4, "d_model": 16, "num_heads": 4, "num_layers": 2, "vocab_size": 64},
     "gpt2": {"n_embd": 16, "n_head": 4, "n_layer": 2, "vocab_size": 64, "initializer_range": 0.3},
-    **{name: {**_BERT_SMALL, "num_key_value_heads": 2} for name in ("llama", "qwen2", "qwen3")},
+    **{name: {**_BERT_SMALL, "num_key_value_heads": 2} for name in ("llama", "qwen2", "qwen3", "gemma")},
+    "gemma2": {**_BERT_SMALL, "num_key_value_heads": 2, "sliding_window": 4},
+    "gemma3_text": {
+        **_BERT_SMALL,
+        "num_key_value_heads": 2,
+        "sliding_window": 4,
+        "layer_types": ["sliding_attention", "full_attention"],
+    },
 }
 """By model type."""
 

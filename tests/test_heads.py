@@ -35,6 +35,9 @@ HEADS = {
     "llama": CAUSAL_HEADS,
     "qwen2": CAUSAL_HEADS,
     "qwen3": CAUSAL_HEADS,
+    "gemma": ("SequenceClassification", "TokenClassification", "CausalLM"),
+    "gemma2": ("SequenceClassification", "TokenClassification", "CausalLM"),
+    "gemma3_text": ("SequenceClassification", "CausalLM"),
     "clip_text": (),
 }
 """Ends of the names of all classes with a head, by architecture; those that read images have tests of their own. A
@@ -134,6 +137,9 @@ def _family(torch, tiny, place: Path, name, head, settings):
 
 
 def _class_name(name: str, head: str) -> str:
+    causal = counterpart(name).language_model_class
+    if head == "CausalLM" and causal:
+        return causal
     stem = counterpart(name).model_class.removesuffix("Model").removesuffix("Encoder")
     return f"{stem}{head}" if head.endswith("Model") else f"{stem}For{head}"
 

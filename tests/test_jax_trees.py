@@ -258,7 +258,8 @@ def test_unknown_layouts_are_refused_by_the_names_that_do_not_fit(tiny, tmp_path
     with pytest.raises(WsrError) as caught:
         wsr.load(tmp_path / "gemma")
     for told in (
-        "another layout than those known of llama (our own names, MaxText, unscanned, MaxText, scanned)",
+        "another layout than those known of llama (our own names, MaxText, unscanned, MaxText, scanned, "
+        "levanter, stacked, levanter, layer by layer)",
         "for the nearest, MaxText, unscanned: missing decoder/layers_0/post_self_attention_layer_norm/scale",
         "unexpected decoder/layers_0/pre_ffw_norm/scale",
         "shape of decoder/layers_0/mlp/wo/kernel is (31, 24), expected (32, 24)",

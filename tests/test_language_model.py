@@ -65,7 +65,7 @@ def _texts(lengths=LENGTHS, windows=None):
 
 
 @pytest.mark.torch
-@pytest.mark.parametrize(("name", "tied"), KINDS[:2])
+@pytest.mark.parametrize(("name", "tied"), [*KINDS[:2], ("gemma2", True), ("gemma3_text", False)])
 def test_losses_of_tokens_however_texts_are_packed_and_in_whatever_pieces(torch, name, tied, monkeypatch):
     theirs, ours, params = _pair(torch, name, tied)
     texts = random_texts(1, LENGTHS, 40)
@@ -245,7 +245,7 @@ def test_from_a_text_file_to_a_table_of_points(torch, tiny, tmp_path, capsys):
 
 def test_every_decoder_is_a_language_model():
     decoders = {name for name, model in _examples() if model.token_losses is not None}
-    assert decoders == {"gpt2", "llama", "qwen2", "qwen3"}
+    assert decoders == {"gpt2", "llama", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text"}
 
 
 def _examples():

@@ -86,7 +86,7 @@ def test_a_plan_cuts_models_over_as_many_devices_as_the_engine(found):
         assert (fits, parts) == (True, shape[2])
 
 
-@pytest.mark.parametrize("name", ["llama", "qwen2", "qwen3"])
+@pytest.mark.parametrize("name", ["llama", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text"])
 def test_kernels_are_cut_as_in_the_plan_of_transformers(name):
     plan = {
         re.compile(pattern.replace(".", r"\.").replace("*", r"\d+")): how

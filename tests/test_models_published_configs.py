@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 from models_support import every_token, one_a_row
-from published_configs import GPT2, LLAMA_3_2, LOADED, MODERNBERT, QWEN2, QWEN3, REFUSED, small
+from published_configs import GEMMA, GEMMA2, GEMMA3, GPT2, LLAMA_3_2, LOADED, MODERNBERT, QWEN2, QWEN3, REFUSED, small
 
 from wsr import models
 from wsr.errors import WsrError
@@ -51,6 +51,20 @@ def test_llama_3_1(read):
 def test_qwen(read):
     assert read(QWEN2)["rope_parameters"] == {"rope_theta": 1000000.0, "rope_type": "default"}
     assert read(QWEN3)["head_dim"] == 128
+
+
+def test_gemma(read):
+    assert read(GEMMA)["hidden_act"] == "gelu_pytorch_tanh"
+    assert read(GEMMA2)["layer_types"][:3] == ["sliding_attention", "full_attention", "sliding_attention"]
+    found = read(GEMMA3)
+    assert found["layer_types"][4:7] == ["sliding_attention", "full_attention", "sliding_attention"]
+    assert found["rope_parameters"] == {
+        "full_attention": {"rope_type": "default", "rope_theta": 1000000},
+        "sliding_attention": {"rope_type": "default", "rope_theta": 10000},
+    }
+    # A window of both directions is written as it was read.
+    embedding = read(LOADED["embeddinggemma-300m"])
+    assert (embedding["sliding_window"], embedding["use_bidirectional_attention"]) == (512, True)
 
 
 def test_gpt2_and_t5_and_modernbert(read):
@@ -123,6 +137,7 @@ def test_what_does_not_determine_the_hidden_states_is_passed_on(tmp_path, name):
     assert not of_the_file & kept.keys()
     # transformers renames some: num_labels is the number of id2label, rotary attributes are in rope_parameters.
     renamed = {"num_labels", "rope_theta", "rope_scaling", "global_rope_theta", "local_rope_theta"}
+    renamed |= {"rope_local_base_freq"}
     # It drops these.
     renamed |= {"output_attentions", "reference_compile"}
     for attribute, value in published.items():

@@ -24,7 +24,7 @@ def test_the_table_is_that_of_the_installed_transformers(table):
 def test_what_determines_the_computation_is_read(table, name):
     """Except for initial values, what a config class derives others from, and MPNet's padding, a constant there.
 
-    What only the class with a projection reads, CLIP's, is not the encoder's in that table either.
+    What only the class with a projection or a language-modelling head reads is not the encoder's in that table either.
     """
     read = table["read"][counterpart(name).model_type]["encoder"]
     unread = {own for own in counterpart(name).taken if own not in read}
@@ -35,6 +35,7 @@ def test_what_determines_the_computation_is_read(table, name):
         "feed_forward_proj",
         "pad_token_id",
         "projection_dim",
+        "final_logit_softcapping",
     }
 
 

@@ -1,4 +1,4 @@
-"""SigLIP's vision tower against PyTorch on a small random model built by transformers, and its folders both ways."""
+"""SigLIP's towers against PyTorch on a small random model built by transformers, and their folders both ways."""
 
 import functools
 import json
@@ -6,6 +6,7 @@ import json
 import jax
 import numpy as np
 import pytest
+from models_support import every_token, one_a_row, random_texts
 
 from wsr import models
 from wsr.data.image_processor import ImageProcessor
@@ -98,6 +99,72 @@ def test_gradients_of_every_parameter_agree(torch, tmp_path):
     for path, leaf in flatten(gradients).items():
         scale = max(1.0, float(np.abs(leaf).max()))
         np.testing.assert_allclose(flatten(found)[path] / scale, leaf / scale, rtol=0, atol=1e-4, err_msg=path)
+
+
+LENGTHS = [5, 9, 3]
+
+
+@pytest.fixture(scope="module")
+def text_tower(torch, tmp_path_factory):
+    """The config of our text tower, its parameters, texts, and the texts padded to the tower's length."""
+    theirs, place = whole(), tmp_path_factory.mktemp("text_tower")
+    theirs.config.save_pretrained(place)
+    name, config = read_config(place, "siglip_text")
+    assert (name, config["pad_token_id"]) == ("siglip_text", 1)
+    tensors = {key: tensor.numpy() for key, tensor in theirs.state_dict().items()}
+    params, dropped = from_huggingface(models.build(name, {**config, "pooling": "projection"}), tensors)
+    assert {"logit_scale", "logit_bias"} <= set(dropped)
+    texts = random_texts(0, LENGTHS, 60)
+    return config, params, texts, torch.tensor([ids + [1] * (20 - len(ids)) for ids, _ in texts])
+
+
+@pytest.mark.parametrize("length", [9, 16, 24])  # of rows: shorter than the tower and longer
+def test_text_features_are_those_of_transformers_padded_to_the_full_length(torch, text_tower, length):
+    config, params, texts, padded = text_tower
+    with torch.no_grad():
+        expected = whole().text_model(padded)
+    batch = one_a_row(texts, length)
+    projected = models.build("siglip_text", {**config, "pooling": "projection"})
+    np.testing.assert_allclose(projected.encode(params, batch), expected.pooler_output.numpy(), rtol=0, atol=1e-4)
+    first = models.build("siglip_text", {**config, "pooling": "cls"})
+    states = np.asarray(first.encode(params, every_token(batch))).reshape(len(texts), length, -1)
+    for row, (ids, _) in enumerate(texts):
+        theirs = expected.last_hidden_state[row, : len(ids)].numpy()
+        np.testing.assert_allclose(states[row, : len(ids)], theirs, rtol=0, atol=1e-4)
+
+
+def test_gradients_of_the_text_tower_agree(torch, text_tower):
+    config, params, texts, padded = text_tower
+    theirs = whole().text_model
+    weights = np.random.default_rng(1).standard_normal((len(texts), 24)).astype(np.float32)
+    theirs.zero_grad()
+    (theirs(padded).pooler_output * torch.tensor(weights)).sum().backward()
+    model = models.build("siglip_text", {**config, "pooling": "projection"})
+    gradients, _ = from_huggingface(model, {key: own.grad.numpy() for key, own in theirs.named_parameters()})
+    found = jax.grad(lambda own: (model.encode(own, one_a_row(texts, 9)) * weights).sum())(params)
+    for path, leaf in flatten(gradients).items():
+        scale = max(1.0, float(np.abs(leaf).max()))
+        np.testing.assert_allclose(flatten(found)[path] / scale, leaf / scale, rtol=0, atol=1e-4, err_msg=path)
+
+
+def test_a_text_tower_alone_comes_in_and_goes_out_as_its_class(torch, tiny, tmp_path):
+    from transformers import SiglipTextConfig, SiglipTextModel
+
+    torch.manual_seed(0)
+    theirs = SiglipTextModel(SiglipTextConfig(**{**TEXT, "vocab_size": 112})).eval()
+    theirs.save_pretrained(tmp_path / "theirs")
+    tiny.processor.save_pretrained(tmp_path / "theirs")
+    read = models.load(str(tmp_path / "theirs"))
+    assert (read.model.name, read.model.config["pooling"], read.model.hidden) == ("siglip_text", "projection", 24)
+    models.export(read, tmp_path / "ours")
+    again, info = SiglipTextModel.from_pretrained(tmp_path / "ours", output_loading_info=True)
+    assert not info["missing_keys"]
+    assert not info["unexpected_keys"]
+    assert models.load(str(tmp_path / "ours")).model.config == read.model.config
+    ids = torch.arange(3, 23)[None]
+    with torch.no_grad():
+        found, expected = (own(ids).pooler_output for own in (again.eval(), theirs))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
 
 
 @pytest.fixture(scope="module")

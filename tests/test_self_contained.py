@@ -177,6 +177,8 @@ def test_settings_that_all_members_share_take_the_place_of_the_bases(tiny, tmp_p
         ("llama", {"tie_word_embeddings": True}, "model.", None),
         ("qwen2", {}, "model.", None),
         ("qwen3", {}, "model.", None),
+        ("gemma", {}, "model.", None),
+        ("gemma3_text", {"tie_word_embeddings": False, "language_model_head": True}, "model.", "lm_head.weight"),
     ],
 )
 def test_exports_of_decoders_have_the_names_of_their_class(tiny, tmp_path, name, changes, prefix, head):
@@ -196,7 +198,7 @@ def test_exports_of_decoders_have_the_names_of_their_class(tiny, tmp_path, name,
 
 
 @pytest.mark.torch
-@pytest.mark.parametrize("name", ["gpt2", "llama", "qwen2", "qwen3"])
+@pytest.mark.parametrize("name", ["gpt2", "llama", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text"])
 def test_exports_of_decoders_load_without_a_word_from_transformers(tiny, tmp_path, name):
     pytest.importorskip("torch", reason="loads the export independently")
     from transformers import AutoModelForCausalLM

@@ -1,12 +1,16 @@
-"""Zero-shot heads of CLIP against transformers' own logits, from a store and from the command line."""
+"""Zero-shot heads of CLIP and SigLIP against transformers' own logits, from a store and from the command line."""
 
 import json
+import shutil
 
 import numpy as np
 import PIL.Image
 import pytest
 from clip_world import moved, whole, write_whole
 from safetensors.numpy import load_file, save_file
+from test_models_siglip import PROCESSOR as SIGLIP_PROCESSOR
+from test_models_siglip import TEXT as SIGLIP_TEXT
+from test_models_siglip import VISION as SIGLIP_VISION
 
 from wsr import models
 from wsr.cli import main
@@ -81,6 +85,67 @@ def test_losses_and_predictions_are_those_of_transformers(torch, tiny, world, te
     assert found.scores[1] == pytest.approx((found.predictions[1] == test.labels).mean())
 
 
+@pytest.fixture(scope="module")
+def siglip(torch, tiny, tmp_path_factory):
+    """A store of one vision tower of a SigLIP, and base and member as transformers has them."""
+    from transformers import SiglipConfig, SiglipModel
+
+    place = tmp_path_factory.mktemp("siglip")
+    torch.manual_seed(0)
+    config = SiglipConfig(vision_config=SIGLIP_VISION, text_config={**SIGLIP_TEXT, "vocab_size": 112})
+    base = SiglipModel(config).eval()
+    with torch.no_grad():
+        for parameter in base.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+        base.logit_scale.fill_(1.5)
+        base.logit_bias.fill_(-2.0)
+    member = moved(base, ("vision_model",), 1)
+    for name, model in (("base", base), ("a", member)):
+        for part in (model, SIGLIP_PROCESSOR, tiny.processor):
+            part.save_pretrained(place / name)
+    store = Store.create_for(place / "store", models.load(str(place / "base")))
+    import_model(place / "a", store)
+    return store, base, member, place
+
+
+def test_losses_and_predictions_of_siglip_are_those_of_transformers(torch, tiny, world, siglip):
+    _, _, data, _ = world
+    store, base, member, _ = siglip
+    head = zero_shot_head(store.checkpoint(), data.label_names, TEMPLATES[:1])
+    assert head.bias == -2.0
+    found = evaluate_zero_shot(Region.from_store(store), np.array([[0.0], [1.0]]), data, head)
+    test = data.splits["test"]
+    prompts = [TEMPLATES[0].format(name.replace("_", " ")) for name in CLASSES]
+    # Padded to the full length of the tower with the tokenizer's padding, which is not that of the config.
+    assert tiny.processor.pad_token_id != base.config.text_config.pad_token_id
+    ids = tiny.processor(prompts, padding="max_length", max_length=20, return_tensors="pt")["input_ids"]
+    pixels = torch.tensor(test.pixel_values.transpose(0, 3, 1, 2))
+    for number, model in enumerate((base, member)):
+        with torch.no_grad():
+            logits = model(input_ids=ids, pixel_values=pixels).logits_per_image
+            signs = 2 * torch.nn.functional.one_hot(torch.tensor(test.labels).long(), len(CLASSES)) - 1
+            expected = -torch.nn.functional.logsigmoid(signs * logits).sum(dim=1)
+        np.testing.assert_allclose(found.losses[number], expected.numpy(), rtol=0, atol=1e-4)
+        np.testing.assert_array_equal(found.predictions[number], logits.numpy().argmax(axis=1))
+    assert np.abs(found.losses[1] - found.losses[0]).max() > 1e-4
+
+
+def test_a_siglip_without_a_number_or_that_pads_on_the_left_has_no_head(tiny, siglip, tmp_path):
+    _, _, _, place = siglip
+    base = models.load(str(place / "base"))
+    shutil.copytree(place / "base", tmp_path / "left")
+    path = tmp_path / "left" / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "padding_side": "left"}))
+    with pytest.raises(WsrError, match="reads padding on the right of a text; its tokenizer pads on the left"):
+        zero_shot_head(models.load(str(tmp_path / "left")), CLASSES)
+    shutil.copytree(place / "base", tmp_path / "without")
+    weights = tmp_path / "without" / "model.safetensors"
+    save_file({name: own for name, own in load_file(weights).items() if name != "logit_bias"}, weights)
+    with pytest.raises(WsrError, match="no logit_bias in the file; expected a whole SigLIP"):
+        zero_shot_head(models.load(str(tmp_path / "without")), CLASSES)
+    assert base.model.name == "siglip_vision"
+
+
 def test_the_command_line_scores_all_points_without_a_probe(world, tmp_path, capsys):
     store, _, _, place = world
     (tmp_path / "prompts.txt").write_text("\n".join(TEMPLATES) + "\n")
@@ -101,7 +166,7 @@ def test_what_has_no_zero_shot_head_is_refused(tiny, world, tmp_path):
         zero_shot_head(base, ())
     with pytest.raises(WsrError, match="1 of 1 prompts are longer than 20 tokens"):
         zero_shot_head(base, ["a name of many letters"])
-    with pytest.raises(WsrError, match="need a whole CLIP as the base"):
+    with pytest.raises(WsrError, match="need a whole CLIP or SigLIP as the base"):
         zero_shot_head(models.load("tiny_vit"), CLASSES)
     with pytest.raises(WsrError, match="has 3 classes, but the head has 2"):
         evaluate_zero_shot(Region.from_store(store), np.eye(2), data, zero_shot_head(base, CLASSES[:2], TEMPLATES))

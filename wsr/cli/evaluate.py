@@ -68,7 +68,7 @@ PAGE = Page(
                     "Score: generalised is the loss of a new linear probe on the frozen encoder, next to the dataset's "
                     "own metric; language_model is a decoder's own loss and perplexity, and needs no labels; choices "
                     "is a decoder's loss and accuracy on questions with several answers, and on preferences; zero_shot "
-                    "is the loss of a CLIP whose text tower makes a head of the names of the classes.",
+                    "is the loss of a CLIP or SigLIP whose text tower makes a head of the names of the classes.",
                     "generalised",
                     allowed=LOSSES,
                 ),

@@ -20,7 +20,7 @@ hull_search.py            the best point of a hull, found on such polynomials an
 early.py                  which of two groups is better, stopped as soon as the answer is certain enough
 language_model.py         the language-model loss of a decoder
 choices.py                a decoder's answers to questions, and its preferences, by log-likelihoods
-zero_shot.py              vision towers of CLIP without a probe, by the names of the classes
+zero_shot.py              vision towers of CLIP and SigLIP without a probe, by the names of the classes
 suggest.py                the best starting point for new data
 recipe_check.py           whether a recipe trains long enough to learn new data
 learned_coefficients.py, probe_gradient.py   the best point of a region, found by gradients through the encoder

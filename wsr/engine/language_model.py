@@ -221,8 +221,8 @@ def require_token_losses(model: Model) -> Callable[[Params, Batch], Float[Array,
     """
     if model.token_losses is None:
         raise WsrError(
-            f"{model.name}: not a language model with its head; use gpt2, llama, qwen2 or qwen3 from a checkpoint "
-            "saved as CausalLM, or t5_seq2seq from one saved as T5ForConditionalGeneration"
+            f"{model.name}: not a language model with its head; use a decoder, such as gpt2, llama or gemma, from a "
+            "checkpoint saved as CausalLM, or t5_seq2seq from one saved as T5ForConditionalGeneration"
         )
     return model.token_losses
 

@@ -1,9 +1,10 @@
-"""Evaluation of vision towers without a probe: CLIP's text tower makes a fixed head of the names of the classes.
+"""Evaluation of vision towers without a probe: the text tower makes a fixed head of the names of the classes.
 
 A class is the mean of the unit embeddings of its prompts, such as "a photo of a cat.", scaled to unit length. The
 logits of an image are the cosines of its embedding with the classes, times ``exp(logit_scale)`` (Radford et al. 2021,
-section 3.1.4). Points combine vision towers and their projection; the text tower is the base's, so the head is the
-same for all points, and nothing is fitted.
+section 3.1.4). SigLIP adds ``logit_bias``, and its loss takes each class by itself, with a sigmoid (Zhai et al. 2023,
+section 3). Points combine vision towers and their projection; the text tower is the base's, so the head is the same for
+all points, and nothing is fitted.
 """
 
 import hashlib
@@ -13,6 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
@@ -32,6 +34,7 @@ from wsr.models.features import all_features
 from wsr.models.huggingface.part import read_part
 from wsr.models.model import Checkpoint, Model
 from wsr.models.registry import build
+from wsr.models.siglip_vision import ATTENTION
 from wsr.region.region import Region
 from wsr.store.row import Row, rows_of_points
 from wsr.types import AnyArray, Batch, Head, Params
@@ -42,7 +45,9 @@ if TYPE_CHECKING:
 LOSS = "zero_shot_loss"
 TEMPLATES = ("a photo of a {}.",)
 """The prompt of a class, by default that of CLIP's paper."""
-_OF_TEXT_TOWER = ("text_model.", "text_projection.", "logit_scale")
+_OF_TEXT_TOWER = ("text_model.", "text_projection.", "logit_scale", "logit_bias")
+_TOWERS = {"clip_vision": ("clip_text", "CLIP"), "siglip_vision": ("siglip_text", "SigLIP")}
+"""The text tower that belongs to a vision tower, and what both are called together."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,16 +62,30 @@ class ZeroShotHead:
     """The embedding of each class, of unit length."""
     scale: float
     """Factor of the cosines, ``exp(logit_scale)``."""
+    bias: float | None = None
+    """``logit_bias`` of SigLIP, whose classes are judged one by one; None: CLIP, whose classes share a softmax."""
 
     def logits(self, embeddings: Float[Array, "*batch embedding"]) -> Float[Array, "*batch classes"]:
         """Returns the logits of image embeddings of any length."""
-        return self.scale * matmul(_unit_length(embeddings), jnp.asarray(self.kernel))
+        return self.scale * matmul(_unit_length(embeddings), jnp.asarray(self.kernel)) + (self.bias or 0.0)
+
+    def losses(
+        self, logits: Float[Array, "*points images classes"], labels: Int[np.ndarray, " images"]
+    ) -> Float[Array, "*points images"]:
+        """Returns the loss of each image in nats: the cross-entropy or, for SigLIP, the sum of ``-log sigmoid(z x)``.
+
+        ``z`` is 1 at the class of the image and -1 at the others (Zhai et al. 2023, equation 2).
+        """
+        if self.bias is None:
+            return losses_of(logits, labels)
+        signs = 2.0 * jax.nn.one_hot(labels, logits.shape[-1]) - 1.0
+        return jax.nn.softplus(-signs * logits).sum(axis=-1)
 
     @property
     def on_unit_embeddings(self) -> Head:
         """The same classifier as a linear head of embeddings of unit length; see ``with_unit_embeddings``."""
-        classes = len(self.label_names)
-        return {"kernel": np.float32(self.scale) * self.kernel, "bias": np.zeros(classes, np.float32)}
+        bias = np.full(len(self.label_names), self.bias or 0.0, np.float32)
+        return {"kernel": np.float32(self.scale) * self.kernel, "bias": bias}
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +99,7 @@ class ZeroShotEvaluation:
     dataset: Dataset
     """The target dataset."""
     losses: Float[np.ndarray, "points images"]
-    """Cross-entropy of each test image, in nats."""
+    """Loss of each test image, in nats; see ``ZeroShotHead.losses``."""
     predictions: Int[np.ndarray, "points images"]
     """Predicted class of each test image."""
 
@@ -132,7 +151,7 @@ def evaluate_zero_shot(
     *,
     settings: Settings = Settings(),
 ) -> ZeroShotEvaluation:
-    """Evaluates points of a population of CLIP's vision towers on the test split of a dataset.
+    """Evaluates points of a population of vision towers of CLIP or SigLIP on the test split of a dataset.
 
     Args:
       region: the population; its model has the projection of image embeddings.
@@ -163,12 +182,13 @@ def evaluate_zero_shot(
         raise WsrError(f"{dataset.name} has {dataset.classes} classes, but the head has {len(head.label_names)}")
     refuse_other_text_towers(region)
     embedding, test = with_embeddings(region), dataset.splits["test"]
-    digest = hashlib.sha256(np.ascontiguousarray(head.kernel).tobytes() + str(head.scale).encode()).hexdigest()
+    numbers = str(head.scale) if head.bias is None else f"{head.scale} {head.bias}"
+    digest = hashlib.sha256(np.ascontiguousarray(head.kernel).tobytes() + numbers.encode()).hexdigest()
     what: dict[str, object] = {"dataset": dataset.content_hash, "zero_shot": digest}
 
     def scored(embeddings: Float[AnyArray, "chunk images embedding"]) -> dict[str, np.ndarray]:
         logits = head.logits(jnp.asarray(embeddings))
-        losses = losses_of(logits, test.labels)
+        losses = head.losses(logits, test.labels)
         return {"losses": np.asarray(losses), "predictions": np.asarray(logits.argmax(axis=-1))}
 
     kept = score_points(
@@ -184,28 +204,33 @@ def evaluate_zero_shot(
 
 
 def zero_shot_head(base: Checkpoint, label_names: Sequence[str], templates: Sequence[str] = TEMPLATES) -> ZeroShotHead:
-    """Returns the head that CLIP's text tower makes of the names of classes.
+    """Returns the head that the text tower makes of the names of classes.
 
     Args:
-      base: the base of the population, a whole CLIP: read from its folder, or from a store that was made of it.
+      base: the base of the population, a whole CLIP or SigLIP: read from its folder, or from a store made of it.
       label_names: names of the classes; underscores in them become spaces.
       templates: prompts with ``{}`` where the name stands; the unit embeddings of a class's prompts are averaged.
 
     Raises:
-      WsrError: if the base is not a whole CLIP, a template has no ``{}``, or there are no names.
+      WsrError: if the base is not a whole CLIP or SigLIP, its tokenizer pads on the left or with nothing, a template
+        has no ``{}``, or there are no names.
     """
     wrong = [template for template in templates if template.count("{}") != 1]
     if wrong or not templates:
         raise WsrError(f"templates: expected prompts with {{}} where the class stands, found {wrong or 'none'}")
     if not label_names:
         raise WsrError("the dataset names no classes, so there are no prompts; name them with --label_names=A,B,...")
-    if base.model.name != "clip_vision" or base.folder is None:
+    if base.model.name not in _TOWERS or base.folder is None:
         raise WsrError(
-            f"{base.name or base.model.name}: zero-shot heads need a whole CLIP as the base, with its folder"
+            f"{base.name or base.model.name}: zero-shot heads need a whole CLIP or SigLIP as the base, with its folder"
         )
-    tower, beside = read_part(base.folder, "clip_text", pooling=PROJECTION)
-    if "logit_scale" not in beside:
-        raise WsrError(f"{base.folder}: no logit_scale in the file; expected a whole CLIP")
+    part, called = _TOWERS[base.model.name]
+    tower, beside = read_part(base.folder, part, pooling=PROJECTION)
+    missing = [name for name in _numbers_of(part) if name not in beside]
+    if missing:
+        raise WsrError(f"{base.folder}: no {', '.join(missing)} in the file; expected a whole {called}")
+    if part == "siglip_text":
+        tower = _padding_as_its_tokenizer(tower)
     spoken = [name.replace("_", " ") for name in label_names]
     prompts = [template.replace("{}", name) for name in spoken for template in templates]
     tokenizer = tower.processor
@@ -221,21 +246,40 @@ def zero_shot_head(base: Checkpoint, label_names: Sequence[str], templates: Sequ
         raise WsrError(f"{cut} of {len(prompts)} prompts are longer than {tower.model.max_length} tokens; shorten them")
     embeddings = _unit(all_features(tower.model, tower.params, split))
     classes = _unit(embeddings.reshape(len(spoken), len(templates), -1).mean(axis=1))
-    scale = float(np.exp(np.asarray(beside["logit_scale"], np.float64)))
-    return ZeroShotHead(tuple(label_names), tuple(templates), np.ascontiguousarray(classes.T), scale)
+    scale, *bias = (float(np.asarray(beside[name], np.float64).item()) for name in _numbers_of(part))
+    names, prompts_of = tuple(label_names), tuple(templates)
+    return ZeroShotHead(names, prompts_of, np.ascontiguousarray(classes.T), float(np.exp(scale)), *bias)
+
+
+def _numbers_of(part: str) -> tuple[str, ...]:
+    """Returns the tensors beside a text tower that logits are made with."""
+    return ("logit_scale", "logit_bias") if part == "siglip_text" else ("logit_scale",)
+
+
+def _padding_as_its_tokenizer(tower: Checkpoint) -> Checkpoint:
+    """Returns SigLIP's text tower with the padding of its tokenizer, whatever its config says."""
+    tokenizer = tower.processor
+    if tokenizer.pad_token_id is None or tokenizer.padding_side != "right":
+        raise WsrError(
+            f"{tower.folder}: SigLIP's text tower reads padding on the right of a text; its tokenizer pads on the "
+            f"{tokenizer.padding_side} with {tokenizer.pad_token!r}; correct tokenizer_config.json"
+        )
+    model = build(tower.model.name, {**tower.model.config, "pad_token_id": int(tokenizer.pad_token_id)})
+    return replace(tower, model=model)
 
 
 def with_embeddings(region: Region) -> Region:
     """Returns the same region with a model whose features are image embeddings.
 
     Raises:
-      WsrError: if the region's model is not a vision tower of CLIP with its projection.
+      WsrError: if the region's model is neither a vision tower of CLIP with its projection nor one of SigLIP with its
+        pooling by attention.
     """
     model = region.model
-    if model.name != "clip_vision" or not model.config["projection"]:
+    if model.name not in _TOWERS or not model.config.get("projection", model.config.get("vision_use_head")):
         raise WsrError(
             f"{model.name}: gives no image embeddings; zero-shot heads need CLIP's vision tower with its projection "
-            "(CLIPModel or CLIPVisionModelWithProjection)"
+            "(CLIPModel or CLIPVisionModelWithProjection) or SigLIP's with its pooling by attention (SiglipModel)"
         )
     return region.with_model(_projected(model))
 
@@ -244,7 +288,7 @@ def with_unit_embeddings(region: Region) -> Region:
     """Returns the same region with a model whose features are image embeddings of unit length.
 
     Raises:
-      WsrError: if the region's model is not a vision tower of CLIP with its projection.
+      WsrError: see ``with_embeddings``.
     """
     return region.with_model(_of_unit_length(with_embeddings(region).model))
 
@@ -283,7 +327,8 @@ def read_templates(text: str) -> tuple[str, ...]:
 
 @lru_cache(maxsize=8)  # programs are compiled once per model
 def _projected(model: Model) -> Model:
-    return build(model.name, {**model.config, "pooling": PROJECTION})
+    pooling = PROJECTION if model.name == "clip_vision" else ATTENTION
+    return build(model.name, {**model.config, "pooling": pooling})
 
 
 @lru_cache(maxsize=8)

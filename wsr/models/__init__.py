@@ -7,6 +7,9 @@ from wsr.models import clip_vision as _clip_vision
 from wsr.models import deberta_v2 as _deberta_v2
 from wsr.models import distilbert as _distilbert
 from wsr.models import electra as _electra
+from wsr.models import gemma as _gemma
+from wsr.models import gemma2 as _gemma2
+from wsr.models import gemma3_text as _gemma3_text
 from wsr.models import gpt2 as _gpt2
 from wsr.models import llama as _llama
 from wsr.models import load as _load
@@ -15,6 +18,7 @@ from wsr.models import mpnet as _mpnet
 from wsr.models import qwen2 as _qwen2
 from wsr.models import qwen3 as _qwen3
 from wsr.models import roberta as _roberta
+from wsr.models import siglip_text as _siglip_text
 from wsr.models import siglip_vision as _siglip_vision
 from wsr.models import t5 as _t5
 from wsr.models import t5_seq2seq as _t5_seq2seq
@@ -43,6 +47,9 @@ register("gpt2", _gpt2.gpt2, example=_gpt2.EXAMPLE, counterpart=_gpt2.COUNTERPAR
 register("llama", _llama.llama, example=_llama.EXAMPLE, counterpart=_llama.COUNTERPART)
 register("qwen2", _qwen2.qwen2, example=_qwen2.EXAMPLE, counterpart=_qwen2.COUNTERPART)
 register("qwen3", _qwen3.qwen3, example=_qwen3.EXAMPLE, counterpart=_qwen3.COUNTERPART)
+register("gemma", _gemma.gemma, example=_gemma.EXAMPLE, counterpart=_gemma.COUNTERPART)
+register("gemma2", _gemma2.gemma2, example=_gemma2.EXAMPLE, counterpart=_gemma2.COUNTERPART)
+register("gemma3_text", _gemma3_text.gemma3_text, example=_gemma3_text.EXAMPLE, counterpart=_gemma3_text.COUNTERPART)
 register("vit", _vit.vit, example=_vit.EXAMPLE, counterpart=_vit.COUNTERPART)
 register("clip_vision", _clip_vision.clip_vision, example=_clip_vision.EXAMPLE, counterpart=_clip_vision.COUNTERPART)
 register("clip_text", _clip_text.clip_text, example=_clip_text.EXAMPLE, counterpart=_clip_text.COUNTERPART)
@@ -52,6 +59,7 @@ register(
     example=_siglip_vision.EXAMPLE,
     counterpart=_siglip_vision.COUNTERPART,
 )
+register("siglip_text", _siglip_text.siglip_text, example=_siglip_text.EXAMPLE, counterpart=_siglip_text.COUNTERPART)
 register(
     "tiny_vit",
     _tiny_vit.tiny_vit,

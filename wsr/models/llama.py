@@ -267,7 +267,7 @@ def _dense(bias: bool) -> str:
     return "dense" if bias else "matrix"
 
 
-def taken(kind: type[DecoderConfig]) -> tuple[str, ...]:
+def taken(kind: type[Any]) -> tuple[str, ...]:
     """Returns the Hugging Face config attributes that determine a decoder's computation."""
     return tuple(name for name in kind.__dataclass_fields__ if name not in ("pooling", "language_model_head"))
 

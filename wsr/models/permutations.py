@@ -28,7 +28,10 @@ _WRITE_STREAM = frozenset(("output", "mix", "attention_output", "down", "project
 """Layers whose outputs are."""
 _TABLES = frozenset(("token", "position", "token_type", "class_token", "probe"))
 _NORMS = frozenset(
-    ("norm", "attention_norm", "feed_forward_norm", "last_norm", "distance_norm", "embedding_norm", "cross_norm")
+    (
+        *("norm", "attention_norm", "feed_forward_norm", "last_norm", "distance_norm", "embedding_norm", "cross_norm"),
+        *("attention_output_norm", "feed_forward_output_norm"),
+    )
 )
 
 

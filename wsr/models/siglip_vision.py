@@ -2,7 +2,7 @@
 
 A population of SigLIP models is one of vision towers. The text tower, ``logit_scale`` and ``logit_bias`` are kept apart
 from the encoder, like a head, and an export of a SigLIP base writes them back, so that transformers loads the whole
-model. wsr does not run the text tower: it attends to padding, so its texts cannot share rows.
+model. ``siglip_text`` is the text tower: it makes zero-shot heads (``wsr.engine.zero_shot``).
 """
 
 from collections.abc import Iterator, Mapping

@@ -9,8 +9,9 @@ whole.py     the other parts of a model that contains the encoder, such as CLIP'
 part.py      reads such a part as a model of its own
 files.py     opens the weights of a folder
 flax_msgpack.py   reads flax_model.msgpack, of transformers until version 4
-orbax_tree.py, numpy_archive.py   read Orbax trees and .npz files of other JAX programs
-tree_layouts.py   maps such trees: tree_parts.py (what a layout is), maxtext.py, big_vision.py
+orbax_tree.py, zarr_tree.py, numpy_archive.py   read Orbax trees, steps of levanter and .npz files
+tree_layouts.py   maps such trees: tree_parts.py (what a layout is), maxtext.py, deepmind_gemma.py,
+    levanter.py, big_vision.py
 peft.py, peft_write.py   read and write LoRA adapters in PEFT's files; peft_config.py reads their config
 sentence_modules.py   which SentenceTransformers are kept
 """

@@ -9,14 +9,15 @@ from wsr.errors import WsrError
 from wsr.runtime.model_folder import refuse_links
 from wsr.runtime.tensor_files import INDEX, SINGLE, Tensor, held, open_tensors
 
-FLAX = "flax_model.msgpack"
+FLAX, ORBAX, LEVANTER = "flax_model.msgpack", "_METADATA", "metadata.json"
+"""The file by which the weights of a JAX program are known."""
 
 
 def open_weights(place: Path) -> Mapping[str, Tensor]:
     """Returns every tensor of a model by its name in PyTorch.
 
-    Without safetensors, it reads ``flax_model.msgpack``, an Orbax tree in the folder or below it, or one ``.npz`` file;
-    then the whole model is in memory.
+    Without safetensors, it reads ``flax_model.msgpack``, an Orbax tree or a step of levanter in the folder or below it,
+    or one ``.npz`` file; then the whole model is in memory.
 
     Args:
       place: a Hugging Face folder, or a safetensors file.
@@ -32,7 +33,10 @@ def open_weights(place: Path) -> Mapping[str, Tensor]:
         from wsr.models.huggingface.flax_msgpack import open_flax
 
         return open_flax(place / FLAX)
-    trees = sorted({path.parent for depth in ("", "*/", "*/*/", "*/*/*/") for path in place.glob(f"{depth}_METADATA")})
+    depths = ("", "*/", "*/*/", "*/*/*/")
+    orbax = {path.parent for depth in depths for path in place.glob(f"{depth}{ORBAX}")}
+    steps = {path.parent for depth in depths for path in place.glob(f"{depth}{LEVANTER}")}
+    trees = sorted(orbax | {step for step in steps if (step / "model").is_dir()})
     archives = sorted(place.glob("*.npz"))
     if len(trees) + len(archives) > 1:
         told = ", ".join(str(path.relative_to(place)) for path in (*trees, *archives))
@@ -47,9 +51,14 @@ def _of_tree(path: Path, folder: Path) -> Mapping[str, Tensor]:
 
     if path.is_dir():
         refuse_links(folder, deep=True)
-        from wsr.models.huggingface.orbax_tree import read_orbax
+        if (path / ORBAX).exists():
+            from wsr.models.huggingface.orbax_tree import read_orbax
 
-        leaves = read_orbax(path)
+            leaves = read_orbax(path)
+        else:
+            from wsr.models.huggingface.zarr_tree import read_zarr
+
+            leaves = read_zarr(path)
     else:
         from wsr.models.huggingface.numpy_archive import read_archive
 

@@ -65,7 +65,7 @@ _OTHER_LAST = {
     ("gpt2", "SequenceClassification"): "score",
     **{
         (decoder, f"{kind}Classification"): "score"
-        for decoder in ("llama", "qwen2", "qwen3")
+        for decoder in ("llama", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text")
         for kind in ("Sequence", "Token")
     },
 }

@@ -53,7 +53,7 @@ def maxtext(model: Model, *, scanned: bool) -> Layout:
             continue
         place = f"decoder/layers{'' if scanned else '_' + layer[1]}/{_INSIDE[layer[2]]}/{leaf}"
         before = found[place].tensors if place in found else ()
-        found[place] = Part(shape, (*before, tensor), into, scanned)
+        found[place] = Part(shape, (*before, tensor), into, 1 if scanned else None)
     return found
 
 

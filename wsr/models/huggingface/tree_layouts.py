@@ -1,6 +1,7 @@
 """The layouts in which other JAX programs name and shape the parameters of our architectures.
 
-Layouts known: our own names; MaxText's, for Llama and Qwen3 (``maxtext.py``); big_vision's, for ViT
+Layouts known: our own names; MaxText's, for Llama and Qwen3 (``maxtext.py``); that of Google DeepMind's library
+``gemma``, for Gemma (``deepmind_gemma.py``); levanter's, for GPT-2 and Llama (``levanter.py``); big_vision's, for ViT
 (``big_vision.py``).
 """
 
@@ -15,6 +16,8 @@ from wsr.errors import WsrError
 from wsr.geometry.trees import flatten
 from wsr.models.huggingface.big_vision import big_vision, head_of, renamed
 from wsr.models.huggingface.config import read_config
+from wsr.models.huggingface.deepmind_gemma import GEMMAS, deepmind_gemma, nested
+from wsr.models.huggingface.levanter import LEVANTER_MODELS, levanter
 from wsr.models.huggingface.maxtext import maxtext
 from wsr.models.huggingface.tree_parts import Layout, Leaves, Part, full_name
 from wsr.models.huggingface.weights import their_tensors
@@ -36,7 +39,7 @@ def in_pytorch(leaves: Leaves, folder: Path, what: str) -> dict[str, np.ndarray]
     name, config = read_config(folder)
     found: list[tuple[int, str, list[str]]] = []
     for called, layout in _layouts(name, config):
-        own, head = head_of(renamed(leaves)) if called == BIG_VISION else (leaves, {})
+        own, head = _under_its_names(leaves, called)
         wrong = _misfits(own, layout)
         if not wrong:
             return _converted(own, layout) | head
@@ -50,7 +53,15 @@ def in_pytorch(leaves: Leaves, folder: Path, what: str) -> dict[str, np.ndarray]
     )
 
 
-OURS, MAXTEXT, BIG_VISION = "our own names", "MaxText", "big_vision"
+OURS, MAXTEXT, LEVANTER = "our own names", "MaxText", "levanter"
+BIG_VISION, GEMMA = "big_vision", "Google DeepMind's gemma"
+
+
+def _under_its_names(leaves: Leaves, called: str) -> tuple[Leaves, dict[str, np.ndarray]]:
+    """Returns the leaves of the encoder under the names of a layout, and the tensors of a head by name in PyTorch."""
+    if called == BIG_VISION:
+        return head_of(renamed(leaves))
+    return (nested(leaves) if called == GEMMA else leaves), {}
 
 
 def _layouts(name: str, config: Mapping[str, Any]) -> Iterator[tuple[str, Layout]]:
@@ -66,6 +77,12 @@ def _layouts(name: str, config: Mapping[str, Any]) -> Iterator[tuple[str, Layout
         if name in ("llama", "qwen3") and not any(ours.endswith("/bias") for _, ours, _ in their_tensors(model)):
             yield f"{MAXTEXT}, unscanned", maxtext(model, scanned=False)
             yield f"{MAXTEXT}, scanned", maxtext(model, scanned=True)
+        if name in LEVANTER_MODELS and not any(model.config.get(bias) for bias in ("attention_bias", "mlp_bias")):
+            yield f"{LEVANTER}, stacked", levanter(model, stacked=True)
+            yield f"{LEVANTER}, layer by layer", levanter(model, stacked=False)
+        if name in GEMMAS and not model.config["attention_bias"] and not with_head:
+            for swapped in (True, False):
+                yield GEMMA, deepmind_gemma(model, swapped=swapped)
         if name == "vit":
             for rows in (0, 1):
                 yield BIG_VISION, big_vision(model.config, class_positions=rows)
@@ -84,7 +101,7 @@ def _misfits(leaves: Leaves, layout: Layout) -> list[str]:
 def _converted(leaves: Leaves, layout: Layout) -> dict[str, np.ndarray]:
     found: dict[str, np.ndarray] = {}
     for path, part in layout.items():
-        pieces = np.moveaxis(leaves[path], 1, 0) if part.scanned else leaves[path][None]
+        pieces = leaves[path][None] if part.stacked is None else np.moveaxis(leaves[path], part.stacked, 0)
         found |= {name: part.into(piece) for name, piece in zip(part.tensors, pieces, strict=True)}
     return found
 

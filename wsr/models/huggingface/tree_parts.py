@@ -17,18 +17,20 @@ class Part:
     """One leaf of a tree."""
 
     shape: tuple[int, ...]
-    """Its shape; of scanned layers, that of one layer."""
+    """Its shape; if tensors are stacked in it, that of one of them."""
     tensors: tuple[str, ...]
-    """The tensors that it holds, by name in PyTorch: one, or one for each of the layers that are stacked in it."""
+    """The tensors that it holds, by name in PyTorch: one, or all that are stacked in it, such as all layers'."""
     into: Callable[[np.ndarray], np.ndarray]
-    """Makes a tensor of it, or of one layer of it."""
-    scanned: bool = False
-    """Whether it holds several layers, stacked along axis 1."""
+    """Makes a tensor of it, or of one piece of it."""
+    stacked: int | None = None
+    """The axis along which tensors are stacked in it; None: it is one tensor."""
 
     @property
     def whole_shape(self) -> tuple[int, ...]:
-        """The shape with all layers in it."""
-        return (self.shape[0], len(self.tensors), *self.shape[1:]) if self.scanned else self.shape
+        """The shape with all tensors in it."""
+        if self.stacked is None:
+            return self.shape
+        return (*self.shape[: self.stacked], len(self.tensors), *self.shape[self.stacked :])
 
 
 Layout = Mapping[str, Part]

@@ -21,6 +21,11 @@ def quick_gelu(inputs: Array) -> Array:
     return inputs * jax.nn.sigmoid(1.702 * inputs)
 
 
+def soft_capped(inputs: Array, cap: float | None) -> Array:
+    """Returns ``cap tanh(inputs / cap)``, which stays below ``cap`` in size (Gemma 2); no cap: the inputs."""
+    return inputs if cap is None else cap * jax.numpy.tanh(inputs / cap)
+
+
 _tanh_gelu = partial(jax.nn.gelu, approximate=True)
 
 ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = {

@@ -6,6 +6,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from wsr.models.encoder_config import EncoderConfig
+from wsr.models.layers.activations import soft_capped
 from wsr.models.layers.dense import dense, layer_norm
 
 _NOWHERE = -1e30  # added to the scores of masked positions: their exponential is 0
@@ -39,6 +40,7 @@ def attend(
     heads: int,
     key_heads: int | None = None,
     scale: float | None = None,
+    cap: float | None = None,
     bias: Float[Array, "#rows heads length length"] | None = None,
     dropout: nnx.Dropout | None = None,
     rngs: nnx.Rngs | None = None,
@@ -53,6 +55,7 @@ def attend(
       heads: number of query heads.
       key_heads: number of key and value heads, each shared by ``heads / key_heads`` query heads; None: ``heads``.
       scale: factor of the scores; None: one over the square root of a head's width.
+      cap: scaled scores approach this value and never pass it; None: no cap.
       bias: added to the scores; None: no bias.
       dropout: applied to the attention weights if there are ``rngs``.
       rngs: the random keys of dropout; None: no dropout.
@@ -68,6 +71,7 @@ def attend(
     # Queries and outputs are smaller than the scores, so here and below scale and divide them instead.
     query = query / query.shape[-1] ** 0.5 if scale is None else query * scale
     scores = jnp.einsum("rhqd,rhkd->rhqk", query, key, preferred_element_type=at_least_float32)
+    scores = soft_capped(scores, cap)
     allowed = jnp.where(mask, jnp.zeros((), scores.dtype), jnp.asarray(_NOWHERE, scores.dtype))
     scores = scores + (allowed if bias is None else allowed + bias)
     weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True)))

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from wsr.models.layers.activations import soft_capped
 from wsr.models.layers.dense import product
 
 LOGITS_TOGETHER = 2**24
@@ -16,6 +17,7 @@ def next_token_losses(
     hidden: Float[Array, "rows length hidden"],
     head: Float[Array, "hidden vocabulary"],
     batch: Mapping[str, Array],
+    cap: float | None = None,
 ) -> Float[Array, "rows length"]:
     """Returns at each token the cross-entropy, in nats, of the next token of its text, and 0 at a text's last token.
 
@@ -23,6 +25,7 @@ def next_token_losses(
       hidden: hidden states after the final norm.
       head: the matrix that maps hidden states to logits.
       batch: see ``wsr.types.Batch``.
+      cap: logits approach this value and never pass it; None: no cap.
     """
     shape, vocabulary = batch["token_ids"].shape, head.shape[1]
     following = jnp.roll(batch["token_ids"], -1, axis=1).reshape(-1)
@@ -35,7 +38,7 @@ def next_token_losses(
     def losses_of(piece: tuple[Array, Array]) -> Array:
         states, targets = piece
         at_least_float32 = jnp.promote_types(states.dtype, jnp.float32)
-        logits = product(states.astype(at_least_float32), head)
+        logits = soft_capped(product(states.astype(at_least_float32), head), cap)
         chosen = jnp.take_along_axis(logits, targets[:, None], axis=1)[:, 0]
         return jax.nn.logsumexp(logits, axis=1) - chosen
 
