@@ -28,6 +28,7 @@ use_persistent_cache()
 
 from worlds import made_up, three_near  # noqa: E402
 
+from wsr.engine import evaluate as evaluate_module  # noqa: E402
 from wsr.engine import region_features  # noqa: E402
 from wsr.engine.evaluate import evaluate  # noqa: E402
 from wsr.engine.settings import Settings  # noqa: E402
@@ -36,6 +37,7 @@ from wsr.geometry.low_rank import Factors  # noqa: E402
 from wsr.geometry.trees import flatten  # noqa: E402
 from wsr.models import load  # noqa: E402
 from wsr.region.region import Member  # noqa: E402
+from wsr.runtime import placement  # noqa: E402
 from wsr.runtime.devices import mesh_for, mesh_of  # noqa: E402
 
 tiny = load("tiny")
@@ -51,7 +53,7 @@ adapter = Member(
 )
 region = three_near(tiny).joined([adapter])
 rows = sampling.convex_hull(np.random.default_rng(1), 5, 4)
-losses, placed = [], {}
+losses, placed, uploaded, probed = [], {}, {}, {}
 encode = region_features.point_features
 
 
@@ -62,7 +64,30 @@ def spied(model: object, points: dict, *more: object) -> jax.Array:
     return encode(model, points, *more)
 
 
-region_features.point_features = spied
+fit = evaluate_module.fit_draws
+
+
+def watched(*arguments: object) -> list:
+    """Notes how the fitted probes lie: in all, on one device, on how many devices."""
+    draws = fit(*arguments)
+    leaf = draws[0].converged
+    probed[name] = [len(leaf), len(leaf.addressable_shards[0].data), len(leaf.sharding.device_set)]
+    return draws
+
+
+put = placement.placed
+
+
+def weighed(tree: object, sharding: object) -> object:
+    """Notes how often each array of models is uploaded, before copies are gathered from parts."""
+    arrays = put(tree, sharding)
+    bytes_there = sum(part.data.nbytes for leaf in jax.tree.leaves(arrays) for part in leaf.addressable_shards)
+    bytes_here = sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
+    uploaded.setdefault(name, set()).add(bytes_there / bytes_here)
+    return arrays
+
+
+region_features.point_features, placement.placed, evaluate_module.fit_draws = spied, weighed, watched
 for name in sys.argv[1:] or ["1x1"]:
     mesh = mesh_of(*map(int, name.split("x")))
     # Rows of 48 tokens, two at a time: several steps.
@@ -73,6 +98,8 @@ print(
         {
             "losses": losses,
             "placed": placed,
+            "probed": probed,
+            "uploaded": {name: sorted(times) for name, times in uploaded.items()},
             "default": list(mesh_for(len(rows)).shape.values()),
             "compiled": counted["compile_requests_use_cache"] - counted["cache_hits"],
             "from_disk": counted["cache_hits"],

@@ -1,5 +1,8 @@
 """combine and what the Gram matrix answers against NumPy in float64; the hull distance against SciPy's solver."""
 
+import weakref
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -118,13 +121,36 @@ def test_a_point_inside_the_hull_is_at_distance_zero():
     np.testing.assert_allclose(weights, inside, atol=1e-6)
 
 
-def test_members_one_by_one_give_the_points_of_combine(world):
+@pytest.mark.parametrize("block", [1, 2, 8])
+@pytest.mark.parametrize("ahead", [False, True])
+def test_members_in_blocks_give_the_points_of_combine(world, block, ahead):
     base, members = world
     rows = np.random.default_rng(2).dirichlet(np.ones(4), (2, 3))
-    together = flatten(places.combine(base, stack(members), jnp.asarray(rows, jnp.float32)))
-    for path, leaf in flatten(places.combine_one_by_one(base, iter(members), rows)).items():
-        np.testing.assert_allclose(leaf, together[path], atol=1e-6)
-    corners = places.combine_one_by_one(base, iter(members), np.concatenate([np.zeros((1, 4)), np.eye(4)]))
+    mix = partial(places.combine_in_blocks, base, block=block, ahead=ahead)
+    one_by_one = flatten(places.combine_in_blocks(base, iter(members), rows))
+    for path, leaf in flatten(mix(iter(members), rows)).items():
+        np.testing.assert_allclose(leaf, one_by_one[path], rtol=1e-6, atol=1e-6)
+        models = np.stack([flatten(model)[path] for model in (base, *members)]).astype(np.float64)
+        weights = np.concatenate([1 - rows.sum(axis=-1, keepdims=True), rows], axis=-1)
+        np.testing.assert_allclose(leaf, np.tensordot(weights, models, axes=1), atol=1e-5)
+    corners = mix(iter(members), np.concatenate([np.zeros((1, 4)), np.eye(4)]))
     for number, expected in enumerate([base, *members]):
         for path, leaf in flatten(corners).items():
             np.testing.assert_array_equal(leaf[number], flatten(expected)[path])
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+def test_one_block_is_held_at_once_or_two_if_one_is_loaded_ahead(world, ahead):
+    base, members = world
+    held, most = [], []
+
+    def loaded():
+        for member in members:
+            copy = jax.tree.map(lambda leaf: leaf + np.float32(0), member)
+            held.append(weakref.ref(jax.tree.leaves(copy)[0]))
+            most.append(sum(own() is not None for own in held))
+            yield copy
+            del copy
+
+    places.combine_in_blocks(base, loaded(), np.full((3, 4), 0.1), block=1, ahead=ahead)
+    assert max(most) <= 1 + ahead

@@ -36,6 +36,10 @@ def test_meshes_of_eight_devices_give_the_losses_of_one():
         np.testing.assert_allclose(losses, one, atol=1e-5)
     # Points together, of them on one device, devices.
     assert found["placed"] == {"1x1": [1, 1, 1], "8x1": [8, 1, 8], "4x2": [4, 1, 8], "1x8": [1, 1, 8]}
+    # Each device fits the probes of its points.
+    assert found["probed"] == {"1x1": [1, 1, 1], "8x1": [8, 1, 8], "4x2": [4, 1, 8], "1x8": [1, 1, 1]}
+    # The base and each member travel to the devices once, however many hold a copy.
+    assert found["uploaded"] == {name: [1.0] for name in MESHES}
     assert found["default"] == [1, 1, 1]  # virtual devices of a CPU are no more than the CPU
 
 

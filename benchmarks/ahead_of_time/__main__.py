@@ -88,7 +88,9 @@ def _programs(chip: str) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
             for members in (1, 4):
                 name = f"train one step, {encoder}, members {members}, 32 texts, {precision}"
                 yield name, partial(_training, chip, encoder, precision, members)
-    yield "mix one member into 4 points, roberta-base", partial(_mixing, chip)
+    yield "begin 4 points with the base, roberta-base", partial(_mixing, chip, models=1, begun=False)
+    yield "mix one member into 4 points, roberta-base", partial(_mixing, chip, models=1, begun=True)
+    yield "begin 4 points with the base and 7 members, roberta-base", partial(_mixing, chip, models=8, begun=False)
     window = "8 rows x 512 tokens, bfloat16"
     yield f"encode, llama-7b, its losses, as few chips a model as fit, 1 point x {window}", partial(_large, chip)
     yield "mix one member into 1 point, llama-7b, as few chips a model as fit", partial(_mixing_large, chip)
@@ -132,10 +134,11 @@ def _training(chip: str, name: str, precision: "Precision", members: int) -> dic
     return _row(lower, chip, 3 * programs.operations(model, members * 32 * TEXT, TEXT))
 
 
-def _mixing(chip: str) -> dict[str, Any]:
+def _mixing(chip: str, models: int, begun: bool) -> dict[str, Any]:
     from benchmarks.ahead_of_time import programs
 
-    return _row(partial(programs.mixing, programs.encoder("roberta-base"), mesh_of(chip), points=4), chip)
+    lower = partial(programs.mixing, programs.encoder("roberta-base"), mesh_of(chip), points=4)
+    return _row(partial(lower, models=models, begun=begun), chip)
 
 
 def _large(chip: str) -> dict[str, Any]:

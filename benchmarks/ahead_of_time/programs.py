@@ -109,21 +109,33 @@ def evaluation_bytes(model: Model, parts: int) -> int:
     return 3 * cuts.bytes_on_each(parameters, parts) + cuts.bytes_on_each(rounded_copy, parts)
 
 
-def mixing(model: Model, mesh: Mesh, *, points: int) -> Any:
-    """Returns the lowered program that adds one member to ``points`` points a device."""
+def mixing(model: Model, mesh: Mesh, *, points: int, models: int = 1, begun: bool = True) -> Any:
+    """Returns the lowered program that adds models to ``points`` points a device.
+
+    Args:
+      model: the architecture.
+      mesh: the devices.
+      points: points a device.
+      models: number of models that one program adds.
+      begun: whether they are added to points; if not, the points begin with them.
+    """
     together = points * mesh.shape["points"]
-    factors = _shape(mesh, (together,), np.float32, "points")
+    factors = _shape(mesh, (together, models), np.float32, "points")
     parameters = _parameters(model)
     member = _cut(parameters, mesh)
     places = geometry._places_of(member, factors.sharding)
-    return geometry._added.lower(_cut(parameters, mesh, together), member, factors, places)
+    mixed = _cut(parameters, mesh, together) if begun else None
+    return geometry._added.lower(mixed, (member,) * models, factors, places)
 
 
 def probing(mesh: Mesh, *, points: int, texts: int, hidden: int, classes: int) -> Any:
-    """Returns the lowered program that fits a probe at each of ``points`` points."""
-    inputs = _shape(mesh, (points, texts, hidden), np.float32, None)
+    """Returns the lowered program that fits a probe at each of ``points`` points, divided over the mesh's points."""
+    inputs = _shape(mesh, (points, texts, hidden), np.float32, "points")
     labels, strength = _shape(mesh, (texts,), np.int32, None), _shape(mesh, (), np.float32, None)
-    return logistic.programs_of(logistic._fit).together.lower(inputs, labels, strength, classes=classes)
+    program = logistic.programs_of(logistic._fit).together
+    if mesh.shape["points"] > 1:
+        program = logistic._on_each_device(logistic._fit, mesh, "points", 2)
+    return program.lower(inputs, labels, strength, classes=classes)
 
 
 def training(

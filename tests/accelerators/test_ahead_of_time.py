@@ -49,7 +49,7 @@ def test_a_training_step_and_a_probe_do_not_communicate():
     model = models.build("bert", models.architectures()["bert"].example)
     lowered = programs.training(model, mesh_of("v5e"), members=2, batch=4, rows=4, length=16, precision="bfloat16")
     assert compile_for(lowered, "v5e").collectives == ()
-    lowered = programs.probing(mesh_of("v5e"), points=2, texts=40, hidden=16, classes=3)
+    lowered = programs.probing(mesh_of("v5e", 2), points=4, texts=40, hidden=16, classes=3)
     assert compile_for(lowered, "v5e").collectives == ()
 
 

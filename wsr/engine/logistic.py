@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
 from wsr.geometry.linear_head import HIGHEST
@@ -59,6 +60,8 @@ def per_point(
 ) -> Fit:
     """Runs a fit for each point: on a CPU one core a point until it has converged, on accelerators all as one batch.
 
+    If points are divided over devices, each device fits its own, and none waits for another.
+
     Args:
       fit: takes the features of one point, the shared arrays and ``classes``.
       features: features of the training texts under each point.
@@ -68,6 +71,8 @@ def per_point(
     from threadpoolctl import threadpool_limits
 
     alone, together = programs_of(fit)
+    if divided := _division(features):
+        return _on_each_device(fit, *divided, len(shared))(features, *shared, classes=classes)
     if next(iter(features.devices())).platform != "cpu":
         return together(features, *shared, classes=classes)
 
@@ -99,9 +104,36 @@ def programs_of(fit: Callable[..., Fit]) -> Programs:
     """
 
     def together(features: Float[Array, "points texts hidden"], *shared: Any, classes: int) -> Fit:
+        if len(features) == 1:  # without vmap it is the program of one point
+            return jax.tree.map(lambda leaf: leaf[None], fit(features[0], *shared, classes=classes))
         return jax.vmap(lambda own: fit(own, *shared, classes=classes))(features)
 
     return Programs(jax.jit(fit, static_argnames="classes"), jax.jit(together, static_argnames="classes"))
+
+
+def _division(features: Float[Array, "points texts hidden"]) -> tuple[Any, Any] | None:
+    """Returns the mesh and its axis along which points are divided over devices; None if they are not."""
+    own = features.sharding
+    if not isinstance(own, NamedSharding) or own.shard_shape(features.shape)[0] == len(features):
+        return None
+    return own.mesh, own.spec[0]
+
+
+@cache
+def _on_each_device(fit: Callable[..., Fit], mesh: Any, axis: Any, shared: int) -> jax.stages.Wrapped:
+    """Returns the compiled program in which each device fits its points: a loop over all would make them wait."""
+
+    def divided(features: Float[Array, "points texts hidden"], *arrays: Any, classes: int) -> Fit:
+        own = jax.shard_map(
+            partial(programs_of(fit).together, classes=classes),
+            mesh=mesh,
+            in_specs=(PartitionSpec(axis), *[PartitionSpec()] * shared),
+            out_specs=PartitionSpec(axis),
+            check_vma=False,
+        )
+        return own(features, *arrays)
+
+    return jax.jit(divided, static_argnames="classes")
 
 
 class Inputs(NamedTuple):

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int
 from wsr.data.dataset import AnySplit, joined
 from wsr.data.packing import Batches, evaluation_batches, row_length_for, rows_a_step
 from wsr.engine.settings import Settings
-from wsr.geometry.points import add_low_rank, combine_one_by_one
+from wsr.geometry.points import add_low_rank, combine_in_blocks
 from wsr.geometry.trees import flatten
 from wsr.models import cuts
 from wsr.models.features import encoding_bytes, point_features, refuse_unfit
@@ -23,10 +23,11 @@ from wsr.runtime.devices import (
     chunk_for_device,
     lay_out,
     mesh_for,
+    overlaps,
     rows_for_device,
     with_smallest_model,
 )
-from wsr.runtime.placement import placed
+from wsr.runtime.placement import gathered, placed
 from wsr.types import Params
 
 Passes = list[list[int]]
@@ -44,6 +45,9 @@ def region_features(
 
     Each point comes once. The features of the last chunk may end with copies of its last point. Points are mixed and
     features are pooled in float32, whatever the precision of the encoder.
+
+    On an accelerator the features may still be being computed when they are yielded. Asking for the next ones first
+    waits until this chunk is mixed, or encoded if memory is tight, so at most two chunks of points are in memory.
 
     Args:
       region: the population.
@@ -63,7 +67,7 @@ def region_features(
     # Texts of all splits share rows and batches.
     ends = np.cumsum([len(split) for split in splits.values()])
     passes = _passes(len(coefficients), layout.together * layout.rounds)
-    base = placed(region.base, cuts.shardings(region.base, layout.mesh))
+    base = gathered(region.base, cuts.shardings(region.base, layout.mesh))
     load = _loader(region, coefficients, passes, layout)
     platform = layout.mesh.local_devices[0].platform
     for number, part in enumerate(passes):
@@ -77,9 +81,11 @@ def region_features(
         factored = [member for member in used if region.members[member].load_factors()]
         whole = sorted(set(used) - set(factored))
         weights = (load(number, member) for member in whole)
-        mixed = combine_one_by_one(base, weights, rows[..., whole], sharding=sharding)
+        mixed = combine_in_blocks(
+            base, weights, rows[..., whole], block=layout.block, ahead=layout.ahead, sharding=sharding
+        )
         factors = (load(number, member) for member in factored)
-        mixed = add_low_rank(mixed, factors, rows[..., factored], sharding=sharding)
+        mixed = add_low_rank(mixed, factors, rows[..., factored], ahead=layout.ahead, sharding=sharding)
         for first in range(0, len(part), layout.together):
             points = _round(mixed, first // layout.together) if layout.rounds > 1 else mixed
             points = points if settings.precision == "float32" else _rounded(points, settings.precision, platform)
@@ -91,6 +97,8 @@ def region_features(
                     for (name, split), end in zip(splits.items(), ends.tolist(), strict=True)
                 },
             )
+            jax.block_until_ready(points if layout.ahead else features)
+            del features  # the caller has them
         del mixed, points  # frees their memory before the next ones are mixed
 
 
@@ -113,6 +121,27 @@ def plan_features(
       WsrError: if even one point exceeds the memory budget.
     """
     return _planned(region, coefficients, splits, settings)[0]
+
+
+class MemberBytes(NamedTuple):
+    """Memory of a member on a device."""
+
+    held: int
+    added: int
+    """While it is added to a point: its parts before they are gathered, or the product of its largest leaf and room for
+    the sum."""
+
+
+def whole_member_bytes(base: Params, mesh: Mesh) -> MemberBytes:
+    """Returns the memory of a member that is stored whole, not as factors.
+
+    Args:
+      base: parameters of the same shapes.
+      mesh: the devices.
+    """
+    parts = mesh.shape["model"]
+    held = cuts.bytes_on_each(base, parts)
+    return MemberBytes(held, held * parts // mesh.size if mesh.size > parts else 0)
 
 
 _rounded = jax.jit(rounded, static_argnames=("precision", "platform"))
@@ -147,12 +176,12 @@ def _planned_on(
     together = rows_a_step(texts, fitting, row_length=length, packed=region.model.packed)
     packed = evaluation_batches(texts, rows=together, row_length=length, packed=region.model.packed)
     used = _used(coefficients, range(len(coefficients)))
-    sizes = {member: _bytes_of(region, member, parts) for member in used}
+    sizes = {member: _bytes_of(region, member, mesh) for member in used}
     layout = lay_out(
         len(coefficients),
         params_bytes=cuts.bytes_on_each(region.base, parts),
         member_bytes=partial(_member_bytes, coefficients, sizes),
-        point_bytes=_point_bytes(region.model.hidden, splits),
+        point_bytes=_point_bytes(region.model.hidden, splits, ahead=overlaps(device)),
         encoding_bytes=partial(encoding_bytes, region.model, region.base, packed, mesh, precision=settings.precision),
         mesh=mesh,
         tokens=tokens,
@@ -184,41 +213,39 @@ def _placed_member(member: Member, layout: DeviceLayout) -> Any:
     if factors := member.load_factors():
         return placed(factors, layout.sharding())
     params = member.load()
-    return placed(params, cuts.shardings(params, layout.mesh))
+    return gathered(params, cuts.shardings(params, layout.mesh))
 
 
 def _member_bytes(
-    coefficients: Float[np.ndarray, "points members"], sizes: Mapping[int, "_Bytes"], together: int, resident: bool
+    coefficients: Float[np.ndarray, "points members"],
+    sizes: Mapping[int, "MemberBytes"],
+    together: int,
+    resident: bool,
+    loose: int,
 ) -> int:
     """Returns the most memory that members take at once: each stays from its first pass to its last, or they are loaded
-    one after another."""
-    passes = _passes(len(coefficients), together)
+    one after another, at most ``loose`` at a time."""
     uses: dict[int, list[int]] = {}
-    for number, part in enumerate(passes):
-        for member in _used(coefficients, part):
+    parts = [_used(coefficients, part) for part in _passes(len(coefficients), together)]
+    for number, part in enumerate(parts):
+        for member in part:
             uses.setdefault(member, []).append(number)
-    staying = [
-        sum(sizes[member].held for member, own in uses.items() if own[0] <= number <= own[-1] > own[0])
-        for number in range(len(passes) if resident else 0)
-    ]
-    return max(staying, default=0) + max((own.held + own.added for own in sizes.values()), default=0)
+    staying, others = [0], [1]  # room for one more is kept
+    for number, part in enumerate(parts):
+        stay = {member for member, own in uses.items() if resident and own[0] <= number <= own[-1] > own[0]}
+        staying.append(sum(sizes[member].held for member in stay))
+        others.append(len(set(part) - stay))
+    passing = min(loose, max(others))
+    return max(staying) + max((passing * own.held + loose * own.added for own in sizes.values()), default=0)
 
 
-class _Bytes(NamedTuple):
-    """Memory of a member on the device."""
-
-    held: int
-    added: int
-    """While it is added to a point: the product of its largest leaf, and room for the sum."""
-
-
-def _bytes_of(region: Region, member: int, parts: int) -> _Bytes:
+def _bytes_of(region: Region, member: int, mesh: Mesh) -> "MemberBytes":
     factors = region.members[member].load_factors()
     if not factors:
-        return _Bytes(cuts.bytes_on_each(region.base, parts), 0)
+        return whole_member_bytes(region.base, mesh)
     leaves = flatten(region.base)
-    products = (cuts.bytes_on_each({path: leaves[path]}, parts) for path in factors)
-    return _Bytes(sum(4 * (own.a.size + own.b.size) for own in factors.values()), 2 * max(products))
+    products = (cuts.bytes_on_each({path: leaves[path]}, mesh.shape["model"]) for path in factors)
+    return MemberBytes(sum(4 * (own.a.size + own.b.size) for own in factors.values()), 2 * max(products))
 
 
 def _passes(points: int, together: int) -> Passes:
@@ -230,12 +257,12 @@ def _used(coefficients: Float[np.ndarray, "points members"], points: Sequence[in
     return np.flatnonzero(np.any(coefficients[list(points)] != 0, axis=0)).tolist()
 
 
-def _point_bytes(hidden: int, splits: Mapping[str, AnySplit]) -> int:
+def _point_bytes(hidden: int, splits: Mapping[str, AnySplit], *, ahead: bool) -> int:
     """Bytes per point: its features in batch order and in text order, those of the previous point, and the probe on
-    them."""
+    them. If features are queued while others are scored, theirs by split exist too."""
     sizes = [len(split) for split in splits.values()]
     probe = 3 * max(sizes) * hidden + 4 * hidden**2
-    return 4 * (3 * sum(sizes) * hidden + probe)
+    return 4 * ((3 + ahead) * sum(sizes) * hidden + probe)
 
 
 @jax.jit

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from wsr.errors import WsrError, nearest_names
-from wsr.geometry.points import combine_one_by_one
+from wsr.geometry.points import combine_in_blocks
 from wsr.geometry.trees import flatten
 from wsr.store import Store
 
@@ -61,6 +61,6 @@ def open_point(store: Store, coefficients: Mapping[str, float]) -> Callable[[str
 
     def leaf(path: str) -> np.ndarray:
         members = ({"leaf": store.load_leaf(name, path)} for name in coefficients)
-        return np.asarray(combine_one_by_one({"leaf": base[path]}, members, row)["leaf"])
+        return np.asarray(combine_in_blocks({"leaf": base[path]}, members, row)["leaf"])
 
     return leaf

@@ -4,8 +4,10 @@ Only encoders are combined. A head belongs to one dataset and is never part of a
 """
 
 from collections.abc import Callable, Iterable
-from functools import partial
-from typing import NamedTuple
+from functools import partial, reduce
+from itertools import chain, islice
+from operator import add
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -51,35 +53,49 @@ def combine(base: Params, members: Params, coefficients: Float[Array, "*points m
     return jax.tree.map(leaf, base, members)
 
 
-def combine_one_by_one(
+def combine_in_blocks(
     base: Params,
     members: Iterable[Params],
     coefficients: Float[np.ndarray, "*points members"],
     *,
+    block: int = 1,
+    ahead: bool = False,
     sharding: jax.sharding.Sharding | None = None,
 ) -> Params:
-    """Returns the same points as ``combine``, with one member in memory at a time.
+    """Returns the same points as ``combine``, with few members in memory at a time.
 
-    One compiled program serves any number of members. If the base is cut over devices, members must be cut alike, and
-    so are the points.
+    The base and the members are added in their order, several of them by one program, so that the points are read and
+    written less often. Few programs serve any number of members: a block holds 1, 2, 4, ... models. If the base is cut
+    over devices, members must be cut alike, and so are the points.
 
     Args:
       base: parameters of the checkpoint that the members were fine-tuned from.
       members: one per column of ``coefficients``, in the same order.
       coefficients: one row per point, one column per member.
+      block: largest number of models that one program adds. More of them may change the rounding of the sums.
+      ahead: whether a block is loaded while the one before is added, so that two are in memory; the function then
+        returns before the last one is added.
       sharding: how points are laid out over several devices; None for a single device.
 
     Returns:
       Parameters with leaves ``[*points, ...]``, float32.
     """
-    rest = np.asarray(1.0 - coefficients.sum(axis=-1), np.float32)
-    places = _places_of(base, sharding)
-    mixed = _scaled(base, placed(rest, sharding), places)
-    for number, member in enumerate(members):
-        factors = placed(np.asarray(coefficients[..., number], np.float32), sharding)
-        # Wait for each member, or all of them would queue up on the device.
-        mixed = jax.block_until_ready(_added(mixed, member, factors, places))
-        del member  # frees it before the next one is loaded
+    rest = 1.0 - coefficients.sum(axis=-1, keepdims=True)
+    factors = np.concatenate([rest, coefficients], axis=-1).astype(np.float32)
+    places, models = _places_of(base, sharding), chain([base], members)
+    mixed: Any = None
+    done, count = 0, factors.shape[-1]
+    while done < count:
+        size = 2 ** (min(block, count - done).bit_length() - 1)
+        together = tuple(islice(models, size))
+        if ahead:
+            jax.block_until_ready(mixed)  # the block before is free
+        own = placed(factors[..., done : done + size], sharding)
+        mixed = _added(mixed, together, own, places)
+        if not ahead:
+            jax.block_until_ready(mixed)
+        del together  # frees them before the next ones are loaded
+        done += size
     return mixed
 
 
@@ -88,6 +104,7 @@ def add_low_rank(
     changes: Iterable[LowRank],
     coefficients: Float[np.ndarray, "*points members"],
     *,
+    ahead: bool = False,
     sharding: jax.sharding.Sharding | None = None,
 ) -> Params:
     """Returns ``points + sum_k coefficients[..., k] * a_k b_k``, with one product of a leaf in memory at a time.
@@ -96,6 +113,7 @@ def add_low_rank(
       points: parameters with leaves ``[*points, ...]``, float32; their memory is taken over.
       changes: the factors of one member per column of ``coefficients``, in the same order.
       coefficients: one row per point, one column per member.
+      ahead: whether the function returns before the products are added.
       sharding: how points are laid out over several devices; None for a single device.
     """
     leaves = flatten(points)
@@ -103,7 +121,9 @@ def add_low_rank(
         scales = placed(np.asarray(coefficients[..., number], np.float32), sharding)
         for path, own in change.items():
             place = leaves[path].sharding
-            leaves[path] = jax.block_until_ready(_moved(leaves[path], own.a, own.b, scales, place))
+            leaves[path] = _moved(leaves[path], own.a, own.b, scales, place)
+            if not ahead:
+                jax.block_until_ready(leaves[path])
         del change  # frees it before the next one is loaded
     return nest(leaves)
 
@@ -136,41 +156,46 @@ def _moved(
     return moved if place.num_devices == 1 else jax.lax.with_sharding_constraint(moved, place)
 
 
-@partial(jax.jit, static_argnames="places")
-def _scaled(params: Params, factors: Float[Array, "*points"], places: Places | None) -> Params:
-    def scaled(params: Params, factors: Float[Array, "*points"]) -> Params:
-        return jax.tree.map(lambda leaf: _times(factors, leaf), params)
-
-    return _on_each_device(scaled, places, params, factors)
-
-
 @partial(jax.jit, donate_argnums=0, static_argnames="places")
-def _added(mixed: Params, params: Params, factors: Float[Array, "*points"], places: Places | None) -> Params:
-    def added(params: Params, factors: Float[Array, "*points"], mixed: Params) -> Params:
-        return jax.tree.map(lambda total, leaf: total + _times(factors, leaf), mixed, params)
+def _added(
+    mixed: Params | None,
+    models: tuple[Params, ...],
+    factors: Float[Array, "*points models"],
+    places: Places | None,
+) -> Params:
+    """Returns ``mixed + sum_k factors[..., k] * models[k]``, summed in this order; None counts as nothing."""
 
-    return _on_each_device(added, places, params, factors, mixed)
+    def added(models: tuple[Params, ...], factors: Float[Array, "*points models"], *mixed: Params) -> Params:
+        def leaf(*leaves: AnyArray) -> Array:
+            # Not a product of stacked members: to stack them copies them, which a TPU's compiler expects to be slower.
+            terms = (_times(factors[..., number], own) for number, own in enumerate(leaves[: len(models)]))
+            return jnp.asarray(reduce(add, chain(leaves[len(models) :], terms)))
+
+        return jax.tree.map(leaf, *models, *mixed)
+
+    return _on_each_device(added, places, models, factors, *[] if mixed is None else [mixed])
 
 
 def _on_each_device(
     program: Callable[..., Params],
     places: Places | None,
-    params: Params,
-    factors: Float[Array, "*points"],
+    models: tuple[Params, ...],
+    factors: Float[Array, "*points models"],
     *mixed: Params,
 ) -> Params:
-    """Returns what a program makes of a model, its factors and perhaps points, each device of its own parts of them.
+    """Returns what a program makes of models, their factors and perhaps points, each device of its own parts of them.
 
     No device needs anything from another. Left to itself, the compiler shares factors between leaves and moves them.
     """
     if places is None:
-        return program(params, factors, *mixed)
-    form = jax.tree.structure(params)
-    leading = (*places.points, *[None] * (factors.ndim - len(places.points)))
+        return program(models, factors, *mixed)
+    form = jax.tree.structure(models[0])
+    leading = (*places.points, *[None] * (factors.ndim - 1 - len(places.points)))
     points = jax.tree.unflatten(form, [PartitionSpec(*leading, *spec) for spec in places.leaves])
-    given = (jax.tree.unflatten(form, places.leaves), places.points, *[points for _ in mixed])
+    model = jax.tree.unflatten(form, places.leaves)
+    given = (tuple(model for _ in models), places.points, *[points for _ in mixed])
     parts = jax.shard_map(program, mesh=places.mesh, in_specs=given, out_specs=points, check_vma=False)
-    return parts(params, factors, *mixed)
+    return parts(models, factors, *mixed)
 
 
 def _times(factors: Float[Array, "*points"], leaf: AnyArray) -> Array:

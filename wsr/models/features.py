@@ -61,7 +61,10 @@ def refuse_unfit(model: Model, *splits: AnySplit) -> None:
 def point_features(
     model: Model, points: Params, batches: Batches, texts: int, mesh: Mesh
 ) -> Float[Array, "points {texts} hidden"]:
-    """Returns the features of every text at each point, on this process's first device of the mesh.
+    """Returns the features of every text at each point.
+
+    With several points at a time on the mesh, each device keeps the features of its points. Those of a single point
+    lie on this process's first device, as do those of all points if several processes share the mesh.
 
     Args:
       model: the architecture.
@@ -73,16 +76,19 @@ def point_features(
     """
     program = _encoder(model, mesh)
     home, along_texts = mesh.local_devices[0], mesh.shape["texts"]
+    stay = mesh.is_multi_process or mesh.shape["points"] > 1
     inputs, slots = _inputs(batches, along_texts)
     placement = NamedSharding(mesh, PartitionSpec("texts"))
     outputs = []
     for first in range(0, len(next(iter(inputs.values()))), along_texts):
         step = {name: array[first : first + along_texts] for name, array in inputs.items()}
         output = program(points, placed(step, placement))
-        outputs.append(output if mesh.is_multi_process else jax.device_put(output, home))
+        outputs.append(output if stay else jax.device_put(output, home))
     slot_of_text = _slot_of_text(batches, texts, slots)
     if mesh.is_multi_process:  # the only communication between processes: each receives all features
-        return _everywhere(mesh)(outputs, slot_of_text).addressable_data(0)
+        return _ordered(mesh, PartitionSpec())(outputs, slot_of_text).addressable_data(0)
+    if stay:
+        return _ordered(mesh, PartitionSpec("points"))(outputs, slot_of_text)
     return _in_text_order(outputs, slot_of_text)
 
 
@@ -167,8 +173,8 @@ def _in_text_order(
 
 
 @lru_cache(maxsize=32)
-def _everywhere(mesh: Mesh) -> jax.stages.Wrapped:
-    return jax.jit(_in_text_order, out_shardings=NamedSharding(mesh, PartitionSpec()))
+def _ordered(mesh: Mesh, spec: PartitionSpec) -> jax.stages.Wrapped:
+    return jax.jit(_in_text_order, out_shardings=NamedSharding(mesh, spec))
 
 
 @lru_cache(maxsize=32)

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from wsr.data.dataset import Dataset, Split
-from wsr.engine.region_features import plan_features
+from wsr.engine.region_features import plan_features, whole_member_bytes
 from wsr.engine.settings import Settings
 from wsr.models import cuts
 from wsr.planning.encoder import Encoder
@@ -91,9 +91,10 @@ def evaluation_memory(
         model = cuts.bytes_on_each(encoder.params, parts)
         needed = (2 + copies) * model  # the base, the point, and a member that is added to it
         if needed <= budget:
-            settings = Settings(chunk=1, mesh=mesh_for(points, model=parts, devices=chips), memory_budget_gib=2.0**20)
+            mesh = mesh_for(points, model=parts, devices=chips)
+            settings = Settings(chunk=1, mesh=mesh, memory_budget_gib=2.0**20)
             layout = plan_features(base_alone, np.zeros((1, 1)), texts_of_a_point, settings=settings)
-            needed = layout.needed_bytes + copies * model
+            needed = layout.needed_bytes + copies * sum(whole_member_bytes(encoder.params, mesh))
         if needed <= budget:
             break
     return Memory(needed, budget), parts

@@ -306,7 +306,7 @@ class Region:
         mesh = mesh_of(1, model=len(devices), devices=devices)
         cut, whole = cuts.shardings(self.base, mesh), NamedSharding(mesh, PartitionSpec())
         members = (placed(self.members[k].load(), cut) for k in used)
-        mixed = points.combine_one_by_one(placed(self.base, cut), members, coefficients[used], sharding=whole)
+        mixed = points.combine_in_blocks(placed(self.base, cut), members, coefficients[used], sharding=whole)
         return jax.tree.map(np.asarray, mixed)
 
     @property

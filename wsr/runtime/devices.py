@@ -8,7 +8,8 @@ layer; it is 1 unless a model exceeds the memory of a device.
 import math
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,6 +25,8 @@ _TOKENS_TOGETHER = {"gpu": 2**14, "tpu": 2**12}
 """Tokens, over all points, of a step of an accelerator: fewer leave it partly idle, and more do not stay in the fast
 memory of a TPU. The figure for TPUs is the best of ``python -m benchmarks.ahead_of_time --only="step of"`` on v5e; that
 for GPUs is not measured."""
+_LARGEST_BLOCK = 8
+"""Models that one program adds to points on an accelerator, if memory allows."""
 _SHARE_OF_HOST = 0.7  # of available memory: other programs need some too
 _SHARE_OF_DEVICE = 0.9  # fragmentation takes some
 
@@ -50,6 +53,10 @@ class DeviceLayout:
     """Whether members stay on the device while points need them; otherwise they are streamed one after another."""
     rounds: int
     """Number of chunks computed in one pass over streamed members; 1 if members are resident."""
+    block: int
+    """Largest number of models that one program adds to the points."""
+    ahead: bool
+    """Whether a chunk is mixed, and its encoding queued, while the chunk before is encoded."""
     needed_bytes: int
     """Predicted memory per device, without what is in use already."""
     budget_bytes: int
@@ -82,7 +89,7 @@ def lay_out(
     points: int,
     *,
     params_bytes: int,
-    member_bytes: Callable[[int, bool], int],
+    member_bytes: Callable[[int, bool, int], int],
     point_bytes: int,
     encoding_bytes: Callable[[int], int],
     mesh: Mesh,
@@ -92,11 +99,15 @@ def lay_out(
 ) -> DeviceLayout:
     """Returns a layout with as many points at a time as are useful and as the memory budget allows.
 
+    On an accelerator a chunk is mixed while the one before is encoded, and members are added in blocks, if memory
+    allows; neither makes chunks smaller.
+
     Args:
       points: number of points in all.
       params_bytes: size of one model's float32 parameters on a device.
       member_bytes: maps a number of points processed together to the memory for members: of those that must stay on the
-        device so that none is loaded twice, or, where the second argument is false, of one at a time.
+        device so that none is loaded twice, if the second argument is true, and of the others at most as many as the
+        third argument says.
       point_bytes: memory for the features of one point and for scoring them.
       encoding_bytes: maps a number of points to the memory for encoding one batch under them.
       mesh: the devices.
@@ -113,26 +124,36 @@ def lay_out(
     most = -(-max(points, 1) // axis)
     sizes = [chunk] if chunk else _halved(chunk_for_device(most, tokens=tokens, device=device))
     copies = copies_of_a_member(device)
+    encoding = cache(encoding_bytes)
 
-    def needed(chunk: int, resident: bool, rounds: int = 1) -> int:
-        mixed = chunk * (rounds + 1 if rounds > 1 else 1)
-        of_members = copies * member_bytes(chunk * axis, resident)
-        # The first device gathers the features of all devices.
-        held = (1 + mixed) * params_bytes + of_members + chunk * axis * point_bytes
+    def counted(way: DeviceLayout) -> DeviceLayout:
+        """Returns the layout with the memory that it needs."""
+        mixed = way.chunk * (way.rounds + (way.rounds > 1) + way.ahead)
+        together, loose = way.chunk * axis if way.resident else points, way.block * (1 + way.ahead)
+        of_members = member_bytes(together, way.resident, loose)
+        # Each device keeps the features of its points; processes that share a mesh gather those of all.
+        scored = way.chunk * (axis if mesh.is_multi_process else 1)
+        held = (1 + mixed) * params_bytes + copies * of_members + scored * point_bytes
         # A program whose models alone do not fit need not be compiled.
-        return held if held > budget else held + encoding_bytes(chunk)
+        return replace(way, needed_bytes=held if held > budget else held + encoding(way.chunk))
+
+    def widened(way: DeviceLayout) -> DeviceLayout:
+        """Returns a layout that fits, with as many rounds and then as large a block as fit too."""
+        if not way.resident:
+            room = (budget - way.needed_bytes) // (way.chunk * params_bytes)
+            rounds = max(1, min(-(-most // way.chunk), room))  # further chunks need room beside the first
+            way = counted(replace(way, rounds=rounds))
+        blocks = _halved(_LARGEST_BLOCK if overlaps(device) else 1)
+        wider = (counted(replace(way, block=block)) for block in blocks)
+        return next(own for own in wider if own.needed_bytes <= budget)
 
     for resident in (True, False):
         for size in sizes:
-            if (bytes_needed := needed(size, resident)) > budget:
-                continue
-            rounds = 1
-            if not resident:
-                room = (budget - bytes_needed) // (size * params_bytes)
-                rounds = max(1, min(-(-most // size), room))  # further chunks need room beside the first
-                bytes_needed = needed(size, resident, rounds)
-            return DeviceLayout(mesh, size, resident, rounds, bytes_needed, budget)
-    raise _too_little(sizes[-1], "points", needed(sizes[-1], False), budget, mesh.shape["model"])
+            for ahead in (True, False) if overlaps(device) else (False,):
+                way = counted(DeviceLayout(mesh, size, resident, 1, 1, ahead, 0, budget))
+                if way.needed_bytes <= budget:
+                    return widened(way)
+    raise _too_little(sizes[-1], "points", way.needed_bytes, budget, mesh.shape["model"])
 
 
 def copies_of_a_member(device: Any) -> int:
@@ -141,7 +162,7 @@ def copies_of_a_member(device: Any) -> int:
     Args:
       device: a JAX device, or anything with its ``platform``.
     """
-    return 2 if device.platform == "cpu" else 1
+    return 1 if overlaps(device) else 2
 
 
 def with_smallest_model(points: int, mesh: Mesh, plan: Callable[[Mesh], Plan]) -> Plan:
@@ -268,6 +289,15 @@ def members_for_devices(wanted: int, *, model: int = 1, devices: Sequence[Any] |
     devices = list(devices or own_devices())
     used = max(1, min(wanted, len(devices) // model))
     return used * chunk_for_device(-(-wanted // used), device=devices[0])
+
+
+def overlaps(device: Any) -> bool:
+    """Returns whether a device computes while the host does other work: an accelerator does, and a CPU is the host.
+
+    Args:
+      device: a JAX device.
+    """
+    return device.platform != "cpu"
 
 
 def own_devices() -> list[Any]:
