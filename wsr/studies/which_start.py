@@ -72,14 +72,15 @@ def which_start(context: Context, plan: Plan) -> tuple[list[Row], Section]:
       plan: numbers of examples, seeds and recipes.
     """
     found: dict[Case, dict[str, Newcomer]] = {(mode, size): {} for size in plan.sizes for mode in MODES}
-    total = sum(len(_starts(context, target)) for target in context.targets) * len(found) * plan.seeds
+    starts_on = {target: _starts(context, target) for target in context.targets}
+    total = sum(map(len, starts_on.values())) * len(found) * plan.seeds
     with progress("fine-tuning from every start", total, "runs") as counter:
-        for target in context.targets:
+        for target, regions in starts_on.items():
 
             def advance(note: str = target) -> None:
                 counter.advance(note=note)
 
-            for case, own in _newcomer(context, target, plan, advance).items():
+            for case, own in _newcomer(context, target, regions, plan, advance).items():
                 found[case][target] = own
     return _rows(found, plan), _section(context, found, plan)
 
@@ -116,9 +117,11 @@ def _named_in(names: Sequence[str]) -> Callable[[Member], bool]:
     return lambda member: member.name in names
 
 
-def _newcomer(context: Context, target: str, plan: Plan, advance: Callable[[], None]) -> dict[Case, Newcomer]:
-    """Returns what is found about a target, by case."""
-    dataset, regions = context.datasets[target], _starts(context, target)
+def _newcomer(
+    context: Context, target: str, regions: Mapping[str, Region], plan: Plan, advance: Callable[[], None]
+) -> dict[Case, Newcomer]:
+    """Returns what is found about a target, by case; ``regions`` are the members that each start averages."""
+    dataset = context.datasets[target]
     pretrained = Start(regions["pretrained"])
     judges = {
         (size, seed): Judge(context, dataset, seed, plan.few_shot("bitfit", size), pretrained)
