@@ -16,13 +16,14 @@ from wsr.models import config as configs
 from wsr.models.adapters import from_nnx
 from wsr.models.counterpart import Module
 from wsr.models.layers.activations import ACTIVATIONS
-from wsr.models.layers.attention import attend, near, not_later, same_text
+from wsr.models.layers.attention import near, not_later, same_text
 from wsr.models.layers.dense import dense, table
 from wsr.models.layers.feed_forward import BareFeedForward
 from wsr.models.layers.language_model import next_token_losses
 from wsr.models.layers.pooling import POOLINGS, pool
-from wsr.models.layers.rotary import angles, frequencies, rotate
+from wsr.models.layers.rotary import angles, frequencies
 from wsr.models.llama import COUNTERPART as LLAMA_COUNTERPART
+from wsr.models.llama import Attention as LlamaAttention
 from wsr.models.llama import taken
 from wsr.models.model import Model
 
@@ -244,8 +245,8 @@ class Layer(nnx.Module):
         return hidden + (self.feed_forward_output_norm(wide) if self.output_norms else wide)
 
 
-class Attention(nnx.Module):
-    """Grouped-query attention with rotary positions: groups of query heads share one key and value head."""
+class Attention(LlamaAttention):
+    """The attention of a Llama, with the sizes, norms and scores of a Gemma."""
 
     def __init__(self, config: CommonConfig, switches: Switches, rngs: nnx.Rngs):
         hidden, spread, bias = config.hidden_size, config.initializer_range, config.attention_bias
@@ -261,34 +262,6 @@ class Attention(nnx.Module):
             self.query_norm = Norm(config.head_dim, epsilon=config.rms_norm_eps)
             self.key_norm = Norm(config.head_dim, epsilon=config.rms_norm_eps)
         self.weights_dropout = nnx.Dropout(config.attention_dropout)
-
-    def __call__(
-        self,
-        hidden: Float[Array, "tokens hidden"],
-        mask: Bool[Array, "rows 1 length length"],
-        turns: Float[Array, "tokens half_width"],
-        rngs: nnx.Rngs | None = None,
-    ) -> Float[Array, "tokens hidden"]:
-        query, key = self.query(hidden), self.key(hidden)
-        if self.query_key_norm:
-            query, key = _by_head(self.query_norm, query, self.heads), _by_head(self.key_norm, key, self.key_heads)
-        mixed = attend(
-            rotate(query, turns, self.heads),
-            rotate(key, turns, self.key_heads),
-            self.value(hidden),
-            mask,
-            heads=self.heads,
-            key_heads=self.key_heads,
-            scale=self.scale,
-            cap=self.cap,
-            dropout=self.weights_dropout,
-            rngs=rngs,
-        )
-        return self.output(mixed)
-
-
-def _by_head(norm: Norm, features: Float[Array, "tokens features"], heads: int) -> Array:
-    return norm(features.reshape(len(features), heads, -1)).reshape(features.shape)
 
 
 def modules(config: CommonConfig) -> Iterator[Module]:

@@ -1,6 +1,6 @@
 """Llama in Flax NNX, with the switches that make it Qwen2 or Qwen3."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -200,6 +200,11 @@ class Layer(nnx.Module):
 class Attention(nnx.Module):
     """Grouped-query attention with rotary positions: groups of query heads share one key and value head."""
 
+    scale: float | None = None
+    """Factor of the scores; None: one over the root of a head's width."""
+    cap: float | None = None
+    """Bound of the size of the scores (Gemma 2); None: there is none."""
+
     def __init__(self, config: DecoderConfig, rngs: nnx.Rngs):
         switches, hidden, spread = config.switches, config.hidden_size, config.initializer_range
         self.heads, self.key_heads = config.num_attention_heads, config.num_key_value_heads
@@ -232,13 +237,15 @@ class Attention(nnx.Module):
             mask,
             heads=self.heads,
             key_heads=self.key_heads,
+            scale=self.scale,
+            cap=self.cap,
             dropout=self.weights_dropout,
             rngs=rngs,
         )
         return self.output(mixed)
 
 
-def _by_head(norm: nnx.RMSNorm, features: Float[Array, "tokens features"], heads: int) -> Array:
+def _by_head(norm: Callable[[Array], Array], features: Float[Array, "tokens features"], heads: int) -> Array:
     return norm(features.reshape(len(features), heads, -1)).reshape(features.shape)
 
 
