@@ -5,9 +5,10 @@ import importlib.util
 import numpy as np
 import pytest
 
-from benchmarks import fronts, learned, many_members
+from benchmarks import fronts, learned, many_members, precision
 from wsr.engine.settings import Settings
 from wsr.region.made_up import made_up_region
+from wsr.store.results import Results
 
 
 @pytest.fixture(scope="module")
@@ -63,3 +64,11 @@ def test_errors_of_few_points_are_measured_at_fresh_ones(dataset, region):
     assert row["scored_points"] <= 70
     assert row["mean_error"] <= row["largest_error"] < row["range_of_losses"]
     assert 0.5 < row["within_tolerance"] <= 1
+
+
+@pytest.mark.long
+def test_losses_of_two_precisions_are_compared(dataset, region):
+    row = precision.compared(region, dataset, Results.in_memory(), points=8)
+    assert 0 < row["mean_difference"] <= row["largest_difference"] < 0.05
+    assert row["range_of_losses"] > 0
+    assert -1 <= row["rank_correlation"] <= 1

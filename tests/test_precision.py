@@ -10,7 +10,7 @@ import pytest
 
 from wsr import models
 from wsr.models.layers.dense import product
-from wsr.models.precision import computing_in, meaning, rounded
+from wsr.models.precision import computing_in, meaning, quickest, rounded
 
 
 def batch_of(model):
@@ -69,9 +69,10 @@ def test_the_language_model_s_logits_too(name):
     assert {own[:2] for own in products_of(model, "tpu", "token_losses")} == {("bf16", "bf16")}
 
 
-def test_a_product_and_its_gradients_are_those_of_numpy_on_rounded_operands():
+@pytest.mark.parametrize("rows", [(5, 3), (4, 24)], ids=["whole", "in blocks"])
+def test_a_product_and_its_gradients_are_those_of_numpy_on_rounded_operands(rows):
     draw = np.random.default_rng(0)
-    inputs, kernel, slope = (draw.normal(size=shape).astype(np.float32) for shape in ((5, 3, 16), (16, 8), (5, 3, 8)))
+    inputs, kernel, slope = (draw.normal(size=shape).astype(np.float32) for shape in ((*rows, 16), (16, 8), (*rows, 8)))
     half = kernel.astype(ml_dtypes.bfloat16)
 
     outputs, back = jax.vjp(product, jnp.asarray(inputs), jnp.asarray(half))
@@ -84,7 +85,7 @@ def test_a_product_and_its_gradients_are_those_of_numpy_on_rounded_operands():
     np.testing.assert_allclose(of_inputs, r(slope) @ r(kernel).T, atol=1e-5)
     expected = np.einsum("abi,abo->io", r(inputs), r(slope))
     assert (outputs.dtype, of_inputs.dtype, of_kernel.dtype) == (jnp.float32, jnp.float32, jnp.bfloat16)
-    np.testing.assert_allclose(of_kernel.astype(np.float64), expected, rtol=2**-8, atol=1e-5)
+    np.testing.assert_allclose(np.asarray(of_kernel, np.float64), expected, rtol=2**-8, atol=1e-5)
 
 
 def test_float32_is_left_as_it_is(tiny):
@@ -109,3 +110,12 @@ def test_gradients_of_a_model_in_bfloat16_are_float32_and_near(tiny):
             own = own[key.key]
         assert own.dtype == jnp.float32
         assert np.linalg.norm(own - leaf) <= 0.05 * np.linalg.norm(leaf) + 1e-4, path
+
+
+def test_a_processor_without_instructions_for_bfloat16_is_quickest_in_float32(tmp_path, monkeypatch):
+    for flags, expected in (("fpu avx512_bf16 sse", "bfloat16"), ("amx_bf16", "bfloat16"), ("avx512f", "float32")):
+        (tmp_path / "cpuinfo").write_text(f"flags\t\t: {flags}\n", encoding="utf-8")
+        monkeypatch.setattr("wsr.models.precision._CPU", tmp_path / "cpuinfo")
+        assert quickest() == expected
+    monkeypatch.setattr("wsr.models.precision._CPU", tmp_path / "absent")
+    assert quickest() == "float32"

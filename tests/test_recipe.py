@@ -30,6 +30,7 @@ def check(**values):
         ("patience", [0, -1, 1.5]),
         ("stop_on", ["accuracy", None]),
         ("dropout_rng", ["threefry2x32", "RBG", None]),
+        ("precision", ["float16", None]),
         ("check_every", [0, 0.5]),
         ("min_improvement", [-0.1, NAN]),
         ("row_length", [0]),
@@ -65,7 +66,8 @@ def test_what_can_be_trained_is_accepted(right):
 
 def test_a_recipe_without_newer_fields_has_the_settings_from_before_there_were_any():
     """Stores and the records of members know recipes by their settings."""
-    assert not {"hidden_head", "dropout_rng"} & set(Recipe().settings)
+    assert not {"hidden_head", "dropout_rng", "precision"} & set(Recipe().settings)
     assert Recipe(hidden_head=True).settings["hidden_head"] is True
     assert Recipe(dropout_rng="rbg").settings["dropout_rng"] == "rbg"
+    assert Recipe(precision="bfloat16").settings["precision"] == "bfloat16"
     assert Recipe(dropout_rng="rbg", dropout=False).settings == Recipe(dropout=False).settings

@@ -47,6 +47,8 @@ FEWER: dict[str, dict[str, Any]] = {
     # Each training on a target of its own compiles a program.
     "centroid_start": {"runs": 1},
     "few_shot": {"runs": 1, "sizes": (16,), "starts_on": ("mnli", "rte")},
+    # It trains each target from about forty starts in two modes.
+    "which_start": {"runs": 1, "targets": ("mnli", "rte")},
 }
 """Values of single studies."""
 CATALOGUE = "same_dataset_clusters"

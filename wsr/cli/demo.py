@@ -22,6 +22,13 @@ PAGE = Page(
                     "packaged",
                     accepts="packaged or smoke",
                 ),
+                Flag(
+                    "precision",
+                    "Precision of the encoder's matrix products, in training and scoring.",
+                    kind=str,
+                    allowed=("float32", "bfloat16"),
+                    otherwise="bfloat16 for packaged on a CPU that has it, else float32",
+                ),
             ),
         ),
         Group(
@@ -37,14 +44,16 @@ def run(values: Values, positional: Sequence[str]) -> None:
     """Runs the demo; prints its findings and where its files are."""
     from wsr.cli.checks import one_of
     from wsr.runtime.compilation import use_persistent_cache
-    from wsr.studies.demo import PRESETS, run_demo
+    from wsr.studies.demo import PRESETS, plan_of, run_demo
 
     one_of("--preset", values.preset, PRESETS)
     use_persistent_cache()
     folder = Path(values.out or ("runs/demo" if values.preset == "packaged" else f"runs/{values.preset}"))
     # What reproduces the demo, whatever folder it was run in.
     command = "make demo" if values.preset == "packaged" else f"wsr demo --preset={values.preset}"
-    done = run_demo(PRESETS[values.preset], folder, command=command)
+    if values.precision:
+        command = f"wsr demo --preset={values.preset} --precision={values.precision}"
+    done = run_demo(plan_of(values.preset, values.precision), folder, command=command)
     print()
     for line in done.document.summary:
         print(f"- {line}")

@@ -90,6 +90,12 @@ PAGE = Page(
                     allowed=("threefry", "rbg"),
                 ),
                 Flag(
+                    "precision",
+                    "Precision of the encoder's matrix products; bfloat16 is faster on chips that have it.",
+                    Recipe.precision,
+                    allowed=("float32", "bfloat16"),
+                ),
+                Flag(
                     "patience",
                     "Number of checks on the validation split without improvement after which a member stops.",
                     kind=int,
@@ -168,6 +174,7 @@ def run(values: Values, positional: Sequence[str]) -> None:
         warmup=values.warmup,
         dropout=values.dropout,
         dropout_rng=values.dropout_rng,
+        precision=values.precision,
         patience=values.patience,
         stop_on=values.stop_on,
         check_every=values.check_every,

@@ -7,6 +7,7 @@ matrix products in bfloat16 and nothing else, so there only the kernels are roun
 
 from dataclasses import replace
 from functools import lru_cache, partial
+from pathlib import Path
 from typing import Literal
 
 import jax
@@ -16,6 +17,7 @@ from wsr.models.model import Model
 from wsr.types import Batch, Params
 
 Precision = Literal["float32", "bfloat16"]
+_CPU = Path("/proc/cpuinfo")
 
 
 def rounded(params: Params, precision: Precision, platform: str) -> Params:
@@ -33,6 +35,18 @@ def rounded(params: Params, precision: Precision, platform: str) -> Params:
         return array.astype(precision) if platform != "cpu" or path[-1].key == "kernel" else array
 
     return jax.tree_util.tree_map_with_path(leaf, params)
+
+
+def quickest() -> Precision:
+    """Returns the precision in which a CPU multiplies fastest: bfloat16 if it has instructions for it, else float32.
+
+    Where another device computes it returns float32, because nothing has been measured there.
+    """
+    if jax.default_backend() != "cpu":
+        return "float32"
+    found = _CPU.read_text(encoding="utf-8") if _CPU.exists() else ""
+    has = {"avx512_bf16", "amx_bf16"} & set(found.split())
+    return "bfloat16" if has else "float32"
 
 
 @lru_cache(maxsize=8)

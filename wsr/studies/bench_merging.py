@@ -7,6 +7,7 @@ import numpy as np
 
 from wsr.data.dataset import Dataset
 from wsr.engine.evaluate import Protocol
+from wsr.engine.settings import Settings
 from wsr.errors import WsrError
 from wsr.merging.method import Given, find
 from wsr.merging.own_texts import own_head
@@ -136,7 +137,13 @@ def bench_merging(
     population = Population(YOURS, YOURS, region, own_heads)
     with progress("merging", 1 + len(region) + len(tried), "models") as counter:
         found = scored(
-            population, by_name, tried, effort or Effort(), results or Results.in_memory(), Protocol(), counter
+            population,
+            by_name,
+            tried,
+            effort or Effort(),
+            Settings(results=results or Results.in_memory()),
+            Protocol(),
+            counter,
         )
     (ranking,), rows = ranked([found], generator(seed, "merging"))
     return MergeBench(ranking, found, rows, _forecasts(found))

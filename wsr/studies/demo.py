@@ -1,12 +1,11 @@
 """The demo: a population fine-tuned from a real encoder on real text, mapped, evaluated between its members, and turned
 into a better starting point, in minutes on two CPU cores."""
 
-import dataclasses
 import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from wsr.engine.evaluate import Protocol
 from wsr.errors import WsrError
 from wsr.geometry.sampling import extrapolation_alphas
 from wsr.models.load import load
+from wsr.models.precision import Precision, quickest
 from wsr.region.learned import learned_region
 from wsr.report.document import Document, Section
 from wsr.runtime.atomic import write_atomically
@@ -124,14 +124,29 @@ class DemoRun:
     report: Path
 
 
-def demo(out: str | Path = "runs/demo", *, preset: str = "packaged") -> "DemoRun":
+def demo(out: str | Path = "runs/demo", *, preset: str = "packaged", precision: Precision | None = None) -> "DemoRun":
     """Trains, maps, evaluates and merges a real population, and writes a report; rerun, it resumes.
 
     Args:
       out: folder of the run.
       preset: "packaged", MiniLM on the packaged corpora in minutes, or "smoke", a tiny encoder in seconds.
+      precision: precision of the encoder's matrix products; None: see ``plan_of``.
     """
-    return run_demo(PRESETS[preset], Path(out), command=f"wsr demo --preset={preset}")
+    return run_demo(plan_of(preset, precision), Path(out), command=f"wsr demo --preset={preset}")
+
+
+def plan_of(preset: str, precision: Precision | None = None) -> DemoPlan:
+    """Returns the plan of a preset.
+
+    Args:
+      preset: name of the preset.
+      precision: precision of the encoder's matrix products; None: the quickest of this machine for "packaged", where
+        ``make bench`` compares both, and float32 for "smoke".
+    """
+    plan = PRESETS[preset]
+    chosen = precision or (quickest() if preset == "packaged" else "float32")
+    few_shot = replace(plan.few_shot, recipe=replace(plan.few_shot.recipe, precision=chosen))
+    return replace(plan, recipe=replace(plan.recipe, precision=chosen), few_shot=few_shot)
 
 
 def run_demo(plan: DemoPlan, folder: Path, *, command: str) -> DemoRun:
@@ -166,8 +181,9 @@ def run_demo(plan: DemoPlan, folder: Path, *, command: str) -> DemoRun:
         plan.protocol,
         plan.seed,
         command,
+        plan.recipe.precision,
     )
-    starts = dataclasses.replace(context, targets=[name for name in plan.start_targets if name in region.datasets])
+    starts = replace(context, targets=[name for name in plan.start_targets if name in region.datasets])
 
     rows: list[dict] = []
     sections: dict[str, Section] = {}
@@ -215,6 +231,7 @@ def _facts(
         "Members": f"{len(records)}: {plan.seeds} seeds a dataset, {plan.recipe.mode} fine-tuning",
         "Recipe": f"AdamW, learning rate {plan.recipe.learning_rate:g}, batch {plan.recipe.batch_size}, "
         f"{plan.recipe.epochs:g} epochs of {plan.split_sizes['finetune']} examples, {plan.max_length} tokens a text",
+        "Precision": f"matrix products in {plan.recipe.precision}; sums and weights in float32",
         "Scoring": f"{plan.protocol.told}, on {plan.split_sizes['probe']} texts; loss on "
         f"{plan.split_sizes['test']} others; both are held out from all training",
         "Device": f"{len(jax.devices())} x {device.device_kind}, {os.cpu_count()} CPU threads",

@@ -23,7 +23,7 @@ Features: TypeAlias = Float[np.ndarray, "texts hidden"]
 
 
 def bitfit(preset: Preset, *, learning_rate: float, batch_size: int, epochs: float) -> Recipe:
-    """Returns how BitFit trains from a start: the warm-up of the paper, dropout and head of the preset.
+    """Returns how BitFit trains from a start: the warm-up of the paper, dropout, head and precision of the preset.
 
     Args:
       preset: the population and the protocol.
@@ -39,6 +39,7 @@ def bitfit(preset: Preset, *, learning_rate: float, batch_size: int, epochs: flo
         warmup=0.006,
         dropout=preset.dropout,
         hidden_head=preset.hidden_head,
+        precision=preset.precision,
     )
 
 

@@ -14,14 +14,17 @@ from itertools import product
 from math import isqrt
 from typing import Any
 
+import jax
 import numpy as np
 
 from wsr.data.dataset import Dataset
+from wsr.engine.settings import Settings
 from wsr.errors import WsrError
 from wsr.geometry.linear_head import logits, losses
 from wsr.merging.method import Given, find, made, options_of
 from wsr.merging.run import merge, refuse_missing
 from wsr.models.features import all_features
+from wsr.models.precision import computing_in, meaning
 from wsr.region.region import Region
 from wsr.store.results import Results
 from wsr.types import Head, Params
@@ -150,7 +153,7 @@ def under_heads(
     region: Region,
     heads: Mapping[str, Mapping[str, Head]],
     datasets: Mapping[str, Dataset],
-    results: Results,
+    settings: Settings,
     model: Model,
     name: str,
     split: str,
@@ -164,7 +167,7 @@ def under_heads(
       region: the population; its model gives the features that the heads read.
       heads: for each dataset, the heads of its members by their names.
       datasets: the datasets by name.
-      results: finished points; those of an earlier run are read, not computed again.
+      settings: precision of the encoder, and finished points; those of an earlier run are read, not computed again.
       model: the model to score.
       name: the dataset.
       split: its split.
@@ -174,12 +177,15 @@ def under_heads(
     used = list(of_members.values()) if own is None else [own]
     parts_of_heads = (np.asarray(head[part]).tobytes() for head in used for part in sorted(head))
     digest = hashlib.sha256(b"".join(parts_of_heads)).hexdigest()
-    about = ("own head", model.key, dataset.content_hash, split, digest)
+    platform, results = jax.default_backend(), settings.results or Results.in_memory()
+    computed = [own for own in [meaning(settings.precision, platform)] if own]
+    about = ("own head", model.key, dataset.content_hash, split, digest, *computed)
     key = hashlib.sha256(repr(about).encode()).hexdigest()
     if key not in results:
         texts, params = dataset.splits[split], model.load()
         parts = [texts.take(np.arange(at, min(at + TOGETHER, len(texts)))) for at in range(0, len(texts), TOGETHER)]
-        features = [all_features(region.model, params, part) for part in parts]
+        encoder = computing_in(region.model, settings.precision, platform)
+        features = [all_features(encoder, params, part) for part in parts]
         outputs = np.mean([np.concatenate([logits(own, head) for own in features]) for head in used], axis=0)
         right = outputs.argmax(axis=1) == texts.labels
         found = np.asarray(losses(outputs, texts.labels), np.float64)

@@ -138,7 +138,7 @@ def scored(
     datasets: Mapping[str, Dataset],
     names: Sequence[str],
     effort: Effort,
-    results: Results,
+    settings: Settings,
     protocol: Protocol,
     counter: Counter,
 ) -> Scored:
@@ -149,7 +149,7 @@ def scored(
       datasets: their datasets, by name.
       names: the methods.
       effort: how many options of each method are tried.
-      results: finished points; those of an earlier run are read, not computed again.
+      settings: precision of the encoder, and finished points; those of an earlier run are read, not computed again.
       protocol: the probe of methods that choose by one.
       counter: counts the scored models.
 
@@ -158,12 +158,12 @@ def scored(
     """
     refuse_numbers([datasets[name] for name in population.datasets])
     region, heads = population.region, population.heads_by_dataset
-    outcomes = partial(under_heads, region, heads, datasets, results)
+    outcomes = partial(under_heads, region, heads, datasets, settings)
     given = Given(
         own={name: datasets[name] for name in population.datasets},
         heads=population.heads,
         protocol=protocol,
-        settings=Settings(results=results),
+        settings=settings,
     )
     right: dict[str, dict[str, ByText]] = {}
     chosen: dict[str, dict[str, Any]] = {}
@@ -172,7 +172,7 @@ def scored(
     models = list(not_merged(region))
     members = models[1:]
     validation = [validation_loss(region, model, outcomes) for model in members]
-    features = features_of(region, models, outcomes, results)
+    features = features_of(region, models, outcomes, settings.results or Results.in_memory())
     for model in models:
         right[model.name] = {name: outcomes(model, name, "test")["right"] for name in population.datasets}
         counter.advance(note=model.name)

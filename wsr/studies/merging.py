@@ -68,7 +68,7 @@ def merging(
     total = sum(1 + len(own.region) + len(names) for own in populations)
     with progress("merging", total, "models") as counter:
         found = [
-            scored(own, context.datasets, names, effort, context.results, context.protocol, counter)
+            scored(own, context.datasets, names, effort, context.settings, context.protocol, counter)
             for own in populations
         ]
     rankings, rows = ranked(found, context.generator("merging"))

@@ -159,7 +159,8 @@ class Heads:
 
     def outcomes(self, data: Mapping[str, Any], model: Model, name: str, split: str) -> Mapping[str, np.ndarray]:
         """Scores a model under the head of a task."""
-        return under_heads(self.region, {name: {name: self.by_task[name]}}, data, self.results, model, name, split)
+        settings = Settings(results=self.results)
+        return under_heads(self.region, {name: {name: self.by_task[name]}}, data, settings, model, name, split)
 
     def notes(self, data: Dataset) -> Sequence[str]:
         """Returns what was cut or left out, and which commit was read; not what concerns splits that do not score."""

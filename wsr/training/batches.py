@@ -5,6 +5,7 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float32
@@ -14,6 +15,7 @@ from wsr.data.images import ImageSplit
 from wsr.data.packing import Batches, evaluation_batches, row_length_for, rows_needed, training_batches
 from wsr.models.features import all_features, refuse_unfit
 from wsr.models.model import Model
+from wsr.models.precision import computing_in
 from wsr.runtime import seeds
 from wsr.runtime.devices import rows_for_device
 from wsr.training.job import Job
@@ -31,9 +33,10 @@ IMAGES = "images of the group"
 def group_batches(model: Model, start: Params, jobs: Sequence[Job], pieces: int = 1) -> tuple[Model, dict[str, Any]]:
     """Returns the encoder to train through and the batches of all members, ``[group, steps, pieces, ...]``.
 
-    In mode "head" the encoder passes on features that were computed once beforehand; in mode "lora" it adds the product
-    of the factors to its matrices. Images lie in memory once, however often they are read: the encoder looks them up by
-    number in the arrays under "shared", which join its frozen parameters.
+    The encoder computes in the precision of the recipe. In mode "head" it passes on features that were computed once
+    beforehand; in mode "lora" it adds the product of the factors to its matrices. Images lie in memory once, however
+    often they are read: the encoder looks them up by number in the arrays under "shared", which join its frozen
+    parameters.
 
     If early stopping checks a member, "validation" holds the validation splits in batches ``[group, steps, ...]``:
     "inputs", "labels", "filled" (False in padding slots) and "steps", each member's number of batches. Further ones are
@@ -45,6 +48,7 @@ def group_batches(model: Model, start: Params, jobs: Sequence[Job], pieces: int 
       jobs: the members of the group; their batches have the same number of texts.
       pieces: equal pieces into which the texts of each batch are cut, see ``wsr.training.memory``.
     """
+    model = computing_in(model, jobs[0].recipe.precision, jax.default_backend())
     steps = max(job.steps for job in jobs)
     splits = [job.split for job in jobs]
     refuse_unfit(model, *splits)

@@ -144,7 +144,15 @@ def _part_of_program(job: Job) -> tuple:
     recipe = job.recipe
     factors = (recipe.lora_rank, recipe.lora_scale, recipe.lora_targets) if recipe.mode == "lora" else ()
     dropout = recipe.dropout and recipe.dropout_rng
-    return recipe.mode, dropout, recipe.batch_size, job.dataset.regression, recipe.hidden_head, *factors
+    return (
+        recipe.mode,
+        recipe.precision,
+        dropout,
+        recipe.batch_size,
+        job.dataset.regression,
+        recipe.hidden_head,
+        *factors,
+    )
 
 
 def _train_group(

@@ -13,6 +13,7 @@ Mode = Literal["full", "bitfit", "lora", "head"]
 MODES: tuple[str, ...] = get_args(Mode)
 StopOn = Literal["loss", "score"]
 DropoutRng = Literal["threefry", "rbg"]
+Precision = Literal["float32", "bfloat16"]  # as in wsr.models.precision, which imports JAX
 
 
 def _at_least_zero(value: float) -> bool:
@@ -80,6 +81,8 @@ class Recipe:
     dropout_rng: DropoutRng = "threefry"
     """Generator of dropout's random bits. ``rbg`` is faster on TPUs, but its bits depend on the kind of device and the
     version of XLA."""
+    precision: Precision = "float32"
+    """Precision of the encoder's matrix products, forwards and backwards; the weights and their updates are float32."""
     patience: int | None = None
     """Checks on the validation split without improvement after which a member stops; None: no early stopping."""
     stop_on: StopOn = "loss"
@@ -107,7 +110,8 @@ class Recipe:
                 f"recipe: mode is one of {', '.join(MODES)}, found {self.mode!r}; "
                 f"nearest: {nearest_names(self.mode, MODES)}"
             )
-        for name, allowed in (("stop_on", get_args(StopOn)), ("dropout_rng", get_args(DropoutRng))):
+        choices = {"stop_on": StopOn, "dropout_rng": DropoutRng, "precision": Precision}
+        for name, allowed in ((name, get_args(choice)) for name, choice in choices.items()):
             if getattr(self, name) not in allowed:
                 raise WsrError(f"recipe: {name} is one of {', '.join(allowed)}, found {getattr(self, name)!r}")
         for name, (expected, fits) in _BOUNDS.items():
@@ -138,4 +142,6 @@ class Recipe:
             del matter["stop_on"]
         if self.dropout_rng == "threefry" or not self.dropout:
             del matter["dropout_rng"]
+        if self.precision == "float32":
+            del matter["precision"]
         return {name: value for name, value in matter.items() if self.mode == "lora" or name[:5] != "lora_"}

@@ -46,7 +46,30 @@ def _mean_of_tokens(
 def _weighted_tokens(
     weights: Float[Array, "batch tokens"], hidden: Float[Array, "rows length hidden"]
 ) -> Float[Array, "batch hidden"]:
-    return matmul(weights, hidden.reshape(-1, hidden.shape[-1]))
+    return _product(weights, hidden.reshape(-1, hidden.shape[-1]))
+
+
+@jax.custom_vjp
+def _product(
+    weights: Float[Array, "batch tokens"], tokens: Float[Array, "tokens hidden"]
+) -> Float[Array, "batch hidden"]:
+    return matmul(weights, tokens)
+
+
+def _forwards(weights: Array, tokens: Array) -> tuple[Array, Array]:
+    return matmul(weights, tokens), weights
+
+
+def _backwards(weights: Array, slope: Array) -> tuple[Array, Array]:
+    """Returns the gradient by the tokens in their own layout; the weights are constants.
+
+    JAX would compute it transposed, and XLA's CPU compiler multiplies in float32 where an operand in bfloat16 was made
+    by a transpose: the gradients of all layers below would be.
+    """
+    return jnp.zeros_like(weights), matmul(weights.T, slope)
+
+
+_product.defvjp(_forwards, _backwards)
 
 
 def _sum_by_root(

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import jax
 import numpy as np
@@ -12,6 +12,7 @@ from wsr.data.dataset import Dataset
 from wsr.engine.evaluate import Evaluation, Protocol, evaluate
 from wsr.engine.settings import Settings
 from wsr.geometry.sampling import random_direction
+from wsr.models.precision import Precision
 from wsr.region.region import Member, Region
 from wsr.runtime import seeds
 from wsr.runtime.progress import progress
@@ -35,6 +36,13 @@ class Context:
     seed: int = 0
     command: str = ""
     """Command line that reproduces the study."""
+    precision: Precision = "float32"
+    """Precision of the encoder when points are scored."""
+
+    @property
+    def settings(self) -> Settings:
+        """How points are evaluated: the precision, and where finished points are kept."""
+        return Settings(results=self.results, precision=self.precision)
 
     def generator(self, *names: str | int) -> np.random.Generator:
         """Returns the random stream of one purpose, which ``names`` and the seed identify."""
@@ -109,7 +117,7 @@ def score_all(context: Context, what: str, requests: Sequence[Request]) -> list[
                 request.coefficients,
                 context.datasets[request.target],
                 protocol=context.protocol,
-                settings=Settings(results=context.results, counter=counter),
+                settings=replace(context.settings, counter=counter),
             )
             for request in requests
         ]

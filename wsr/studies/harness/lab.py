@@ -136,6 +136,7 @@ class Lab:
             self.preset.protocol,
             self.preset.seed,
             self.command,
+            self.preset.precision,
         )
 
     @cached_property

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from wsr.data.table import PAPER
 from wsr.engine.evaluate import Protocol
 from wsr.training import Recipe
-from wsr.training.recipe import StopOn
+from wsr.training.recipe import Precision, StopOn
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,9 @@ class Preset:
     """Share of a dataset's training texts on which members are fine-tuned; 0 for the usual 60 %."""
     paper_text: bool = False
     """Join all columns of a text by <SEP> and append the dataset's name as a tag, as in the paper's released code."""
+    precision: Precision = "float32"
+    """Precision of the encoder's matrix products, when members train and when points are scored: float32 or
+    bfloat16."""
     hidden_head: bool = False
     """Give members a head with a dense layer and a tanh before its output, as RoBERTa's classifier has."""
     probe: str = "linear"
@@ -89,6 +92,7 @@ class Preset:
             patience=self.patience or None,
             stop_on=self.stop_on,
             hidden_head=self.hidden_head,
+            precision=self.precision,
         )
 
     @property
