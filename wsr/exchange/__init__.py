@@ -2,6 +2,7 @@
 
 door.py           opens a folder or a file that a person brings, or refuses it
 agreement.py      whether models that lie in files may be merged entry by entry
+tokens.py         the tokens of a folder by number
 splitting.py      whether two tokenizers of the same tokens split texts alike
 vocabulary.py     models of different vocabularies under one, matched by the strings of tokens
 member.py         reads a Hugging Face folder or a LoRA adapter as a member, or refuses it with all reasons

@@ -6,16 +6,15 @@ one base. Tensors are read in pieces, and JAX is loaded only if two configs diff
 
 import re
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from wsr.errors import WsrError
 from wsr.exchange.door import Brought
 from wsr.exchange.kinship import LEAST_COSINE, products
 from wsr.exchange.splitting import folders_split_otherwise
-from wsr.runtime.model_folder import read_json
+from wsr.exchange.tokens import vocabulary
+from wsr.runtime.model_folder import SENTENCEPIECE_FILES, read_json
 from wsr.runtime.tensor_files import FLOATS, Tensor
 
 _SAMPLE = 2**20  # entries of each matrix that are compared
@@ -69,12 +68,12 @@ def vocabulary_difference(ours: Brought, theirs: Brought) -> str | None:
     """
     if not (ours.path.is_dir() and theirs.path.is_dir()):
         return None
-    for name in ("tokenizer.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "vocab.txt"):
+    for name in ("tokenizer.json", *SENTENCEPIECE_FILES, "vocab.txt"):
         here, there = ours.transformer / name, theirs.transformer / name
         if here.is_file() and there.is_file():
             if here.read_bytes() == there.read_bytes():
                 return None
-            if not name.endswith((".json", ".txt")):
+            if name in SENTENCEPIECE_FILES:
                 return f"{name} differs between {theirs} and {ours}"
     mine, other = vocabulary(ours.transformer), vocabulary(theirs.transformer)
     if mine is None or other is None:
@@ -191,22 +190,3 @@ def _matters(model_type: str) -> Callable[[str], bool]:
     read = read_json(ATTRIBUTES_READ)["read"].get(model_type)
     known = {name for names in read.values() for name in names} if read else None
     return lambda name: name not in HARMLESS and (known is None or name in known)
-
-
-def vocabulary(folder: Path) -> dict[int, str] | None:
-    """Returns the tokens of a folder by number, from tokenizer.json or older tokenizers' files; None without any."""
-    try:
-        if (folder / "tokenizer.json").exists():
-            content = read_json(folder / "tokenizer.json")
-            words = content["model"]["vocab"]
-            # Unigram models list pairs of a token and its score.
-            pairs = words.items() if isinstance(words, dict) else ((own[0], n) for n, own in enumerate(words))
-            added = ((own["content"], own["id"]) for own in content.get("added_tokens") or ())
-            return {number: token for token, number in (*pairs, *added)}
-        if (folder / "vocab.txt").exists():
-            return dict(enumerate((folder / "vocab.txt").read_text(encoding="utf-8").splitlines()))
-        if (folder / "vocab.json").exists():
-            return {number: token for token, number in read_json(folder / "vocab.json").items()}
-    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-        raise WsrError(f"{folder}: the tokenizer cannot be read: {type(error).__name__}: {error}") from error
-    return None

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from wsr.exchange.agreement import vocabulary, with_defaults
+from wsr.exchange.agreement import with_defaults
 from wsr.exchange.door import Brought
 from wsr.exchange.kinship import products
 from wsr.exchange.named_model import Named, open_named_model
+from wsr.exchange.tokens import vocabulary
 from wsr.geometry.spectrum import numerical_rank, singular_values, stable_rank
 from wsr.models import Checkpoint, load
 from wsr.models.registry import checkpoints

@@ -35,14 +35,20 @@ from wsr.geometry.trees import flatten, nest
 from wsr.models.counterpart import Counterpart
 from wsr.models.huggingface.config import counterpart_of, other_attributes, read_config, read_json
 from wsr.models.huggingface.files import read_tensors
-from wsr.models.huggingface.folder import TOKENIZER_FILES, read_tokenizer
 from wsr.models.huggingface.peft import CONFIG as ADAPTER
 from wsr.models.huggingface.peft import read_adapter
 from wsr.models.huggingface.sentence_modules import lost_modules
+from wsr.models.huggingface.tokenizer import read_tokenizer
 from wsr.models.huggingface.weights import from_huggingface, is_constant, prefix_of
 from wsr.models.model import Checkpoint, Model
 from wsr.models.registry import build
-from wsr.runtime.model_folder import module_weights, refuse_links, settings_of_use, transformer_folder
+from wsr.runtime.model_folder import (
+    TOKENIZER_FILES,
+    module_weights,
+    refuse_links,
+    settings_of_use,
+    transformer_folder,
+)
 from wsr.store.record import to_plain_json
 from wsr.types import Params
 

@@ -1,9 +1,12 @@
 """Whether two tokenizers of the same tokens split texts alike: they may treat capitals, accents or spaces otherwise."""
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from wsr.exchange.tokens import tokenizer_json
 
 _TEXTS = (
     "The Café's NAÏVE plan: 12,345.67 € (wasn't it?) over-simplified, snake_case, CamelCase, 2024-05-06T07:08",
@@ -36,7 +39,7 @@ def splits_otherwise(ours: Any, theirs: Any) -> str | None:
 
 
 def folders_split_otherwise(ours: Path, theirs: Path) -> str | None:
-    """Returns the same for two folders; None if one of them has no tokenizer.json that can be read.
+    """Returns the same for two folders; None if one of them has neither tokenizer.json nor a SentencePiece model.
 
     Args:
       ours: a folder with a tokenizer.
@@ -44,11 +47,11 @@ def folders_split_otherwise(ours: Path, theirs: Path) -> str | None:
     """
     from tokenizers import Tokenizer
 
-    paths = [folder / "tokenizer.json" for folder in (ours, theirs)]
-    if not all(path.is_file() for path in paths) or paths[0].read_bytes() == paths[1].read_bytes():
+    contents = [tokenizer_json(folder) for folder in (ours, theirs)]
+    if None in contents or contents[0] == contents[1]:
         return None
     try:
-        pair = [Tokenizer.from_file(str(path)) for path in paths]
+        pair = [Tokenizer.from_str(json.dumps(content)) for content in contents]
     except Exception:  # the library raises plain exceptions
         return None
     return splits_otherwise(*pair)

@@ -11,18 +11,19 @@ from typing import Any
 import numpy as np
 
 from wsr.errors import WsrError
-from wsr.exchange.agreement import vocabulary
+from wsr.exchange.agreement import with_defaults
 from wsr.exchange.door import Brought
-from wsr.runtime.model_folder import companions, read_json, refuse_links
+from wsr.exchange.tokens import tokenizer_json, tokenizer_of, vocabulary
+from wsr.runtime.model_folder import companions, read_json, refuse_links, sentencepiece_file
 from wsr.runtime.tensor_files import FLOATS, Tensor
 
 _OF_TOKENS = re.compile(
-    r"(^|\.)((embed_tokens|word_embeddings|wte|shared|embed_in|embed_out|lm_head|vocab_projector|generator_lm_head|"
-    r"decoder)\.(weight|bias)|predictions\.bias)$"
+    r"(^|\.)((embed_tokens|word_embeddings|token_embedding|wte|shared|embed_in|embed_out|lm_head|vocab_projector|"
+    r"generator_lm_head|decoder)\.(weight|bias)|predictions\.bias)$"
 )
 """Names of the tensors that have one row for each token."""
 _ID = re.compile(r"[a-z_]+_token_id$")
-_TOKENIZER = re.compile(r"tokenizer.*|vocab\..*|merges\.txt|spiece\.model|special_tokens_map\.json|added_tokens\.json")
+_TOKENIZER = re.compile(r"tokenizer.*|vocab\..*|merges\.txt|.*\.model|special_tokens_map\.json|added_tokens\.json")
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Vocabulary:
     source: Path
     """Folder of the tokenizer."""
     added: tuple[Mapping[str, Any], ...] = ()
-    """Entries of tokenizer.json for tokens that the source lacks."""
+    """Entries of a tokenizer.json for tokens that the source lacks."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +81,7 @@ def under_one_vocabulary(
       WsrError: if a model has no tokenizer or no token table, its tokens are ambiguous, or no model has a token of the
         vocabulary.
     """
+    models = {name: replace(model, config=_with_size(model.config)) for name, model in models.items()}
     own = {name: _tokens(model) for name, model in models.items()}
     tables = {name: _tables(model) for name, model in models.items()}
     first = next(iter(models))
@@ -132,12 +134,15 @@ def write_vocabulary(target: Vocabulary, first: Brought, folder: Path) -> None:
       folder: the folder.
     """
     if target.source != first.transformer:
-        for file in [own for own in folder.iterdir() if _TOKENIZER.fullmatch(own.name)]:
-            file.unlink()
+        _remove_tokenizer(folder)
         for name, path in companions(target.source).items():
             if _TOKENIZER.fullmatch(name):
                 shutil.copyfile(path, folder / name)
     if target.added:
+        if not (folder / "tokenizer.json").exists():  # a SentencePiece model takes no more tokens
+            tokenizer = tokenizer_of(target.source)
+            _remove_tokenizer(folder)
+            tokenizer.save_pretrained(folder)
         content = read_json(folder / "tokenizer.json")
         content["added_tokens"] = [*(content.get("added_tokens") or []), *target.added]
         (folder / "tokenizer.json").write_text(json.dumps(content, ensure_ascii=False, indent=2), encoding="utf-8")
@@ -147,10 +152,17 @@ def write_vocabulary(target: Vocabulary, first: Brought, folder: Path) -> None:
         path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
+def _remove_tokenizer(folder: Path) -> None:
+    for file in [own for own in folder.iterdir() if _TOKENIZER.fullmatch(own.name)]:
+        file.unlink()
+
+
 def _tokens(model: Brought) -> dict[str, int]:
     """Returns the row of each token of a model."""
     numbered = vocabulary(model.transformer) if model.path.is_dir() else None
     if numbered is None:
+        if sentencepiece_file(model.transformer) is not None:
+            tokenizer_of(model.transformer)  # says why it cannot be read
         raise WsrError(f"{model}: no tokenizer, so the rows of its tokens are not known; --tokenizer needs one")
     found = {token: number for number, token in numbered.items()}
     if len(found) < len(numbered):
@@ -161,8 +173,7 @@ def _tokens(model: Brought) -> dict[str, int]:
 
 def _tables(model: Brought) -> dict[str, Tensor]:
     """Returns the tensors of a model that have one row for each token."""
-    config = model.config or {}
-    size = int(config.get("vocab_size") or (config.get("text_config") or {}).get("vocab_size") or 0)
+    size = _size(model.config or {})
     found = {
         name: own
         for name, own in model.tensors.items()
@@ -175,6 +186,22 @@ def _tables(model: Brought) -> dict[str, Tensor]:
             f"{', '.join(found) or 'none'}"
         )
     return found
+
+
+def _size(config: Mapping[str, Any]) -> int:
+    """Returns the number of rows for tokens; 0 if the config does not say it."""
+    return int(config.get("vocab_size") or (config.get("text_config") or {}).get("vocab_size") or 0)
+
+
+def _with_size(config: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """Returns a config that says the number of rows: SigLIP's on the hub leave it out where it is the default."""
+    size = 0 if config is None or _size(config) else _size(with_defaults(config)[0])
+    if config is None or not size:
+        return config
+    text = config.get("text_config")
+    if isinstance(text, Mapping):
+        return {**config, "text_config": {**text, "vocab_size": size}}
+    return {**config, "vocab_size": size}
 
 
 def _target(choice: str, models: Mapping[str, Brought], own: Mapping[str, Mapping[str, int]], rows: int) -> Vocabulary:
@@ -200,8 +227,8 @@ def _target(choice: str, models: Mapping[str, Brought], own: Mapping[str, Mappin
 def _additions(model: Brought, ours: Mapping[str, int], theirs: Mapping[str, int]) -> Iterator[Mapping[str, Any]]:
     """Yields the entries of tokenizer.json for a model's tokens that the first model lacks."""
     lacking = [token for token in theirs if token not in ours]
-    path = model.transformer / "tokenizer.json"
-    entries = {own["content"]: own for own in read_json(path).get("added_tokens") or ()} if path.exists() else {}
+    content = tokenizer_json(model.transformer) or {}
+    entries = {own["content"]: own for own in content.get("added_tokens") or ()}
     others = [token for token in lacking if token not in entries]
     if others:
         raise WsrError(

@@ -80,10 +80,8 @@ class ClipConfig:
 
     def check(self, what: str) -> None:
         """Raises ``WsrError`` if a value is out of range or contradicts another; ``what`` names the architecture."""
-        sizes = ("hidden_size", "intermediate_size", "projection_dim", "num_hidden_layers", "num_attention_heads")
-        configs.require(what, self, **dict.fromkeys(sizes, 1), hidden_act=ACTIVATIONS)
+        configs.require_layers(what, self, "projection_dim", hidden_act=ACTIVATIONS)
         configs.require_share(what, self, "attention_dropout")
-        configs.require_multiple(what, self, "hidden_size", "num_attention_heads")
 
     @property
     def head_spread(self) -> float:

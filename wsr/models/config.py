@@ -57,6 +57,23 @@ def require(what: str, config: object, **allowed: Any) -> None:
             raise WsrError(f"{what} config: {name} = {found!r}; known: {', '.join(map(str, wanted))}")
 
 
+def require_layers(what: str, config: object, *positive: str, **allowed: Any) -> None:
+    """Checks the sizes of attention layers: each is at least 1, and the heads divide the width.
+
+    Args:
+      what: names the config in errors.
+      config: has ``hidden_size``, ``intermediate_size``, ``num_hidden_layers`` and ``num_attention_heads``.
+      positive: further fields that are at least 1.
+      allowed: bounds and collections, see ``require``.
+
+    Raises:
+      WsrError: a value is below its bound, not among those allowed, or the heads do not divide the width.
+    """
+    sizes = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+    require(what, config, **dict.fromkeys((*sizes, *positive), 1), **allowed)
+    require_multiple(what, config, "hidden_size", "num_attention_heads")
+
+
 def require_share(what: str, config: object, *names: str) -> None:
     """Raises ``WsrError`` if one of the named fields, a dropout rate, is not in [0, 1)."""
     for name in names:

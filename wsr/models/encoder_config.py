@@ -38,11 +38,9 @@ class EncoderConfig:
 
     def check(self) -> None:
         """Raises ``WsrError`` if a value is out of range or contradicts another."""
-        sizes = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
-        positive = (*sizes, "max_position_embeddings")
-        configs.require("encoder", self, **dict.fromkeys(positive, 1), hidden_act=ACTIVATIONS, pooling=POOLINGS)
+        more = ("vocab_size", "max_position_embeddings")
+        configs.require_layers("encoder", self, *more, hidden_act=ACTIVATIONS, pooling=POOLINGS)
         configs.require_share("encoder", self, "hidden_dropout_prob", "attention_probs_dropout_prob")
-        configs.require_multiple("encoder", self, "hidden_size", "num_attention_heads")
 
     def to_mapping(self) -> dict[str, Any]:
         """Returns the config as a dict that JSON can hold."""

@@ -6,8 +6,9 @@ from typing import Any
 
 from wsr.errors import WsrError
 from wsr.models.huggingface import import_folder
-from wsr.models.huggingface.folder import read_processor, read_tokenizer
+from wsr.models.huggingface.folder import read_processor
 from wsr.models.huggingface.hub import download, is_name, path_or_name
+from wsr.models.huggingface.tokenizer import read_tokenizer
 from wsr.models.model import Checkpoint, Model
 from wsr.models.registry import build, checkpoints
 
@@ -53,7 +54,7 @@ def load_tokenizer(name_or_path: str, vocab_size: int) -> Any:
       vocab_size: rows of the model's token embedding, which the tokenizer may not exceed.
 
     Raises:
-      WsrError: there is no such checkpoint, or it has no readable fast tokenizer.
+      WsrError: there is no such checkpoint, or it has no readable tokenizer.
     """
     named = checkpoints()
     if name_or_path in named:

@@ -79,12 +79,9 @@ class ModernBertConfig:
     def from_mapping(cls, config: Mapping[str, Any]) -> "ModernBertConfig":
         """Returns ``config`` as this dataclass; raises ``WsrError`` naming each missing, unknown or invalid key."""
         typed = configs.read(cls, config, "modernbert")
-        sizes = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
-        positive = (*sizes, "max_position_embeddings", "local_attention")
-        known = {"hidden_activation": ACTIVATIONS, "pooling": POOLINGS}
-        configs.require("modernbert", typed, **dict.fromkeys(positive, 1), **known)
+        more = ("vocab_size", "max_position_embeddings", "local_attention")
+        configs.require_layers("modernbert", typed, *more, hidden_activation=ACTIVATIONS, pooling=POOLINGS)
         configs.require_share("modernbert", typed, "attention_dropout", "embedding_dropout", "mlp_dropout")
-        configs.require_multiple("modernbert", typed, "hidden_size", "num_attention_heads")
         strange = sorted(set(map(str, typed.layer_types)) - {GLOBAL, LOCAL})
         if strange or len(typed.layer_types) != typed.num_hidden_layers:
             raise WsrError(

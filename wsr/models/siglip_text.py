@@ -63,12 +63,10 @@ class SiglipTextConfig:
     def from_mapping(cls, config: Mapping[str, Any]) -> "SiglipTextConfig":
         """Returns ``config`` as this dataclass; raises ``WsrError`` naming each missing, unknown or invalid key."""
         typed = configs.read(cls, config, "siglip_text")
-        sizes = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
-        positive = (*sizes, "max_position_embeddings", "projection_size")
-        configs.require("siglip_text", typed, **dict.fromkeys(positive, 1), hidden_act=ACTIVATIONS, pooling=POOLINGS)
+        more = ("vocab_size", "max_position_embeddings", "projection_size")
+        configs.require_layers("siglip_text", typed, *more, hidden_act=ACTIVATIONS, pooling=POOLINGS)
         configs.require("siglip_text", typed, pad_token_id=range(typed.vocab_size))
         configs.require_share("siglip_text", typed, "attention_dropout")
-        configs.require_multiple("siglip_text", typed, "hidden_size", "num_attention_heads")
         return typed
 
     @property

@@ -68,12 +68,10 @@ class SiglipVisionConfig:
     def from_mapping(cls, config: Mapping[str, Any]) -> "SiglipVisionConfig":
         """Returns ``config`` as this dataclass; raises ``WsrError`` naming each missing, unknown or invalid key."""
         typed = configs.read(cls, config, "siglip_vision")
-        sizes = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
-        positive = (*sizes, "num_channels", "image_size", "patch_size")
         known = POOLINGS if typed.vision_use_head else POOLINGS[1:]
-        configs.require("siglip_vision", typed, **dict.fromkeys(positive, 1), hidden_act=ACTIVATIONS, pooling=known)
+        more = ("num_channels", "image_size", "patch_size")
+        configs.require_layers("siglip_vision", typed, *more, hidden_act=ACTIVATIONS, pooling=known)
         configs.require_share("siglip_vision", typed, "attention_dropout")
-        configs.require_multiple("siglip_vision", typed, "hidden_size", "num_attention_heads")
         configs.require_multiple("siglip_vision", typed, "image_size", "patch_size")
         return typed
 

@@ -63,11 +63,9 @@ class ViTConfig:
     def from_mapping(cls, config: Mapping[str, Any]) -> "ViTConfig":
         """Returns ``config`` as this dataclass; raises ``WsrError`` naming each missing, unknown or invalid key."""
         typed = configs.read(cls, config, "vit")
-        sizes = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
-        positive = (*sizes, "image_size", "patch_size", "num_channels")
-        configs.require("vit", typed, **dict.fromkeys(positive, 1), hidden_act=ACTIVATIONS, pooling=POOLINGS)
+        more = ("num_channels", "image_size", "patch_size")
+        configs.require_layers("vit", typed, *more, hidden_act=ACTIVATIONS, pooling=POOLINGS)
         configs.require_share("vit", typed, "hidden_dropout_prob", "attention_probs_dropout_prob")
-        configs.require_multiple("vit", typed, "hidden_size", "num_attention_heads")
         configs.require_multiple("vit", typed, "image_size", "patch_size")
         return typed
 

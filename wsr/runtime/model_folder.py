@@ -18,6 +18,11 @@ BASE_HEAD = "base_head.safetensors"
 """What a store keeps of its base's head: an adapter may lack layers of the head that it was trained with."""
 MODULES = "modules.json"
 """Lists the modules of a SentenceTransformer, with the folder of each."""
+SENTENCEPIECE_FILES = ("spiece.model", "spm.model", "sentencepiece.bpe.model", "tokenizer.model")
+"""SentencePiece models: of ALBERT, T5 and SigLIP, of DeBERTa, of XLM-RoBERTa, of Llama and Gemma."""
+_OTHER_VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json")
+TOKENIZER_FILES = (*_OTHER_VOCABULARIES, *SENTENCEPIECE_FILES)
+"""Files of which a tokenizer needs one."""
 MOST_LABELS = 1_000_000
 """Largest number of classes that a config may name."""
 _OF_TRANSFORMER = (SINGLE, INDEX, *(f"pytorch_model{ending}" for ending in PICKLED))
@@ -111,6 +116,13 @@ def transformer_folder(folder: Path) -> Path:
         return folder
     inside = [folder / name for name in _paths_of_modules(folder) if name and (folder / name / CONFIG).exists()]
     return next((place for place in inside if any((place / name).exists() for name in _OF_TRANSFORMER)), folder)
+
+
+def sentencepiece_file(folder: Path) -> Path | None:
+    """Returns the SentencePiece model of a folder that has no other vocabulary; None if there is another, or none."""
+    if any((folder / name).exists() for name in _OTHER_VOCABULARIES):
+        return None
+    return next((folder / name for name in SENTENCEPIECE_FILES if (folder / name).exists()), None)
 
 
 def module_folders(folder: Path) -> list[str]:

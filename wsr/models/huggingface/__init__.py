@@ -4,6 +4,7 @@ config.py    converts configs and refuses unsupported attributes by name
 read_attributes.py   lists the config attributes that the code of transformers reads; its table is attributes_read.json
 head_parts.py   the modules of a head that an adapter has from its base
 weights.py   maps tensor names and shapes in both directions
+tokenizer.py   reads tokenizers, also from SentencePiece models; siglip_tokenizer.py makes SigLIP's a fast one
 pooling.py   reads and writes the pooling in the file of sentence-transformers
 whole.py     the other parts of a model that contains the encoder, such as CLIP's text tower
 part.py      reads such a part as a model of its own

@@ -25,6 +25,7 @@ from wsr.models.huggingface.heads import ClassifierHead
 from wsr.models.huggingface.pooling import POOLING_FILE, folder_pooling, write_pooling
 from wsr.models.huggingface.sentence_modules import kept_files
 from wsr.models.huggingface.shards import SHARD_BYTES, write_file, write_tensors
+from wsr.models.huggingface.tokenizer import read_tokenizer
 from wsr.models.huggingface.weights import from_huggingface, head_settings, language_model_heads, their_tensors
 from wsr.models.huggingface.whole import rest_of_whole
 from wsr.models.model import Checkpoint, Model
@@ -32,6 +33,7 @@ from wsr.models.registry import architectures, build
 from wsr.runtime.model_folder import (
     CONFIG,
     MODULES,
+    TOKENIZER_FILES,
     copy_companions,
     module_weights,
     refuse_links,
@@ -42,10 +44,10 @@ from wsr.runtime.model_folder import companions as all_companions
 from wsr.runtime.new_folder import new_folder
 from wsr.types import AnyArray
 
-TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json")
 CARD = "README.md"
 PROCESSORS_FILE = "processor_config.json"
 """In which transformers 5 saves the image processor of a model that reads images and texts."""
+_OF_IMAGES = (IMAGE_PROCESSOR_FILE, PROCESSORS_FILE)
 _OF_A_HEAD = ("architectures", "id2label", "label2id", "num_labels", "problem_type", "tie_word_embeddings")
 
 _log = logging.getLogger(__name__)
@@ -55,7 +57,7 @@ def import_folder(folder: Path, *, pooling: str | None = None) -> Checkpoint:
     """Returns the checkpoint in a Hugging Face folder.
 
     Args:
-      folder: holds a config, safetensors, and a fast tokenizer or an image processor, or is a SentenceTransformer with
+      folder: holds a config, safetensors, and a tokenizer or an image processor, or is a SentenceTransformer with
         these in a folder of their own.
       pooling: "mean", "cls" or "last"; None: the pooling that the folder names (in a file of sentence-transformers),
         else the one that the Hugging Face classification heads of the architecture use.
@@ -103,11 +105,13 @@ def export(checkpoint: Checkpoint, folder: str | Path, *, card: str | None = Non
     """
     leaves = flatten(checkpoint.params)
     leaf, processor, source = leaves.__getitem__, checkpoint.processor, checkpoint.folder
-    # Without the tokenizer: that of the checkpoint may have been changed since it was read.
+    # Without the processor: that of the checkpoint may have been changed since it was read.
     files: dict[str, Path] = {}
     if source and source.is_dir():
         files = settings_of_use(source) | module_weights(source)
-        files |= {name: path for name, path in all_companions(source).items() if name == CONFIG}
+        # A model of images has no say over the tokenizer of the text tower beside it.
+        more = {CONFIG} if checkpoint.model.reads == "text" else all_companions(source).keys() - {*_OF_IMAGES}
+        files |= {name: path for name, path in all_companions(source).items() if name in more}
     write_folder(checkpoint.model, leaf, processor, Path(folder), card=card, companions=files)
 
 
@@ -172,7 +176,7 @@ def write_folder(
         for file in copied.keys() & own.keys():
             (unfinished / file).parent.mkdir(exist_ok=True)
             write_file(unfinished / file, {name: leaf.shape for name, leaf in own[file].items()}, own[file].__getitem__)
-        if not copied.keys() & {*TOKENIZER_FILES, IMAGE_PROCESSOR_FILE}:
+        if not copied.keys() & set(TOKENIZER_FILES if model.reads == "text" else _OF_IMAGES):
             _save(processor, unfinished)
         config.save_pretrained(unfinished)
         if MODULES not in copied:
@@ -246,32 +250,3 @@ def read_processor(folder: Path, model: Model) -> Any:
         if not isinstance(content, dict):
             raise WsrError(f"{path}: image_processor: expected a JSON object, found {type(content).__name__}")
     return read_image_processor(path, content, size=model.config["image_size"], channels=model.config["num_channels"])
-
-
-def read_tokenizer(folder: Path, vocab_size: int) -> Any:
-    """Returns the fast tokenizer of a model folder.
-
-    Args:
-      folder: the Hugging Face folder.
-      vocab_size: rows of the model's token embedding, which the tokenizer may not exceed.
-
-    Raises:
-      WsrError: the folder has no readable fast tokenizer, or the tokenizer has more entries than ``vocab_size``.
-    """
-    from transformers import AutoTokenizer
-
-    # Without these files transformers silently creates an empty vocabulary.
-    if not any((folder / name).exists() for name in TOKENIZER_FILES):
-        raise WsrError(f"{folder}: no tokenizer; expected one of {', '.join(TOKENIZER_FILES)}")
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # Each tokenizer class raises its own kinds.
-        raise WsrError(f"{folder}: the tokenizer cannot be read: {' '.join(str(error).split())}") from error
-    if not tokenizer.is_fast:
-        raise WsrError(f"{folder}: expected a fast tokenizer (tokenizer.json), found {type(tokenizer).__name__}")
-    if len(tokenizer) > vocab_size:
-        raise WsrError(
-            f"{folder}: the tokenizer has {len(tokenizer)} entries and the model only {vocab_size}: "
-            "they do not belong together"
-        )
-    return tokenizer
