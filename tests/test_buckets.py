@@ -313,7 +313,7 @@ def test_what_changed_in_the_bucket_is_never_silent(machine: Machine, trials: Tr
         else:
             files.pipe_file(path, bytes(damaged if how == "flipped" else content[:-1]))
         machine(f"reader-{number}-{how}")
-        with pytest.raises(WsrError, match=r"members/m.*" + ("sha256 expected" if how == "flipped" else "")):
+        with pytest.raises(WsrError, match=r"members/m.*" + ("blake3 expected" if how == "flipped" else "")):
             Store.open("memory://bucket/s").load("m")
         caught += 1
         files.pipe_file(path, bytes(content))

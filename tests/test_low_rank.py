@@ -202,7 +202,7 @@ def test_a_changed_factor_is_found_out_wherever_it_is_read(store: Store) -> None
         lambda: store.open_task_vector("low1")(QUERY),
         lambda: region_of(store).gram,
     ):
-        with pytest.raises(WsrError, match=r"members/low1 was changed on disk: leaf low_rank/.*/b: sha256"):
+        with pytest.raises(WsrError, match=r"members/low1 was changed on disk: leaf low_rank/.*/b: blake3"):
             read()
     assert len(store.verify()) == 1
 

@@ -2,8 +2,10 @@
 
 import json
 import os
+import random
 import resource
 import threading
+import time
 from collections import Counter
 from functools import partial
 from pathlib import Path
@@ -191,7 +193,7 @@ def test_a_damaged_member_is_one_line_and_nothing_is_kept(store):
     content[1234] ^= 4
     path.write_bytes(content)
     with pytest.raises(
-        WsrError, match=r"members/m3 was changed on disk: leaf params/embeddings/tokens: sha256"
+        WsrError, match=r"members/m3 was changed on disk: leaf params/embeddings/tokens: blake3"
     ) as error:
         region_of(store).gram  # noqa: B018
     assert "\n" not in str(error.value)
@@ -234,6 +236,28 @@ def test_memory_does_not_grow_with_the_members():
         )
         np.testing.assert_array_equal(found, np.full((count, count), 5007.0))
         assert len(held) <= count * (len(os.sched_getaffinity(0)) + 1) * 2
+
+
+def test_pieces_of_a_leaf_are_read_in_order_however_long_each_takes():
+    """Threads fill several blocks at once; a hash of a leaf needs its bytes in order."""
+    draw, out_of_order = random.Random(0), []
+
+    def opened(path: str) -> Any:
+        position = 0
+
+        def read(start: int, out: np.ndarray) -> None:
+            nonlocal position
+            time.sleep(draw.choice((0, 0, 0.002)))
+            if start != position:
+                out_of_order.append((path, start, position))
+            position = start + out.size
+            out[:] = 1.0
+
+        return read
+
+    found = gram_matrix({"a": 500, "b": 3, "c": 100}, [opened] * 5, memory_bytes=5 * 4 * 10 * 3)
+    np.testing.assert_array_equal(found, np.full((5, 5), 603.0))
+    assert not out_of_order
 
 
 def test_jax_arrays_and_numpy_arrays_give_the_same(members):

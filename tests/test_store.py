@@ -1,5 +1,6 @@
 """The store on a good day: what goes in comes out, and what does not belong is refused."""
 
+import hashlib
 import json
 import shutil
 from dataclasses import replace
@@ -11,12 +12,16 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
+from blake3 import blake3
 from orbax.checkpoint import v1 as ocp
 
+from wsr.engine.scoring import key_of
 from wsr.errors import WsrError
 from wsr.geometry.trees import flatten
+from wsr.models.model import Model
+from wsr.region.region import Region
 from wsr.store import MemberRecord, Quarantined, Store
-from wsr.store.leaves import json_sha256
+from wsr.store.leaves import HASHES, json_sha256
 from wsr.store.record import record_from_json, record_to_json
 
 CONFIG = {"hidden": 16, "layers": 2, "pooling": "mean", "kinds": ("a", "b")}
@@ -75,6 +80,17 @@ def as_format_1(folder: Path) -> None:
     tree = jax.tree.map(np.asarray, ocp.load(folder))
     shutil.rmtree(folder)
     ocp.save(folder, tree, custom_metadata={**metadata, "sha256": json_sha256(metadata)})
+
+
+def as_before_blake3(folder: Path) -> None:
+    """Gives a checkpoint the metadata that earlier versions wrote, which held one hash of each leaf, its SHA-256."""
+    path = folder / "_CHECKPOINT_METADATA"
+    content = json.loads(path.read_text())
+    metadata = content["custom_metadata"]
+    del metadata["blake3"], metadata["sha256"]
+    assert metadata.keys() == {"format", "about", "leaves"}
+    metadata["sha256"] = json_sha256(metadata)
+    path.write_text(json.dumps(content))
 
 
 def same_bits(found: Any, expected: Any) -> bool:
@@ -154,6 +170,79 @@ def test_a_store_of_the_first_format_reads_the_same(store: Store, base: dict[str
     assert old.verify() == []
     old.save(record_of("n"), near(base, 2), random_head(2))
     assert same_bits(Store.open(store.path).load("n")[0], near(base, 2))
+
+
+def test_both_hashes_are_those_of_the_files(store: Store, base: dict[str, Any]) -> None:
+    assert HASHES["blake3"]().hexdigest() == "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262", (
+        "the published hash of no bytes"
+    )
+    store.save(record_of("m"), near(base, 1), random_head(1), dtype="bfloat16_task_vector")
+    folder = store.path / "members" / "m"
+    custom = ocp.metadata(folder).custom_metadata
+    assert custom is not None
+    assert custom["blake3"].keys() == custom["leaves"].keys() > {"head/bias", "task_vector/layers/0/scale"}
+    for path, form in custom["leaves"].items():
+        (file,) = (folder / "state" / path.replace("/", ".")).glob("0*")
+        assert form["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
+        assert custom["blake3"][path] == blake3(file.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16_task_vector"])
+def test_a_store_from_before_blake3_is_the_same_population(store: Store, base: dict[str, Any], dtype: Any) -> None:
+    """Results of points are kept under keys that contain these hashes: they must stay valid."""
+    now = store.save(record_of("m"), near(base, 1), random_head(1), dtype=dtype)
+    expected, pieces, key = store.load("m"), task_vector(store, "m"), key_of_middle(store)
+    for folder in (store.path / "base", store.path / "members" / "m"):
+        as_before_blake3(folder)
+    old = Store.open(store.path)
+    assert (old.base_sha256, old.record("m").content_sha256) == (store.base_sha256, now.content_sha256)
+    assert key_of_middle(old) == key
+    assert same_bits(old.base(), base)
+    assert same_bits(old.load("m"), expected)
+    assert same_bits(task_vector(old, "m"), pieces)
+    assert old.verify() == []
+    assert repr(old.save(record_of("m"), near(base, 1), random_head(1), dtype=dtype)) == repr(now), "the same member"
+    assert make_store(store.path, base).base_sha256 == store.base_sha256, "the same base"
+    (file,) = (store.path / "members" / "m" / "state").glob("*.layers.1.bias/0")
+    content = bytearray(file.read_bytes())
+    content[3] ^= 1
+    file.write_bytes(content)
+    for read in (lambda: old.load("m"), lambda: task_vector(old, "m")):
+        with pytest.raises(WsrError, match=r"members/m was changed on disk: leaf \w+/layers/1/bias: sha256 expected"):
+            read()
+
+
+def key_of_middle(store: Store) -> str:
+    region = Region.from_store(store, Model("none", {}, 1, 1, init=lambda key: {}, encode=lambda params, batch: None))
+    return key_of(region, np.full(len(region), 0.5), {"dataset": "d"}, "float32")
+
+
+def test_keys_of_points_are_those_of_the_first_versions(tmp_path: Path) -> None:
+    """Computed from the definition, without wsr's code: a change of any part would orphan all kept results."""
+
+    def digest(value: Any) -> str:
+        return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+    def content_of(leaves: dict[str, np.ndarray]) -> str:
+        return digest(
+            {
+                path: {"sha256": hashlib.sha256(leaf.tobytes()).hexdigest(), "dtype": "float32", "shape": [*leaf.shape]}
+                for path, leaf in leaves.items()
+            }
+        )
+
+    ramp = np.arange(6, dtype=np.float32).reshape(2, 3)
+    store = make_store(tmp_path / "store", {"a": {"b": ramp}})
+    store.save(record_of("m"), {"a": {"b": ramp + 1}}, {"bias": ramp[0]})
+    member = content_of({"params/a/b": ramp + 1, "head/bias": ramp[0]})
+    assert key_of_middle(store) == digest(
+        {
+            "model": ["none", {}],
+            "base": content_of({"a/b": ramp}),
+            "point": [[member, (0.5).hex()]],
+            "dataset": "d",
+        }
+    )
 
 
 def test_orbax_reads_what_is_stored(store: Store, base: dict[str, Any]) -> None:

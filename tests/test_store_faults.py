@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from orbax.checkpoint import v1 as ocp
-from test_store import as_format_1, make_store, near, random_head, random_params, record_of, same_bits
+from test_store import as_before_blake3, as_format_1, make_store, near, random_head, random_params, record_of, same_bits
 
 from wsr.errors import WsrError
 from wsr.store import Store
@@ -29,10 +29,12 @@ def store(tmp_path: Path) -> Store:
     return store
 
 
-@pytest.fixture(params=[1, 2])
+@pytest.fixture(params=["format 1", "before BLAKE3", "today"])
 def of_any_format(store: Store, request: pytest.FixtureRequest) -> Store:
-    if request.param == 1:
+    if request.param == "format 1":
         as_format_1(store.path / "members" / "a")
+    if request.param == "before BLAKE3":
+        as_before_blake3(store.path / "members" / "a")
     return store
 
 
@@ -93,7 +95,7 @@ def test_changed_leaf_is_named_with_both_hashes(store: Store) -> None:
             content[position] ^= 1
     assert found is not None
     assert not same_bits(found, clean), "Orbax alone loads the damaged leaf without a word"
-    with pytest.raises(WsrError, match=r"members/a was changed.*leaf (params|head)/\S+: sha256 expected \w{64}, found"):
+    with pytest.raises(WsrError, match=r"members/a was changed.*leaf (params|head)/\S+: blake3 expected \w{64}, found"):
         store.load("a")
     [problem] = store.verify()
     assert "members/a" in problem

@@ -151,7 +151,7 @@ def test_no_damage_is_silent_and_the_others_stay_usable(store: Store, trials: An
             assert set(others) <= set(read), f"{file}: others cannot be read"
         assert errors or part == path / "store.json", f"{file}: only wsr verify told"
         if is_leaf(file):
-            leaf = f"leaf {file.parent.name.replace('.', '/')}: sha256 expected "
+            leaf = f"leaf {file.parent.name.replace('.', '/')}: blake3 expected "
             for complaint in (line, *errors):
                 assert str(part) in complaint
                 assert leaf in complaint
@@ -205,7 +205,7 @@ def test_the_command_names_what_is_damaged_and_sets_it_aside(store: Store, capsy
     assert "5 of 10 parts are damaged, 2 of 3 members are whole" in complaint
     for name in ("member thick", "gram.json", "point first", "quarantine of gone", "store.json"):
         assert f"damaged: {name}: " in printed
-    assert "leaf params/layers/1/bias: sha256 expected" in printed
+    assert "leaf params/layers/1/bias: blake3 expected" in printed
     assert {file: file.read_bytes() for file in path.rglob("*") if file.is_file()} == before, "looking changes nothing"
     status, printed, _ = run(capsys, "verify", flag, "--repair")
     assert status == 0

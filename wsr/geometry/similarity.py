@@ -1,7 +1,8 @@
 """The Gram matrix of task vectors on disk: each byte is read once, and no model is ever whole in memory.
 
 A few threads fill and multiply blocks of one leaf, with one row per member. While one thread multiplies a block, the
-others read, hash and subtract the next one, so reading and arithmetic overlap.
+others read, hash and subtract the next two, so no thread waits for the end of a block. Members on disk ask the system
+for their next piece ahead, so that the disk works while the threads do.
 
 Two low-rank task vectors are multiplied from their factors. Products of a low-rank task vector with a dense one use
 blocks of dense entries.
@@ -128,14 +129,22 @@ def _rows(
     workers = usable_cores()
     width = memory_bytes // (4 * len(members) * (workers + 1))
     width = max(1, min(width, LONGEST_PIECE, max(sizes.values(), default=1)))
+    parts = min(4 * workers, len(members))
     total = np.zeros((new, len(members)))
     free = [np.empty(len(members) * width, np.float32) for _ in range(workers + 1)]
-    pending: deque[tuple[Future[np.ndarray], np.ndarray]] = deque()
+    pending: deque[tuple[Future[np.ndarray], np.ndarray, int]] = deque()
+    entries = 0
+
+    def multiply(filled: Sequence[Future[None]], block: np.ndarray, buffer: np.ndarray) -> None:
+        pending.append((threads.submit(_products_once_filled, filled, block, new), buffer, block.shape[1]))
 
     def collect() -> None:
-        products, buffer = pending.popleft()
+        nonlocal entries
+        products, buffer, columns = pending.popleft()
         np.add(total, products.result(), out=total)
         free.append(buffer)
+        entries += columns
+        counter.advance(before + megabytes(entries, members) - counter.done)
 
     with (
         nullcontext(outer)
@@ -145,22 +154,28 @@ def _rows(
         threadpool_limits(1, user_api="blas"),
         ThreadPoolExecutor(workers) as threads,
     ):
-        entries, before = 0, counter.done
+        before = counter.done
+        last: tuple[Sequence[Future[None]], np.ndarray, np.ndarray] | None = None
         for path, size in sizes.items():
             leaves = [open_leaf(path) for open_leaf in members]
+            filled: Sequence[Future[None] | None] = [None] * parts
             for start in range(0, size, width):
                 if not free:
                     collect()
                 buffer = free.pop()
                 shape = (len(members), min(width, size - start))
                 block = buffer[: shape[0] * shape[1]].reshape(shape)
-                parts = min(4 * workers, len(members))
-                filling = [threads.submit(_fill, block, leaves, start, part, parts) for part in range(parts)]
-                for part in filling:
-                    part.result()
-                pending.append((threads.submit(_products, block, new), buffer))
-                entries += shape[1]
-                counter.advance(before + megabytes(entries, members) - counter.done)
+                filling = [
+                    threads.submit(_fill, filled[part], block[part::parts], leaves[part::parts], start)
+                    for part in range(parts)
+                ]
+                # Threads take tasks in the order given. The products of a block come after the next block is filled,
+                # so they do not wait for the last parts of their own.
+                if last:
+                    multiply(*last)
+                filled, last = filling, (filling, block, buffer)
+        if last:
+            multiply(*last)
         while pending:
             collect()
     return total
@@ -183,9 +198,17 @@ def _rows_of_factors(
     return total
 
 
-def _fill(block: np.ndarray, leaves: Sequence[ReadPiece], start: int, part: int, parts: int) -> None:
-    for member in range(part, len(leaves), parts):
-        leaves[member](start, block[member])
+def _fill(before: Future[None] | None, rows: np.ndarray, leaves: Sequence[ReadPiece], start: int) -> None:
+    if before:
+        before.result()  # the pieces of a leaf are read in order
+    for row, read in zip(rows, leaves, strict=True):
+        read(start, row)
+
+
+def _products_once_filled(filled: Sequence[Future[None]], block: np.ndarray, new: int) -> np.ndarray:
+    for part in filled:
+        part.result()
+    return _products(block, new)
 
 
 def _products(block: Float32[np.ndarray, "members width"], new: int) -> Float32[np.ndarray, "new members"]:

@@ -1,8 +1,11 @@
 """Writes and reads immutable Orbax checkpoints that hold a hash of every leaf.
 
 This is the only module that writes with Orbax. Orbax stores no checksums, so nearly every flipped bit would load
-silently as another number. Therefore the checkpoint's ``custom_metadata`` holds the hash of each leaf and a hash of the
-metadata itself; reading through this module verifies them. Reading a member directly with Orbax verifies no hashes.
+silently as another number. Therefore the checkpoint's ``custom_metadata`` holds the hashes of each leaf and a hash of
+the metadata itself; reading through this module verifies them. Reading a member directly with Orbax verifies no hashes.
+Of a leaf's two hashes, the SHA-256 in the table ``leaves`` identifies it, and the BLAKE3 under ``blake3`` is compared
+when it is read. Checkpoints of earlier versions have no ``blake3``, and their SHA-256 is compared.
+
 Files that belong to a model beside its weights (config, tokenizer) lie in the folder ``companions``, with their hashes
 in the metadata.
 
@@ -34,7 +37,7 @@ from wsr.errors import WsrError
 from wsr.geometry.trees import nest
 from wsr.runtime import buckets, strict_json
 from wsr.store.leaf_file import LeafFile, WrongLeaf
-from wsr.store.leaves import Leaves, Table, differences, json_sha256
+from wsr.store.leaves import Leaves, Table, differences, digests, json_sha256
 
 FORMAT = 2
 FORMAT_OF_FACTORS = 3
@@ -60,7 +63,7 @@ def publish(
     Args:
       folder: the finished checkpoint.
       leaves: the arrays to store, by path.
-      table: hash, dtype and shape of every leaf.
+      table: sha256, dtype and shape of every leaf.
       about: facts to store with the leaves, as JSON.
       staging: the folder of unfinished writes, on the same file system.
       version: the format; None for ``FORMAT``.
@@ -76,7 +79,12 @@ def publish(
     try:
         hashes = {name: _sha256(path) for name, path in sorted((companions or {}).items())}
         about = about | ({COMPANIONS: hashes} if hashes else {})
-        metadata = {"format": version or FORMAT, "about": about, "leaves": table}
+        metadata = {
+            "format": version or FORMAT,
+            "about": about,
+            "leaves": table,
+            "blake3": digests(leaves, "blake3"),
+        }
         staging.mkdir(parents=True, exist_ok=True)
         _save(unfinished, leaves, {**metadata, "sha256": json_sha256(metadata)})
         for name, path in (companions or {}).items():
@@ -119,7 +127,7 @@ def read(folder: Path, paths: Sequence[str] | None = None, *, verify: bool = Tru
     """
     metadata = _read_metadata(folder)
     buckets.bring(folder, METADATA_FILE)
-    table: Table = metadata["leaves"]
+    table = _to_compare(metadata)
     wanted = dict(table) if paths is None else {path: table[path] for path in paths}
     try:
         found = _read_compressed(folder, wanted) if metadata["format"] == 1 else _read_files(folder, wanted)
@@ -149,12 +157,14 @@ def open_leaves(folder: Path) -> Callable[[str], Callable[[np.ndarray], None]]:
       WsrError: if the metadata is damaged.
     """
     metadata = _read_metadata(folder)
+    table = _to_compare(metadata)
     buckets.bring(folder, METADATA_FILE)
 
     def open_leaf(path: str) -> Callable[[np.ndarray], None]:
         if metadata["format"] == 1:
             return _pieces(read(folder, [path])[path])
-        leaf = LeafFile(folder, path, metadata["leaves"][path])
+        leaf = LeafFile(folder, path, table[path])
+        leaf.will_read()
 
         def fill(out: np.ndarray) -> None:
             try:
@@ -297,6 +307,17 @@ def _read_metadata(folder: Path) -> dict[str, Any]:
     if version not in READABLE:
         raise WsrError(f"{folder}: has format {version} of another version of wsr; this version reads formats 1 to 3")
     return metadata
+
+
+def _to_compare(metadata: Mapping[str, Any]) -> Table:
+    """Returns what is compared with each leaf that is read: dtype, shape and one hash."""
+    table: Table = metadata["leaves"]
+    if "blake3" not in metadata:
+        return table
+    return {
+        path: {"blake3": metadata["blake3"][path], "dtype": form["dtype"], "shape": form["shape"]}
+        for path, form in table.items()
+    }
 
 
 def _read_files(folder: Path, table: Table) -> Leaves:

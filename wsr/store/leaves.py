@@ -1,12 +1,19 @@
-"""Flat dicts of leaves, and hashes that show whether a leaf is still what was stored."""
+"""Flat dicts of leaves, and their hashes.
+
+SHA-256 identifies a leaf, and so a model, in every store and for all time: keys of results contain it. It is computed
+when a leaf is stored. BLAKE3 shows whether a leaf on disk is still what was stored; it is computed whenever a leaf is
+read, for which SHA-256 is too slow.
+"""
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
+from blake3 import blake3
 
 from wsr.errors import WsrError
 from wsr.types import Params
@@ -15,7 +22,10 @@ Leaves: TypeAlias = dict[str, np.ndarray]
 """Arrays by path, the keys joined by "/": ``{"layers/0/query/bias": ...}``."""
 
 Table: TypeAlias = dict[str, dict[str, Any]]
-"""Hash and form of each leaf, by path: ``{"sha256": str, "dtype": str, "shape": [int, ...]}``."""
+"""Hash and form of each leaf, by path: ``{"sha256": str, "dtype": str, "shape": [int, ...]}``, or ``"blake3": str``."""
+
+HASHES: Mapping[str, Callable[[], Any]] = {"sha256": hashlib.sha256, "blake3": blake3}
+"""The hash functions by name. An object of one has ``update`` and ``hexdigest``, as those of hashlib."""
 
 
 def float32_leaves(tree: Mapping[str, Any], what: str) -> Leaves:
@@ -45,15 +55,29 @@ def float32_leaves(tree: Mapping[str, Any], what: str) -> Leaves:
 
 
 def table_of(leaves: Leaves) -> Table:
-    """Returns the hash, dtype and shape of every leaf."""
+    """Returns the sha256, dtype and shape of every leaf."""
+    return {path: {"sha256": digest, **_form(leaves[path])} for path, digest in digests(leaves, "sha256").items()}
+
+
+def digests(leaves: Leaves, name: str) -> dict[str, str]:
+    """Returns the hash of every leaf's bytes, in hexadecimal, by the function of this name."""
     with ThreadPoolExecutor() as threads:  # hashing releases the GIL
-        digests = threads.map(_sha256, leaves.values())
-        return {path: {"sha256": digest, **_form(leaves[path])} for path, digest in zip(leaves, digests, strict=True)}
+        return dict(zip(leaves, threads.map(partial(_digest, name), leaves.values()), strict=True))
 
 
 def differences(leaves: Leaves, table: Table, *, verify: bool) -> list[str]:
-    """Returns the differences of ``leaves`` from ``table``, in words; compares hashes only if ``verify``."""
-    found = table_of(leaves) if verify else {path: _form(leaf) for path, leaf in leaves.items()}
+    """Returns the differences of ``leaves`` from ``table``, in words.
+
+    Args:
+      leaves: leaves that ``table`` names.
+      table: what is expected of them.
+      verify: whether hashes are compared, by the functions that the table names.
+    """
+    found = {path: _form(leaf) for path, leaf in leaves.items()}
+    for name in HASHES if verify else ():
+        named = {path: leaf for path, leaf in leaves.items() if name in table[path]}
+        for path, digest in digests(named, name).items():
+            found[path][name] = digest
     return table_differences(found, table)
 
 
@@ -105,9 +129,11 @@ def _form(leaf: np.ndarray) -> dict[str, Any]:
     return {"dtype": str(leaf.dtype), "shape": list(leaf.shape)}
 
 
-def _sha256(leaf: np.ndarray) -> str:
+def _digest(name: str, leaf: np.ndarray) -> str:
+    digest = HASHES[name]()
     # Viewed as bytes, because bfloat16 does not support the buffer protocol.
-    return hashlib.sha256(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8).data).hexdigest()
+    digest.update(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
 
 
 def hash_params(params: Params) -> str:

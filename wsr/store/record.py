@@ -61,7 +61,7 @@ class MemberRecord:
     architecture: str = ""
     config_sha256: str = ""
     content_sha256: str = ""
-    """sha256 over the hashes of all leaves on disk."""
+    """sha256 over the SHA-256 of all leaves on disk."""
     data: Mapping[str, Any] = field(default_factory=dict)
     """What it was trained on, see ``wsr.data.Dataset.about``: the sketch of its texts, the names of its classes and the
     length at which its texts were cut. Empty for imported members and in records of earlier versions."""
