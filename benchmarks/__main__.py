@@ -21,7 +21,7 @@ from wsr.runtime.compilation import use_persistent_cache
 
 BENCHMARKS = ("evaluation", "surrogate", "probes", "similarity", "finetuning", "start")
 # Not part of a plain run: why the project is written as it is; what needs 25 or 45 GB of disk, or a rival of its own.
-CHOICES = ("encoder", "packing", "checkpoints", "merging", "merging_leaf", "merging_size")
+CHOICES = ("encoder", "attention", "packing", "checkpoints", "merging", "merging_leaf", "merging_size")
 
 _ONLY = flags.DEFINE_list("only", list(BENCHMARKS), f"Which of {', '.join(BENCHMARKS + CHOICES)}.")
 _OUT = flags.DEFINE_string("out", None, "A folder for the results, a JSON file each.")

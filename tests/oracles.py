@@ -432,11 +432,15 @@ def pair(name: str, variant: str = "") -> tuple[Any, models.Model, Any]:
 
     ``variant`` is one of the oracle's, "deep" for its deep one, or "" for none.
     """
+    oracle = ORACLES[name]
+    return changed_pair(name, **{"": {}, "deep": oracle.deep or {}, **oracle.variants}[variant])
+
+
+def changed_pair(name: str, **changes: Any) -> tuple[Any, models.Model, Any]:
+    """Returns what ``pair`` does, for a config with any changes."""
     import torch
     import transformers
 
-    oracle = ORACLES[name]
-    changes = {"": {}, "deep": oracle.deep or {}, **oracle.variants}[variant]
     torch.manual_seed(0)
     theirs = getattr(transformers, counterpart(name).model_class)(their_config(name, **changes)).eval()
     with torch.no_grad():

@@ -13,24 +13,28 @@ from wsr.models.layers.dense import product
 from wsr.models.precision import computing_in, meaning, quickest, rounded
 
 
-def batch_of(model):
+def batch_of(model, length=8):
     if model.reads == "images":
         size, channels = model.config["image_size"], model.config["num_channels"]
         return {"pixel_values": jnp.zeros((2, size, size, channels))}
-    tokens = jnp.ones((2, 8), jnp.int32)
+    tokens = jnp.ones((2, length), jnp.int32)
     return {
         "token_ids": tokens,
         "token_types": 0 * tokens,
-        "positions": jnp.tile(jnp.arange(8), (2, 1)),
-        "text_ids": jnp.repeat(jnp.arange(2), 8).reshape(2, 8),
-        "starts": jnp.array([0, 8]),
+        "positions": jnp.tile(jnp.arange(length), (2, 1)),
+        "text_ids": jnp.repeat(jnp.arange(2), length).reshape(2, length),
+        "starts": jnp.array([0, length]),
     }
 
 
 def products_of(model, platform, entry="encode"):
     """The operand types of every matrix product in a lowered program, and the kind of their sums."""
     params = rounded(model.init(jax.random.key(0)), "bfloat16", platform)
-    text = jax.jit(getattr(model, entry)).lower(params, batch_of(model)).as_text()
+    return products_in(jax.jit(getattr(model, entry)).lower(params, batch_of(model)))
+
+
+def products_in(lowered):
+    text = lowered.as_text()
     found = re.findall(r"stablehlo\.dot_general.*?: \(tensor<([^>]*)>, tensor<([^>]*)>\) -> tensor<([^>]*)>", text)
     return [tuple(shape.rpartition("x")[2] for shape in own) for own in found]
 
@@ -49,6 +53,20 @@ def test_on_an_accelerator_every_product_is_of_bfloat16_and_summed_in_float32(na
     assert rest
     # The second product of attention, weights and values, may end in bfloat16: the sum over a row is short.
     assert {own[:2] for own in rest} == {("bf16", "bf16")}
+
+
+@pytest.mark.parametrize("name", ["bert", "gemma2"])
+def test_attention_in_blocks_and_its_gradient_multiply_in_bfloat16_and_sum_in_float32(name):
+    example = models.architectures()[name].example
+    model = models.build(name, {**example, "max_position_embeddings": 528, "pooling": "last"})
+    params, batch = jax.eval_shape(model.init, jax.random.key(0)), batch_of(model, 528)
+
+    def loss(params):
+        return computing_in(model, "bfloat16", "tpu").encode(params, batch).sum()
+
+    products = products_in(jax.jit(jax.grad(loss)).lower(params))
+    assert len(products) > 2 * 7, "two layers"
+    assert set(products) == {("bf16", "bf16", "f32")}
 
 
 @pytest.mark.parametrize("name", NAMES)

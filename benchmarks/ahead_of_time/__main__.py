@@ -26,6 +26,8 @@ STEPS = (
     *((1, 64, 64), (1, 8, 512), (2, 2, 512), (4, 2, 512), (4, 8, 512)),
 )
 """Points, rows and tokens of a row of the steps that are compared."""
+LONG = ((8, 512), (2, 2048), (1, 8192))
+"""Rows and tokens of a row of the steps with and without the scores of whole rows."""
 ENCODERS = ("minilm", "roberta-base", "modernbert-base", "llama-1b")
 
 
@@ -98,6 +100,10 @@ def _programs(chip: str) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
     for classes in (2, 20):
         name = f"one turn of a probe, 16 points x 800 texts x 768 features, {classes} classes"
         yield name, partial(_probing, chip, classes)
+    for rows, length in LONG if chip == "v5e" else ():
+        for how in ("in blocks", "whole"):
+            name = f"long rows, scores {how}, modernbert-base of 3 layers, 1 x {rows} x {length}, bfloat16"
+            yield name, partial(_long, chip, rows, length, how)
 
 
 def _encoding(chip: str, name: str, precision: "Precision", points: int) -> dict[str, Any]:
@@ -148,7 +154,7 @@ def _large(chip: str) -> dict[str, Any]:
     model, mesh = _shared(chip)
     shapes = {"points": 1, "rows": 8, "length": 512, "slots": 64}
     lower = partial(programs.encoding, _of_losses(model), mesh, precision="bfloat16", **shapes)
-    # A token attends to half of its window on average. The products with the head lie in a loop whose body counts once.
+    # A token attends to half of its window on average. The products with the head are left out.
     operations = programs.operations(model, 8 * 512, 512 / 2)
     return _row(lower, chip, operations / mesh.shape["model"]) | {"mesh": dict(mesh.shape)}
 
@@ -188,6 +194,20 @@ def _probing(chip: str, classes: int) -> dict[str, Any]:
     from benchmarks.ahead_of_time import programs
 
     return _row(partial(programs.probing, mesh_of(chip), points=16, texts=800, hidden=768, classes=classes), chip)
+
+
+def _long(chip: str, rows: int, length: int, how: str) -> dict[str, Any]:
+    from unittest import mock
+
+    from benchmarks.ahead_of_time import programs
+    from wsr.models.layers import attention
+
+    shapes = {"points": 1, "rows": rows, "length": length, "slots": 64}
+    model = programs.encoder("modernbert-base", 3)
+    lower = partial(programs.encoding, model, mesh_of(chip), precision="bfloat16", **shapes)
+    # Without a share of the peak: how many operations a long row takes depends on its masks.
+    with mock.patch.object(attention, "WHOLE_SCORES", length if how == "whole" else 0):
+        return _row(lower, chip)
 
 
 def _row(lower: Callable[[], Any], chip: str, operations: float = 0.0) -> dict[str, Any]:

@@ -92,16 +92,27 @@ def _memory_bytes(memory: Any) -> int:
 def _cycles(text: str) -> int:
     """Returns the cycles of one call: those of each instruction of the entry computation.
 
-    The body of a loop counts once: a program with a loop is one turn of it.
+    The body of a loop that counts up to a constant counts as often as it runs, and that of any other loop once: a
+    program with such a loop is one turn of it.
     """
-    cycles = 0
     computations = _computations(text)
-    for line in computations.pop("ENTRY", []):
-        cycles += _of_line(line)
-        body = re.search(r"\bwhile\(.*body=%?([\w.\-]+)", line)
-        if body:
-            cycles += sum(_of_line(own) for own in computations.get(body[1], []))
-    return cycles
+
+    def of(name: str) -> int:
+        cycles = 0
+        for line in computations.get(name, []):
+            cycles += _of_line(line)
+            if loop := re.search(r"\bwhile\(.*condition=%?([\w.\-]+), body=%?([\w.\-]+)", line):
+                cycles += _turns("\n".join(computations.get(loop[1], []))) * of(loop[2])
+        return cycles
+
+    return of("ENTRY")
+
+
+def _turns(condition: str) -> int:
+    """Returns how often a loop runs: the constant that its number stays below, or 1 if something else decides."""
+    constants = dict(re.findall(r"%([\w.\-]+) = s32\[\]\S* constant\((\d+)\)", condition))
+    below = re.search(r"ROOT .* compare\(%[\w.\-]+, %([\w.\-]+)\), direction=LT", condition)
+    return int(constants.get(below[1], 1)) if below else 1
 
 
 def _of_line(line: str) -> int:

@@ -13,10 +13,10 @@ from wsr.models.bert import EXAMPLE as BERT_EXAMPLE
 from wsr.models.bert import Bert, BertConfig, embedding_modules
 from wsr.models.counterpart import Counterpart, Module
 from wsr.models.encoder_config import taken
-from wsr.models.layers.attention import same_text
 from wsr.models.layers.block import Block
 from wsr.models.layers.dense import dense
 from wsr.models.layers.embeddings import Embeddings
+from wsr.models.layers.mask import within_texts
 from wsr.models.model import Model
 
 EXAMPLE: Mapping[str, Any] = {
@@ -81,7 +81,7 @@ class Albert(Bert):
         self, embedded: Float[Array, "tokens features"], batch: Mapping[str, Array], rngs: nnx.Rngs | None
     ) -> Float[Array, "tokens hidden"]:
         """Applies the layers to the embeddings and returns the hidden states of the last one."""
-        mask = same_text(batch["text_ids"])
+        mask = within_texts(batch["text_ids"], batch["positions"])
         hidden = self.projection(embedded)
         for group in self.order:
             for layer in self.groups[group]:

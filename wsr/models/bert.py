@@ -11,9 +11,9 @@ from wsr.models import config as configs
 from wsr.models.adapters import from_nnx
 from wsr.models.counterpart import Counterpart, Module
 from wsr.models.encoder_config import EncoderConfig, taken
-from wsr.models.layers.attention import same_text
 from wsr.models.layers.block import Block
 from wsr.models.layers.embeddings import Embeddings
+from wsr.models.layers.mask import within_texts
 from wsr.models.layers.pooling import pool
 from wsr.models.model import Model
 
@@ -89,7 +89,7 @@ class Bert(nnx.Module):
         self, hidden: Float[Array, "tokens features"], batch: Mapping[str, Array], rngs: nnx.Rngs | None
     ) -> Float[Array, "tokens hidden"]:
         """Applies the layers to the embeddings and returns the hidden states of the last one."""
-        mask = same_text(batch["text_ids"])
+        mask = within_texts(batch["text_ids"], batch["positions"])
         for layer in self.layers:
             hidden = layer(hidden, mask, rngs)
         return hidden

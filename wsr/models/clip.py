@@ -12,13 +12,14 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
 from flax import nnx
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from wsr.models import config as configs
 from wsr.models.counterpart import Counterpart, Module, Whole
 from wsr.models.layers.activations import ACTIVATIONS
 from wsr.models.layers.attention import attend
 from wsr.models.layers.dense import dense, layer_norm
+from wsr.models.layers.mask import Mask
 
 Own = TypeVar("Own", bound="ClipConfig")
 
@@ -132,7 +133,7 @@ class ClipBlock(nnx.Module):
     def __call__(
         self,
         hidden: Float[Array, "tokens hidden"],
-        mask: Bool[Array, "rows 1 length length"],
+        mask: Mask,
         rngs: nnx.Rngs | None = None,
     ) -> Float[Array, "tokens hidden"]:
         normed = self.attention_norm(hidden)

@@ -13,8 +13,8 @@ from wsr.models.adapters import from_nnx
 from wsr.models.clip import PROJECTION, ClipBlock, ClipConfig, counterpart, modules_of_layers
 from wsr.models.counterpart import Module
 from wsr.models.layers import pooling
-from wsr.models.layers.attention import not_later, same_text
 from wsr.models.layers.dense import dense, layer_norm, table
+from wsr.models.layers.mask import within_texts
 from wsr.models.model import Model
 
 END = "eos"
@@ -105,7 +105,7 @@ class ClipText(nnx.Module):
     ) -> Float[Array, "rows length hidden"]:
         """Returns the hidden states after the final normalisation."""
         embedded = self.token(batch["token_ids"]) + self.position(batch["positions"])
-        mask = same_text(batch["text_ids"]) & not_later(batch["positions"])
+        mask = within_texts(batch["text_ids"], batch["positions"], causal=True)
         hidden = embedded.reshape(-1, embedded.shape[-1])
         for layer in self.layers:
             hidden = layer(hidden, mask, rngs)

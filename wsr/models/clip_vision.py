@@ -13,6 +13,7 @@ from wsr.models.adapters import from_nnx
 from wsr.models.clip import PROJECTION, ClipBlock, ClipConfig, counterpart, modules_of_layers
 from wsr.models.counterpart import Module
 from wsr.models.layers.dense import dense, layer_norm, table
+from wsr.models.layers.mask import whole_rows
 from wsr.models.layers.patches import Patches
 from wsr.models.model import Model
 
@@ -113,7 +114,7 @@ class ClipVision(nnx.Module):
         first = jnp.broadcast_to(self.class_token.embedding[...], (images, 1, patches.shape[-1]))
         hidden = jnp.concatenate([first, patches], axis=1) + self.position.embedding[...][None]
         hidden = self.embedding_norm(hidden).reshape(images * tokens, -1)
-        everywhere = jnp.ones((images, 1, tokens, tokens), bool)
+        everywhere = whole_rows(images, tokens)
         for layer in self.layers:
             hidden = layer(hidden, everywhere, rngs)
         return hidden.reshape(images, tokens, -1)

@@ -15,12 +15,12 @@ from wsr.models.bert import Bert
 from wsr.models.counterpart import Counterpart, Module
 from wsr.models.encoder_config import EncoderConfig, taken
 from wsr.models.layers.activations import ACTIVATIONS
-from wsr.models.layers.attention import same_text
 from wsr.models.layers.block import FeedForward
 from wsr.models.layers.convolution import Convolution
 from wsr.models.layers.dense import layer_norm, table
 from wsr.models.layers.disentangled_attention import DisentangledAttention, Nearness, nearness
 from wsr.models.layers.embeddings import Embeddings
+from wsr.models.layers.mask import within_texts
 from wsr.models.model import Model
 
 EXAMPLE: Mapping[str, Any] = {
@@ -121,7 +121,7 @@ class DebertaV2(Bert):
     ) -> Float[Array, "tokens hidden"]:
         """Applies the layers to the embeddings and returns the hidden states of the last one."""
         near = nearness(
-            same_text(batch["text_ids"]),
+            within_texts(batch["text_ids"], batch["positions"]),
             batch["positions"],
             buckets=self.config.position_buckets,
             furthest=self.config.furthest,

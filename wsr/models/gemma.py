@@ -5,21 +5,22 @@ Source: Gemma Team 2024, arXiv 2403.08295, and the modules of ``transformers``.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from wsr.models import config as configs
 from wsr.models.adapters import from_nnx
 from wsr.models.counterpart import Module
 from wsr.models.layers.activations import ACTIVATIONS
-from wsr.models.layers.attention import near, not_later, same_text
 from wsr.models.layers.dense import dense, table
 from wsr.models.layers.feed_forward import BareFeedForward
 from wsr.models.layers.language_model import next_token_losses
+from wsr.models.layers.mask import Mask, within_texts
 from wsr.models.layers.pooling import POOLINGS, pool
 from wsr.models.layers.rotary import angles, frequencies
 from wsr.models.llama import COUNTERPART as LLAMA_COUNTERPART
@@ -181,10 +182,8 @@ class Gemma(nnx.Module):
         """Returns the hidden states after the final normalisation."""
         embedded = self.token(batch["token_ids"])
         width, positions, windows = embedded.shape[-1], batch["positions"], self.switches.windows
-        seen = same_text(batch["text_ids"])
-        if not self.switches.both_directions:
-            seen = seen & not_later(positions)
-        masks = {own: seen if own is None else seen & near(positions, own - 1) for own in set(windows)}
+        seen = partial(within_texts, batch["text_ids"], positions, causal=not self.switches.both_directions)
+        masks = {own: seen(furthest=None if own is None else own - 1) for own in set(windows)}
         hidden = embedded.reshape(-1, width) * jnp.asarray(width**0.5, embedded.dtype)
         for layer, window, each in zip(self.layers, windows, self.switches.frequencies, strict=True):
             hidden = layer(hidden, masks[window], angles(positions, each), rngs)
@@ -235,7 +234,7 @@ class Layer(nnx.Module):
     def __call__(
         self,
         hidden: Float[Array, "tokens hidden"],
-        mask: Bool[Array, "rows 1 length length"],
+        mask: Mask,
         turns: Float[Array, "tokens half_width"],
         rngs: nnx.Rngs | None = None,
     ) -> Float[Array, "tokens hidden"]:

@@ -6,16 +6,17 @@ from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from wsr.models import config as configs
 from wsr.models.adapters import from_nnx
 from wsr.models.counterpart import Counterpart, Module
 from wsr.models.layers.activations import ACTIVATIONS
-from wsr.models.layers.attention import attend, not_later, same_text
+from wsr.models.layers.attention import attend
 from wsr.models.layers.dense import dense, layer_norm, table
 from wsr.models.layers.feed_forward import BareFeedForward
 from wsr.models.layers.language_model import next_token_losses
+from wsr.models.layers.mask import Mask, within_texts
 from wsr.models.layers.pooling import POOLINGS, pool
 from wsr.models.model import Model
 
@@ -114,7 +115,7 @@ class Gpt2(nnx.Module):
     ) -> Float[Array, "rows length hidden"]:
         """Returns the hidden states after the final normalisation."""
         embedded = self.token(batch["token_ids"]) + self.position(batch["positions"])
-        mask = same_text(batch["text_ids"]) & not_later(batch["positions"])
+        mask = within_texts(batch["text_ids"], batch["positions"], causal=True)
         hidden = self.dropout(embedded.reshape(-1, embedded.shape[-1]), rngs=rngs)
         for layer in self.layers:
             hidden = layer(hidden, mask, rngs)
@@ -151,7 +152,7 @@ class Layer(nnx.Module):
     def __call__(
         self,
         hidden: Float[Array, "tokens hidden"],
-        mask: Bool[Array, "rows 1 length length"],
+        mask: Mask,
         rngs: nnx.Rngs | None = None,
     ) -> Float[Array, "tokens hidden"]:
         query, key, value = jnp.split(self.query_key_value(self.attention_norm(hidden)), 3, axis=-1)

@@ -5,16 +5,17 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from flax import nnx
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from wsr.models import config as configs
 from wsr.models.adapters import from_nnx
 from wsr.models.counterpart import Counterpart, Module
 from wsr.models.layers.activations import ACTIVATIONS
-from wsr.models.layers.attention import attend, not_later, same_text
+from wsr.models.layers.attention import attend
 from wsr.models.layers.dense import dense, rms_norm, table
 from wsr.models.layers.feed_forward import BareFeedForward
 from wsr.models.layers.language_model import next_token_losses
+from wsr.models.layers.mask import Mask, within_texts
 from wsr.models.layers.pooling import POOLINGS, pool
 from wsr.models.layers.rotary import angles, frequencies, rotate
 from wsr.models.model import Model
@@ -155,7 +156,7 @@ class Llama(nnx.Module):
     ) -> Float[Array, "rows length hidden"]:
         """Returns the hidden states after the final normalisation."""
         embedded = self.token(batch["token_ids"])
-        mask = same_text(batch["text_ids"]) & not_later(batch["positions"])
+        mask = within_texts(batch["text_ids"], batch["positions"], causal=True)
         turns = angles(batch["positions"], self.frequencies)
         hidden = embedded.reshape(-1, embedded.shape[-1])
         for layer in self.layers:
@@ -189,7 +190,7 @@ class Layer(nnx.Module):
     def __call__(
         self,
         hidden: Float[Array, "tokens hidden"],
-        mask: Bool[Array, "rows 1 length length"],
+        mask: Mask,
         turns: Float[Array, "tokens half_width"],
         rngs: nnx.Rngs | None = None,
     ) -> Float[Array, "tokens hidden"]:
@@ -223,7 +224,7 @@ class Attention(nnx.Module):
     def __call__(
         self,
         hidden: Float[Array, "tokens hidden"],
-        mask: Bool[Array, "rows 1 length length"],
+        mask: Mask,
         turns: Float[Array, "tokens half_width"],
         rngs: nnx.Rngs | None = None,
     ) -> Float[Array, "tokens hidden"]:

@@ -6,15 +6,16 @@ from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from wsr.errors import WsrError
 from wsr.models import config as configs
 from wsr.models.adapters import from_nnx
 from wsr.models.counterpart import Counterpart, Module
 from wsr.models.layers.activations import ACTIVATIONS
-from wsr.models.layers.attention import attend, near, same_text
+from wsr.models.layers.attention import attend
 from wsr.models.layers.dense import dense, layer_norm, table
+from wsr.models.layers.mask import Mask, within_texts
 from wsr.models.layers.pooling import POOLINGS, pool
 from wsr.models.layers.rotary import angles, frequencies, rotate
 from wsr.models.model import Model
@@ -133,8 +134,10 @@ class ModernBert(nnx.Module):
     ) -> Float[Array, "rows length hidden"]:
         """Returns the hidden states after the final normalisation."""
         embedded = self.token(batch["token_ids"])
-        own = same_text(batch["text_ids"])
-        masks = {GLOBAL: own, LOCAL: own & near(batch["positions"], self.furthest)}
+        reaches = {GLOBAL: None, LOCAL: self.furthest}
+        masks = {
+            kind: within_texts(batch["text_ids"], batch["positions"], furthest=own) for kind, own in reaches.items()
+        }
         hidden = self.dropout(self.norm(embedded.reshape(-1, embedded.shape[-1])), rngs=rngs)
         for layer, kind, each in zip(self.layers, self.kinds, self.frequencies, strict=True):
             hidden = layer(hidden, masks[kind], angles(batch["positions"], each), rngs)
@@ -161,7 +164,7 @@ class Layer(nnx.Module):
     def __call__(
         self,
         hidden: Float[Array, "tokens hidden"],
-        mask: Bool[Array, "rows 1 length length"],
+        mask: Mask,
         turns: Float[Array, "tokens half_width"],
         rngs: nnx.Rngs | None = None,
     ) -> Float[Array, "tokens hidden"]:

@@ -13,9 +13,9 @@ from wsr.models.bert import EXAMPLE as BERT_EXAMPLE
 from wsr.models.bert import Bert, blocks
 from wsr.models.counterpart import Counterpart, Module
 from wsr.models.encoder_config import EncoderConfig, taken
-from wsr.models.layers.attention import same_text
 from wsr.models.layers.dense import table
 from wsr.models.layers.embeddings import Embeddings
+from wsr.models.layers.mask import within_texts
 from wsr.models.layers.relative_positions import distances, of_distance, t5_buckets
 from wsr.models.model import Model
 
@@ -74,8 +74,8 @@ class MPNet(Bert):
         self, hidden: Float[Array, "tokens features"], batch: Mapping[str, Array], rngs: nnx.Rngs | None
     ) -> Float[Array, "tokens hidden"]:
         """Applies the layers to the embeddings and returns the hidden states of the last one."""
-        mask = same_text(batch["text_ids"])
-        by_distance = self.distance(t5_buckets(distances(mask.shape[-1]), BUCKETS, FURTHEST))
+        mask = within_texts(batch["text_ids"], batch["positions"])
+        by_distance = self.distance(t5_buckets(distances(mask.length), BUCKETS, FURTHEST))
         bias = of_distance(by_distance, batch["positions"]).transpose(0, 3, 1, 2)
         for layer in self.layers:
             hidden = layer(hidden, mask, rngs, bias)

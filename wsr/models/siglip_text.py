@@ -19,6 +19,7 @@ from wsr.models.counterpart import Counterpart, Module, Whole
 from wsr.models.layers import pooling
 from wsr.models.layers.activations import ACTIVATIONS
 from wsr.models.layers.dense import dense, layer_norm, table
+from wsr.models.layers.mask import whole_rows
 from wsr.models.model import Model
 
 POOLINGS = (*pooling.POOLINGS, PROJECTION)
@@ -114,7 +115,7 @@ class SiglipText(nnx.Module):
         """Returns the normalised output of the last layer for every place of padded texts."""
         embedded = self.token(batch["token_ids"]) + self.position.embedding[...][None]
         rows, places, width = embedded.shape
-        hidden, everywhere = embedded.reshape(rows * places, width), jnp.ones((rows, 1, places, places), bool)
+        hidden, everywhere = embedded.reshape(rows * places, width), whole_rows(rows, places)
         for layer in self.layers:
             hidden = layer(hidden, everywhere, rngs)
         return self.norm(hidden).reshape(rows, places, width)

@@ -20,6 +20,7 @@ from wsr.models.clip import ClipBlock, modules_of_layers
 from wsr.models.counterpart import Counterpart, Module, Whole
 from wsr.models.layers.activations import ACTIVATIONS
 from wsr.models.layers.dense import dense, layer_norm, table
+from wsr.models.layers.mask import whole_rows
 from wsr.models.layers.patches import Patches
 from wsr.models.model import Model
 
@@ -125,7 +126,7 @@ class SiglipVision(nnx.Module):
         hidden = self.patches(batch["pixel_values"]) + self.position.embedding[...][None]
         images, tokens, width = hidden.shape
         hidden = hidden.reshape(images * tokens, width)
-        everywhere = jnp.ones((images, 1, tokens, tokens), bool)
+        everywhere = whole_rows(images, tokens)
         for layer in self.layers:
             hidden = layer(hidden, everywhere, rngs)
         return self.norm(hidden).reshape(images, tokens, width)

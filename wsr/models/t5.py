@@ -5,15 +5,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from flax import nnx
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from wsr.models import config as configs
 from wsr.models.adapters import from_nnx
 from wsr.models.counterpart import Counterpart, Module
 from wsr.models.layers.activations import ACTIVATIONS
-from wsr.models.layers.attention import attend, same_text
+from wsr.models.layers.attention import attend
 from wsr.models.layers.dense import dense, rms_norm, table
 from wsr.models.layers.feed_forward import BareFeedForward
+from wsr.models.layers.mask import Mask, within_texts
 from wsr.models.layers.pooling import POOLINGS, pool
 from wsr.models.layers.relative_positions import distances, of_distance, t5_buckets
 from wsr.models.model import Model
@@ -120,8 +121,8 @@ class T5(nnx.Module):
     ) -> Float[Array, "rows length hidden"]:
         """Returns the hidden states after the final normalisation."""
         embedded = self.token(batch["token_ids"])
-        mask = same_text(batch["text_ids"])
-        by_distance = self.distance(t5_buckets(distances(mask.shape[-1]), self.buckets, self.furthest))
+        mask = within_texts(batch["text_ids"], batch["positions"])
+        by_distance = self.distance(t5_buckets(distances(mask.length), self.buckets, self.furthest))
         bias = of_distance(by_distance, batch["positions"]).transpose(0, 3, 1, 2)
         hidden = self.dropout(embedded.reshape(-1, embedded.shape[-1]), rngs=rngs)
         for layer in self.layers:
@@ -147,7 +148,7 @@ class Layer(nnx.Module):
     def __call__(
         self,
         hidden: Float[Array, "tokens hidden"],
-        mask: Bool[Array, "rows 1 length length"],
+        mask: Mask,
         bias: Float[Array, "rows heads length length"],
         rngs: nnx.Rngs | None = None,
     ) -> Float[Array, "tokens hidden"]:

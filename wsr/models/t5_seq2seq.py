@@ -11,14 +11,15 @@ from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from wsr.models import config as configs
 from wsr.models.adapters import from_nnx
 from wsr.models.counterpart import Counterpart, Module
-from wsr.models.layers.attention import attend, not_later, same_text
+from wsr.models.layers.attention import attend
 from wsr.models.layers.dense import dense, rms_norm, table
 from wsr.models.layers.language_model import next_token_losses
+from wsr.models.layers.mask import HIDDEN, Mask
 from wsr.models.layers.relative_positions import distances, of_distance, t5_buckets
 from wsr.models.model import Model
 from wsr.models.t5 import EXAMPLE as ENCODER_EXAMPLE
@@ -115,10 +116,10 @@ class T5Seq2Seq(T5):
         in_answer = within.at[:, 0].set(False)
         encoded = self.hidden_states({**batch, "text_ids": jnp.where(in_answer, -1, text_ids)})
         inputs = jnp.where(in_answer, batch["token_ids"], self.start)
-        same = same_text(text_ids)
-        causal = same & before_answer[:, None, None, :] & not_later(batch["positions"])
-        across = same & ~in_answer[:, None, None, :]
-        return self.decoder(self.token(inputs), encoded, causal, across, batch["positions"]) * self.scale
+        positions = batch["positions"]
+        causal = Mask(text_ids, jnp.where(before_answer, text_ids, HIDDEN), positions, causal=True)
+        across = Mask(text_ids, jnp.where(in_answer, HIDDEN, text_ids), positions)
+        return self.decoder(self.token(inputs), encoded, causal, across, positions) * self.scale
 
 
 class Decoder(nnx.Module):
@@ -135,11 +136,11 @@ class Decoder(nnx.Module):
         self,
         embedded: Float[Array, "rows length hidden"],
         encoded: Float[Array, "rows length hidden"],
-        causal: Bool[Array, "rows 1 length length"],
-        across: Bool[Array, "rows 1 length length"],
+        causal: Mask,
+        across: Mask,
         positions: Array,
     ) -> Float[Array, "rows length hidden"]:
-        apart = t5_buckets(distances(causal.shape[-1]), self.buckets, self.furthest, causal=True)
+        apart = t5_buckets(distances(causal.length), self.buckets, self.furthest, causal=True)
         bias = of_distance(self.distance(apart), positions).transpose(0, 3, 1, 2)
         hidden, source = (states.reshape(-1, states.shape[-1]) for states in (embedded, encoded))
         for layer in self.layers:
@@ -162,7 +163,7 @@ class Attention(nnx.Module):
         self,
         hidden: Float[Array, "tokens hidden"],
         source: Float[Array, "tokens hidden"],
-        mask: Bool[Array, "rows 1 length length"],
+        mask: Mask,
         bias: Float[Array, "rows heads length length"] | None = None,
     ) -> Float[Array, "tokens hidden"]:
         query, key, value = self.query(hidden), self.key(source), self.value(source)
@@ -184,8 +185,8 @@ class DecoderLayer(nnx.Module):
         self,
         hidden: Float[Array, "tokens hidden"],
         source: Float[Array, "tokens hidden"],
-        causal: Bool[Array, "rows 1 length length"],
-        across: Bool[Array, "rows 1 length length"],
+        causal: Mask,
+        across: Mask,
         bias: Float[Array, "rows heads length length"],
     ) -> Float[Array, "tokens hidden"]:
         normed = self.attention_norm(hidden)

@@ -6,7 +6,7 @@ from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from wsr.models import config as configs
 from wsr.models.adapters import from_nnx
@@ -14,6 +14,7 @@ from wsr.models.counterpart import Counterpart, Module
 from wsr.models.layers.activations import ACTIVATIONS
 from wsr.models.layers.attention import attend
 from wsr.models.layers.dense import dense, layer_norm, table
+from wsr.models.layers.mask import Mask, whole_rows
 from wsr.models.layers.patches import Patches
 from wsr.models.model import Model
 
@@ -115,7 +116,7 @@ class ViT(nnx.Module):
         first = jnp.broadcast_to(self.class_token.embedding[...], (images, 1, patches.shape[-1]))
         hidden = jnp.concatenate([first, patches], axis=1) + self.position.embedding[...][None]
         hidden = self.dropout(hidden, rngs=rngs).reshape(images * tokens, -1)
-        everywhere = jnp.ones((images, 1, tokens, tokens), bool)
+        everywhere = whole_rows(images, tokens)
         for layer in self.layers:
             hidden = layer(hidden, everywhere, rngs)
         return self.norm(hidden).reshape(images, tokens, -1)
@@ -142,7 +143,7 @@ class Block(nnx.Module):
     def __call__(
         self,
         hidden: Float[Array, "tokens hidden"],
-        mask: Bool[Array, "batch 1 length length"],
+        mask: Mask,
         rngs: nnx.Rngs | None = None,
     ) -> Float[Array, "tokens hidden"]:
         normed = self.attention_norm(hidden)

@@ -1,12 +1,13 @@
 """One layer of a BERT-like encoder."""
 
 from flax import nnx
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from wsr.models.encoder_config import EncoderConfig
 from wsr.models.layers.activations import ACTIVATIONS
 from wsr.models.layers.attention import SelfAttention
 from wsr.models.layers.dense import dense, layer_norm
+from wsr.models.layers.mask import Mask
 
 
 class Block(nnx.Module):
@@ -19,7 +20,7 @@ class Block(nnx.Module):
     def __call__(
         self,
         hidden: Float[Array, "tokens hidden"],
-        mask: Bool[Array, "rows 1 length length"],
+        mask: Mask,
         rngs: nnx.Rngs | None = None,
         bias: Float[Array, "#rows heads length length"] | None = None,
     ) -> Float[Array, "tokens hidden"]:

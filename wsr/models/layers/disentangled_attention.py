@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from wsr.models.encoder_config import EncoderConfig
 from wsr.models.layers.attention import SelfAttention, attend
 from wsr.models.layers.dense import dense
+from wsr.models.layers.mask import Mask
 from wsr.models.layers.relative_positions import deberta_buckets, distances, of_distance
 
 
@@ -20,7 +21,7 @@ from wsr.models.layers.relative_positions import deberta_buckets, distances, of_
 class Nearness:
     """The attention mask and the distances between tokens, which all layers share."""
 
-    mask: Bool[Array, "rows 1 length length"]
+    mask: Mask
     rows: Int[np.ndarray, " distances"]
     """Rows of the table of distances that can occur, in order."""
     index: Int[Array, "rows length length"]
@@ -28,7 +29,7 @@ class Nearness:
 
 
 def nearness(
-    mask: Bool[Array, "rows 1 length length"],
+    mask: Mask,
     positions: Int[Array, "rows length"],
     *,
     buckets: int,
@@ -44,7 +45,7 @@ def nearness(
       furthest: distance at which the buckets end.
       span: half the number of rows in the table of distances.
     """
-    at = np.clip(span + deberta_buckets(distances(mask.shape[-1]), buckets, furthest), 0, 2 * span - 1)
+    at = np.clip(span + deberta_buckets(distances(mask.length), buckets, furthest), 0, 2 * span - 1)
     # Short rows hold few of the distances, so only those are multiplied.
     rows, index = np.unique(at, return_inverse=True)
     return Nearness(mask, rows, of_distance(jnp.asarray(index, jnp.int32), positions))
