@@ -5,8 +5,9 @@ import pytest
 from scipy.special import log_softmax
 from sklearn.linear_model import LogisticRegression, Ridge
 
-from wsr.engine import logistic
-from wsr.engine.logistic import NEVER, fit_logistic
+from wsr.engine import logistic, newton
+from wsr.engine.logistic import fit_logistic
+from wsr.engine.newton import NEVER
 from wsr.engine.probe import PROBES, fit_probe, fixed_head_loss, linear_probe, roberta_head
 from wsr.errors import WsrError
 
@@ -193,7 +194,7 @@ def test_a_probe_without_an_optimum_says_so(classes, inverse_l2):
 
 def test_a_probe_stopped_before_its_optimum_says_so(monkeypatch):
     train_x, train_y, test_x, test_y = texts(1, 61, 9, 3)  # a size of its own, so that the program is compiled anew
-    monkeypatch.setattr(logistic, "ROUNDS", 1)
+    monkeypatch.setattr(newton, "NEWTON_STEPS", 1)
     assert not linear_probe(train_x, train_y, test_x, test_y, classes=3, inverse_l2=100.0).converged.any()
 
 

@@ -4,6 +4,7 @@ settings.py               points at a time, memory, devices, precision, cache of
 region_features.py        features of texts under points of a region, one chunk of points at a time
 scoring.py                finds the points without a result, encodes and scores them, saves the results
 probe.py, logistic.py     linear probes for many points at once
+newton.py                 the method that finds the optimum of each
 cross_validation.py       the penalty of each probe, chosen by cross-validation
 evaluate.py               exact scores: the generalised loss of each point
 surrogate.py              a whole convex hull from a few forward passes, with a bound on the error of each point

@@ -7,6 +7,7 @@ fits at the two penalties before point to. The path ends when the loss exceeds t
 penalties, which take longest.
 """
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -14,7 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Shaped
 
-from wsr.engine.logistic import TOLERANCE, Fit, Inputs, full_logits, inputs_of, minimise, per_point
+from wsr.engine.logistic import TOLERANCE, Fit, per_point
+from wsr.engine.newton import Inputs, full_logits, inputs_of, minimise
 from wsr.runtime import seeds
 
 GRID = tuple(float(value) for value in np.round(np.logspace(-5, 2, 15), 12))
@@ -103,8 +105,8 @@ def _fit(
 ) -> Fit:
     inputs = inputs_of(features, labels, classes=classes, scale=scale_of(features))
     inverse_l2, start = _chosen(inputs, folds)
-    state = minimise(inputs, jnp.ones((1, len(features))), start[None], inverse_l2, tolerance=TOLERANCE)
-    return Fit(inputs.head(state.weights[0]), inverse_l2, state.done[0])
+    state = minimise(inputs, jnp.ones(len(features)), start, inverse_l2, tolerance=TOLERANCE)
+    return Fit(inputs.head(state.weights), inverse_l2, state.done)
 
 
 def _chosen(inputs: Inputs, folds: Int[Array, " texts"]) -> tuple[Float[Array, ""], Float[Array, "k inputs"]]:
@@ -116,7 +118,8 @@ def _chosen(inputs: Inputs, folds: Int[Array, " texts"]) -> tuple[Float[Array, "
     def advance(carry: tuple[Any, ...]) -> tuple[Any, ...]:
         at, before, weights, _, best, best_at, best_weights = carry
         start = 2 * weights - before  # weights are nearly linear in the logarithm of the penalty
-        state = minimise(inputs, used, start, grid[at], tolerance=TOLERANCE_OF_FOLDS)
+        fit = partial(minimise, inputs, inverse_l2=grid[at], tolerance=TOLERANCE_OF_FOLDS)
+        state = jax.vmap(fit)(used, start)
         loss = (_losses(inputs, state.logits) * held).sum()
         better = loss < best
         return (

@@ -139,7 +139,7 @@ def fit_probe(features: Features, labels: Labels, *, classes: int, inverse_l2: f
     Minimises ``inverse_l2 * sum(cross-entropies) + 0.5 * |kernel|^2`` with an unpenalised intercept, as scikit-learn's
     ``LogisticRegression(C=inverse_l2)`` does: a softmax over the classes, and for two classes a sigmoid of a single
     weight vector ``w``, returned as the columns ``-w/2`` and ``+w/2``. scikit-learn omits a class without a training
-    text; here it gets a zero kernel and a log-odds of ``wsr.engine.logistic.NEVER``. One class means ridge regression,
+    text; here it gets a zero kernel and a log-odds of ``wsr.engine.newton.NEVER``. One class means ridge regression,
     scikit-learn's ``Ridge(alpha=1 / inverse_l2)``.
 
     Without ``inverse_l2``, the features are standardised and each point's ``inverse_l2`` is chosen by cross-validation,
