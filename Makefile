@@ -14,7 +14,7 @@ EXTRAS ?= $(if $(DRIVER),$(shell [ "$(DRIVER)" -ge 580 ] && echo cuda || echo cu
 QUICK_TO_COMPILE := --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false
 PYTEST := -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help demo test test-long test-newest paper-smoke outside cases check-report check-explorer check-atlas explorer-picture d3 torture bench bench-tpu-aot test-tpu-aot bench-gpu bench-choices results-tables docs tutorials wheel lint format torch clean
+.PHONY: help demo test test-long test-newest paper-smoke outside cases check-report check-explorer check-atlas explorer-picture d3 torture bench bench-tpu-aot test-tpu-aot bench-gpu-aot bench-gpu bench-choices results-tables docs tutorials wheel lint format torch clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -116,12 +116,24 @@ LIBTPU := .venv/libtpu/libtpu/libtpu.so
 bench-tpu-aot: .venv/.installed-dev $(LIBTPU)  ## the engine's programs, compiled for TPUs that are not there (an hour on two cores)
 	@TPU_LIBRARY_PATH=$(CURDIR)/$(LIBTPU) $(BIN)/python -m benchmarks.ahead_of_time
 
+# So does that of NVIDIA's GPUs, in the version of JAX that is installed.
+CUDA := .venv/cuda12/.installed
+
+bench-gpu-aot: .venv/.installed-dev $(CUDA)  ## encoders compiled for an H100 that is not there: types, bytes, memory (minutes)
+	@PYTHONPATH=$(CURDIR)/.venv/cuda12 $(BIN)/python -m benchmarks.ahead_of_time --chips=h100
+
 test-tpu-aot: .venv/.installed-dev $(LIBTPU)  ## their memory, expected time and communication under ceilings (about 2 minutes)
 	@TPU_LIBRARY_PATH=$(CURDIR)/$(LIBTPU) $(BIN)/python -m pytest -n 2 tests/accelerators
 
 $(LIBTPU): Makefile | .venv/.installed-dev
 	@echo "fetching the compiler of TPUs into .venv/libtpu (about 210 MB)"
 	@$(BIN)/pip install -q --disable-pip-version-check $(PIP_FLAGS) --no-deps --upgrade --target=.venv/libtpu libtpu==0.0.42.1
+	@touch $@
+
+$(CUDA): | .venv/.installed-dev
+	@echo "fetching the compiler of NVIDIA's GPUs into .venv/cuda12 (about 180 MB)"
+	@jax=$$($(BIN)/python -c "import jax; print(jax.__version__)"); $(BIN)/pip install -q --disable-pip-version-check \
+		$(PIP_FLAGS) --no-deps --upgrade --target=.venv/cuda12 jax-cuda12-pjrt==$$jax jax-cuda12-plugin==$$jax
 	@touch $@
 
 bench-gpu: torch  ## the same on a GPU; offline: make bench-gpu PIP_FLAGS="--no-index --find-links=FOLDER_OF_WHEELS"

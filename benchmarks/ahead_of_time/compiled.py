@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.ahead_of_time.chips import CHIPS
+from benchmarks.ahead_of_time.text import Instruction, Program
+from benchmarks.ahead_of_time.work import kind_of
 
 _COLLECTIVE = re.compile(r"\b(all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter)(?:-start)?\(")
 
@@ -19,6 +22,10 @@ class Compiled:
 
     milliseconds: float
     """Expected time of one call, without dispatch and transfers."""
+    milliseconds_by_kind: dict[str, float]
+    """The same by kind of work, see ``benchmarks.ahead_of_time.work``."""
+    untold: int
+    """Number of kernels written by hand (Pallas), whose time the compiler does not tell and ``milliseconds`` lacks."""
     temporary_gib: float
     """Memory besides arguments and results."""
     arguments_gib: float
@@ -35,12 +42,23 @@ class Compiled:
         return operations / (self.milliseconds / 1e3) / CHIPS[chip].bfloat16_flops
 
 
-def compile_for(lowered: Any, chip: str) -> Compiled:
-    """Compiles a lowered program and returns what it tells."""
-    program = lowered.compile()
-    text, memory = program.as_text(), program.memory_analysis()
+def compile_for(lowered: Any, chip: str, *, one_turn: bool = False) -> Compiled:
+    """Compiles a lowered program and returns what it tells.
+
+    Args:
+      lowered: the program.
+      chip: the chip that it was lowered for.
+      one_turn: whether the time is that of one turn of its loops, and not also of what comes before and after them.
+    """
+    compiled = lowered.compile()
+    text, memory = compiled.as_text(), compiled.memory_analysis()
+    program = Program(text)
+    instructions = program.in_loops() if one_turn else program.instructions()
+    by_kind = _milliseconds(instructions, program, CHIPS[chip].clock_hz)
     return Compiled(
-        milliseconds=1e3 * _cycles(text) / CHIPS[chip].clock_hz,
+        milliseconds=sum(by_kind.values()),
+        milliseconds_by_kind=by_kind,
+        untold=text.count('custom_call_target="tpu_custom_call"'),
         temporary_gib=memory.temp_size_in_bytes / 2**30,
         arguments_gib=memory.argument_size_in_bytes / 2**30,
         memory_gib=_memory_bytes(memory) / 2**30,
@@ -89,45 +107,10 @@ def _memory_bytes(memory: Any) -> int:
     return memory.argument_size_in_bytes + results + memory.temp_size_in_bytes
 
 
-def _cycles(text: str) -> int:
-    """Returns the cycles of one call: those of each instruction of the entry computation.
-
-    The body of a loop that counts up to a constant counts as often as it runs, and that of any other loop once: a
-    program with such a loop is one turn of it.
-    """
-    computations = _computations(text)
-
-    def of(name: str) -> int:
-        cycles = 0
-        for line in computations.get(name, []):
-            cycles += _of_line(line)
-            if loop := re.search(r"\bwhile\(.*condition=%?([\w.\-]+), body=%?([\w.\-]+)", line):
-                cycles += _turns("\n".join(computations.get(loop[1], []))) * of(loop[2])
-        return cycles
-
-    return of("ENTRY")
-
-
-def _turns(condition: str) -> int:
-    """Returns how often a loop runs: the constant that its number stays below, or 1 if something else decides."""
-    constants = dict(re.findall(r"%([\w.\-]+) = s32\[\]\S* constant\((\d+)\)", condition))
-    below = re.search(r"ROOT .* compare\(%[\w.\-]+, %([\w.\-]+)\), direction=LT", condition)
-    return int(constants.get(below[1], 1)) if below else 1
-
-
-def _of_line(line: str) -> int:
-    found = re.search(r'"estimated_cycles":"(\d+)"', line)
-    return int(found[1]) if found else 0
-
-
-def _computations(text: str) -> dict[str, list[str]]:
-    """Returns the lines of each computation, by name; the entry computation is called ``ENTRY``."""
-    found: dict[str, list[str]] = {}
-    name = ""
-    for line in text.splitlines():
-        head = re.match(r"(ENTRY )?%?([\w.\-]+) \(.*\{$", line)
-        if head:
-            name = "ENTRY" if head[1] else head[2]
-        elif name:
-            found.setdefault(name, []).append(line)
-    return found
+def _milliseconds(instructions: Iterable[Instruction], program: Program, clock_hz: float) -> dict[str, float]:
+    """Returns the expected time of instructions, by kind of work."""
+    cycles: Counter[str] = Counter()
+    for instruction in instructions:
+        if expected := re.search(r'"estimated_cycles":"(\d+)"', instruction.line):
+            cycles[kind_of(instruction, program)] += int(expected[1])
+    return {kind: 1e3 * count / clock_hz for kind, count in cycles.most_common()}

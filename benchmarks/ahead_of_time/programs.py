@@ -141,11 +141,12 @@ def probing(mesh: Mesh, *, points: int, texts: int, hidden: int, classes: int) -
 def training(
     model: Model, mesh: Mesh, *, members: int, batch: int, rows: int, length: int, precision: Precision
 ) -> Any:
-    """Returns the lowered step that trains ``members`` members, each with ``batch`` texts in ``rows`` rows."""
+    """Returns the lowered step that trains ``members`` members a device, each with ``batch`` texts in ``rows`` rows."""
     shapes = {"batch": batch, "rows": rows, "length": length}
-    alone = member_mesh(1, devices=list(mesh.devices.flat))
-    program = training_program(computing_in(model, precision, "tpu"), False, True)
-    return _lowered_step(program, flatten(_parameters(model)), {}, model.hidden, alone, members, **shapes)
+    groups = member_mesh(mesh.size, devices=list(mesh.devices.flat))
+    program = training_program(computing_in(model, precision, "tpu"), False, True, groups)
+    together = members * mesh.size
+    return _lowered_step(program, flatten(_parameters(model)), {}, model.hidden, groups, together, **shapes)
 
 
 def lora(model: Model, mesh: Mesh, *, batch: int, rows: int, length: int, rank: int) -> Any:

@@ -16,6 +16,7 @@ import jax
 
 from benchmarks.ahead_of_time import programs
 from benchmarks.ahead_of_time.compiled import compile_for
+from benchmarks.ahead_of_time.work import ATTENTION, ELEMENTWISE, PRODUCTS
 from wsr import load, models
 from wsr.data.load import load_dataset
 from wsr.data.packing import evaluation_batches
@@ -42,6 +43,7 @@ def test_an_encoder_of_two_layers_stays_under_its_ceilings(chip, precision):
     lowered = programs.encoding(model, mesh_of(chip), points=4, rows=16, length=64, precision=precision, slots=64)
     found, ceiling = compile_for(lowered, chip), CEILINGS[f"{chip} {precision}"]
     assert found.milliseconds <= ceiling["milliseconds"]
+    assert found.milliseconds_by_kind.keys() >= {PRODUCTS, ATTENTION, ELEMENTWISE}
     assert found.temporary_gib <= ceiling["temporary_gib"]
 
 
@@ -54,10 +56,16 @@ def test_a_long_row_does_not_hold_its_scores():
     assert found.temporary_gib <= ceiling["temporary_gib"]
 
 
-def test_a_training_step_and_a_probe_do_not_communicate():
+def test_eight_chips_train_eight_members_in_the_time_of_one():
     model = models.build("bert", models.architectures()["bert"].example)
-    lowered = programs.training(model, mesh_of("v5e"), members=2, batch=4, rows=4, length=16, precision="bfloat16")
-    assert compile_for(lowered, "v5e").collectives == ()
+    shapes = {"members": 1, "batch": 4, "rows": 4, "length": 16, "precision": "bfloat16"}
+    lowered = (programs.training(model, mesh_of("v5e", chips), **shapes) for chips in (1, 8))
+    alone, eight = (compile_for(own, "v5e", one_turn=True) for own in lowered)
+    assert eight.collectives == ()
+    assert eight.milliseconds <= 8 / 6 * alone.milliseconds
+
+
+def test_chips_do_not_communicate_while_they_fit_probes():
     lowered = programs.probing(mesh_of("v5e", 2), points=4, texts=40, hidden=16, classes=3)
     assert compile_for(lowered, "v5e").collectives == ()
 

@@ -56,8 +56,8 @@ class Estimate:
     def shares(self) -> Shares:
         """The fractions of the machine's rate.
 
-        Those of CPUs are measured. Of TPUs, that of evaluation is the one that their compiler expects for the compiled
-        encoder nearest in size. All others are assumed.
+        Those of CPUs are measured. Those of TPUs are what their compiler expects for the compiled encoder nearest in
+        size. All others are assumed, and so are those of programs that were not compiled.
         """
         chip, parameters = self.hardware.chip, self.encoder.matrix_parameters
         if chip.platform == "cpu":
@@ -65,11 +65,14 @@ class Estimate:
         if not chip.expected or parameters <= 0:
             return ASSUMED
         near = min(COMPILED, key=lambda name: abs(math.log(COMPILED[name] / parameters)))
+        expected = chip.expected[near]
         how = (
-            f"evaluation: expected by the chip's compiler for {near}, without dispatch and transfers "
-            f"(benchmarks/results/tpu_ahead_of_time.jsonl); training: {ASSUMED.how}"
+            f"expected by the chip's compiler for {near} in steps of 4,096 tokens, without dispatch and transfers "
+            "(benchmarks/results/tpu_ahead_of_time.jsonl); steps of fewer tokens reach less"
         )
-        return Shares(ASSUMED.training, chip.expected[near], how)
+        if expected.training is None:
+            return Shares(ASSUMED.training, expected.evaluation, f"evaluation: {how}; training: {ASSUMED.how}")
+        return Shares(expected.training, expected.evaluation, how)
 
     @property
     def training_tokens(self) -> float:

@@ -3,8 +3,21 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from wsr.errors import WsrError, nearest_names
+
+
+class Expected(NamedTuple):
+    """Shares of the bfloat16 peak that a chip's compiler expects in float32, at JAX's default precision.
+
+    They count real tokens and come from benchmarks/results/tpu_ahead_of_time.jsonl.
+    """
+
+    evaluation: float
+    """That of encoding 4 points of 1,024 tokens each, in texts of 27."""
+    training: float | None = None
+    """That of a training step of one member, on 32 texts of 128 tokens; None: not compiled."""
 
 
 @dataclass(frozen=True)
@@ -30,9 +43,8 @@ class Chip:
     """Number of chips in a host."""
     host_cores: int = 0
     """Number of CPU cores of a full host; 0: unknown."""
-    expected: Mapping[str, float] = field(default_factory=dict)
-    """By encoder, the share of the bfloat16 peak that the chip's compiler expects of encoding in float32, at JAX's
-    default precision, counting real tokens. It comes from benchmarks/results/tpu_ahead_of_time.jsonl."""
+    expected: Mapping[str, Expected] = field(default_factory=dict)
+    """By encoder, what the chip's compiler expects."""
 
     def memory_stats(self) -> Mapping[str, int]:
         """Returns what a ``jax.Device`` returns, for ``wsr.runtime.devices.memory_budget``."""
@@ -71,15 +83,15 @@ CHIPS: Mapping[str, Chip] = {
     "v4": Chip("tpu", 275e12, 275e12, 32 * 2**30, 1.228e12, _TPU.format("v4"), _BF16, 2, 4, 240),
     "v5e": Chip(
         *("tpu", 197e12, 197e12, 16e9, 0.819e12, _TPU.format("v5e"), _BF16, 1, 8, 224),
-        expected={"minilm": 0.217, "roberta-base": 0.4651},
+        expected={"minilm": Expected(0.217, 0.135), "roberta-base": Expected(0.4651, 0.279)},
     ),
     "v5p": Chip(
         *("tpu", 459e12, 459e12, 95e9, 2.765e12, _TPU.format("v5p"), _BF16, 2, 4, 208),
-        expected={"minilm": 0.141, "roberta-base": 0.255},
+        expected={"minilm": Expected(0.141), "roberta-base": Expected(0.255, 0.258)},
     ),
     "v6e": Chip(
         *("tpu", 918e12, 918e12, 32e9, 1.64e12, _TPU.format("v6e"), _BF16, 1, 8, 180),
-        expected={"minilm": 0.111, "roberta-base": 0.224},
+        expected={"minilm": Expected(0.111), "roberta-base": Expected(0.224)},
     ),
     # Dense rates; the larger rates in the data sheets are for sparse matrices.
     "h100": Chip("gpu", 494e12, 989e12, 80e9, 3.35e12, "the peak of NVIDIA's data sheet of the H100 SXM", _TF32, 1, 8),

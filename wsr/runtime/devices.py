@@ -23,8 +23,8 @@ _MOST_TOGETHER = 16
 _USUAL_LENGTH = 64  # tokens of a row
 _TOKENS_TOGETHER = {"gpu": 2**14, "tpu": 2**12}
 """Tokens, over all points, of a step of an accelerator: fewer leave it partly idle, and more do not stay in the fast
-memory of a TPU. The figure for TPUs is the best of ``python -m benchmarks.ahead_of_time --only="step of"`` on v5e; that
-for GPUs is not measured."""
+memory of a TPU. The figure for TPUs is the best of ``python -m benchmarks.ahead_of_time --only="step of"`` on v5e, v5p
+and v6e; that for GPUs is not measured."""
 _LARGEST_BLOCK = 8
 """Models that one program adds to points on an accelerator, if memory allows."""
 _SHARE_OF_HOST = 0.7  # of available memory: other programs need some too
