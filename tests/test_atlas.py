@@ -309,6 +309,7 @@ def test_other_sketches_and_other_files_are_refused(tmp_path):
         AtlasFile(tmp_path / "foreign.sqlite", "base")
 
 
+@pytest.mark.long
 def test_groups_far_apart_are_clusters_and_a_lone_model_is_in_none():
     draw = np.random.default_rng(1)
     centres = np.eye(3, 256)

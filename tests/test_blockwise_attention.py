@@ -108,6 +108,7 @@ def test_rows_of_any_length(length, whole):
     np.testing.assert_allclose(run(), whole(run), atol=1e-5)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("options", MASKS.values(), ids=MASKS)
 def test_gradients_of_several_points_are_those_of_whole_scores(rows, parts, options, whole):
     """Under vmap over points, with two query heads to a key head and a cap."""

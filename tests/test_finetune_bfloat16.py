@@ -54,6 +54,7 @@ def test_members_end_near_those_of_float32_and_their_weights_are_float32(tiny, d
     assert moved @ wanted / np.linalg.norm(moved) / np.linalg.norm(wanted) > 0.98
 
 
+@pytest.mark.long
 def test_jobs_of_two_precisions_share_no_program(tiny, dataset):
     jobs = [Job(dataset, seed, recipe) for recipe in (FULL, in_bfloat16(FULL)) for seed in (0, 1)]
     together = list(finetune(tiny.model, tiny.params, jobs, chunk=4))
