@@ -1,5 +1,7 @@
 """Compiled programs, read from their text: bytes of kernels, types of products, and kinds of work."""
 
+import re
+
 import pytest
 
 from benchmarks.ahead_of_time import gpu, work
@@ -100,3 +102,32 @@ def test_a_turn_of_a_loop_is_its_body_alone():
     program = Program(text.replace("exponential(%scores)", "while(%scores), condition=%turn, body=%body"))
     assert [own.name for own in program.in_loops()] == ["two"]
     assert {own.name for own in program.instructions()} > {"two", "softmax", "norm"}
+
+
+def test_the_body_of_a_loop_counts_as_often_as_it_is_known_to_run():
+    one = 'backend_config={"estimated_cycles":"%s"}'
+    text = f"""
+%inner (a: f32[2]) -> f32[2] {{
+  %b = f32[2] add(%a, %a), {one % 3}
+}}
+%outer (a: f32[2]) -> f32[2] {{
+  %c = f32[2] while(%a), condition=%five, body=%inner
+  %d = f32[2] add(%c, %c), {one % 7}
+}}
+%five (a: f32[2]) -> pred[] {{
+  %h = s32[]{{:T(128)}} constant(5)
+  ROOT %i = pred[] compare(%n, %h), direction=LT
+}}
+%until (a: f32[2]) -> pred[] {{
+  %j = s32[] constant(100)
+  %k = pred[] compare(%n, %j), direction=LT
+  ROOT %l = pred[] and(%k, %m)
+}}
+ENTRY %main (a: f32[2]) -> f32[2] {{
+  %e = f32[2] while(%a), condition=%five, body=%outer
+  %f = f32[2] while(%e), condition=%until, body=%inner
+  %g = f32[2] add(%f, %f), {one % 11}
+}}
+"""
+    costs = (re.search(r'estimated_cycles":"(\d+)"', own.line) for own in Program(text).instructions())
+    assert sum(int(cost[1]) for cost in costs if cost) == 5 * (5 * 3 + 7) + 3 + 11

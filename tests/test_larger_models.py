@@ -11,7 +11,7 @@ import pytest
 from test_sharding import on_eight_devices
 from transformers import CONFIG_MAPPING
 
-from benchmarks.ahead_of_time.compiled import _cycles, partners
+from benchmarks.ahead_of_time.compiled import partners
 from wsr import models
 from wsr.models import cuts
 from wsr.runtime.devices import mesh_of
@@ -192,31 +192,3 @@ def _by_path(model, mesh):
     shapes = jax.eval_shape(model.init, jax.random.key(0))
     leaves = jax.tree_util.tree_leaves_with_path(cuts.shardings(shapes, mesh))
     return {"/".join(entry.key for entry in path): tuple(own.spec) for path, own in leaves}
-
-
-def test_the_body_of_a_loop_counts_as_often_as_it_is_known_to_run():
-    cost = 'backend_config={"estimated_cycles":"%s"}'
-    text = f"""
-%inner (a: f32[2]) -> f32[2] {{
-  %b = f32[2] add(%a, %a), {cost % 3}
-}}
-%outer (a: f32[2]) -> f32[2] {{
-  %c = f32[2] while(%a), condition=%five, body=%inner
-  %d = f32[2] add(%c, %c), {cost % 7}
-}}
-%five (a: f32[2]) -> pred[] {{
-  %h = s32[]{{:T(128)}} constant(5)
-  ROOT %i = pred[] compare(%n, %h), direction=LT
-}}
-%until (a: f32[2]) -> pred[] {{
-  %j = s32[] constant(100)
-  %k = pred[] compare(%n, %j), direction=LT
-  ROOT %l = pred[] and(%k, %m)
-}}
-ENTRY %main (a: f32[2]) -> f32[2] {{
-  %e = f32[2] while(%a), condition=%five, body=%outer
-  %f = f32[2] while(%e), condition=%until, body=%inner
-  %g = f32[2] add(%f, %f), {cost % 11}
-}}
-"""
-    assert _cycles(text) == 5 * (5 * 3 + 7) + 3 + 11
