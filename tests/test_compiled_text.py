@@ -104,6 +104,13 @@ def test_a_turn_of_a_loop_is_its_body_alone():
     assert {own.name for own in program.instructions()} > {"two", "softmax", "norm"}
 
 
+@pytest.mark.parametrize("file", ["attention", "blockwise_attention", "disentangled_attention"])
+def test_each_file_of_attention_is_attention(file):
+    program = Program(TEXT.replace("layers/attention.py", f"layers/{file}.py"))
+    kinds = {own.name: work.kind_of(own, program) for own in program.instructions()}
+    assert kinds["softmax"] == work.ATTENTION
+
+
 def test_the_body_of_a_loop_counts_as_often_as_it_is_known_to_run():
     one = 'backend_config={"estimated_cycles":"%s"}'
     text = f"""

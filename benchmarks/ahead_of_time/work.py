@@ -10,8 +10,7 @@ OPTIMISER = "optimiser"
 COPIES = "copies and transposes"
 
 _BY_FILE = {
-    "layers/attention.py": ATTENTION,
-    "layers/disentangled_attention.py": ATTENTION,
+    "attention.py": ATTENTION,  # also of long rows, and DeBERTa's
     "nnx/nn/stochastic.py": DROPOUT,
     "wsr/training/program.py": OPTIMISER,
     "optax/": OPTIMISER,

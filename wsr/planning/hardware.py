@@ -15,9 +15,9 @@ class Expected(NamedTuple):
     """
 
     evaluation: float
-    """That of encoding 4 points of 1,024 tokens each, in texts of 27."""
+    """Share reached while 4 points each encode 1,024 tokens, in texts of 27."""
     training: float | None = None
-    """That of a training step of one member, on 32 texts of 128 tokens; None: not compiled."""
+    """Share reached in a training step of one member on 32 texts of 128 tokens; None if it was not compiled."""
 
 
 @dataclass(frozen=True)

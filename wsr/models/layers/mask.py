@@ -49,7 +49,7 @@ class Mask:
     keys: Int[Array, "rows length"]
     """Text of each token as a key."""
     positions: Int[Array, "rows length"]
-    """Of each token in its text."""
+    """Position of each token in its text, from 0."""
     causal: bool = False
     """Whether a query attends only to keys that are not later."""
     furthest: int | None = None
