@@ -157,7 +157,8 @@ def test_patches_are_those_of_a_convolution():
     )
     module = nnx.eval_shape(lambda: ViT(ViTConfig.from_mapping(config), nnx.Rngs(0))).patches
     nnx.update(module, dict(params))
-    np.testing.assert_allclose(module(jax.numpy.asarray(images)), expected.reshape(2, 9, 16), rtol=0, atol=1e-5)
+    found = module(jax.numpy.asarray(images), np.float32)
+    np.testing.assert_allclose(found, expected.reshape(2, 9, 16), rtol=0, atol=1e-5)
 
 
 def test_published_files_are_read(tmp_path):

@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
+from flax import nnx
 
 from wsr import models
-from wsr.models.layers.dense import product
+from wsr.models.layers.dense import layer_norm, product
 from wsr.models.precision import computing_in, meaning, quickest, rounded
 
 
@@ -43,7 +44,7 @@ NAMES = sorted(models.architectures())
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_on_an_accelerator_every_product_is_of_bfloat16_and_summed_in_float32(name):
+def test_on_an_accelerator_every_product_is_of_bfloat16(name):
     model = models.build(name, models.architectures()[name].example)
     products = products_of(model, "tpu")
     # Pooling the mean of the tokens is a product in float32.
@@ -51,12 +52,12 @@ def test_on_an_accelerator_every_product_is_of_bfloat16_and_summed_in_float32(na
     assert len(pooled) <= (model.config.get("pooling") == "mean")
     rest = [own for own in products if own not in pooled]
     assert rest
-    # The second product of attention, weights and values, may end in bfloat16: the sum over a row is short.
+    # Sums are float32 inside the unit that multiplies; most products end in bfloat16.
     assert {own[:2] for own in rest} == {("bf16", "bf16")}
 
 
 @pytest.mark.parametrize("name", ["bert", "gemma2"])
-def test_attention_in_blocks_and_its_gradient_multiply_in_bfloat16_and_sum_in_float32(name):
+def test_attention_in_blocks_and_its_gradient_multiply_in_bfloat16_and_keep_float32(name):
     example = models.architectures()[name].example
     model = models.build(name, {**example, "max_position_embeddings": 528, "pooling": "last"})
     params, batch = jax.eval_shape(model.init, jax.random.key(0)), batch_of(model, 528)
@@ -65,8 +66,9 @@ def test_attention_in_blocks_and_its_gradient_multiply_in_bfloat16_and_sum_in_fl
         return computing_in(model, "bfloat16", "tpu").encode(params, batch).sum()
 
     products = products_in(jax.jit(jax.grad(loss)).lower(params))
-    assert len(products) > 2 * 7, "two layers"
-    assert set(products) == {("bf16", "bf16", "f32")}
+    assert {own[:2] for own in products} == {("bf16", "bf16")}
+    # Two products forwards and five backwards in each of two layers; those with kernels end in bfloat16.
+    assert sum(own[2] == "f32" for own in products) == 2 * 7
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -104,6 +106,20 @@ def test_a_product_and_its_gradients_are_those_of_numpy_on_rounded_operands(rows
     expected = np.einsum("abi,abo->io", r(inputs), r(slope))
     assert (outputs.dtype, of_inputs.dtype, of_kernel.dtype) == (jnp.float32, jnp.float32, jnp.bfloat16)
     np.testing.assert_allclose(np.asarray(of_kernel, np.float64), expected, rtol=2**-8, atol=1e-5)
+
+
+def test_a_layer_norm_of_bfloat16_is_that_of_numpy_on_the_same_numbers():
+    draw = np.random.default_rng(0)
+    states = draw.normal(5.0, [[0.5], [2.0], [30.0]], (3, 512)).astype(ml_dtypes.bfloat16)
+    scale, bias = (draw.normal(1.0, 0.3, 512).astype(ml_dtypes.bfloat16) for _ in range(2))
+    norm = layer_norm(512, nnx.Rngs(0), epsilon=1e-5)
+    norm.scale[...], norm.bias[...] = jnp.asarray(scale), jnp.asarray(bias)
+    found = norm(jnp.asarray(states))
+    exact, scale, bias = (own.astype(np.float64) for own in (states, scale, bias))
+    spread = np.sqrt(exact.var(axis=1, keepdims=True) + 1e-5)
+    expected = (exact - exact.mean(axis=1, keepdims=True)) / spread * scale + bias
+    assert found.dtype == jnp.bfloat16
+    np.testing.assert_allclose(np.asarray(found, np.float64), expected, rtol=2**-8, atol=2**-12)
 
 
 def test_float32_is_left_as_it_is(tiny):

@@ -123,7 +123,7 @@ class SiglipVision(nnx.Module):
         self, batch: Mapping[str, Array], rngs: nnx.Rngs | None = None
     ) -> Float[Array, "batch tokens hidden"]:
         """Returns the normalised output of the last layer for every patch."""
-        hidden = self.patches(batch["pixel_values"]) + self.position.embedding[...][None]
+        hidden = self.patches(batch["pixel_values"], self.position.embedding.dtype) + self.position.embedding[...][None]
         images, tokens, width = hidden.shape
         hidden = hidden.reshape(images * tokens, width)
         everywhere = whole_rows(images, tokens)

@@ -111,7 +111,7 @@ class ViT(nnx.Module):
         self, batch: Mapping[str, Array], rngs: nnx.Rngs | None = None
     ) -> Float[Array, "batch tokens hidden"]:
         """Returns the normalised output of the last layer for the class token and every patch."""
-        patches = self.patches(batch["pixel_values"])
+        patches = self.patches(batch["pixel_values"], self.position.embedding.dtype)
         images, tokens = len(patches), self.config.tokens
         first = jnp.broadcast_to(self.class_token.embedding[...], (images, 1, patches.shape[-1]))
         hidden = jnp.concatenate([first, patches], axis=1) + self.position.embedding[...][None]

@@ -33,7 +33,20 @@ def table(entries: int, features: int, rngs: nnx.Rngs, *, spread: float) -> nnx.
 def layer_norm(features: int, rngs: nnx.Rngs, *, epsilon: float, bias: bool = True) -> nnx.LayerNorm:
     """Returns a layer normalisation over ``features``."""
     # The fast variance, E[x^2] - E[x]^2, loses digits if the mean is large.
-    return nnx.LayerNorm(features, epsilon=epsilon, use_bias=bias, use_fast_variance=False, rngs=rngs)
+    return _LayerNorm(features, epsilon=epsilon, use_bias=bias, use_fast_variance=False, rngs=rngs)
+
+
+class _LayerNorm(nnx.LayerNorm):
+    """Reads inputs in bfloat16 once, for mean and variance together: they have fewer digits than that loses."""
+
+    def __call__(self, x: Array, *, mask: Array | None = None) -> Array:
+        if x.dtype != jnp.bfloat16:
+            return super().__call__(x, mask=mask)
+        values = x.astype(jnp.float32)
+        mean, mean_square = (own.mean(axis=-1, keepdims=True) for own in (values, jnp.square(values)))
+        spread = jax.lax.rsqrt(jnp.maximum(mean_square - jnp.square(mean), 0.0) + self.epsilon)
+        normed = (values - mean) * (spread * self.scale[...])
+        return (normed if self.bias is None else normed + self.bias[...]).astype(x.dtype)
 
 
 def rms_norm(features: int, rngs: nnx.Rngs, *, epsilon: float) -> nnx.RMSNorm:
@@ -46,8 +59,8 @@ def product(
 ) -> Float[Array, "*rows outputs"]:
     """Returns ``inputs @ kernel``, multiplied in the kernel's precision, in the precision of the inputs.
 
-    A kernel in bfloat16 meets inputs that are rounded to bfloat16; the sums are float32. Its gradients are products of
-    the same kind.
+    A kernel in bfloat16 meets inputs that are rounded to bfloat16. The sums are float32 (accelerators round them where
+    they multiply, so that no float32 leaves the unit). Its gradients are products of the same kind.
 
     Args:
       inputs: hidden states.
@@ -60,7 +73,7 @@ def product(
 
 @jax.custom_vjp
 def _bfloat16_product(inputs: Array, kernel: Array) -> Array:
-    return _summed_in_float32(inputs, kernel, (inputs.ndim - 1, 0)).astype(inputs.dtype)
+    return _rounded_product(inputs, kernel, (inputs.ndim - 1, 0), inputs.dtype)
 
 
 def _forwards(inputs: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
@@ -69,23 +82,23 @@ def _forwards(inputs: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]
 
 def _backwards(kept: tuple[Array, Array], slope: Array) -> tuple[Array, Array]:
     inputs, kernel = kept
-    of_inputs = _summed_in_float32(slope, kernel, (slope.ndim - 1, 1))
+    of_inputs = _rounded_product(slope, kernel, (slope.ndim - 1, 1), inputs.dtype)
     rows, slopes = inputs.reshape(-1, inputs.shape[-1]), slope.reshape(-1, slope.shape[-1])
     if inputs.dtype == jnp.float32 and len(rows) % _BLOCK == 0:  # hidden states in float32: on a CPU
-        of_kernel = _summed_in_float32(_transposed(rows.astype(jnp.bfloat16)), slopes, (1, 0))
+        of_kernel = _rounded_product(_transposed(rows.astype(jnp.bfloat16)), slopes, (1, 0), inputs.dtype)
     else:
-        of_kernel = _summed_in_float32(rows, slopes, (0, 0))
-    return of_inputs.astype(inputs.dtype), of_kernel.astype(kernel.dtype)
+        of_kernel = _rounded_product(rows, slopes, (0, 0), inputs.dtype)
+    return of_inputs, of_kernel.astype(kernel.dtype)
 
 
 _bfloat16_product.defvjp(_forwards, _backwards)
 
 
-def _summed_in_float32(left: Array, right: Array, axes: tuple[int, int]) -> Array:
-    """Returns the product over an axis of ``left`` and one of ``right``, both rounded to bfloat16."""
+def _rounded_product(left: Array, right: Array, axes: tuple[int, int], dtype: Any) -> Array:
+    """Returns the product over an axis of ``left`` and one of ``right``, both rounded to bfloat16, as ``dtype``."""
     over = (((axes[0],), (axes[1],)), ((), ()))
     left, right = left.astype(jnp.bfloat16), right.astype(jnp.bfloat16)
-    return jax.lax.dot_general(left, right, over, preferred_element_type=jnp.float32)
+    return jax.lax.dot_general(left, right, over, preferred_element_type=dtype)
 
 
 def _transposed(rows: Array) -> Array:

@@ -1,5 +1,7 @@
 """The patches of an image, mapped to hidden states."""
 
+from typing import Any
+
 import jax.numpy as jnp
 from flax import nnx
 from jax.nn.initializers import normal
@@ -20,13 +22,13 @@ class Patches(nnx.Module):
         self.bias = nnx.Param(jnp.zeros(hidden)) if bias else None
 
     def __call__(
-        self, pixel_values: Float[Array, "batch height width channels"]
+        self, pixel_values: Float[Array, "batch height width channels"], dtype: Any
     ) -> Float[Array, "batch patches hidden"]:
+        """Returns the patches as hidden states of type ``dtype``."""
         kernel = self.kernel[...]
         side, _, channels, hidden = kernel.shape
         images, height, width, _ = pixel_values.shape
         rows, columns = height // side, width // side
-        dtype = kernel.dtype if self.bias is None else self.bias.dtype
         cut = pixel_values.astype(dtype).reshape(images, rows, side, columns, side, channels)
         flat = cut.transpose(0, 1, 3, 2, 4, 5).reshape(images, rows * columns, -1)
         mapped = product(flat, kernel.reshape(-1, hidden))
