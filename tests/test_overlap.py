@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 from worlds import three_near
 
-from wsr.engine import region_features, scoring
+from wsr.engine import early, region_features
+from wsr.engine.early import Group, compare
 from wsr.engine.evaluate import evaluate
 from wsr.engine.region_features import plan_features
 from wsr.engine.scoring import score_points
 from wsr.engine.settings import Settings
+from wsr.engine.surrogate import evaluate_hull, fixed_head
 from wsr.errors import WsrError
 from wsr.geometry import sampling
 from wsr.runtime import devices
@@ -40,7 +42,7 @@ def rows():
 @pytest.fixture
 def ahead(monkeypatch):
     """The CPU counts as a device that works while the host does."""
-    for module in (devices, region_features, scoring):
+    for module in (devices, region_features):
         monkeypatch.setattr(module, "overlaps", lambda _: True)
 
 
@@ -80,6 +82,41 @@ def test_a_chunk_is_encoded_before_the_scores_of_the_one_before_are_fetched(ahea
         return mean_of(features)
 
     assert scored(region, rows, dataset, score, Results.in_memory()).shape == (POINTS, 40)
+
+
+def test_a_comparison_encodes_a_chunk_before_it_scores_the_one_before(
+    ahead, encoded, monkeypatch, region, rows, dataset
+):
+    groups, fit, chunks = (Group(region, rows[:2]), Group(region, rows[2:])), early.fit_draws, iter(range(POINTS))
+
+    def waiting(*arguments):
+        chunk = next(chunks)
+        if chunk % 2 == 0:  # a group has two chunks
+            assert encoded[chunk + 1].wait(WAIT_SECONDS), f"chunk {chunk + 1} waits for the probe of the one before"
+        return fit(*arguments)
+
+    monkeypatch.setattr(early, "fit_draws", waiting)
+    found = compare(*groups, dataset, settings=Settings(chunk=1)).looks[-1]
+    monkeypatch.undo()
+    assert found == compare(*groups, dataset, settings=Settings(chunk=1)).looks[-1]
+
+
+def test_scores_by_a_fixed_head_are_fetched_while_the_next_chunk_is_encoded(ahead, encoded, region, rows, dataset):
+    head_of, chunks = fixed_head(made_up_head(region, dataset)), iter(range(POINTS))
+
+    def score(features):
+        chunk = next(chunks)
+        if chunk + 1 < POINTS:
+            assert encoded[chunk + 1].wait(WAIT_SECONDS), f"chunk {chunk + 1} waits for the scores of the one before"
+        return head_of(features)
+
+    found = evaluate_hull(region, rows, dataset, score=score, settings=Settings(chunk=1))
+    assert found.how == ("exact",) * POINTS
+
+
+def made_up_head(region, dataset):
+    width = region.model.config["hidden_size"]
+    return {"kernel": np.ones((width, dataset.classes), np.float32), "bias": np.zeros(dataset.classes, np.float32)}
 
 
 def test_at_most_one_chunk_is_ahead(ahead, encoded, region, rows, dataset):
@@ -138,7 +175,7 @@ def test_blocks_and_streamed_members_give_the_same_losses(ahead, monkeypatch, re
 
 
 def test_an_interrupt_loses_no_point_that_was_encoded(ahead, monkeypatch, region, rows, dataset, tmp_path):
-    features_of = scoring.region_features
+    features_of = region_features.region_features
 
     def interrupted(*arguments, **more):
         yielded = features_of(*arguments, **more)
@@ -146,7 +183,7 @@ def test_an_interrupt_loses_no_point_that_was_encoded(ahead, monkeypatch, region
         yield next(yielded)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(scoring, "region_features", interrupted)
+    monkeypatch.setattr(region_features, "region_features", interrupted)
 
     def slow(features):
         time.sleep(0.2)  # the main thread is interrupted first

@@ -9,6 +9,7 @@ P_B excludes one half. The interval counts sources, which are datasets, or membe
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from typing import Literal
 
@@ -19,7 +20,7 @@ from jaxtyping import Float
 from wsr.data.dataset import Dataset
 from wsr.engine.evaluate import Protocol, fit_draws, point_key
 from wsr.engine.probe import fixed_head_loss
-from wsr.engine.region_features import region_features
+from wsr.engine.region_features import for_each_chunk
 from wsr.engine.settings import Settings
 from wsr.errors import WsrError
 from wsr.region.region import Region
@@ -332,9 +333,8 @@ class _Scorer:
             wanted = {name: splits[name] for name in names}
             read += len(numbers) * sum(map(len, wanted.values()))
             rows = group.coefficients[numbers]
-            for places, features in region_features(group.region, rows, wanted, settings=self.settings):
-                self._score(group, rows[places], features, parts)
-                self.settings.advance(len(places), self.dataset.name)
+            score = partial(self._score, group, rows, parts)
+            for_each_chunk(group.region, rows, wanted, score, settings=self.settings)
         return read
 
     def kept(self, group: Group, parts: list[Dataset]) -> Losses:
@@ -345,7 +345,9 @@ class _Scorer:
         ]
         return np.stack([np.concatenate(own, axis=1) for own in by_model], axis=1)
 
-    def _score(self, group: Group, rows: np.ndarray, features: dict, parts: list[Dataset]) -> None:
+    def _score(self, group: Group, rows: np.ndarray, parts: list[Dataset], places: list[int], features: dict) -> None:
+        """Scores and saves a chunk: the rows at these places."""
+        rows = rows[places]
         keys = [self._key(group, row, self.dataset, "head") for row in rows]
         if "probe" in features:
             # Only the heads of this fit are used, so any texts can serve as its test split.
@@ -366,6 +368,7 @@ class _Scorer:
                 losses = np.stack([np.asarray(fixed_head_loss(texts, labels, draw)) for draw in draws], axis=1)
                 for row, own in zip(rows, losses, strict=True):
                     self.results.put(self._key(group, row, part, "losses"), losses=own)
+        self.settings.advance(len(places), self.dataset.name)
 
     def _key(self, group: Group, row: np.ndarray, dataset: Dataset, what: str) -> str:
         return f"{point_key(group.region, row, dataset, self.protocol, self.settings.precision)}-{what}"

@@ -24,9 +24,11 @@ from wsr.runtime.devices import (
     lay_out,
     mesh_for,
     overlaps,
+    own_devices,
     rows_for_device,
     with_smallest_model,
 )
+from wsr.runtime.one_behind import one_behind
 from wsr.runtime.placement import gathered, placed
 from wsr.types import Params
 
@@ -100,6 +102,34 @@ def region_features(
             jax.block_until_ready(points if layout.ahead else features)
             del features  # the caller has them
         del mixed, points  # frees their memory before the next ones are mixed
+
+
+def for_each_chunk(
+    region: Region,
+    coefficients: Float[np.ndarray, "points members"],
+    splits: Mapping[str, AnySplit],
+    job: Callable[[list[int], dict[str, Float[Array, "chunk texts hidden"]]], None],
+    *,
+    settings: Settings = Settings(),
+) -> None:
+    """Calls ``job`` with the points and features of each chunk, in the order of ``region_features``.
+
+    An accelerator mixes and encodes the next chunk while a thread runs the job of this one.
+
+    Args:
+      region: the population.
+      coefficients: one row per point, one column per member.
+      splits: the texts, by name.
+      job: what is done with the indices of a chunk's points and their features.
+      settings: chunk size, memory, devices and precision.
+
+    Raises:
+      WsrError: if even one point exceeds the memory budget.
+    """
+    devices = settings.mesh.local_devices if settings.mesh else own_devices()
+    with one_behind(threaded=overlaps(devices[0])) as later:
+        for numbers, features in region_features(region, coefficients, splits, settings=settings):
+            later(partial(job, numbers, features))
 
 
 def plan_features(

@@ -5,20 +5,17 @@ import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 import jax
 import numpy as np
 from jaxtyping import Float, Shaped
 
 from wsr.data.dataset import AnySplit
-from wsr.engine.region_features import region_features
+from wsr.engine.region_features import for_each_chunk
 from wsr.engine.settings import Settings
 from wsr.models.precision import Precision, meaning
 from wsr.region.region import Region
-from wsr.runtime.devices import overlaps
 from wsr.runtime.hosts import Deal, agree, deal, exchange
-from wsr.runtime.one_behind import one_behind
 from wsr.store.results import Results
 from wsr.types import AnyArray
 
@@ -56,18 +53,16 @@ def score_points(
     settings.advance(len(keys) - work.missing, note)
     left = work.missing
 
-    def finish(numbers: Sequence[int], features: Mapping[str, Float[AnyArray, "chunk _ _"]], done: int) -> None:
+    def finish(numbers: Sequence[int], features: Mapping[str, Float[AnyArray, "chunk _ _"]]) -> None:
         """Scores and saves a chunk of points."""
+        nonlocal left
         if work.share.keeps:
             _keep(results, [keys[work.points[number]] for number in numbers], score(features))
+        done = min(left, len(numbers) * work.share.groups)  # assumes the other processes advance at the same rate
         settings.advance(done, note)
+        left -= done
 
-    # An accelerator mixes and encodes the next chunk while the scores of this one are fetched and written.
-    with one_behind(threaded=overlaps(work.share.mesh.local_devices[0])) as later:
-        for numbers, features in region_features(region, coefficients[work.points], splits, settings=work.settings):
-            done = min(left, len(numbers) * work.share.groups)  # assumes the other processes advance at the same rate
-            later(partial(finish, numbers, features, done))
-            left -= done
+    for_each_chunk(region, coefficients[work.points], splits, finish, settings=work.settings)
     if settings.mesh is None:
         _tell_others(results, [keys[number] for number in work.points] if work.share.keeps else [])
     settings.advance(left, note)

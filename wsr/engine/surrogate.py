@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from wsr.data.choices import Choices
-from wsr.data.dataset import Dataset
+from wsr.data.dataset import AnySplit, Dataset
 from wsr.data.texts import Texts
 from wsr.engine.choices import ChoiceEvaluation
 from wsr.engine.evaluate import EXACT, Evaluation, Protocol, evaluate, fit_draws
@@ -24,7 +24,7 @@ from wsr.engine.fewer_probes import Logits, Scores
 from wsr.engine.hull_answers import Answers, Check, Features, Score, answer_hull, held_out_points
 from wsr.engine.language_model import LanguageModelEvaluation
 from wsr.engine.objective import evaluate_decoder
-from wsr.engine.region_features import region_features
+from wsr.engine.region_features import for_each_chunk, region_features
 from wsr.engine.settings import Settings
 from wsr.errors import WsrError
 from wsr.geometry.linear_head import logits
@@ -232,19 +232,24 @@ class _Encoder:
             return Scores(
                 np.concatenate(found.losses_by_draw, axis=1), np.concatenate(found.predictions_by_draw, axis=1)
             )
-        parts = []
-        for features in self._chunks(coefficients):
-            parts.append(Scores.of(np.asarray(self.score(features)), self.dataset.splits["test"].labels))
-            self.settings.advance(len(parts[-1].losses), self.dataset.name)
+        parts: list[Scores] = []
+        logits_of, labels = self.score, self.dataset.splits["test"].labels
+
+        def keep(numbers: list[int], features: Features) -> None:
+            parts.append(Scores.of(np.asarray(logits_of(features))[: len(numbers)], labels))
+            self.settings.advance(len(numbers), self.dataset.name)
+
+        for_each_chunk(self.region, coefficients, self._splits, keep, settings=self.settings)
         return Scores.joined(parts)
 
     def features(self, coefficients: Float[np.ndarray, "points members"]) -> Iterator[Features]:
         """Yields the features of points, one chunk at a time."""
         done = 0
-        for features in self._chunks(coefficients):
-            done += len(features["test"])
+        for numbers, features in region_features(self.region, coefficients, self._splits, settings=self.settings):
+            done += len(numbers)
             self.settings.advance(0, f"{self.dataset.name}: node {done} of {len(coefficients)}")
-            yield features
+            # The last chunk is padded with copies of its last point.
+            yield {split: values[: len(numbers)] for split, values in features.items()}
 
     @property
     def logits_of(self) -> Score:
@@ -274,11 +279,9 @@ class _Encoder:
     def _draws(self) -> int:
         return 1 if self.score else self.protocol.draws
 
-    def _chunks(self, coefficients: Float[np.ndarray, "points members"]) -> Iterator[dict[str, Array]]:
-        splits = {split: self.dataset.splits[split] for split in ("probe", "test")}
-        for numbers, features in region_features(self.region, coefficients, splits, settings=self.settings):
-            # The last chunk is padded with copies of its last point.
-            yield {split: values[: len(numbers)] for split, values in features.items()}
+    @property
+    def _splits(self) -> dict[str, AnySplit]:
+        return {split: self.dataset.splits[split] for split in ("probe", "test")}
 
 
 @dataclass(frozen=True)
