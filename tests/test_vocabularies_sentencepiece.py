@@ -13,6 +13,7 @@ from transformers import AutoTokenizer
 
 from wsr import models
 from wsr.cli import main
+from wsr.exchange import tokens as their_tokens
 from wsr.models.huggingface.config import read_config
 from wsr.models.huggingface.tokenizer import read_tokenizer
 
@@ -134,3 +135,13 @@ def test_the_text_towers_of_siglips_are_matched_too(tmp_path, size):
         expected = (tables[0][row] + tables[1][other]) / 2 if same else tables[0][row]
         np.testing.assert_allclose(found[row], expected, rtol=0, atol=1e-6)
     np.testing.assert_array_equal(found[len(ours) :], tables[0][len(ours) :])
+
+
+def test_a_sentencepiece_model_is_converted_once_and_anew_if_it_changes(place, monkeypatch):
+    root, contents, _ = place
+    made, make = [], their_tokens.tokenizer_of
+    monkeypatch.setattr(their_tokens, "tokenizer_of", lambda folder: made.append(folder) or make(folder))
+    assert merge(root, "base") == 0
+    assert sorted(folder.parent.name for folder in made) == ["a", "b"]
+    put(root / "a" / "whole", "spiece.model", contents["b"])
+    assert their_tokens.vocabulary(root / "a" / "whole") == their_tokens.vocabulary(root / "b" / "whole")

@@ -1,6 +1,7 @@
 """The tokens of a folder by number, from any kind of tokenizer that is read."""
 
 import json
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +38,19 @@ def tokenizer_json(folder: Path) -> dict[str, Any] | None:
         return read_json(folder / "tokenizer.json")
     if sentencepiece_file(folder) is None:
         return None
+    state = tuple(sorted((file.name, file.stat().st_mtime_ns) for file in folder.iterdir()))
+    converted = _converted(folder, state)
+    return None if converted is None else json.loads(converted)
+
+
+@lru_cache
+def _converted(folder: Path, _state: tuple[tuple[str, int], ...]) -> str | None:
+    """Returns a SentencePiece model as the text of a tokenizer.json, made once while the files stay as they are."""
     try:
-        found: dict[str, Any] = json.loads(tokenizer_of(folder).backend_tokenizer.to_str())
+        text: str = tokenizer_of(folder).backend_tokenizer.to_str()
     except WsrError:  # of an architecture that only recipes read, for example
         return None
-    return found
+    return text
 
 
 def tokenizer_of(folder: Path) -> Any:
