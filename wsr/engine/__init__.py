@@ -6,6 +6,7 @@ scoring.py                finds the points without a result, encodes and scores 
 probe.py, logistic.py     linear probes for many points at once
 newton.py                 the method that finds the optimum of each
 cross_validation.py       the penalty of each probe, chosen by cross-validation
+point_rows.py             tables and rows of results, the same for everything that points are scored on
 evaluate.py               exact scores: the generalised loss of each point
 surrogate.py              a whole convex hull from a few forward passes, with a bound on the error of each point
 hull_answers.py           its method: nodes, degree, held-out points, and which points are exact after all

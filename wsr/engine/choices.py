@@ -6,7 +6,7 @@ a preferred and a rejected answer that is the loss of the Bradley-Terry model, w
 
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -15,21 +15,18 @@ from jaxtyping import Array, Bool, Float
 from wsr.data.choices import Choices
 from wsr.engine.evaluate import EXACT
 from wsr.engine.language_model import require_token_losses, score_windows
+from wsr.engine.point_rows import PointRows
 from wsr.engine.settings import Settings
 from wsr.models.layers.pooling import pool
 from wsr.models.model import Model
 from wsr.region.region import Region
-from wsr.store.row import Row, rows_of_points
 from wsr.types import Batch, Params
-
-if TYPE_CHECKING:
-    import pandas
 
 _ABSENT = -1e9  # log-likelihood in place of an answer, for questions with fewer answers than others
 
 
 @dataclass(frozen=True, eq=False)
-class ChoiceEvaluation:
+class ChoiceEvaluation(PointRows):
     """Log-likelihoods of the answers to some questions at some points."""
 
     region: Region
@@ -116,22 +113,10 @@ class ChoiceEvaluation:
             f"  best point {best}: accuracy {self.accuracy[best]:.4f}"
         )
 
-    def to_frame(self) -> "pandas.DataFrame":
-        """Returns a table with one row per point: loss, accuracies, how it was scored, one coefficient per member."""
-        import pandas
-
-        columns = {**self.values, "how": self.how}
-        return pandas.DataFrame(columns | dict(zip(self.region.names, self.coefficients.T, strict=True)))
-
-    def rows(self, group: str, **more: Any) -> list[Row]:
-        """Returns one row per point and metric as ``Evaluation.rows`` does; ``n`` counts questions.
-
-        Args:
-          group: name of the group of points.
-          more: further entries of each row.
-        """
-        same = {"texts": len(self.choices), "members": self.region.names, **more}
-        return rows_of_points(group, self.name, self.coefficients, self.values, how=self.how, **same)
+    @property
+    def told(self) -> dict[str, Any]:
+        """What every row of results says: as ``texts``, the number of questions."""
+        return {"texts": len(self.choices)}
 
 
 def evaluate_choices(

@@ -9,7 +9,7 @@ the spread over probe texts can be measured.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
@@ -17,17 +17,14 @@ from jaxtyping import Bool, Float, Shaped
 from wsr.data.dataset import Dataset
 from wsr.data.metrics import score
 from wsr.engine.cross_validation import FOLDS, GRID, MARGIN, dealt
+from wsr.engine.point_rows import PointRows
 from wsr.engine.probe import PROBES, ProbeResult
 from wsr.engine.scoring import key_of, score_points
 from wsr.engine.settings import Precision, Settings, is_count, is_positive
 from wsr.errors import WsrError
 from wsr.region.exposure import Exposure, exposure
 from wsr.region.region import Region
-from wsr.store.row import Row, rows_of_points
 from wsr.types import AnyArray
-
-if TYPE_CHECKING:
-    import pandas
 
 EXACT = "exact"
 KEPT = ("losses", "predictions")
@@ -85,7 +82,7 @@ class Protocol:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Evaluation:
+class Evaluation(PointRows):
     """Losses and predictions of some points on one dataset.
 
     Example:
@@ -186,23 +183,10 @@ class Evaluation:
     def _repr_html_(self) -> str:
         return self.to_frame()._repr_html_()
 
-    def to_frame(self) -> "pandas.DataFrame":
-        """Returns a table with one row per point: loss, score, how it was scored, and one coefficient per member."""
-        import pandas
-
-        columns = {**self.values, "how": self.how}
-        return pandas.DataFrame(columns | dict(zip(self.region.names, self.coefficients.T, strict=True)))
-
-    def rows(self, group: str, **more: Any) -> list[Row]:
-        """Returns one row per point and metric as in ``results.jsonl``, which stores coefficients and no weights.
-
-        Args:
-          group: name of the group of points.
-          more: further entries of each row.
-        """
-        same = {"texts": self.losses.shape[1], "members": self.region.names, **more}
-        probe = {"probe": self.protocol.told, "draws": len(self.losses_by_draw)}
-        return rows_of_points(group, self.name, self.coefficients, self.values, how=self.how, **probe, **same)
+    @property
+    def told(self) -> dict[str, Any]:
+        """What every row of results says: number of test texts, probe and draws."""
+        return {"texts": self.losses.shape[1], "probe": self.protocol.told, "draws": len(self.losses_by_draw)}
 
 
 def evaluate(

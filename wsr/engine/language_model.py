@@ -7,7 +7,7 @@ The loss is measured on windows of text, packed as for any other evaluation. The
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -16,21 +16,18 @@ from jaxtyping import Array, Float
 from wsr.data.dataset import Split
 from wsr.data.texts import Texts
 from wsr.engine.evaluate import EXACT
+from wsr.engine.point_rows import PointRows
 from wsr.engine.scoring import key_of, score_points
 from wsr.engine.settings import Settings
 from wsr.errors import WsrError
 from wsr.models.layers.pooling import pool
 from wsr.models.model import Model
 from wsr.region.region import Region
-from wsr.store.row import Row, rows_of_points
 from wsr.types import Batch, Params
-
-if TYPE_CHECKING:
-    import pandas
 
 
 @dataclass(frozen=True, eq=False)
-class LanguageModelEvaluation:
+class LanguageModelEvaluation(PointRows):
     """Language-model losses of some points on some texts."""
 
     region: Region
@@ -92,22 +89,10 @@ class LanguageModelEvaluation:
         """Loss and perplexity of each point, by name."""
         return {"language_model_loss": self.language_model_loss, "perplexity": self.perplexity}
 
-    def to_frame(self) -> "pandas.DataFrame":
-        """Returns a table with one row per point: loss, perplexity, how it was scored, one coefficient per member."""
-        import pandas
-
-        columns = {**self.values, "how": self.how}
-        return pandas.DataFrame(columns | dict(zip(self.region.names, self.coefficients.T, strict=True)))
-
-    def rows(self, group: str, **more: Any) -> list[Row]:
-        """Returns one row per point and metric as ``Evaluation.rows`` does; ``n`` counts predicted tokens.
-
-        Args:
-          group: name of the group of points.
-          more: further entries of each row.
-        """
-        same = {"texts": int(self.texts.predicted.sum()), "members": self.region.names, **more}
-        return rows_of_points(group, self.name, self.coefficients, self.values, how=self.how, **same)
+    @property
+    def told(self) -> dict[str, Any]:
+        """What every row of results says: as ``texts``, the number of predicted tokens."""
+        return {"texts": int(self.texts.predicted.sum())}
 
 
 def evaluate_language_model(
