@@ -78,6 +78,15 @@ def test_train_says_what_is_repeated_contradictory_and_cut(place):
     assert "hotel-reviews-full-s0" in said
 
 
+def test_one_test_text_has_no_interval(place):
+    write(place / "few.csv", texts(4, 6))
+    done = wsr("evaluate", f"--store={place / 'store'}", f"--on={place / 'few.csv'}", "--interior=0", LENGTH)
+    assert done.returncode == 0, done.stderr
+    assert "test has 1 texts" in done.stdout
+    assert "cannot say" in next(line for line in done.stdout.splitlines() if line.startswith("base"))
+    assert "inf" not in done.stdout
+
+
 def test_one_dataset_twice_is_refused_before_training(place):
     path = place / "shop" / "reviews.csv"
     done = wsr("train", f"--store={place / 'other'}", "--base=tiny", f"--datasets={path},{path}", LENGTH)

@@ -1,5 +1,6 @@
 """``wsr evaluate``: the scores of points of a population on datasets."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
@@ -360,7 +361,8 @@ def _show(
     for at in sorted(range(len(losses)), key=lambda at: losses[at]["value"]):
         loss, interval, members = losses[at], intervals[at], losses[at]["members"]
         name = members[0] if len(members) == 1 else f"{len(members)} members" if members else "base"
-        told = f"{interval.low:.3f} to {interval.high:.3f}"
+        known = math.isfinite(interval.low) and math.isfinite(interval.high)  # not of a single text
+        told = f"{interval.low:.3f} to {interval.high:.3f}" if known else "cannot say"
         seen = (on_seen[at],) if on_seen else ()
         cells.append(
             (name, loss["group"], loss["value"], told, *seen, *(own[at]["value"] for own in scores), loss["how"])
