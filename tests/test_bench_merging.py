@@ -11,14 +11,14 @@ from worlds import made_up
 import wsr
 from wsr.errors import WsrError
 from wsr.geometry.trees import flatten, nest
-from wsr.merging.method import find, options_of
+from wsr.merging.method import Given, find, options_of
 from wsr.models.features import all_features
 from wsr.region.region import Member, Region
 from wsr.store import hash_params
 from wsr.store.results import Results
 from wsr.studies import merged_models, merging_outlook
 from wsr.studies.before_merging import subspace_overlap
-from wsr.studies.merged_models import Effort, candidates, spread
+from wsr.studies.merged_models import Effort, candidates, merge_of, spread
 from wsr.studies.merged_populations import Cost
 from wsr.studies.merging import methods_compared
 
@@ -126,6 +126,32 @@ def test_two_runs_give_the_same_rows_and_a_finished_one_merges_nothing(region, d
     assert run(region, data, heads).rows == first.rows
     monkeypatch.setattr(merged_models, "merge", lambda *_: pytest.fail("merged again"))
     assert run(region, data, heads, results=results).rows == first.rows
+
+
+SCALED = [name for name in methods_compared() if "scale" in options_of(find(name))]
+
+
+@pytest.mark.parametrize("name", SCALED)
+def test_scale_multiplies_what_a_method_adds_to_the_base(region, name):
+    once, more = (flatten(wsr.merge(region, find(name)(scale=scale))) for scale in (1.0, 2.5))
+    for path, base in flatten(region.base).items():
+        np.testing.assert_allclose(more[path], base + 2.5 * (once[path] - base), rtol=0, atol=1e-5, err_msg=path)
+
+
+@pytest.mark.parametrize(("name", "merges"), [("wudi", 1), ("ties", 2), ("uniform", 1)])
+def test_options_that_differ_in_their_scale_alone_share_one_merge(region, monkeypatch, name, merges):
+    merged, merge = [], merged_models.merge
+    monkeypatch.setattr(merged_models, "merge", lambda *given: merged.append(given[1]) or merge(*given))
+
+    def outcomes(model, *_):
+        return {"own_losses": np.array([-np.abs(flatten(model.load())["layers/0/attention/key/kernel"]).mean()])}
+
+    effort = Effort(4, (0.1, 0.5), (1.0, 4.0), 1, 3, 1, 8)
+    options, model = merge_of(region, name, effort, Given(), outcomes)
+    found, expected = (flatten(own) for own in (model.load(), merge(region, find(name)(**options), Given())))
+    assert len(merged) == merges
+    for path, leaf in expected.items():
+        np.testing.assert_allclose(found[path], leaf, rtol=0, atol=1e-5, err_msg=path)
 
 
 def flipped(dataset, split):

@@ -9,10 +9,10 @@ with the finished points.
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, lru_cache
 from itertools import product
 from math import isqrt
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import numpy as np
@@ -79,6 +79,8 @@ class Model:
     """Name of the member that it is; None: it is none of them."""
 
 
+Options: TypeAlias = tuple[tuple[str, Any], ...]
+"""Options of a method and their values."""
 Outcomes = Callable[[Model, str, str], Mapping[str, np.ndarray]]
 """Scores a model on a split of a dataset: by text, ``own_losses`` in nats, and ``right``, 1 or 0."""
 
@@ -115,26 +117,49 @@ def merge_of(
 def _best(
     region: Region, name: str, tried: Sequence[dict[str, Any]], given: Given, outcomes: Outcomes
 ) -> tuple[dict[str, Any], Model]:
-    """The options with the lowest validation loss, and their model; no other model stays in memory."""
-    options, model, lowest = tried[0], _merged(region, name, tried[0], given), np.inf
+    """The options with the lowest validation loss, and their model; only the last merge stays in memory besides."""
+    merged = _kept_unscaled(region, name, given)
+    options, model, lowest = tried[0], _merged(region, name, tried[0], given, merged), np.inf
     if len(tried) == 1:
         return options, model
     for own in tried:
-        candidate = _merged(region, name, own, given)
+        candidate = _merged(region, name, own, given, merged)
         loss = validation_loss(region, candidate, outcomes)
         if loss < lowest:
             options, model, lowest = own, candidate, loss
     return options, model
 
 
-def _merged(region: Region, name: str, options: Mapping[str, Any], given: Given) -> Model:
+def _merged(
+    region: Region, name: str, options: Mapping[str, Any], given: Given, merged: Callable[[Options], Params]
+) -> Model:
     method = made(name, options)
     method.refuse_members(region.names)
     refuse_missing(method, given)
     about = [member.content_sha256 for member in region.members], name, sorted(options.items())
     texts = [given.own[name].content_hash for name in region.datasets] if method.needs else []
     key = hashlib.sha256(repr(("merge", about, texts)).encode()).hexdigest()
-    return Model(name, key, cache(lambda: merge(region, method, given)))
+    return Model(name, key, cache(lambda: merged(tuple(options.items()))))
+
+
+def _kept_unscaled(region: Region, name: str, given: Given) -> Callable[[Options], Params]:
+    """Returns a function that merges by a method with given options.
+
+    ``scale`` multiplies what a method adds to the base, so options that differ in it alone share one merge.
+    """
+
+    @lru_cache(maxsize=1)
+    def merged(options: Options) -> Params:
+        return merge(region, made(name, dict(options)), given)
+
+    def scaled(options: Options) -> Params:
+        scale = dict(options).get("scale")
+        if scale is None:
+            return merged(options)
+        unscaled = merged(tuple((own, 1.0 if own == "scale" else value) for own, value in options))
+        return jax.tree.map(lambda base, own: base + np.float32(scale) * (own - base), region.base, unscaled)
+
+    return scaled
 
 
 def validation_loss(region: Region, model: Model, outcomes: Outcomes) -> float:
