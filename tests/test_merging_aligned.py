@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from wsr.geometry.low_rank import Factors, OpenLowRank
-from wsr.merging import spectral
+from wsr.merging import aligned, spectral
 from wsr.merging.ingredients import Ingredients
 from wsr.merging.method import made
 from wsr.merging.run import assigned, merge_leaves
@@ -128,6 +128,16 @@ HOW = ("adapters", "flax", "torch")
 def test_knots_with_ties(how, scope):
     method = made("knots", {"density": 0.4, "scope": scope, "scale": 0.6})
     expect(merged(method, how), lambda path: knots_ties(path, 0.4, scope), 0.6)
+
+
+@pytest.mark.parametrize(("room", "times"), [(2**30, 1), (0, 2)])
+def test_knots_finds_the_vectors_of_a_leaf_once_if_they_fit(monkeypatch, room, times):
+    found, joint_left = [], aligned.joint_left
+    monkeypatch.setattr(aligned, "joint_left", lambda leaf: found.append(leaf.path) or joint_left(leaf))
+    monkeypatch.setattr(aligned, "KEPT_BYTES", room)
+    monkeypatch.setattr(aligned, "usable_cores", lambda: 1)  # one leaf is remembered all the same
+    expect(merged(made("knots", {"density": 0.4}), "flax"), lambda path: knots_ties(path, 0.4, "whole"))
+    assert all((found.count(path) == 1) if times == 1 else (found.count(path) >= times) for path in MATRICES)
 
 
 def test_knots_keeps_a_fifth_as_its_authors_do():

@@ -93,9 +93,10 @@ class AdaMerging(OfData):
         optimizer = optax.adam(self.learning_rate)
         moments, entropies = optimizer.init(rows), []
         program = _entropy_and_gradient(region.model)
+        mixed, along_members = jax.jit(_mixed), jax.jit(_along_members)
         with progress("entropy", self.steps + 1, "points") as counter:
             for step in range(self.steps + 1):
-                point = _mixed(base, members, rows)
+                point = mixed(base, members, rows)
                 entropy, total = 0.0, jax.tree.map(jnp.zeros_like, point)
                 for head, batches, count in texts:
                     for number, index in enumerate(batches.index):
@@ -106,7 +107,7 @@ class AdaMerging(OfData):
                 counter.advance(note=f"mean entropy {entropy:.4f}")
                 if step == self.steps:
                     break
-                gradient = _along_members(base, members, total)
+                gradient = along_members(base, members, total)
                 if self.by == "task":  # one coefficient moves all leaves
                     gradient = jnp.broadcast_to(gradient.sum(axis=0), gradient.shape)
                 updates, moments = optimizer.update(gradient, moments)

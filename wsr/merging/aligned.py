@@ -21,6 +21,8 @@ from wsr.merging.spectral import Columns, IsoC, TsvM, leading, svd
 from wsr.merging.task_matrices import Matrix, OfMatrices, each_task, task, task_shape
 from wsr.runtime.cores import usable_cores
 
+KEPT_BYTES = 2**30
+"""Memory for the singular vectors that KnOTS needs several times."""
 NOTHING = "(?!)"
 """A regular expression that no path matches."""
 
@@ -148,20 +150,21 @@ class CoreSpace(OfMatrices):
 class _Bases:
     """The left singular vectors of the task matrices side by side, by leaf.
 
-    Thin ones, which adapters have, are kept; others are found again when they are needed again.
+    They are kept up to ``KEPT_BYTES``; the rest are found again when they are needed again.
     """
 
     def __init__(self, leaves: Mapping[str, Leaf]):
-        self._leaves, self._thin = leaves, dict[str, Columns]()
+        self._leaves, self._kept, self._bytes = leaves, dict[str, Columns](), 0
         self._again = lru_cache(maxsize=usable_cores())(self._found)
 
     def __call__(self, path: str) -> Columns:
-        return self._thin[path] if path in self._thin else self._again(path)
+        return self._kept[path] if path in self._kept else self._again(path)
 
     def _found(self, path: str) -> Columns:
         basis = joint_left(self._leaves[path])
-        if 4 * basis.shape[1] <= basis.shape[0]:
-            self._thin[path] = basis
+        if self._bytes + basis.nbytes <= KEPT_BYTES:
+            self._bytes += basis.nbytes
+            self._kept[path] = basis
         return basis
 
 
