@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scipy.stats
 from worlds import made_up
 
 from wsr.engine.lattice import lattice
@@ -11,7 +12,7 @@ from wsr.statistics.interval import Interval
 from wsr.studies import convex_hull, outcomes
 from wsr.studies.landscape import Plane, _height
 from wsr.studies.lines import _middle, _rise
-from wsr.studies.probe_split import with_seen_probe
+from wsr.studies.probe_split import CHANGE, means_over_targets, with_seen_probe
 
 
 def first(losses):
@@ -147,3 +148,20 @@ def test_a_probe_on_seen_texts_has_as_many_texts_and_all_of_them_seen(tiny):
     assert set(texts(seen.splits["probe"])) <= set(texts(dataset.splits["finetune"]))
     assert seen.splits["test"] is dataset.splits["test"]
     assert seen.content_hash != dataset.content_hash
+
+
+def test_the_change_from_unseen_to_seen_texts_is_a_paired_mean_over_targets():
+    random = np.random.default_rng(5)
+    gains = {
+        (target, probe, group): random.normal()
+        for target in "abcde"
+        for probe in ("unseen", "seen")
+        for group in (("member", "interior") if target != "e" else ("member",))  # one target has a single member
+    }
+    found = means_over_targets(gains)
+    for group, targets in (("member", "abcde"), ("interior", "abcd")):
+        paired = scipy.stats.ttest_rel(*([gains[own, probe, group] for own in targets] for probe in ("seen", "unseen")))
+        ends = paired.confidence_interval(0.95)
+        own = found[CHANGE, group]
+        np.testing.assert_allclose([own.low, own.high], [ends.low, ends.high], rtol=1e-9)
+        assert own.value == pytest.approx(found["seen", group].value - found["unseen", group].value)

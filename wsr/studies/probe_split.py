@@ -17,12 +17,15 @@ from wsr.region.region import Region
 from wsr.report.document import Figure, Section, Table
 from wsr.report.tables import INTERVAL, interval_cell
 from wsr.statistics.difference import Difference, holm, mean_difference
+from wsr.statistics.interval import Interval, mean_interval
 from wsr.store.row import result_row
 from wsr.studies.harness.context import Context, Request, score_all
-from wsr.studies.harness.verdict import Part, above, all_of, below, power_told, verdict
+from wsr.studies.harness.verdict import NO_EFFECT_NATS, Part, above, all_of, below, power_told, verdict
 
 PROBES = ("unseen", "seen")
+CHANGE = "seen minus unseen"
 GROUPS = {"member": "In", "interior": "In'"}
+MEAN = "mean over targets"
 Scored: TypeAlias = Mapping[tuple[str, str, str], Evaluation]
 """By target, texts of the probe and group."""
 
@@ -52,56 +55,77 @@ def probe_texts(context: Context, *, interior: int) -> tuple[list[dict], Section
         for group in GROUPS
         if (target, probe, group) in scored
     }
-    adjusted = _corrected(gains)
+    adjusted, means = _corrected(gains), means_over_targets({key: gain.mean for key, gain in gains.items()})
     rows += [_gain_row(key, gain, adjusted[key], scored) for key, gain in gains.items()]
+    rows += [_mean_row(key, mean, len(targets)) for key, mean in means.items()]
+    unseen, seen, change = (means[what, "member"] for what in (*PROBES, CHANGE))
     flips = [target for target in targets if _flips(gains, target)]
-    beyond_doubt = [_flips_beyond_doubt(gains, adjusted, target) for target in targets]
-    sure = beyond_doubt.count("holds")
+    sure = [_flips_beyond_doubt(gains, adjusted, target) for target in targets].count("holds")
     section = Section(
         "A probe on seen texts misjudges models",
         "Does a probe on texts that the members were fine-tuned on make them look worse than the pretrained model?",
         "By readers' notes the paper fits the probe on the target's training data; what it says about texts that "
         "members were fine-tuned on is not known.",
-        "; ".join(_told(gains, target) for target in targets)
-        + f". The sign flips on {len(flips)} of {len(targets)} targets, beyond doubt on {sure}",
-        verdict(beyond_doubt),
+        f"In minus pretrained, mean over {len(targets)} targets: {_nats(unseen)} on unseen texts, {_nats(seen)} on "
+        f"seen ones. The sign flips on {len(flips)} targets, beyond doubt on {sure}",
+        verdict([all_of([below(unseen), above(seen, margin=NO_EFFECT_NATS)])]),
         text=(
             "Claim: members of the target's own dataset have a lower loss than the pretrained model with a probe on "
-            "unseen texts, and a higher one with a probe on their own fine-tuning texts. "
-            + _shift(context, scored, targets),
+            "unseen texts, and a higher one with a probe on their own fine-tuning texts, as means over the targets. "
+            f"From unseen to seen texts the difference changes by {_nats(change)}. " + _shift(context, scored, targets),
+            "By target: " + "; ".join(_told(gains, target) for target in targets) + ".",
         ),
         figures=tuple(_figure(scored, target) for target in targets),
         tables=(
             Table(
                 "Loss minus that of the pretrained model",
                 ("target", "probe on", "group", "difference (nats)", INTERVAL, "p, Holm"),
-                tuple(
-                    (
-                        target,
-                        f"{probe} texts",
-                        GROUPS[group],
-                        gain.mean,
-                        interval_cell(gain.low, gain.high),
-                        adjusted[key],
-                    )
-                    for key, gain in gains.items()
-                    for target, probe, group in [key]
+                (
+                    *(
+                        (MEAN, what, GROUPS[group], mean.value, interval_cell(mean.low, mean.high), None)
+                        for (what, group), mean in means.items()
+                    ),
+                    *(
+                        (target, probe, GROUPS[group], gain.mean, interval_cell(gain.low, gain.high), adjusted[key])
+                        for key, gain in gains.items()
+                        for target, probe, group in [key]
+                    ),
                 ),
-                "Below 0: better than the pretrained model under the same probe. Intervals: over members and test "
-                "texts. Holm's correction over the targets.",
+                "Below 0: better than the pretrained model under the same probe. Intervals of a target: over members "
+                "and test texts; of the mean: over targets (Student's t). Holm's correction over the targets.",
             ),
         ),
         command=context.command,
         headline=(
-            "Judged by a probe on texts that they were trained on, models look worse than the pretrained model though "
-            f"they are better on unseen texts: so on {len(flips)} of {len(targets)} datasets, beyond doubt on "
-            f"{sure}."
+            f"A probe on texts that models were trained on changes their loss minus that of the pretrained model from "
+            f"{unseen.value:+.3f} to {seen.value:+.3f} nats (mean over {len(targets)} datasets); the sign flips on "
+            f"{len(flips)} of these."
         ),
         paper_short="not known",
-        measured_short=f"on {len(flips)} of {len(targets)} targets, beyond doubt {sure}",
-        power=power_told({", ".join(key): gain for key, gain in gains.items() if key[2] == "member"}),
+        measured_short=f"{unseen.value:+.3f} nats on unseen texts, {seen.value:+.3f} on seen ones",
+        power=power_told({f"{probe} texts": means[probe, "member"] for probe in PROBES}),
     )
     return rows, section
+
+
+def means_over_targets(gains: Mapping[tuple[str, str, str], float]) -> dict[tuple[str, str], Interval]:
+    """Returns the mean over targets of each group's difference from the pretrained model, and of its change.
+
+    Args:
+      gains: by target, texts of the probe and group, the loss minus that of the pretrained model.
+
+    Returns:
+      By texts of the probe, or ``CHANGE``, and group, the mean with a Student t interval: targets share no members.
+    """
+    found = {}
+    for group in GROUPS:
+        targets = [target for target, probe, own in gains if (probe, own) == ("unseen", group)]
+        if not targets:
+            continue
+        unseen, seen = (np.array([gains[target, probe, group] for target in targets]) for probe in PROBES)
+        for what, values in (("unseen", unseen), ("seen", seen), (CHANGE, seen - unseen)):
+            found[what, group] = mean_interval(values)
+    return found
 
 
 def with_seen_probe(dataset: Dataset) -> Dataset:
@@ -214,3 +238,22 @@ def _gain_row(key: tuple[str, str, str], gain: Difference, adjusted: float, scor
         probe_texts=probe,
         p_holm=adjusted,
     )
+
+
+def _mean_row(key: tuple[str, str], mean: Interval, targets: int) -> dict:
+    what, group = key
+    return result_row(
+        f"{GROUPS[group]} minus pretrained",
+        MEAN,
+        "difference of the generalised loss",
+        mean.value,
+        texts=targets,
+        how="mean over targets, with an interval over targets",
+        interval=(mean.low, mean.high),
+        study="probe texts",
+        probe_texts=what,
+    )
+
+
+def _nats(mean: Interval) -> str:
+    return f"{mean.value:+.3f} nats ({mean.low:+.3f} to {mean.high:+.3f})"
