@@ -43,7 +43,7 @@ def content(folder: Path) -> dict[str, bytes]:
 def refused(store: Store, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Runs a command that must fail in one line, without training, evaluating or changing the store."""
     monkeypatch.setattr("wsr.training.members.finetune", None)
-    monkeypatch.setattr("wsr.engine.scoring.region_features", None)
+    monkeypatch.setattr("wsr.engine.scoring.for_each_chunk", None)
 
     def run(*words: str) -> str:
         before = content(store.path)
