@@ -157,9 +157,9 @@ def test_losses_are_those_of_the_engine_and_no_text_is_read_twice(dataset, group
     monkeypatch.setattr(
         early._Scorer,
         "_score",
-        lambda self, group, rows, features, parts: (
-            read.append((len(rows), sorted(part.shape[1] for part in features.values()))),
-            score(self, group, rows, features, parts),
+        lambda self, group, rows, parts, places, features: (
+            read.append((len(places), sorted(part.shape[1] for part in features.values()))),
+            score(self, group, rows, parts, places, features),
         ),
     )
     points = Results.on_disk(tmp_path)
