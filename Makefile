@@ -42,6 +42,7 @@ test-newest: .venv/newest/.installed  ## the tests with the newest JAX and Flax,
 	@echo "installing wsr with the newest JAX for $(NEWEST_PYTHON) into .venv/newest"
 	@$(NEWEST_PYTHON) -m venv .venv/newest
 	@.venv/newest/bin/pip install -q --disable-pip-version-check $(PIP_FLAGS) --upgrade --upgrade-strategy=eager -e .[dev]
+	@.venv/newest/bin/pip install -q --disable-pip-version-check $(PIP_FLAGS) --upgrade jax flax  # beyond the tested bound too
 	@touch $@
 
 paper-smoke: .venv/.installed-dev  ## every study with --preset=paper, with tiny models and a hub on this machine (under 10 minutes on two cores)
