@@ -12,6 +12,7 @@ import numpy as np
 
 from wsr.data.dataset import Dataset
 from wsr.engine.evaluate import Evaluation
+from wsr.errors import WsrError
 from wsr.geometry import sampling
 from wsr.region.region import Region
 from wsr.report.document import Figure, Section, Table
@@ -36,8 +37,13 @@ def probe_texts(context: Context, *, interior: int) -> tuple[list[dict], Section
     Args:
       context: the population; targets without members are left out.
       interior: points in the hull of the members of a target.
+
+    Raises:
+      WsrError: if no target has members.
     """
     targets = [target for target in context.targets if target in context.region.datasets]
+    if not targets:
+        raise WsrError("probe split: no target has members that learned it; train longer or name other targets")
     scored = _score(context, targets, interior)
     rows = [
         row
@@ -57,7 +63,8 @@ def probe_texts(context: Context, *, interior: int) -> tuple[list[dict], Section
     }
     adjusted, means = _corrected(gains), means_over_targets({key: gain.mean for key, gain in gains.items()})
     rows += [_gain_row(key, gain, adjusted[key], scored) for key, gain in gains.items()]
-    rows += [_mean_row(key, mean, len(targets)) for key, mean in means.items()]
+    for (what, group), mean in means.items():
+        rows.append(_mean_row(what, group, mean, sum(key[1:] == ("unseen", group) for key in gains)))
     unseen, seen, change = (means[what, "member"] for what in (*PROBES, CHANGE))
     flips = [target for target in targets if _flips(gains, target)]
     sure = [_flips_beyond_doubt(gains, adjusted, target) for target in targets].count("holds")
@@ -240,8 +247,7 @@ def _gain_row(key: tuple[str, str, str], gain: Difference, adjusted: float, scor
     )
 
 
-def _mean_row(key: tuple[str, str], mean: Interval, targets: int) -> dict:
-    what, group = key
+def _mean_row(what: str, group: str, mean: Interval, targets: int) -> dict:
     return result_row(
         f"{GROUPS[group]} minus pretrained",
         MEAN,
