@@ -1,6 +1,7 @@
 """How many points at a time, in how much memory: the rule, the refusal, the prediction against the kernel's count."""
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -207,10 +208,13 @@ def test_training_fewer_together_where_memory_is_short(tiny, dataset, monkeypatc
 def test_the_prediction_is_at_least_what_the_kernel_counts_and_at_most_twice(way):
     """Not closer: NumPy's arrays that happen to lie well for XLA are not copied to a CPU's device memory."""
     script = Path(__file__).with_name("memory_in_a_process.py")
+    # Freed arrays go back to the kernel at once. By default, glibc keeps some of less than 32 MiB.
+    env = os.environ | {"MALLOC_MMAP_THRESHOLD_": str(2**20)}
+    call = partial(subprocess.run, capture_output=True, text=True, timeout=300, check=False, env=env)
     for _ in range(2):  # the first compiles, which takes memory of its own; the second finds everything compiled
-        done = subprocess.run([sys.executable, script, way], capture_output=True, text=True, timeout=300, check=False)
+        done = call([sys.executable, script, way])
         assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["resident"] == (way != "streamed")
     # Factors are small, so room for two products of the largest leaf is most of what is predicted for them.
-    assert 0.9 * found["used"] < found["predicted"] < (3 if way == "factored" else 2) * found["used"]
+    assert found["used"] < found["predicted"] < (3 if way == "factored" else 2) * found["used"]
