@@ -26,7 +26,7 @@ put, count = TensorWriter.put, 0
 def killing(self, name, values, **place):
     global count
     count += 1
-    if count > 2:
+    if count > 3:  # one tensor is recorded by then: the record of each waits for that of the one before
         os.kill(os.getpid(), 9)
     put(self, name, values, **place)
 

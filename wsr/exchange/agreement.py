@@ -17,7 +17,7 @@ from wsr.exchange.tokens import vocabulary
 from wsr.runtime.model_folder import SENTENCEPIECE_FILES, read_json
 from wsr.runtime.tensor_files import FLOATS, Tensor
 
-_SAMPLE = 2**20  # entries of each matrix that are compared
+_SAMPLE = 2**16  # entries of each matrix that are compared
 # Attributes that say nothing about the computation, in the config of any architecture.
 _ABOUT_FILE = frozenset(
     (
@@ -129,7 +129,7 @@ def last_layer(model: Brought) -> list[str]:
 
 
 def cosine_with(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> float:
-    """Returns the median cosine of two models' matrices, over at most the first 2^20 entries of each; 1 without any.
+    """Returns the median cosine of two models' matrices, over at most the first 2^16 entries of each; 1 without any.
 
     ``wsr.exchange.kinship`` says what it means.
 

@@ -25,13 +25,18 @@ class Cut:
         self._seen = 0
 
     def __call__(self, sizes: Float[np.ndarray, " piece"]) -> np.ndarray:
-        if self.above and not self.first and self.stop is None:
-            return sizes >= self.value
-        kept = sizes > self.value if self.above else sizes < self.value
-        equal = np.flatnonzero(sizes == self.value)
-        numbers = self._seen + np.arange(equal.size)
-        self._seen += equal.size
-        kept[equal] = (numbers >= self.first) & (self.stop is None or numbers < self.stop)
+        beyond, up_to = (np.greater, np.greater_equal) if self.above else (np.less, np.less_equal)
+        if not self.first and self.stop is None:
+            return up_to(sizes, self.value)
+        equal = sizes == self.value
+        before = self._seen
+        self._seen += int(np.count_nonzero(equal))
+        stop = self._seen if self.stop is None else self.stop
+        if self.first <= before and self._seen <= stop:
+            return up_to(sizes, self.value)
+        kept = beyond(sizes, self.value)
+        if self._seen > self.first and before < stop:
+            kept[np.flatnonzero(equal)[max(0, self.first - before) : stop - before]] = True
         return kept
 
 

@@ -356,14 +356,16 @@ def elected(
       normalise: whether to divide by the weights of the entries that took part.
     """
     # A sum is -0 only where all entries are 0, which have no sign to elect.
-    sign = np.copysign(np.float32(1), vectors.sum(axis=0))
-    vectors *= sign
-    np.maximum(vectors, 0, out=vectors)
+    sign = vectors.sum(axis=0).view(np.uint32) & np.uint32(1 << 31)
+    for bits in vectors.view(np.uint32):
+        bits ^= sign  # positive where the entry has the elected sign
+    np.maximum(vectors, np.zeros_like(vectors[0]), out=vectors)
     merged = vectors.sum(axis=0)
-    merged *= sign
+    merged.view(np.uint32)[:] ^= sign
     if normalise:
         took_part = given.astype(np.float32) @ (vectors > 0).astype(np.float32)
-        merged /= np.where(took_part == 0, np.float32(1), took_part)
+        took_part += took_part == 0
+        merged /= took_part
     return merged
 
 

@@ -4,7 +4,7 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
@@ -44,21 +44,33 @@ class Unfinished:
         self._pending: list[str] = []
         self._entries, self._lock = 0, Lock()
 
-    def finished(self, tensor: str, size: int, sync: Callable[[], None]) -> None:
-        """Records that a tensor is written; called from any thread.
+    def finished(self, tensor: str, size: int) -> list[str]:
+        """Takes note of a tensor that is written; called from any thread.
 
         Args:
           tensor: its name.
           size: number of its entries.
-          sync: brings everything that was written so far to the disk.
+
+        Returns:
+          Tensors to record when they are on the disk; empty until there are enough entries.
         """
         with self._lock:
             self._pending.append(tensor)
             self._entries += size
-            if self._entries >= SYNC_ENTRIES:
-                sync()
-                self._append(self._pending)
-                self._pending, self._entries = [], 0
+            if self._entries < SYNC_ENTRIES:
+                return []
+            due, self._pending, self._entries = self._pending, [], 0
+            return due
+
+    def record(self, tensors: Sequence[str]) -> None:
+        """Records that tensors are on the disk.
+
+        Args:
+          tensors: their names.
+        """
+        self._record.write("".join(json.dumps(tensor) + "\n" for tensor in tensors))
+        self._record.flush()
+        os.fsync(self._record.fileno())
 
     def complete(self) -> None:
         """Gives the folder its name."""
@@ -85,13 +97,8 @@ class Unfinished:
                 if entry.name != _RECORD:
                     shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
         self._record.truncate(0)  # without a last line that was cut off
-        self._append(lines)
+        self.record(lines)
         return frozenset(lines[1:])
-
-    def _append(self, lines: list[str]) -> None:
-        self._record.write("".join(json.dumps(line) + "\n" for line in lines))
-        self._record.flush()
-        os.fsync(self._record.fileno())
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from threading import Lock
 
@@ -13,6 +14,7 @@ from wsr.merging.method import Method
 from wsr.merging.run import merge_leaves
 from wsr.merging.unfinished import Unfinished
 from wsr.runtime.cores import usable_cores
+from wsr.runtime.one_behind import one_behind
 from wsr.runtime.progress import progress
 from wsr.runtime.tensor_files import FLOATS, SINGLE, Tensor, TensorWriter
 
@@ -54,15 +56,22 @@ def write_parts(parts: Sequence[Part], scratch: Unfinished, dtype: str | None) -
         left = sum(first[name].size for name in floats if name not in scratch.done)
         counter = stack.enter_context(progress("merging", left // 10**6, "million entries"))
         lock, entries = Lock(), 0
+        later = stack.enter_context(one_behind(threaded=True))
 
         def sync() -> None:
             for writer in dict.fromkeys(writers.values()):
                 writer.sync()
 
+        def record(tensors: list[str]) -> None:
+            sync()
+            scratch.record(tensors)
+
         def written(leaf: Leaf, out: _Place) -> None:
             nonlocal entries
-            scratch.finished(leaf.path, leaf.size, sync)
+            due = scratch.finished(leaf.path, leaf.size)
             with lock:
+                if due:
+                    later(partial(record, due))  # the other threads merge on while the disk writes
                 before, entries = entries // 10**6, entries + leaf.size
                 if entries // 10**6 > before:
                     counter.advance(entries // 10**6 - before)

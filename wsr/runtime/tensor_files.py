@@ -9,6 +9,7 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -294,6 +295,7 @@ def _fill(path: Path, start: int, out: np.ndarray) -> None:
         raise WsrError(f"{path}: the file became shorter while it was read")
 
 
+@cache
 def _numpy(dtype: str) -> np.dtype:
     if dtype == "BF16":
         import ml_dtypes
