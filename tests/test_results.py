@@ -250,6 +250,18 @@ def test_a_table_may_have_a_column_for_each_value(kept):
         rendered(page("table: hull by=group across=dataset metric=nothing"), load_kept(kept))
 
 
+def test_columns_may_be_chosen_and_counts_have_no_fraction(kept):
+    metrics = {"rank": 2.5, "accuracy, own head": 0.75, "texts read": 1234.0}
+    run = kept.parent.parent / "runs" / "hull"
+    write_rows(run / "results.jsonl", [ROWS[2] | {"metric": name, "value": value} for name, value in metrics.items()])
+    collect(run, kept, commit="abc123")
+    assert lines('table: hull by=group across=metric columns="texts read|accuracy, own head"', kept)[:3] == [
+        "| group | texts read | accuracy, own head |",
+        "| --- | --- | --- |",
+        "| In | 1,234 | 0.750 |",
+    ]
+
+
 def test_the_halves_of_a_metric_may_be_line_and_column(kept):
     metrics = {"adjusted_rand, spectral": 0.5, "adjusted_rand, spectral, clipped": 0.75, "mean cosine": 0.25}
     run = kept.parent.parent / "runs" / "hull"

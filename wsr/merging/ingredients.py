@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from wsr.region.region import Region
 
 PIECE = 2**17
-"""Entries of a leaf read of each member at a time. With fewer, threads wait for Python's lock more often; more would not
-fit into a core's cache."""
+"""Entries of a leaf read of each member at a time. With fewer, threads wait for Python's lock more often; more would
+not fit into a core's cache."""
 
 STRIPE = 2**22
 """Most entries, over all members, of a block of nodes whose weights are not contiguous."""

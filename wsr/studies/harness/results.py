@@ -3,9 +3,10 @@
 ``<!-- KIND: STUDY OPTIONS -->`` opens a block of a page and ``<!-- end -->`` closes it. The kinds are:
 
 - ``table``: a table of the study's rows that have every value named (``metric="P_B, ties as half"``), with one line for
-  each value of ``by`` (``by=group,dataset``) and one column for each value of ``across`` (``across=dataset``).
-  ``interval=yes`` adds 95 % intervals to those columns; ``folded=yes`` folds a short table too. ``measure`` and
-  ``method`` name the two halves of a metric such as "adjusted_rand, average linkage".
+  each value of ``by`` (``by=group,dataset``) and one column for each value of ``across`` (``across=dataset``), or for
+  those of ``columns`` (``columns="rank|accuracy"``). ``interval=yes`` adds 95 % intervals to those columns;
+  ``folded=yes`` folds a short table too. ``measure`` and ``method`` name the two halves of a metric such as
+  "adjusted_rand, average linkage".
 - ``findings``: the findings of the study's report.
 - ``figures``: all of its figures, or those numbered (``figures: STUDY 0 2``).
 - ``verdict``: the verdict of each of its sections.
@@ -32,6 +33,7 @@ _LONGEST_UNFOLDED = 30  # lines; longer tables are folded
 _PROBED = ("generalised_loss", "accuracy")  # metrics of a probe
 _KIND = "table|findings|figures|verdict"
 _BLOCK = re.compile(rf"(<!-- ({_KIND}): (.*?) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+_COUNTS = ("options tried", "texts read")  # metrics without a fraction
 _PLAIN = {
     "one_to_one_accuracy": "one-to-one accuracy",
     "majority_accuracy": "majority accuracy",
@@ -174,7 +176,7 @@ def markdown_table(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
 def _table(name: str, kept: Kept, options: Sequence[str], results: PurePosixPath) -> str:
     chosen = dict(option.split("=", 1) for option in options)
     by = chosen.pop("by", "group,dataset").split(",")
-    across = chosen.pop("across", None)
+    across, columns = chosen.pop("across", None), chosen.pop("columns", "")
     interval, folded = (chosen.pop(option, None) == "yes" for option in ("interval", "folded"))
     if across is None and "metric" not in chosen and "metric" not in by:
         by.append("metric")
@@ -186,7 +188,7 @@ def _table(name: str, kept: Kept, options: Sequence[str], results: PurePosixPath
         wanted = [*(f"{key}={value}" for key, value in chosen.items()), *by, *([across] if across else [])]
         raise WsrError(f"page: table of {name}: no row has {', '.join(wanted)}")
     labels = [key.replace("_", " ") for key in by]
-    header, body = _wide(groups, across, interval) if across else _long(groups, chosen.get("metric", "value"))
+    header, body = _wide(groups, across, columns, interval) if across else _long(groups, chosen.get("metric", "value"))
     rows = [[*place, *cells] for place, cells in zip(groups, body, strict=True)]
     table = markdown_table([*labels, *header], rows)
     if folded or len(rows) > _LONGEST_UNFOLDED:
@@ -206,10 +208,11 @@ def _long(groups: Mapping[tuple[str, ...], list[dict]], metric: str) -> tuple[li
 
 
 def _wide(
-    groups: Mapping[tuple[str, ...], list[dict]], across: str, interval: bool
+    groups: Mapping[tuple[str, ...], list[dict]], across: str, shown: str, interval: bool
 ) -> tuple[list[str], list[list[str]]]:
     """Returns the header and the cells, a column for each value of ``across``: a value, or the mean of several rows."""
-    columns = list(dict.fromkeys(_plain(_field(row, across)) for rows in groups.values() for row in rows))
+    found = dict.fromkeys(_plain(_field(row, across)) for rows in groups.values() for row in rows)
+    columns = shown.split("|") if shown else list(found)
     body = []
     for rows in groups.values():
         cells = {column: [row for row in rows if _plain(_field(row, across)) == column] for column in columns}
@@ -220,6 +223,8 @@ def _wide(
 def _cell(rows: Sequence[Mapping[str, Any]], interval: bool) -> str:
     if len(rows) > 1:
         return _spread(rows)[0]
+    if rows[0]["metric"] in _COUNTS:
+        return f"{rows[0]['value']:,.0f}"
     value, end = _number(rows[0]["value"]), _end(rows[0], "low")
     return f"{value} ({end})" if interval and end not in ("–", f"{value} to {value}") else value
 
