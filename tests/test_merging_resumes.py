@@ -137,6 +137,16 @@ def test_an_error_leaves_nothing(files, monkeypatch):
     assert not list(files.glob(".*"))
 
 
+def test_a_disk_that_fails_beside_the_merge_is_told(files, monkeypatch):
+    def full(self):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(TensorWriter, "sync", full)
+    with pytest.raises(WsrError, match="out could not be written: No space left on device"):
+        merge()
+    assert not list(files.glob("*out*"))
+
+
 def test_a_record_that_was_cut_off_counts_as_far_as_it_goes(files, monkeypatch, written):
     interrupted(monkeypatch)
     record = Path(".out.merging/.finished")
