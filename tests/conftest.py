@@ -54,6 +54,23 @@ def dataset(tiny):
     return made_up(tiny, "made_up_a1")
 
 
+@pytest.fixture(scope="session")
+def classifiers(tiny, tmp_path_factory):
+    """The folders ``m0`` and ``m1`` of two classifiers, which a test copies."""
+    from classifiers import write_classifiers
+
+    return write_classifiers(tiny, tmp_path_factory.mktemp("classifiers"))
+
+
+@pytest.fixture
+def pair(classifiers, tmp_path, monkeypatch):
+    """A copy of the two classifiers, in the current folder."""
+    from classifiers import copied
+
+    monkeypatch.chdir(tmp_path)
+    return copied(classifiers, tmp_path)
+
+
 @pytest.fixture(scope="module")
 def few_resamples():
     """Takes intervals of clusterings from 20 resamples, not 200: they are most of what a small experiment computes."""

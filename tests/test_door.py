@@ -6,7 +6,7 @@ import struct
 
 import numpy as np
 import pytest
-from classifiers import HEAD, LABELS, copied, merge, named, refusal, write_classifiers
+from classifiers import HEAD, LABELS, merge, named, refusal
 from incoming_folders import edit_config, rewrite, write, write_independent
 from safetensors.numpy import load_file, save_file
 
@@ -14,19 +14,6 @@ from wsr import models
 from wsr.cli import main
 from wsr.errors import WsrError
 from wsr.exchange.member import read_member
-
-
-@pytest.fixture(scope="module")
-def originals(tiny, tmp_path_factory):
-    return write_classifiers(tiny, tmp_path_factory.mktemp("originals"))
-
-
-@pytest.fixture
-def pair(originals, tmp_path, monkeypatch):
-    """A copy of the two classifiers, in the current folder."""
-    monkeypatch.chdir(tmp_path)
-    return copied(originals, tmp_path)
-
 
 # Classes
 

@@ -5,26 +5,13 @@ import json
 import ml_dtypes
 import numpy as np
 import pytest
-from classifiers import HEAD, LABELS, copied, merge, named, refusal, write_classifiers
+from classifiers import HEAD, LABELS, merge, named, refusal
 from incoming_folders import edit_config, rewrite, write
 from safetensors.numpy import load_file, save_file
 
 from wsr.cli import main
 from wsr.merging.files import merge_files
 from wsr.merging.recipe import read_recipe
-
-
-@pytest.fixture(scope="module")
-def originals(tiny, tmp_path_factory):
-    return write_classifiers(tiny, tmp_path_factory.mktemp("originals"))
-
-
-@pytest.fixture
-def pair(originals, tmp_path, monkeypatch):
-    """A copy of the two classifiers, in the current folder."""
-    monkeypatch.chdir(tmp_path)
-    return copied(originals, tmp_path)
-
 
 # What is adapted
 
