@@ -249,7 +249,7 @@ def _opened(
     # Slices may merge layers of other numbers: the base shows where the numbers are the same.
     beside = [models[name] for name in own.models] if own.layers else [first, *others]
     problems += of_other_bases(beside[0], beside[1:])
-    openers = {name: partial(_open, model, rows.get(str(model.path), {}), set()) for name, model in opened.items()}
+    openers = {name: _opener(model, rows.get(str(model.path), {})) for name, model in opened.items()}
     floats = {name: tensor.shape for name, tensor in first.tensors.items() if tensor.dtype in FLOATS}
     wide = frozenset(name for name in floats if (dtype or first.tensors[name].dtype) == "F64")
     ingredients = Ingredients(
@@ -306,33 +306,38 @@ def _told_apart(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _open(model: Brought, rows: Mapping[str, list[int]], finite: set[str], path: str) -> ReadPiece:
-    """Opens a leaf; ``finite`` holds the paths of those that were read to their ends, which need no other check."""
-    tensor, expected = model.tensors[path], 0
+def _opener(model: Brought, rows: Mapping[str, list[int]]) -> OpenLeaf:
+    """Returns what opens the leaves of a model, some of them with their rows in another order."""
+    finite: set[str] = set()  # leaves that were read to their ends, which need no other check
 
-    def read(start: int, out: np.ndarray) -> None:
-        nonlocal expected
-        if start + out.size > expected:
-            tensor.will_read(expected, min(AHEAD, tensor.size - expected))
-            expected += AHEAD
-        tensor.read(start, out)
-        if path in finite:
-            return
-        if not np.isfinite(out).all():
-            raise WsrError(f"{model}: a broken run: NaN or infinity in {path}; leave this model out")
-        if start + out.size == tensor.size:
-            finite.add(path)
+    def open_leaf(path: str) -> ReadPiece:
+        tensor, expected = model.tensors[path], 0
 
-    if path not in rows:
-        return read
-    whole = np.empty(tensor.size, np.float64)
-    read(0, whole)
-    ordered = whole.reshape(tensor.shape)[rows[path]].reshape(-1)
+        def read(start: int, out: np.ndarray) -> None:
+            nonlocal expected
+            if start + out.size > expected:
+                tensor.will_read(expected, min(AHEAD, tensor.size - expected))
+                expected += AHEAD
+            tensor.read(start, out)
+            if path in finite:
+                return
+            if not np.isfinite(out).all():
+                raise WsrError(f"{model}: a broken run: NaN or infinity in {path}; leave this model out")
+            if start + out.size == tensor.size:
+                finite.add(path)
 
-    def copy(start: int, out: np.ndarray) -> None:
-        out[:] = ordered[start : start + out.size]
+        if path not in rows:
+            return read
+        whole = np.empty(tensor.size, np.float64)
+        read(0, whole)
+        ordered = whole.reshape(tensor.shape)[rows[path]].reshape(-1)
 
-    return copy
+        def copy(start: int, out: np.ndarray) -> None:
+            out[:] = ordered[start : start + out.size]
+
+        return copy
+
+    return open_leaf
 
 
 def _no_task_vector(path: str) -> ReadPiece:
