@@ -15,19 +15,20 @@ from wsr.merging import Uniform, Weighted, unfinished
 from wsr.runtime.tensor_files import TensorWriter
 
 KILLED = """
-import os
+import multiprocessing, os, time
 import wsr
 from wsr.merging import Weighted, unfinished
 from wsr.runtime.tensor_files import TensorWriter
 
 unfinished.SYNC_ENTRIES = 0
-put, count = TensorWriter.put, 0
+put, count, merge = TensorWriter.put, multiprocessing.Value("i"), os.getpid()
 
 def killing(self, name, values, **place):
-    global count
-    count += 1
-    if count > 3:  # one tensor is recorded by then: the record of each waits for that of the one before
-        os.kill(os.getpid(), 9)
+    with count:
+        count.value += 1
+    if count.value > 3:  # one tensor is recorded by then: the record of each waits for that of the one before
+        os.kill(merge, 9)
+        time.sleep(60)
     put(self, name, values, **place)
 
 TensorWriter.put = killing
@@ -92,9 +93,10 @@ def check(weights=(0.25, 0.75)):
         np.testing.assert_allclose(leaf, weights[0] * a[path] + weights[1] * b[path], atol=1e-6)
 
 
-def test_a_merge_that_was_killed_resumes(files, written):
+@pytest.mark.parametrize("imported", ["", "import jax\n"], ids=["processes", "threads"])
+def test_a_merge_that_was_killed_resumes(files, written, imported):
     root = Path(__file__).parent.parent
-    code = f"import sys; sys.path.insert(0, {str(root)!r})\n{KILLED}"
+    code = f"import sys; sys.path.insert(0, {str(root)!r})\n{imported}{KILLED}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == -9, done.stderr
     assert not Path("out").exists()

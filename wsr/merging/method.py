@@ -205,6 +205,8 @@ class OfWeights(Method):
     """Whether the method can merge leaves in float64; others merge in float32."""
     based: ClassVar[bool] = True
     """Whether the method needs a base."""
+    threaded: ClassVar[bool] = False
+    """Whether leaves are merged in threads even where processes could be forked: JAX may be used, or memory shared."""
 
     def prepared(self, ingredients: "Ingredients") -> Callable[["Leaf", "Out"], None]:
         """Returns ``fill(leaf, out)``, which writes the merged leaf into ``out`` by ``block.put(out, merged)``.

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -14,6 +15,7 @@ from wsr.merging.ingredients import Ingredients, Leaf, Out, of_region
 from wsr.merging.method import Given, Method, OfData, OfWeights, name_of
 from wsr.runtime.cores import usable_cores
 from wsr.runtime.printable import printable
+from wsr.runtime.processes import in_processes, may_fork
 
 if TYPE_CHECKING:
     from wsr.region.region import Region
@@ -154,11 +156,12 @@ def merge_leaves(
     *,
     done: Collection[str] = (),
     out_of: Callable[[Leaf], Any] = lambda leaf: np.empty(leaf.size, leaf.dtype),
+    to_files: bool = False,
 ) -> None:
     """Merges leaf by leaf and passes each result to ``write(leaf, out)``, from several threads and in any order.
 
     Leaves with equal methods are merged as one part; quantities that a method takes from a whole task vector come from
-    that part.
+    that part. What is written to files is merged in forked processes if that is safe.
 
     Args:
       ingredients: the base and the members.
@@ -167,6 +170,7 @@ def merge_leaves(
       done: paths of leaves that are not merged again.
       out_of: returns what a leaf is merged into; by default a flat array, float32, or float64 for a wide leaf and a
         method that can.
+      to_files: whether ``out_of`` returns places in files; then ``write`` receives None in place of ``out``.
 
     Raises:
       WsrError: if a method needs texts, or the number of members does not fit it.
@@ -183,13 +187,10 @@ def merge_leaves(
         if not leaves:
             continue
         fill = method.prepared(part)
-
-        def one(leaf: Leaf, fill: Callable[[Leaf, Out], None] = fill) -> None:
-            out = out_of(leaf)
-            fill(leaf, out)
-            write(leaf, out)
-
-        on_all_cores(one, leaves)
+        if to_files and not method.threaded and may_fork():
+            in_processes(partial(_filled, fill, out_of), leaves, lambda leaf: write(leaf, None))
+        else:
+            on_all_cores(partial(_written, fill, out_of, write), leaves)
 
 
 def assigned(paths: Iterable[str], method: Method, groups: Groups) -> dict[str, Method]:
@@ -284,3 +285,15 @@ def _refuse_given(**options: object) -> None:
     wrong = [f"{name}=" for name, value in options.items() if value is not None]
     if wrong:
         raise WsrError(f"merge: {', '.join(wrong)} does not go with such models; see help(wsr.merge)")
+
+
+def _filled(fill: Callable[[Leaf, Out], None], out_of: Callable[[Leaf], Any], leaf: Leaf) -> Any:
+    out = out_of(leaf)
+    fill(leaf, out)
+    return out
+
+
+def _written(
+    fill: Callable[[Leaf, Out], None], out_of: Callable[[Leaf], Any], write: Callable[[Leaf, Any], None], leaf: Leaf
+) -> None:
+    write(leaf, _filled(fill, out_of, leaf))

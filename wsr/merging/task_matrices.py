@@ -26,6 +26,7 @@ class OfMatrices(OfWeights):
     """A method that merges task matrices and averages all other leaves, and token tables and heads."""
 
     wide: ClassVar = True
+    threaded: ClassVar = True
 
     scale: float = option(1.0, "Factor of the merged task vector that is added to the base.")
     averaged: str | None = expression(

@@ -4,10 +4,12 @@ import fcntl
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
+from typing import IO
 
 from wsr.errors import WsrError
 
@@ -33,13 +35,9 @@ class Unfinished:
         self.path, self._folder = folder.with_name(f".{folder.name}.merging"), folder
         self.path.mkdir(parents=True, exist_ok=True)
         self._record = open(self.path / _RECORD, "a+", encoding="utf-8")  # noqa: SIM115
-        try:
-            fcntl.flock(self._record, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+        if not _locked(self._record):
             self._record.close()
-            raise WsrError(f"{folder}: another process writes this folder; wait for it or choose another") from error
-        except OSError:
-            pass  # a file system without locks
+            raise WsrError(f"{folder}: another process writes this folder; wait for it or choose another")
         self.done = self._read(identity)
         self._pending: list[str] = []
         self._entries, self._lock = 0, Lock()
@@ -99,6 +97,19 @@ class Unfinished:
         self._record.truncate(0)  # without a last line that was cut off
         self.record(lines)
         return frozenset(lines[1:])
+
+
+def _locked(file: IO[str]) -> bool:
+    """Locks a file for this process. Processes of a merge that was just killed may hold it for a moment."""
+    for _ in range(20):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            time.sleep(0.05)
+        except OSError:
+            return True  # a file system without locks
+    return False
 
 
 @contextmanager

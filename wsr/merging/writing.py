@@ -1,4 +1,4 @@
-"""Writes the merged tensors of a folder in pieces, from several threads."""
+"""Writes the merged tensors of a folder in pieces, from several processes or threads."""
 
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
@@ -66,7 +66,7 @@ def write_parts(parts: Sequence[Part], scratch: Unfinished, dtype: str | None) -
             sync()
             scratch.record(tensors)
 
-        def written(leaf: Leaf, out: _Place) -> None:
+        def written(leaf: Leaf, _: object) -> None:
             nonlocal entries
             due = scratch.finished(leaf.path, leaf.size)
             with lock:
@@ -86,7 +86,7 @@ def write_parts(parts: Sequence[Part], scratch: Unfinished, dtype: str | None) -
                     tensor.will_read(0, tensor.size)
                 return _Place(writers[leaf.path], leaf.path.rpartition("/")[2], leaf.size)
 
-            merge_leaves(part.ingredients, part.methods, written, done=scratch.done, out_of=place)
+            merge_leaves(part.ingredients, part.methods, written, done=scratch.done, out_of=place, to_files=True)
         sync()
     return forms
 

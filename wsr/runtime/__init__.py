@@ -7,5 +7,6 @@ new_folder.py                                  a folder that appears complete or
 tensor_files.py, model_folder.py               safetensors in pieces; which files of a model folder are read and kept
 assets.py, buckets.py                          packages downloaded by hash; folders synchronised with a bucket
 hub_client.py                                  the client of the Hugging Face hub, which gives up in seconds
-progress.py, preemption.py, one_behind.py      progress of long work; SIGTERM ends it cleanly; jobs beside a device
+progress.py, preemption.py                     progress of long work; SIGTERM ends it cleanly
+one_behind.py, processes.py                    jobs beside a device; jobs in forked processes
 """

@@ -1,0 +1,91 @@
+"""Shares jobs among forked processes. Threads would wait for Python's lock between the many short steps of NumPy."""
+
+import ctypes
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkProcess
+from typing import TypeVar
+
+from wsr.errors import WsrError
+from wsr.runtime.cores import usable_cores
+
+Item = TypeVar("Item")
+_DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux
+
+
+def may_fork() -> bool:
+    """Returns whether this process may be forked: on Linux, before JAX is imported, whose threads a fork breaks."""
+    return sys.platform == "linux" and "jax" not in sys.modules
+
+
+def in_processes(work: Callable[[Item], object], items: Sequence[Item], done: Callable[[Item], None]) -> None:
+    """Calls ``work`` on each item in forked processes, one per core, and ``done`` on it in this process afterwards.
+
+    What ``work`` changes in memory stays in its process. The processes end with this one, however it ends.
+
+    Args:
+      work: the function.
+      items: the items; they are begun in their order.
+      done: called after the work on an item, in any order.
+
+    Raises:
+      WsrError: if a process is killed. Errors of ``work`` and ``done`` are raised as they are.
+    """
+    fork = multiprocessing.get_context("fork")
+    parent, coming = os.getpid(), iter(range(len(items)))
+    processes: dict[Connection, ForkProcess] = {}
+    try:
+        for _ in range(min(usable_cores(), len(items))):
+            ours, theirs = fork.Pipe()
+            process = fork.Process(target=_serve, args=(work, items, theirs, parent), daemon=True)
+            process.start()
+            theirs.close()
+            processes[ours] = process
+            ours.send(next(coming, None))
+        busy = set(processes)
+        while busy:
+            for own in wait(list(busy)):
+                assert isinstance(own, Connection)
+                number = _answer(own)
+                done(items[number])
+                if (following := next(coming, None)) is None:
+                    busy.remove(own)
+                else:
+                    own.send(following)
+    finally:
+        for own, process in processes.items():
+            process.kill()
+            process.join()
+            own.close()
+
+
+def _answer(own: Connection) -> int:
+    try:
+        number, error = own.recv()
+    except EOFError:
+        raise WsrError("a process was killed while it worked; perhaps the machine has too little memory") from None
+    if error is not None:
+        raise error
+    return number
+
+
+def _serve(work: Callable[[Item], object], items: Sequence[Item], own: Connection, parent: int) -> None:
+    from threadpoolctl import threadpool_limits
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
+    if os.getppid() != parent:
+        return
+    with threadpool_limits(1, user_api="blas"):
+        while True:
+            number = own.recv()
+            try:
+                work(items[number])
+            except BaseException as error:
+                own.send((number, error))
+            else:
+                own.send((number, None))
