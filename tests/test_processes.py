@@ -50,6 +50,7 @@ try:
     in_processes(work, range(5), lambda item: None)
 except OSError as error:
     assert error.errno == 28
+    assert "in work" in error.__notes__[0]
 else:
     raise AssertionError
 def refuse(item): raise WsrError("not " + str(item))

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkProcess
@@ -86,6 +87,7 @@ def _serve(work: Callable[[Item], object], items: Sequence[Item], own: Connectio
             try:
                 work(items[number])
             except BaseException as error:
+                error.add_note("".join(traceback.format_exception(error)))  # where it arose
                 own.send((number, error))
             else:
                 own.send((number, None))
