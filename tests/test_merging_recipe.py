@@ -388,7 +388,7 @@ def test_a_class_that_is_registered_is_found_and_used_by_recipes(files):
 @pytest.mark.parametrize("name", ["ties", "della"])
 @pytest.mark.long
 def test_memory_does_not_grow_with_the_members(tmp_path, name):
-    """24 files of 20 MB, 480 MB together: the process, Python and NumPy included, stays far below."""
+    """24 files of 20 MB, 480 MB together: each process, Python and NumPy included, stays far below."""
     forms = {"table": ("F32", (4000, 1000)), "layer.weight": ("F32", (1000, 1000))}
     models = [str(tmp_path / f"{number}.safetensors") for number in range(25)]
     for path in models:
@@ -398,11 +398,14 @@ def test_memory_does_not_grow_with_the_members(tmp_path, name):
     (tmp_path / "recipe.yaml").write_text(json.dumps(recipe | {"models": [{"model": path} for path in models[1:]]}))
     code = (
         f"from wsr.cli import main; main(['merge', '--recipe={tmp_path / 'recipe.yaml'}', '--to={tmp_path / 'out'}']);"
-        "print(next(line for line in open('/proc/self/status') if line.startswith('VmHWM')).split()[1])"
+        "print(next(line for line in open('/proc/self/status') if line.startswith('VmHWM')).split()[1]);"
+        "import resource; print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"  # the largest that was forked
     )
     root = Path(__file__).parent.parent
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root, check=True)
-    assert int(done.stdout.splitlines()[-1]) / 1024 < 240
+    itself, forked = (int(line) / 1024 for line in done.stdout.splitlines()[-2:])
+    assert itself < 240
+    assert 0 < forked < 240
 
 
 def test_spectral_methods_merge_files_without_jax_where_it_has_no_accelerator(files):
