@@ -46,7 +46,7 @@ def in_processes(work: Callable[[Item], object], items: Sequence[Item], done: Ca
             process.start()
             theirs.close()
             processes[ours] = process
-            ours.send(next(coming, None))
+            ours.send(next(coming))
         busy = set(processes)
         while busy:
             for own in wait(list(busy)):
