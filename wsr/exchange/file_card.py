@@ -4,12 +4,14 @@ import hashlib
 import os
 import re
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from wsr import __version__
 from wsr.exchange.card_parts import TAG, code, front_matter, licence_section, made_by, plain, table
 from wsr.exchange.licences import Licences, card_of_folder, licence_of, on_hub
+from wsr.runtime.cores import usable_cores
 from wsr.runtime.model_folder import transformer_folder
 
 LONGEST_HASHED_BYTES = 2**31
@@ -57,10 +59,12 @@ def card_of_files(
     cards = [card_of_folder(place) for name, place in parents if name in members and place.is_dir()]
     if datasets := list(dict.fromkeys(name for card in cards if card is not None for name in card["datasets"])):
         about["datasets"] = datasets
+    files = [(name, file) for name, place in parents for file in _weight_files(place)]
+    with ThreadPoolExecutor(usable_cores()) as threads:
+        digests = threads.map(_sha256, (file for _, file in files))
     rows = [
         (code(name), "merged" if name in members else "base", code(file.name), code(digest) if digest else "too large")
-        for name, place in parents
-        for file, digest in _hashed(place)
+        for (name, file), digest in zip(files, digests, strict=True)
     ]
     return "\n".join(
         [
@@ -78,14 +82,13 @@ def card_of_files(
     )
 
 
-def _hashed(place: Path) -> list[tuple[Path, str | None]]:
-    """Returns the weight files of a model with their sha256; None for a file that is too large."""
+def _weight_files(place: Path) -> list[Path]:
     inner = transformer_folder(place) if place.is_dir() else place
-    files = [inner] if inner.is_file() else sorted({*inner.glob("*.safetensors"), *inner.glob("*.msgpack")})
-    return [(file, _sha256(file)) for file in files]
+    return [inner] if inner.is_file() else sorted({*inner.glob("*.safetensors"), *inner.glob("*.msgpack")})
 
 
 def _sha256(file: Path) -> str | None:
+    """Returns the hash of a file; None if it is too large."""
     # The hub's cache names large files by their sha256.
     cached = Path(os.path.realpath(file)).name
     if file.is_symlink() and _SHA256.fullmatch(cached):
