@@ -64,6 +64,13 @@ def lines(block, folder):
     return text.splitlines()[3:-3]
 
 
+def collect_metrics(kept, metrics):
+    """Collects the study again with one row for each metric."""
+    run = kept.parent.parent / "runs" / "hull"
+    write_rows(run / "results.jsonl", [ROWS[2] | {"metric": name, "value": value} for name, value in metrics.items()])
+    collect(run, kept, commit="abc123")
+
+
 def test_what_is_kept_is_what_the_run_found(kept):
     own = load_kept(kept)["hull"]
     assert own.rows == ROWS
@@ -251,10 +258,7 @@ def test_a_table_may_have_a_column_for_each_value(kept):
 
 
 def test_columns_may_be_chosen_and_counts_have_no_fraction(kept):
-    metrics = {"rank": 2.5, "accuracy, own head": 0.75, "texts read": 1234.0}
-    run = kept.parent.parent / "runs" / "hull"
-    write_rows(run / "results.jsonl", [ROWS[2] | {"metric": name, "value": value} for name, value in metrics.items()])
-    collect(run, kept, commit="abc123")
+    collect_metrics(kept, {"rank": 2.5, "accuracy, own head": 0.75, "texts read": 1234.0})
     assert lines('table: hull by=group across=metric columns="texts read|accuracy, own head"', kept)[:3] == [
         "| group | texts read | accuracy, own head |",
         "| --- | --- | --- |",
@@ -264,9 +268,7 @@ def test_columns_may_be_chosen_and_counts_have_no_fraction(kept):
 
 def test_the_halves_of_a_metric_may_be_line_and_column(kept):
     metrics = {"adjusted_rand, spectral": 0.5, "adjusted_rand, spectral, clipped": 0.75, "mean cosine": 0.25}
-    run = kept.parent.parent / "runs" / "hull"
-    write_rows(run / "results.jsonl", [ROWS[2] | {"metric": name, "value": value} for name, value in metrics.items()])
-    collect(run, kept, commit="abc123")
+    collect_metrics(kept, metrics)
     assert lines("table: hull by=measure across=method", kept)[:3] == [
         "| measure | spectral | spectral, clipped |",
         "| --- | --- | --- |",
