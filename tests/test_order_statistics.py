@@ -69,3 +69,18 @@ def test_a_bracket_that_the_first_numbers_mislead_finds_nothing():
     for piece in (np.arange(20_000, dtype=np.float32), np.full(40_000, 10_000, np.float32)):
         bracket.add(piece)
     assert bracket.found() is None  # more numbers between the bounds than it collects
+
+
+def test_a_second_reading_finds_what_the_first_numbers_hid():
+    """As in a token table, where the rows of frequent tokens come first and moved most."""
+    rng = np.random.default_rng(0)
+    numbers = (np.abs(rng.standard_normal(3_000_000)) * np.geomspace(10, 0.1, 3_000_000)).astype(np.float32)
+    rank = 2_100_000
+    first = Bracket(numbers.size, rank)
+    for piece in np.split(numbers, range(100_000, numbers.size, 100_000)):
+        first.add(piece)
+    assert first.found() is None
+    again = first.again()
+    for piece in np.split(numbers, range(100_000, numbers.size, 100_000)):
+        again.add(piece)
+    assert again.found().value == np.partition(numbers, rank)[rank]

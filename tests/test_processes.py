@@ -42,6 +42,24 @@ in_processes(work, [], None)
     assert done.returncode == 0, done.stderr
 
 
+def test_a_process_knows_the_item_after_its_own(tmp_path):
+    done = run(f"""
+os.chdir({str(tmp_path)!r})
+def note(what, item): open(str(os.getpid()), "a").write(what + item + " ")
+in_processes(lambda item: note("work ", item), list("abcdefg"), lambda item: None, lambda item: note("coming ", item))
+items = []
+for name in os.listdir("."):
+    steps = open(name).read().split()
+    pairs = list(zip(steps[::2], steps[1::2]))
+    own = [item for what, item in pairs if what == "work"]
+    assert [item for what, item in pairs if what == "coming"] == own[1:]
+    assert [what for what, _ in pairs] == (["coming", "work"] * len(own))[: 2 * len(own) - 2] + ["work"], pairs
+    items += own
+assert sorted(items) == list("abcdefg")
+""")
+    assert done.returncode == 0, done.stderr
+
+
 def test_an_error_is_raised_as_it_is(tmp_path):
     done = run("""
 def work(item):

@@ -33,6 +33,7 @@ from wsr.runtime.model_folder import (
     shared_files,
     with_dtype,
 )
+from wsr.runtime.read_ahead import ReadAhead
 from wsr.runtime.tensor_files import FLOATS, NAMES, Tensor
 
 if TYPE_CHECKING:
@@ -208,8 +209,9 @@ def _merge_slices(
     own, *others = models.values()
     problems = [told for other in others for told in unlike(own, other, one_vocabulary=target is not None)]
     parts, notes = [], []
+    ahead = ReadAhead(sum(tensor.bytes for model in models.values() for tensor in model.tensors.values()))
     for number in range(len(slices)):
-        part, more, wrong = _opened(models, slices, number, dtype)
+        part, more, wrong = _opened(models, slices, number, dtype, ahead)
         parts.append(part)
         notes += more
         problems += wrong
@@ -235,7 +237,7 @@ def _merge_slices(
 
 
 def _opened(
-    models: Mapping[str, Brought], slices: Sequence[Slice], number: int, dtype: str | None
+    models: Mapping[str, Brought], slices: Sequence[Slice], number: int, dtype: str | None, ahead: ReadAhead
 ) -> tuple[Part, list[str], list[str]]:
     """Returns a slice ready to be merged, what was adapted, and what does not agree."""
     own = slices[number]
@@ -249,7 +251,7 @@ def _opened(
     # Slices may merge layers of other numbers: the base shows where the numbers are the same.
     beside = [models[name] for name in own.models] if own.layers else [first, *others]
     problems += of_other_bases(beside[0], beside[1:])
-    openers = {name: _opener(model, rows.get(str(model.path), {})) for name, model in opened.items()}
+    openers = {name: _opener(model, rows.get(str(model.path), {}), ahead) for name, model in opened.items()}
     floats = {name: tensor.shape for name, tensor in first.tensors.items() if tensor.dtype in FLOATS}
     wide = frozenset(name for name in floats if (dtype or first.tensors[name].dtype) == "F64")
     ingredients = Ingredients(
@@ -268,7 +270,7 @@ def _opened(
     given = {name for name in wide if any(model.tensors[name].dtype == "F64" for model in opened.values())}
     rounded = sum(not getattr(methods[name], "wide", False) for name in given)
     tensors_of_models = tuple(model.tensors for model in opened.values())
-    return Part(ingredients, methods, tensors_of_models, rounded), notes + more, problems
+    return Part(ingredients, methods, tensors_of_models, ahead, rounded), notes + more, problems
 
 
 def _identity(parts: Sequence[Part], models: Mapping[str, Brought], dtype: str | None, tokenizer: str | None) -> str:
@@ -306,12 +308,12 @@ def _told_apart(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _opener(model: Brought, rows: Mapping[str, list[int]]) -> OpenLeaf:
+def _opener(model: Brought, rows: Mapping[str, list[int]], ahead: ReadAhead) -> OpenLeaf:
     """Returns what opens the leaves of a model, some of them with their rows in another order."""
     finite: set[str] = set()  # leaves that were read to their ends, which need no other check
 
     def open_leaf(path: str) -> ReadPiece:
-        tensor, expected = model.tensors[path], 0
+        tensor, expected = ahead.of(model.tensors[path]), 0
 
         def read(start: int, out: np.ndarray) -> None:
             nonlocal expected

@@ -1,6 +1,8 @@
 """Which entries of task vectors are kept by their magnitude: thresholds, and the magnitudes at given ranks."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
+from itertools import chain
 
 import numpy as np
 from jaxtyping import Float
@@ -56,27 +58,33 @@ def magnitudes_at(leaves: list[Leaf], ranks: list[list[int]]) -> list[list[Ranke
 
     def of_member(member: int) -> list[Ranked]:
         own = [Leaf(leaf.path, leaf.shape, leaf.ingredients.alone(member)) for leaf in ordered]
-        pieces = lambda: (block.vectors[0] for leaf in own for block in leaf.blocks())  # noqa: E731
-        return order_statistics(pieces, ranks[member]) if ranks[member] else []
+        return order_statistics(lambda: chain.from_iterable(map(_sizes, own)), ranks[member]) if ranks[member] else []
 
     return on_all_cores(of_member, range(len(ranks)))
 
 
 def _in_one_leaf(leaf: Leaf, ranks: list[list[int]]) -> list[list[Ranked]]:
-    """Reads all members at once, and once more those whose first entries are unlike the others."""
+    """Reads all members at once, and once more those whose first entries are unlike the others, as in token tables."""
     brackets = [[Bracket(leaf.size, rank) for rank in own] for own in ranks]
+    found = _read(leaf, brackets)
+    for member, own in enumerate(found):
+        alone = Leaf(leaf.path, leaf.shape, leaf.ingredients.alone(member))
+        if None in own:
+            (own[:],) = _read(alone, [[bracket.again() for bracket in brackets[member]]])
+        if None in own:
+            own[:] = order_statistics(partial(_sizes, alone), ranks[member])
+    return found  # type: ignore[return-value]  # none is None any more
+
+
+def _read(leaf: Leaf, brackets: list[list[Bracket]]) -> list[list[Ranked | None]]:
     if any(brackets):
         for block in leaf.blocks():
-            sizes = np.abs(block.vectors)
+            sizes = np.abs(block.vectors, out=block.vectors)
             for own, row in zip(brackets, sizes, strict=True):
                 for bracket in own:
                     bracket.add(row)
-    found = []
-    for member, own in enumerate(brackets):
-        values = [bracket.found() for bracket in own]
-        if None in values:
-            alone = Leaf(leaf.path, leaf.shape, leaf.ingredients.alone(member))
-            found.append(order_statistics(lambda: (block.vectors[0] for block in alone.blocks()), ranks[member]))  # noqa: B023
-        else:
-            found.append([value for value in values if value is not None])
-    return found
+    return [[bracket.found() for bracket in own] for own in brackets]
+
+
+def _sizes(leaf: Leaf) -> Iterator[np.ndarray]:
+    return (block.vectors[0] for block in leaf.blocks())

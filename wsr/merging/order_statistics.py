@@ -8,6 +8,8 @@ from jaxtyping import Float32
 
 _MARGIN, _FEWEST = 0.01, 1000
 """Ranks on either side of the wanted one that are expected between the bounds: a share of all, and a number."""
+_SAMPLE = 2**19
+"""Most numbers, about, of a sample of all."""
 Pieces = Callable[[], Iterable[Float32[np.ndarray, " _"]]]
 """Yields the same numbers on each call."""
 
@@ -65,13 +67,14 @@ def order_statistics(pieces: Pieces, ranks: Sequence[int]) -> list[Ranked]:
 
 
 class Bracket:
-    """Finds the number at one rank in one reading, if the first numbers tell about where it is.
+    """Finds the number at one rank in one reading, if a sample tells about where it is.
 
-    The first piece gives a lower and an upper bound. Numbers between them are collected, and smaller ones counted.
+    The sample gives a lower and an upper bound. Numbers between them are collected, and smaller ones counted.
 
     Args:
       size: how many numbers there are.
       rank: the wanted rank; 0 is the smallest magnitude.
+      sample: some of the magnitudes; None: every fourth of those that are added first.
 
     Example:
       >>> import numpy as np
@@ -82,11 +85,12 @@ class Bracket:
       2.0
     """
 
-    def __init__(self, size: int, rank: int):
+    def __init__(self, size: int, rank: int, sample: Float32[np.ndarray, " _"] | None = None):
         self._size, self._rank, self._margin = size, rank, _MARGIN * size + _FEWEST
         self._below, self._between = 0, list[np.ndarray]()
-        self._bounds: tuple[np.float32, np.float32] | None = None
+        self._bounds = None if sample is None else self._around(sample)
         self._most = 4 * self._margin
+        self._stride, self._read, self._sample = size // _SAMPLE | 1, 0, list[np.ndarray]()
 
     def add(self, sizes: Float32[np.ndarray, " _"]) -> None:
         """Takes the next numbers.
@@ -95,27 +99,36 @@ class Bracket:
           sizes: their magnitudes.
         """
         if self._bounds is None:
-            first, last = ((self._rank + side * self._margin) / self._size for side in (-1, 1))
-            low, high = np.quantile(sizes, np.clip([first, last], 0, 1))
-            self._bounds = np.float32(low if first > 0 else -1), np.float32(high if last < 1 else np.inf)
+            self._bounds = self._around(sizes[::4])
         low, high = self._bounds
         above = sizes >= low
         self._below += sizes.size - int(np.count_nonzero(above))
         if self._most >= 0:
             above &= sizes <= high
-            self._between.append(sizes[above])
+            self._between.append(np.compress(above, sizes))  # three times as fast as sizes[above]
             self._most -= self._between[-1].size
+        self._sample.append(sizes[-self._read % self._stride :: self._stride].copy())
+        self._read += sizes.size
 
     def found(self) -> Ranked | None:
         """Returns the number at the rank; None if it is not between the bounds, or too many numbers are."""
         place = self._rank - self._below
-        if self._most < 0 or self._bounds is None:
+        if self._most < 0:
             return None
         between = np.sort(np.concatenate(self._between))  # NumPy sorts faster than it partitions
         if not 0 <= place < between.size:
             return None
         before, after = (int(np.searchsorted(between, between[place], side=side)) for side in ("left", "right"))
         return Ranked(float(between[place]), place - before, after - before)
+
+    def again(self) -> "Bracket":
+        """Returns a bracket for a second reading, around a sample of all that this one has read."""
+        return Bracket(self._size, self._rank, np.concatenate(self._sample))
+
+    def _around(self, sample: Float32[np.ndarray, " _"]) -> tuple[np.float32, np.float32]:
+        first, last = ((self._rank + side * self._margin) / self._size for side in (-1, 1))
+        low, high = np.quantile(sample, np.clip([first, last], 0, 1))
+        return np.float32(low if first > 0 else -1), np.float32(high if last < 1 else np.inf)
 
 
 def _bits(numbers: Float32[np.ndarray, " _"]) -> np.ndarray:

@@ -157,6 +157,7 @@ def merge_leaves(
     done: Collection[str] = (),
     out_of: Callable[[Leaf], Any] = lambda leaf: np.empty(leaf.size, leaf.dtype),
     to_files: bool = False,
+    coming: Callable[[Leaf], None] = lambda leaf: None,
 ) -> None:
     """Merges leaf by leaf and passes each result to ``write(leaf, out)``, from several threads and in any order.
 
@@ -171,6 +172,7 @@ def merge_leaves(
       out_of: returns what a leaf is merged into; by default a flat array, float32, or float64 for a wide leaf and a
         method that can.
       to_files: whether ``out_of`` returns places in files; then ``write`` receives None in place of ``out``.
+      coming: called in a forked process on the leaf that it merges after the next one.
 
     Raises:
       WsrError: if a method needs texts, or the number of members does not fit it.
@@ -188,7 +190,7 @@ def merge_leaves(
             continue
         fill = method.prepared(part)
         if to_files and not method.threaded and may_fork():
-            in_processes(partial(_filled, fill, out_of), leaves, lambda leaf: write(leaf, None))
+            in_processes(partial(_filled, fill, out_of), leaves, lambda leaf: write(leaf, None), coming)
         else:
             on_all_cores(partial(_written, fill, out_of, write), leaves)
 

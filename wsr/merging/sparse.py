@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from wsr.errors import WsrError
 from wsr.merging.averages import default_scale, members_weights
@@ -64,13 +64,15 @@ class _Sparse(OfWeights):
         open_leaf = self.keeping(ingredients)
 
         def fill(leaf: Leaf, out: Out) -> None:
-            factors = _norm_factors(leaf, open_leaf(leaf), self.by_nodes) if self.rescale == "norm" else None
+            restoring = self.rescale == "norm"
+            factors = given * _norm_factors(leaf, open_leaf(leaf), self.by_nodes) if restoring else given
             keep = open_leaf(leaf)
             for block, node in _blocks(leaf, self.by_nodes):
                 kept = keep(block.vectors, node)
                 kept *= block.vectors
-                kept *= (given if factors is None else given * factors).astype(np.float32)[:, None]
-                merged = elected(kept, given, normalise=self.normalise) if self.elects else kept.sum(axis=0)
+                if (factors != 1).any():
+                    kept *= factors.astype(np.float32)[:, None]
+                merged = elected(kept, given, normalise=self.normalise) if self.elects else _sum(kept)
                 if self.normalise and not self.elects and abs(given.sum()) >= 1e-8:
                     merged /= np.float32(given.sum())
                 merged *= np.float32(scale)
@@ -356,17 +358,34 @@ def elected(
       normalise: whether to divide by the weights of the entries that took part.
     """
     # A sum is -0 only where all entries are 0, which have no sign to elect.
-    sign = vectors.sum(axis=0).view(np.uint32) & np.uint32(1 << 31)
+    sign = _sum(vectors).view(np.uint32) & np.uint32(1 << 31)
     for bits in vectors.view(np.uint32):
         bits ^= sign  # positive where the entry has the elected sign
     np.maximum(vectors, np.zeros_like(vectors[0]), out=vectors)
-    merged = vectors.sum(axis=0)
+    merged = _sum(vectors)
     merged.view(np.uint32)[:] ^= sign
     if normalise:
-        took_part = given.astype(np.float32) @ (vectors > 0).astype(np.float32)
+        took_part = _weights_of(vectors > 0, given)
         took_part += took_part == 0
         merged /= took_part
     return merged
+
+
+def _sum(vectors: Float[np.ndarray, "members piece"]) -> Float[np.ndarray, " piece"]:
+    """The sum over members; twice as fast as NumPy's over so few rows."""
+    total = vectors[0].copy()
+    for row in vectors[1:]:
+        total += row
+    return total
+
+
+def _weights_of(taking_part: Bool[np.ndarray, "members piece"], given: Factors) -> Float[np.ndarray, " piece"]:
+    """The sum of the weights of the members that take part; equal weights are counted, which is faster."""
+    if (given != given[0]).any():
+        return given.astype(np.float32) @ taking_part.astype(np.float32)
+    number = taking_part.view(np.uint8).sum(axis=0, dtype=np.min_scalar_type(len(given))).astype(np.float32)
+    number *= np.float32(given[0])
+    return number
 
 
 def _norm_factors(leaf: Leaf, keep: Keep, by_nodes: bool) -> Factors:

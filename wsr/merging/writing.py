@@ -1,6 +1,6 @@
 """Writes the merged tensors of a folder in pieces, from several processes or threads."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -13,15 +13,13 @@ from wsr.merging.ingredients import Ingredients, Leaf
 from wsr.merging.method import Method
 from wsr.merging.run import merge_leaves
 from wsr.merging.unfinished import Unfinished
-from wsr.runtime.cores import usable_cores
 from wsr.runtime.one_behind import one_behind
 from wsr.runtime.progress import progress
+from wsr.runtime.read_ahead import ReadAhead
 from wsr.runtime.tensor_files import FLOATS, SINGLE, Tensor, TensorWriter
 
 Form = tuple[str, tuple[int, ...]]
 """Type and shape of a tensor."""
-LARGE = 2**27
-"""Entries of a leaf that is not brought into the page cache before its turn."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +31,8 @@ class Part:
     """The method of each float tensor."""
     tensors: tuple[Mapping[str, Tensor], ...]
     """The tensors of each model, by their names in the result."""
+    ahead: ReadAhead
+    """Where its leaves look for tensors that are in memory."""
     rounded: int
     """Number of float64 tensors that its methods merge in float32."""
 
@@ -79,14 +79,15 @@ def write_parts(parts: Sequence[Part], scratch: Unfinished, dtype: str | None) -
         for name in first.keys() - set(floats):
             writers[name].put(name.rpartition("/")[2], first[name].raw())
         for part in parts:
-            coming = _coming(part, scratch.done)
-
-            def place(leaf: Leaf, coming: Mapping[str, Sequence[Tensor]] = coming) -> _Place:
-                for tensor in coming.get(leaf.path, ()):
-                    tensor.will_read(0, tensor.size)
-                return _Place(writers[leaf.path], leaf.path.rpartition("/")[2], leaf.size)
-
-            merge_leaves(part.ingredients, part.methods, written, done=scratch.done, out_of=place, to_files=True)
+            merge_leaves(
+                part.ingredients,
+                part.methods,
+                written,
+                done=scratch.done,
+                out_of=lambda leaf: _Place(writers[leaf.path], leaf.path.rpartition("/")[2], leaf.size),
+                to_files=True,
+                coming=partial(_begin_to_read, part),
+            )
         sync()
     return forms
 
@@ -104,14 +105,9 @@ class _Place:
         self.writer.put(self.name, np.broadcast_to(entries, (stop - start,)), start=start)
 
 
-def _coming(part: Part, done: Collection[str]) -> dict[str, list[Tensor]]:
-    """Returns the tensors that the disk is asked for when a leaf begins: those of the leaf that its thread merges next.
-
-    The disk then works while the cores do. The largest leaves are read when it is their turn.
-    """
-    leaves = [leaf for leaf in part.ingredients.leaves() if leaf.path not in done and leaf.size < LARGE]
-    later = zip(leaves, leaves[usable_cores() :], strict=False)
-    return {leaf.path: [own[after.path] for own in part.tensors] for leaf, after in later}
+def _begin_to_read(part: Part, leaf: Leaf) -> None:
+    """The disk works on the next leaf while this one is merged."""
+    part.ahead.begin([own[leaf.path] for own in part.tensors])
 
 
 def _writers(stack: ExitStack, folder: Path, forms: Mapping[str, Form]) -> dict[str, TensorWriter]:

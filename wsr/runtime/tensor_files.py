@@ -64,6 +64,11 @@ class Tensor:
         """Number of entries."""
         return math.prod(self.shape)
 
+    @property
+    def bytes(self) -> int:
+        """Number of bytes in the file."""
+        return self.size * numpy_type(self.dtype).itemsize
+
     def read(self, start: int, out: np.ndarray) -> None:
         """Reads entries of a float tensor, from index ``start`` on, into the flat array ``out``.
 
@@ -71,15 +76,11 @@ class Tensor:
           start: index of the first entry.
           out: the array to fill; its size is the number of entries read.
         """
-        dtype = _numpy(self.dtype)
+        dtype = numpy_type(self.dtype)
         piece = out if out.dtype == dtype else np.empty(out.size, dtype)
         _fill(self.file, self.start + start * dtype.itemsize, piece)
-        if self.dtype == "BF16" and out.dtype == np.float32:
-            bits = out.view(np.uint32)  # bfloat16 is the upper half of float32
-            bits[:] = piece.view(np.uint16)
-            bits <<= 16
-        elif piece is not out:
-            out[:] = piece
+        if piece is not out:
+            _convert(piece, out)
 
     def will_read(self, start: int, entries: int) -> None:
         """Lets the system begin to bring entries into its page cache; returns at once.
@@ -89,7 +90,7 @@ class Tensor:
           entries: number of entries.
         """
         if hasattr(os, "posix_fadvise"):
-            size = _numpy(self.dtype).itemsize
+            size = numpy_type(self.dtype).itemsize
             file = os.open(self.file, os.O_RDONLY)
             try:
                 os.posix_fadvise(file, self.start + start * size, entries * size, os.POSIX_FADV_WILLNEED)
@@ -102,7 +103,7 @@ class Tensor:
 
     def whole(self) -> np.ndarray:
         """Returns the whole tensor, in its type on disk."""
-        content = np.empty(self.shape, _numpy(self.dtype))
+        content = np.empty(self.shape, numpy_type(self.dtype))
         _fill(self.file, self.start, content)
         return content
 
@@ -118,7 +119,7 @@ class HeldTensor(Tensor):
 
     def read(self, start: int, out: np.ndarray) -> None:
         """Copies entries, from index ``start`` on, into the flat array ``out``."""
-        out[:] = self.values.reshape(-1)[start : start + out.size]
+        _convert(self.values.reshape(-1)[start : start + out.size], out)
 
     def whole(self) -> np.ndarray:
         """Returns the whole tensor."""
@@ -132,7 +133,7 @@ def held(file: Path, values: np.ndarray) -> HeldTensor:
       file: the file it comes from.
       values: its entries.
     """
-    names = {str(_numpy(name)): name for name in (*FLOATS, *_OTHERS)}
+    names = {str(numpy_type(name)): name for name in (*FLOATS, *_OTHERS)}
     if str(values.dtype) not in names:
         raise WsrError(f"{file}: types that are not read: {values.dtype}; weights are {', '.join(NAMES.values())}")
     # Unlike ascontiguousarray, which makes a row of a scalar.
@@ -180,7 +181,7 @@ class TensorWriter:
         header: dict[str, object] = {"__metadata__": {"format": "pt"}}
         self._places, end = {}, 0
         for name, (dtype, shape) in forms.items():
-            size = math.prod(shape) * _numpy(dtype).itemsize
+            size = math.prod(shape) * numpy_type(dtype).itemsize
             self._places[name] = (dtype, end)
             header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [end, end + size]}
             end += size
@@ -208,8 +209,8 @@ class TensorWriter:
         flat = values
         if values.dtype != np.uint8:
             _refuse_overflow(name, dtype, values)
-            flat = _stored(values, dtype)
-        rest, at = flat.reshape(-1).view(np.uint8).data, self._first + place + start * _numpy(dtype).itemsize
+            flat = values.astype(numpy_type(dtype), copy=False)
+        rest, at = flat.reshape(-1).view(np.uint8).data, self._first + place + start * numpy_type(dtype).itemsize
         while rest:
             count = os.pwrite(self._file, rest, at)
             rest, at = rest[count:], at + count
@@ -247,7 +248,7 @@ def _of_file(path: Path) -> dict[str, Tensor]:
             if tensor.dtype not in FLOATS.keys() | _OTHERS.keys():
                 strange.append(f"{name} ({tensor.dtype})")
                 continue
-            end = tensor.start + tensor.size * _numpy(tensor.dtype).itemsize
+            end = tensor.start + tensor.size * numpy_type(tensor.dtype).itemsize
             if not 8 + length <= tensor.start <= end <= size or end != 8 + length + entry["data_offsets"][1]:
                 raise ValueError(f"{name} does not lie where its header says")
             found[name] = tensor
@@ -295,25 +296,23 @@ def _fill(path: Path, start: int, out: np.ndarray) -> None:
         raise WsrError(f"{path}: the file became shorter while it was read")
 
 
+def _convert(entries: np.ndarray, out: np.ndarray) -> None:
+    if entries.dtype == numpy_type("BF16") and out.dtype == np.float32:
+        bits = out.view(np.uint32)  # bfloat16 is the upper half of float32
+        bits[:] = entries.view(np.uint16)
+        bits <<= 16
+    else:
+        out[:] = entries
+
+
 @cache
-def _numpy(dtype: str) -> np.dtype:
+def numpy_type(dtype: str) -> np.dtype:
+    """Returns NumPy's type of a type in the notation of safetensors."""
     if dtype == "BF16":
         import ml_dtypes
 
         return np.dtype(ml_dtypes.bfloat16)
     return np.dtype(FLOATS.get(dtype) or _OTHERS[dtype])
-
-
-def _stored(values: np.ndarray, dtype: str) -> np.ndarray:
-    """Returns finite entries in the type of a tensor, rounded to the nearest, ties to even."""
-    if dtype != "BF16" or values.dtype != np.float32:
-        return values.astype(_numpy(dtype), copy=False)
-    bits = np.ascontiguousarray(values).view(np.uint32)
-    rounded = (bits >> 16) & 1
-    rounded += 0x7FFF
-    rounded += bits
-    rounded >>= 16
-    return rounded.astype(np.uint16)
 
 
 def _refuse_overflow(name: str, dtype: str, values: np.ndarray) -> None:

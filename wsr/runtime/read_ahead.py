@@ -1,0 +1,154 @@
+"""Reads whole tensors into memory while others are worked on, past the page cache if it cannot hold the files.
+
+Pages of files that do not fit into memory are of no use a second time. To copy them and to find room for the next took
+a third of the time of two cores (docs/performance.md).
+"""
+
+import errno
+import os
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from wsr.errors import WsrError
+from wsr.runtime.cores import usable_cores
+from wsr.runtime.tensor_files import HeldTensor, Tensor, numpy_type
+
+HELD_BYTES = 2**30
+"""Most bytes that all threads and processes together hold of tensors that were read ahead."""
+_READERS = 4
+"""Threads that read, for each core."""
+_PART = 2**22
+"""Bytes that a thread asks for at a time."""
+_ALIGNED = 4096
+"""Reads past the page cache begin and end at multiples of this many bytes."""
+
+
+class ReadAhead:
+    """Brings tensors into memory before their turn; each thread or process has its own.
+
+    Args:
+      files_bytes: bytes of all files that will be read. If half the memory of this machine cannot hold them, they are
+        read past the page cache.
+
+    Example:
+      >>> from wsr.runtime.read_ahead import ReadAhead
+      >>> ahead = ReadAhead(files_bytes=0)
+      >>> ahead.past_cache
+      False
+    """
+
+    def __init__(self, files_bytes: int):
+        self.past_cache = hasattr(os, "O_DIRECT") and files_bytes > _memory_bytes() // 2
+        self._own = threading.local()
+
+    def begin(self, tensors: Sequence[Tensor]) -> None:
+        """Begins to read tensors that are worked on next, and forgets all but those that were begun last.
+
+        Args:
+          tensors: the tensors.
+        """
+        if not self.past_cache:
+            for tensor in tensors:
+                tensor.will_read(0, tensor.size)
+            return
+        if not hasattr(self._own, "reading"):
+            self._own.reading = _Reading()
+        self._own.reading.begin(tensors)
+
+    def of(self, tensor: Tensor) -> Tensor:
+        """Returns the tensor in memory, or itself if its reading was not begun or it is too large.
+
+        Args:
+          tensor: a tensor.
+
+        Raises:
+          WsrError: if the file became shorter.
+        """
+        reading: _Reading | None = getattr(self._own, "reading", None)
+        return tensor if reading is None else reading.of(tensor)
+
+
+@dataclass
+class _Held:
+    """A tensor that is being read into a buffer."""
+
+    tensor: Tensor
+    buffer: np.ndarray
+    parts: list[Future[None]]
+
+    def wait(self) -> HeldTensor:
+        for part in self.parts:
+            part.result()
+        own, first = self.tensor, self.tensor.start % _ALIGNED
+        values = self.buffer[first : first + own.bytes].view(numpy_type(own.dtype)).reshape(own.shape)
+        return HeldTensor(own.file, own.dtype, own.shape, own.start, values)
+
+    def abandon(self) -> np.ndarray:
+        for part in self.parts:
+            part.cancel()
+        wait(self.parts)
+        return self.buffer
+
+
+class _Reading:
+    """The tensors of one thread: those that were begun last, and those before."""
+
+    def __init__(self) -> None:
+        self._threads = ThreadPoolExecutor(_READERS)
+        self._before, self._last = list[_Held](), list[_Held]()
+
+    def begin(self, tensors: Sequence[Tensor]) -> None:
+        # New memory would have to be cleared by the system, so the next tensors take the place of finished ones.
+        free = sorted((held.abandon() for held in self._before), key=len)
+        self._before, self._last = self._last, []
+        on_disk = [tensor for tensor in tensors if type(tensor) is Tensor]
+        if sum(tensor.bytes for tensor in on_disk) > HELD_BYTES // (2 * usable_cores()):
+            return
+        for tensor in on_disk:
+            origin, stop = tensor.start // _ALIGNED * _ALIGNED, tensor.start + tensor.bytes
+            size = tensor.bytes + 2 * _ALIGNED  # wherever it begins
+            fits = next((place for place, buffer in enumerate(free) if len(buffer) >= size), None)
+            buffer = _aligned(size) if fits is None else free.pop(fits)
+            parts = [
+                self._threads.submit(_read, tensor.file, start, min(start + _PART, stop), buffer[start - origin :])
+                for start in range(origin, stop, _PART)
+            ]
+            self._last.append(_Held(tensor, buffer, parts))
+
+    def of(self, tensor: Tensor) -> Tensor:
+        own = next((held for held in self._before + self._last if held.tensor == tensor), None)
+        return tensor if own is None else own.wait()
+
+
+def _read(file: Path, start: int, stop: int, buffer: np.ndarray) -> None:
+    """Reads the bytes ``[start, stop)`` of a file into a buffer, and up to the next multiple of ``_ALIGNED``."""
+    end, at = -(-stop // _ALIGNED) * _ALIGNED, start
+    for past_cache in (os.O_DIRECT, 0):
+        opened = None
+        try:
+            opened = os.open(file, os.O_RDONLY | past_cache)
+            while at < stop and (count := os.preadv(opened, [buffer[at - start : end - start].data], at)):
+                at += count
+            break
+        except OSError as error:
+            if error.errno != errno.EINVAL or not past_cache:  # not every file system reads past the cache
+                raise
+        finally:
+            if opened is not None:
+                os.close(opened)
+    if at < stop:
+        raise WsrError(f"{file}: the file became shorter while it was read")
+
+
+def _aligned(size: int) -> np.ndarray:
+    whole = np.empty(size + _ALIGNED, np.uint8)
+    return whole[-whole.ctypes.data % _ALIGNED :][:size]
+
+
+def _memory_bytes() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
