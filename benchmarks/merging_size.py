@@ -41,7 +41,7 @@ RECIPES = {
     "linear": {"merge_method": "linear", "parameters": {"weight": 1.0}},
     "ties": {"merge_method": "ties", "parameters": {"weight": 1.0, "density": 0.3}, "base_model": "base"},
 }
-REPEATS = 1
+REPEATS = 3
 BLOCK = 2**24
 """Bytes that are read and written at a time."""
 OFTEN = """

@@ -124,12 +124,12 @@ class Leaf:
             here = slice(0, stop - start)
             if read_base:
                 read_base(start, base[here])
-            for reader, row in zip(readers, vectors, strict=True):
-                reader(start, row[here])
-            if (own.stored, own.around) == ("weights", "base"):
-                vectors[:, here] -= base[here]
-            elif (own.stored, own.around) == ("task_vectors", "zero"):
-                vectors[:, here] += base[here]
+            for reader, row in zip(readers, vectors[:, here], strict=True):
+                reader(start, row)
+                if (own.stored, own.around) == ("weights", "base"):
+                    row -= base[here]  # while it is in the core's cache
+                elif (own.stored, own.around) == ("task_vectors", "zero"):
+                    row += base[here]
             origin = base if own.around == "base" else zero
             yield Block(origin[here], vectors[:, here], partial(_put, slice(start, stop)))
 

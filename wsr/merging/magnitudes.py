@@ -44,9 +44,9 @@ class Cut:
 
 def kept_by(cuts: Sequence[Cut], vectors: np.ndarray) -> np.ndarray:
     """Returns 1 for entries that a member's cut keeps, 0 for the others."""
-    kept = np.abs(vectors)
-    for cut, row in zip(cuts, kept, strict=True):
-        row[:] = cut(row)
+    kept, sizes = np.empty_like(vectors), np.empty_like(vectors[0])
+    for cut, row, own in zip(cuts, vectors, kept, strict=True):
+        own[:] = cut(np.abs(row, out=sizes))
     return kept
 
 
@@ -79,10 +79,10 @@ def _in_one_leaf(leaf: Leaf, ranks: list[list[int]]) -> list[list[Ranked]]:
 def _read(leaf: Leaf, brackets: list[list[Bracket]]) -> list[list[Ranked | None]]:
     if any(brackets):
         for block in leaf.blocks():
-            sizes = np.abs(block.vectors, out=block.vectors)
-            for own, row in zip(brackets, sizes, strict=True):
+            for own, row in zip(brackets, block.vectors, strict=True):
+                sizes = np.abs(row, out=row)
                 for bracket in own:
-                    bracket.add(row)
+                    bracket.add(sizes)
     return [[bracket.found() for bracket in own] for own in brackets]
 
 

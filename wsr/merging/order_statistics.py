@@ -127,8 +127,9 @@ class Bracket:
 
     def _around(self, sample: Float32[np.ndarray, " _"]) -> tuple[np.float32, np.float32]:
         first, last = ((self._rank + side * self._margin) / self._size for side in (-1, 1))
-        low, high = np.quantile(sample, np.clip([first, last], 0, 1))
-        return np.float32(low if first > 0 else -1), np.float32(high if last < 1 else np.inf)
+        ordered = np.sort(sample)
+        low, high = ordered[(np.clip([first, last], 0, 1) * (sample.size - 1)).astype(int)]
+        return low if first > 0 else np.float32(-1), high if last < 1 else np.float32(np.inf)
 
 
 def _bits(numbers: Float32[np.ndarray, " _"]) -> np.ndarray:

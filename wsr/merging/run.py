@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 Groups = Sequence[tuple[str, Method]]
 """Pairs of a regular expression and a method; the first expression found in a leaf's path gives its method."""
+
+OpenOut = Callable[[Leaf], AbstractContextManager[Any]]
+"""Opens what a leaf is merged into, until it is filled."""
 
 
 @overload
@@ -155,7 +159,7 @@ def merge_leaves(
     write: Callable[[Leaf, Any], None],
     *,
     done: Collection[str] = (),
-    out_of: Callable[[Leaf], Any] = lambda leaf: np.empty(leaf.size, leaf.dtype),
+    out_of: OpenOut = lambda leaf: nullcontext(np.empty(leaf.size, leaf.dtype)),
     to_files: bool = False,
     coming: Callable[[Leaf], None] = lambda leaf: None,
 ) -> None:
@@ -169,9 +173,9 @@ def merge_leaves(
       methods: the method of each leaf, by path.
       write: receives each merged leaf as ``out_of`` made it, filled.
       done: paths of leaves that are not merged again.
-      out_of: returns what a leaf is merged into; by default a flat array, float32, or float64 for a wide leaf and a
+      out_of: opens what a leaf is merged into; by default a flat array, float32, or float64 for a wide leaf and a
         method that can.
-      to_files: whether ``out_of`` returns places in files; then ``write`` receives None in place of ``out``.
+      to_files: whether ``out_of`` opens places in files; then ``write`` receives None in place of ``out``.
       coming: called in a forked process on the leaf that it merges after the next one.
 
     Raises:
@@ -289,13 +293,13 @@ def _refuse_given(**options: object) -> None:
         raise WsrError(f"merge: {', '.join(wrong)} does not go with such models; see help(wsr.merge)")
 
 
-def _filled(fill: Callable[[Leaf, Out], None], out_of: Callable[[Leaf], Any], leaf: Leaf) -> Any:
-    out = out_of(leaf)
-    fill(leaf, out)
+def _filled(fill: Callable[[Leaf, Out], None], out_of: OpenOut, leaf: Leaf) -> Any:
+    with out_of(leaf) as out:
+        fill(leaf, out)
     return out
 
 
 def _written(
-    fill: Callable[[Leaf, Out], None], out_of: Callable[[Leaf], Any], write: Callable[[Leaf, Any], None], leaf: Leaf
+    fill: Callable[[Leaf, Out], None], out_of: OpenOut, write: Callable[[Leaf, Any], None], leaf: Leaf
 ) -> None:
     write(leaf, _filled(fill, out_of, leaf))

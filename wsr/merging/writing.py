@@ -1,7 +1,7 @@
 """Writes the merged tensors of a folder in pieces, from several processes or threads."""
 
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,6 +14,7 @@ from wsr.merging.method import Method
 from wsr.merging.run import merge_leaves
 from wsr.merging.unfinished import Unfinished
 from wsr.runtime.one_behind import one_behind
+from wsr.runtime.past_cache import WriteBehind
 from wsr.runtime.progress import progress
 from wsr.runtime.read_ahead import ReadAhead
 from wsr.runtime.tensor_files import FLOATS, SINGLE, Tensor, TensorWriter
@@ -84,12 +85,19 @@ def write_parts(parts: Sequence[Part], scratch: Unfinished, dtype: str | None) -
                 part.methods,
                 written,
                 done=scratch.done,
-                out_of=lambda leaf: _Place(writers[leaf.path], leaf.path.rpartition("/")[2], leaf.size),
+                out_of=partial(_place, writers, past_cache=part.ahead.past_cache),
                 to_files=True,
                 coming=partial(_begin_to_read, part),
             )
         sync()
     return forms
+
+
+@contextmanager
+def _place(writers: Mapping[str, TensorWriter], leaf: Leaf, *, past_cache: bool) -> "Iterator[_Place]":
+    writer, name = writers[leaf.path], leaf.path.rpartition("/")[2]
+    with WriteBehind(writer.file) if past_cache else nullcontext() as behind:
+        yield _Place(writer, name, leaf.size, behind)
 
 
 @dataclass(frozen=True)
@@ -99,10 +107,15 @@ class _Place:
     writer: TensorWriter
     name: str
     size: int
+    behind: WriteBehind | None
 
     def __setitem__(self, where: slice, entries: np.ndarray) -> None:
         start, stop, _ = where.indices(self.size)
-        self.writer.put(self.name, np.broadcast_to(entries, (stop - start,)), start=start)
+        piece = np.broadcast_to(entries, (stop - start,))
+        if self.behind is None:
+            self.writer.put(self.name, piece, start=start)
+        else:
+            self.behind.put(*self.writer.placed(self.name, piece, start))
 
 
 def _begin_to_read(part: Part, leaf: Leaf) -> None:

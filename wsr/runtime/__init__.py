@@ -8,5 +8,6 @@ tensor_files.py, model_folder.py               safetensors in pieces; which file
 assets.py, buckets.py                          packages downloaded by hash; folders synchronised with a bucket
 hub_client.py                                  the client of the Hugging Face hub, which gives up in seconds
 progress.py, preemption.py                     progress of long work; SIGTERM ends it cleanly
-one_behind.py, processes.py, read_ahead.py     jobs beside a device, in forked processes; tensors read early
+one_behind.py, processes.py                    jobs beside a device; jobs in forked processes
+past_cache.py, read_ahead.py                   files past the page cache; tensors that are read before their turn
 """

@@ -1,21 +1,15 @@
-"""Reads whole tensors into memory while others are worked on, past the page cache if it cannot hold the files.
+"""Reads whole tensors into memory while others are worked on, past the page cache if it cannot hold the files."""
 
-Pages of files that do not fit into memory are of no use a second time. To copy them and to find room for the next took
-a third of the time of two cores (docs/performance.md).
-"""
-
-import errno
 import os
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from wsr.errors import WsrError
 from wsr.runtime.cores import usable_cores
+from wsr.runtime.past_cache import ALIGNED, aligned, read_past_cache
 from wsr.runtime.tensor_files import HeldTensor, Tensor, numpy_type
 
 HELD_BYTES = 2**30
@@ -24,8 +18,6 @@ _READERS = 4
 """Threads that read, for each core."""
 _PART = 2**22
 """Bytes that a thread asks for at a time."""
-_ALIGNED = 4096
-"""Reads past the page cache begin and end at multiples of this many bytes."""
 
 
 class ReadAhead:
@@ -84,7 +76,7 @@ class _Held:
     def wait(self) -> HeldTensor:
         for part in self.parts:
             part.result()
-        own, first = self.tensor, self.tensor.start % _ALIGNED
+        own, first = self.tensor, self.tensor.start % ALIGNED
         values = self.buffer[first : first + own.bytes].view(numpy_type(own.dtype)).reshape(own.shape)
         return HeldTensor(own.file, own.dtype, own.shape, own.start, values)
 
@@ -110,12 +102,14 @@ class _Reading:
         if sum(tensor.bytes for tensor in on_disk) > HELD_BYTES // (2 * usable_cores()):
             return
         for tensor in on_disk:
-            origin, stop = tensor.start // _ALIGNED * _ALIGNED, tensor.start + tensor.bytes
-            size = tensor.bytes + 2 * _ALIGNED  # wherever it begins
+            origin, stop = tensor.start // ALIGNED * ALIGNED, tensor.start + tensor.bytes
+            size = tensor.bytes + 2 * ALIGNED  # wherever it begins
             fits = next((place for place, buffer in enumerate(free) if len(buffer) >= size), None)
-            buffer = _aligned(size) if fits is None else free.pop(fits)
+            buffer = aligned(size) if fits is None else free.pop(fits)
             parts = [
-                self._threads.submit(_read, tensor.file, start, min(start + _PART, stop), buffer[start - origin :])
+                self._threads.submit(
+                    read_past_cache, tensor.file, start, min(start + _PART, stop), buffer[start - origin :]
+                )
                 for start in range(origin, stop, _PART)
             ]
             self._last.append(_Held(tensor, buffer, parts))
@@ -123,31 +117,6 @@ class _Reading:
     def of(self, tensor: Tensor) -> Tensor:
         own = next((held for held in self._before + self._last if held.tensor == tensor), None)
         return tensor if own is None else own.wait()
-
-
-def _read(file: Path, start: int, stop: int, buffer: np.ndarray) -> None:
-    """Reads the bytes ``[start, stop)`` of a file into a buffer, and up to the next multiple of ``_ALIGNED``."""
-    end, at = -(-stop // _ALIGNED) * _ALIGNED, start
-    for past_cache in (os.O_DIRECT, 0):
-        opened = None
-        try:
-            opened = os.open(file, os.O_RDONLY | past_cache)
-            while at < stop and (count := os.preadv(opened, [buffer[at - start : end - start].data], at)):
-                at += count
-            break
-        except OSError as error:
-            if error.errno != errno.EINVAL or not past_cache:  # not every file system reads past the cache
-                raise
-        finally:
-            if opened is not None:
-                os.close(opened)
-    if at < stop:
-        raise WsrError(f"{file}: the file became shorter while it was read")
-
-
-def _aligned(size: int) -> np.ndarray:
-    whole = np.empty(size + _ALIGNED, np.uint8)
-    return whole[-whole.ctypes.data % _ALIGNED :][:size]
 
 
 def _memory_bytes() -> int:

@@ -205,15 +205,26 @@ class TensorWriter:
         Raises:
           WsrError: if an entry is NaN or too large for the tensor's type.
         """
+        at, content = self.placed(name, values, start)
+        rest = content.data
+        while rest:
+            count = os.pwrite(self._file, rest, at)
+            rest, at = rest[count:], at + count
+
+    def placed(self, name: str, values: np.ndarray, start: int) -> tuple[int, np.ndarray]:
+        """Returns the place in ``file`` and the bytes of entries, see ``put``."""
         dtype, place = self._places[name]
         flat = values
         if values.dtype != np.uint8:
             _refuse_overflow(name, dtype, values)
             flat = values.astype(numpy_type(dtype), copy=False)
-        rest, at = flat.reshape(-1).view(np.uint8).data, self._first + place + start * numpy_type(dtype).itemsize
-        while rest:
-            count = os.pwrite(self._file, rest, at)
-            rest, at = rest[count:], at + count
+        at = self._first + place + start * numpy_type(dtype).itemsize
+        return at, np.ascontiguousarray(flat).reshape(-1).view(np.uint8)
+
+    @property
+    def file(self) -> Path:
+        """The file while it is not complete."""
+        return self._scratch
 
     def sync(self) -> None:
         """Waits until everything that was written is on the disk."""

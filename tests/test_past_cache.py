@@ -1,4 +1,4 @@
-"""Tensors that are read ahead past the page cache, against safetensors' own reader."""
+"""Tensors read and written past the page cache, against safetensors' own reader and Python's own files."""
 
 import os
 import subprocess
@@ -15,7 +15,8 @@ from safetensors.numpy import load_file, save_file
 import wsr
 from wsr.errors import WsrError
 from wsr.merging import Ties
-from wsr.runtime import read_ahead
+from wsr.runtime import past_cache, read_ahead
+from wsr.runtime.past_cache import WriteBehind
 from wsr.runtime.read_ahead import ReadAhead
 from wsr.runtime.tensor_files import HeldTensor, Tensor, open_tensors
 
@@ -28,6 +29,21 @@ def ahead(monkeypatch):
     monkeypatch.setattr(read_ahead, "_memory_bytes", lambda: 0)
     monkeypatch.setattr(read_ahead, "_PART", 8192)
     return ReadAhead(files_bytes=1)
+
+
+@pytest.fixture
+def refused(monkeypatch) -> list[int]:
+    """A file system that cannot pass its cache; the flags of files that were opened."""
+    opened, tried = os.open, []
+
+    def refusing(path, flags, *rest):
+        tried.append(flags)
+        if flags & os.O_DIRECT:
+            raise OSError(22, "Invalid argument")
+        return opened(path, flags, *rest)
+
+    monkeypatch.setattr(os, "open", refusing)
+    return tried
 
 
 @pytest.fixture
@@ -96,19 +112,10 @@ def test_files_that_fit_into_memory_are_read_through_its_cache(tensors):
     assert ahead.of(tensors["b"]) is tensors["b"]
 
 
-def test_a_file_system_that_cannot_read_past_its_cache_reads_through_it(ahead, tensors, monkeypatch):
-    opened, tried = os.open, []
-
-    def refusing(path, flags, *rest):
-        tried.append(bool(flags & os.O_DIRECT))
-        if flags & os.O_DIRECT:
-            raise OSError(22, "Invalid argument")
-        return opened(path, flags, *rest)
-
-    monkeypatch.setattr(os, "open", refusing)
+def test_a_file_system_that_cannot_read_past_its_cache_reads_through_it(ahead, tensors, refused):
     ahead.begin([tensors["b"]])
     np.testing.assert_array_equal(ahead.of(tensors["b"]).whole(), tensors["b"].whole())
-    assert True in tried
+    assert any(flags & os.O_DIRECT for flags in refused)
 
 
 def test_a_file_that_became_shorter_is_told(ahead, tensors):
@@ -116,6 +123,45 @@ def test_a_file_that_became_shorter_is_told(ahead, tensors):
     ahead.begin([tensors["c"]])
     with pytest.raises(WsrError, match="the file became shorter while it was read"):
         ahead.of(tensors["c"])
+
+
+def written_bytes(file: Path, places: list[tuple[int, int]]) -> tuple[bytes, bytes]:
+    """Writes random bytes to places of a file; returns what it then holds and what it should."""
+    rng = np.random.default_rng(0)
+    before = rng.integers(0, 256, 60_000, np.uint8)
+    file.write_bytes(before.tobytes())
+    with WriteBehind(file) as behind:
+        for start, size in places:
+            content = rng.integers(0, 256, size, np.uint8)
+            before[start : start + size] = content
+            behind.put(start, content)
+            content[:] = 0  # the bytes were taken
+    return file.read_bytes(), before.tobytes()
+
+
+PLACES = [(5, 3), (8, 4088), (4096, 30_000), (34_096, 11), (40_961, 1), (50_000, 10_000), (0, 5), (41_000, 8192)]
+
+
+def test_bytes_are_written_to_their_places(tmp_path, monkeypatch):
+    monkeypatch.setattr(past_cache, "_PART", 8192)
+    found, expected = written_bytes(tmp_path / "x", PLACES)
+    assert found == expected
+
+
+def test_a_file_system_that_cannot_write_past_its_cache_writes_through_it(tmp_path, monkeypatch, refused):
+    monkeypatch.setattr(past_cache, "_PART", 8192)
+    found, expected = written_bytes(tmp_path / "x", PLACES)
+    assert found == expected
+    assert any(flags & os.O_DIRECT for flags in refused)
+
+
+def test_a_full_disk_is_told(tmp_path, monkeypatch):
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with pytest.raises(OSError, match="No space left"):
+        written_bytes(tmp_path / "x", PLACES)
 
 
 MERGE = """
