@@ -20,25 +20,35 @@ class Cut:
       first: index of the first entry equal to the threshold that is kept.
       stop: index of the first such entry that is not kept again; None: all from ``first`` on are kept.
       above: whether larger magnitudes are kept, or smaller ones.
+      in_pieces: how many entries equal the threshold in each piece; None: they are counted.
     """
 
-    def __init__(self, value: float, *, first: int = 0, stop: int | None = None, above: bool = True):
+    def __init__(
+        self,
+        value: float,
+        *,
+        first: int = 0,
+        stop: int | None = None,
+        above: bool = True,
+        in_pieces: Sequence[int] | None = None,
+    ):
         self.value, self.first, self.stop, self.above = np.float32(value), first, stop, above
         self._seen = 0
+        self._in_pieces = None if in_pieces is None else iter(in_pieces)
 
     def __call__(self, sizes: Float[np.ndarray, " piece"]) -> np.ndarray:
         beyond, up_to = (np.greater, np.greater_equal) if self.above else (np.less, np.less_equal)
         if not self.first and self.stop is None:
             return up_to(sizes, self.value)
-        equal = sizes == self.value
         before = self._seen
-        self._seen += int(np.count_nonzero(equal))
+        equal = np.count_nonzero(sizes == self.value) if self._in_pieces is None else next(self._in_pieces)
+        self._seen += int(equal)
         stop = self._seen if self.stop is None else self.stop
         if self.first <= before and self._seen <= stop:
             return up_to(sizes, self.value)
         kept = beyond(sizes, self.value)
         if self._seen > self.first and before < stop:
-            kept[np.flatnonzero(equal)[max(0, self.first - before) : stop - before]] = True
+            kept[np.flatnonzero(sizes == self.value)[max(0, self.first - before) : stop - before]] = True
         return kept
 
 

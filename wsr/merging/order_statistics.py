@@ -24,6 +24,8 @@ class Ranked:
     """Numbers of the same magnitude with a lower rank."""
     equal: int
     """Numbers of this magnitude."""
+    in_pieces: tuple[int, ...] | None = None
+    """How many of them each piece holds that was read; None: not known."""
 
 
 def order_statistics(pieces: Pieces, ranks: Sequence[int]) -> list[Ranked]:
@@ -118,8 +120,9 @@ class Bracket:
         between = np.sort(np.concatenate(self._between))  # NumPy sorts faster than it partitions
         if not 0 <= place < between.size:
             return None
-        before, after = (int(np.searchsorted(between, between[place], side=side)) for side in ("left", "right"))
-        return Ranked(float(between[place]), place - before, after - before)
+        value = between[place]
+        in_pieces = tuple(int(np.count_nonzero(piece == value)) for piece in self._between)
+        return Ranked(float(value), place - int(np.searchsorted(between, value)), sum(in_pieces), in_pieces)
 
     def again(self) -> "Bracket":
         """Returns a bracket for a second reading, around a sample of all that this one has read."""

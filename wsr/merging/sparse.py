@@ -121,7 +121,11 @@ class Ties(_Sparse):
             kept = [max(1, int(density * size)) if density > 0 else 0 for density in densities]
             found = magnitudes_at(leaves, [[size - own] if 0 < own < size else [] for own in kept])
             return [
-                Cut(own[0].value, stop=own[0].equal - own[0].before if self.scope == "leaf" else None)
+                (
+                    Cut(own[0].value, stop=own[0].equal - own[0].before, in_pieces=own[0].in_pieces)
+                    if self.scope == "leaf"
+                    else Cut(own[0].value)
+                )
                 if own
                 else Cut(-1.0 if kept[member] else np.inf)
                 for member, own in enumerate(found)
@@ -318,10 +322,15 @@ class Breadcrumbs(_Sparse):
             ranks = [[at, at + own - 1] if 0 < own < leaf.size else [] for at, own in zip(first, kept, strict=True)]
             found = magnitudes_at([leaf], ranks)
             low = [
-                Cut(own[0].value, first=own[0].before) if own else Cut(-1.0 if kept[member] else np.inf)
+                Cut(own[0].value, first=own[0].before, in_pieces=own[0].in_pieces)
+                if own
+                else Cut(-1.0 if kept[member] else np.inf)
                 for member, own in enumerate(found)
             ]
-            high = [Cut(own[1].value, stop=own[1].before + 1, above=False) if own else Cut(-1.0) for own in found]
+            high = [
+                Cut(own[1].value, stop=own[1].before + 1, above=False, in_pieces=own[1].in_pieces) if own else Cut(-1.0)
+                for own in found
+            ]
             return lambda vectors, node: kept_by(low, vectors) * kept_by(high, vectors)
 
         return open_leaf
@@ -373,8 +382,10 @@ def elected(
 
 def _sum(vectors: Float[np.ndarray, "members piece"]) -> Float[np.ndarray, " piece"]:
     """The sum over members; twice as fast as NumPy's over so few rows."""
-    total = vectors[0].copy()
-    for row in vectors[1:]:
+    if len(vectors) == 1:
+        return vectors[0].copy()
+    total = np.add(vectors[0], vectors[1])
+    for row in vectors[2:]:
         total += row
     return total
 
