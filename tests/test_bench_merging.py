@@ -9,9 +9,11 @@ from scipy.stats import rankdata
 from worlds import made_up
 
 import wsr
+from wsr.engine.evaluate import Protocol
+from wsr.engine.settings import Settings
 from wsr.errors import WsrError
 from wsr.geometry.trees import flatten, nest
-from wsr.merging.method import Given, find, options_of
+from wsr.merging.method import Given, find, made, options_of
 from wsr.models.features import all_features
 from wsr.region.region import Member, Region
 from wsr.store import hash_params
@@ -191,6 +193,24 @@ def test_methods_with_options_to_choose_try_equally_many(budget):
         assert all(0.1 <= own.get("density", 0.1) <= 0.5 for own in tried)
         factor = 3 if name == "task_arithmetic" else 1  # its scale is that of a sum
         assert all(1 - 1e-9 <= factor * own.get("scale", 1 / factor) <= 4 for own in tried)
+
+
+@pytest.mark.parametrize("densities", [(0.1, 0.5), (0.02, 0.98)])
+def test_every_option_that_is_tried_is_allowed(densities):
+    for name in methods_compared():
+        for own in candidates(name, 3, Effort(6, densities)):
+            made(name, own)
+
+
+def test_learned_coefficients_take_one_probe_where_others_are_measured_by_several(region, data, heads):
+    one_dataset = region.where(lambda member: member.dataset == "made_up_a1")
+    given = Given(own=data, heads=heads, protocol=Protocol(draws=3), settings=Settings(results=Results.in_memory()))
+    options, model = merge_of(one_dataset, "learned", EFFORT, given, lambda *_: pytest.fail("nothing to choose"))
+    assert options == {"points": 3}
+    given = dataclasses.replace(given, dataset=[data["made_up_a1"]], protocol=Protocol())
+    expected = flatten(wsr.merge(one_dataset, find("learned")(points=3), given))
+    for path, leaf in flatten(model.load()).items():
+        np.testing.assert_allclose(leaf, expected[path], rtol=0, atol=1e-6, err_msg=path)
 
 
 def test_numbers_are_spread_evenly_on_a_logarithmic_scale():

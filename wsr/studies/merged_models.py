@@ -111,6 +111,8 @@ def merge_of(
     """
     if name in CHOOSE:
         given = replace(given, dataset=[given.own[dataset] for dataset in dict.fromkeys(region.datasets)])
+    if name == "learned" and given.protocol is not None:  # it searches under one probe, fitted on all probe texts
+        given = replace(given, protocol=replace(given.protocol, draws=1))
     return _best(region, name, candidates(name, len(region), effort), given, outcomes)
 
 
@@ -249,7 +251,14 @@ def candidates(name: str, members: int, effort: Effort) -> list[dict[str, Any]]:
     values |= {own: spread(ends[own], number) for own, number in zip(apart, numbers, strict=False)}
     if "scale" in tuned and known["scale"].default != 1.0:
         values["scale"] = [value / members for value in values["scale"]]
-    return [fixed | dict(zip(tuned, own, strict=True)) for own in product(*(values[own] for own in tuned))]
+    found = [fixed | dict(zip(tuned, own, strict=True)) for own in product(*(values[own] for own in tuned))]
+    if {
+        "density",
+        "epsilon",
+    } <= known.keys():  # the probabilities of keeping an entry, density -+ epsilon / 2, lie between 0 and 1
+        for own in found:
+            own["epsilon"] = min(known["epsilon"].default, own["density"], 1 - own["density"])
+    return found
 
 
 def spread(ends: Sequence[float], number: int) -> list[float]:
