@@ -11,10 +11,15 @@ PITCH, BETWEEN = 17.0, 11.0
 
 
 def plot_intervals(data: Mapping[str, Any]) -> Canvas:
-    """Draws for each row a dot with whiskers for each series, the single values below it as small dots."""
+    """Draws for each row a dot with whiskers for each series, the single values below it as small dots.
+
+    Rows of one series that has the row's name need no legend.
+    """
     rows = data["rows"]
+    labelled = all([entry["name"] for entry in row["series"]] == [row["name"]] for row in rows)
     place = places(entry["name"] for row in rows for entry in row["series"])
-    keys = [Key(shorten(name, 34), color(i), shape(i)) for name, i in place.items()]
+    place = dict.fromkeys(place, 0) if labelled else place
+    keys = [] if labelled else [Key(shorten(name, 34), color(i), shape(i)) for name, i in place.items()]
     labels = [shorten(row["name"], LABEL_LETTERS) for row in rows]
     left = max(map(text_width, labels)) + 10
     edges = [0.0]
