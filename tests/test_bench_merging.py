@@ -213,6 +213,17 @@ def test_learned_coefficients_take_one_probe_where_others_are_measured_by_severa
         np.testing.assert_allclose(leaf, expected[path], rtol=0, atol=1e-6, err_msg=path)
 
 
+def test_methods_of_one_member_merge_the_best_member_and_those_of_two_refuse_three(region, data, heads):
+    found = run(region, data, heads, methods=["nearswap", "slerp"]).scored
+    assert found.methods == ("uniform", "nearswap")
+    assert "slerp merges exactly 2 members; found 3" in found.missing["slerp"]
+    best = region.members[[f"member {own.name}" for own in region.members].index(found.best_member)]
+    merged = wsr.merge(region.where(lambda member: member.name == best.name), find("nearswap")())
+    shared = accuracy(region, merged, data["made_up_a1"].splits["test"], [heads["first"], heads["second"]])
+    assert found.right["nearswap"]["made_up_a1"].mean() == pytest.approx(shared)
+    assert found.costs["nearswap"] == Cost(1, 3 * 2 * 24)  # three members on two validation splits
+
+
 def test_numbers_are_spread_evenly_on_a_logarithmic_scale():
     np.testing.assert_allclose(spread((1.0, 8.0), 4), np.geomspace(1, 8, 4))
     assert spread((0.1, 0.4), 1) == [pytest.approx(0.2)]
@@ -329,7 +340,7 @@ def test_nothing_is_told_that_was_not_measured(bench):
     ("change", "told"),
     [
         ({"methods": ["tie"]}, "no merge method is called 'tie'"),
-        ({"methods": ["slerp"]}, "slerp is not compared: merges two"),
+        ({"methods": ["passthrough"]}, "passthrough is not compared: copies one member"),
         ({"data": ["made_up_c1"]}, "made_up_c1: no member was fine-tuned on it; there are members of made_up_a1"),
         ({"data": ["made_up_b1"]}, "only third was fine-tuned on made_up_b1; a merge takes two members"),
     ],

@@ -14,7 +14,7 @@ from wsr.statistics.forecast import CANNOT_SAY, HELPS, Forecast
 from wsr.studies import bench_merging as benchmark
 from wsr.studies import merging_outlook
 from wsr.studies.merged_populations import Cost, Population, Scored
-from wsr.studies.merging import ALL, ranked
+from wsr.studies.merging import ALL, TWO, ranked
 from wsr.studies.merging_draws import AGAIN, FAMILIES, KINDS, ONE_DATASET, ONE_FAMILY, drawn_populations
 from wsr.studies.merging_outlook import fitted, packaged_forecast, seen_in
 
@@ -116,6 +116,26 @@ def test_all_kinds_together_are_ranked_on_the_methods_that_all_of_them_have(popu
     assert [own.kind for own in rankings] == ["several families", "LoRA", ALL]
     assert [set(own.rank) for own in rankings] == [{"uniform", "ties"}, {"uniform"}, {"uniform"}]
     assert rankings[1].minus_centroid == {}
+
+
+def test_methods_of_two_members_are_ranked_on_the_populations_of_two(populations):
+    def with_slerp(own):
+        right = {**own.right, "slerp": own.right["ties"]}
+        return dataclasses.replace(
+            own, chosen={**own.chosen, "slerp": {}}, costs={**own.costs, "slerp": Cost(1, 0)}, right=right
+        )
+
+    three = populations[2].population
+    names = [*three.datasets, "d9"]
+    members = [
+        dataclasses.replace(member, dataset=name)
+        for member, name in zip(wsr.made_up_region(3).members, names, strict=True)
+    ]
+    larger = dataclasses.replace(three, region=three.region.with_members(members))
+    found = [*map(with_slerp, populations[:2]), dataclasses.replace(populations[2], population=larger)]
+    rankings, _ = ranked(found, generator(0, "test"))
+    assert [(own.kind, own.populations) for own in rankings] == [("several families", 3), (TWO, 2)]
+    assert [set(own.rank) for own in rankings] == [{"uniform", "ties"}, {"uniform", "ties", "slerp"}]
 
 
 def test_what_was_seen_is_read_from_the_rows(populations, of_populations):

@@ -95,7 +95,7 @@ def not_merged(region: Region) -> Iterator[Model]:
 
 
 def merge_of(
-    region: Region, name: str, effort: Effort, given: Given, outcomes: Outcomes
+    region: Region, name: str, effort: Effort, given: Given, outcomes: Outcomes, alone: Region | None = None
 ) -> tuple[dict[str, Any], Model]:
     """Returns the options of a method with the lowest validation loss, and what it makes of the members.
 
@@ -105,6 +105,7 @@ def merge_of(
       effort: how many options are tried.
       given: the members' own datasets and heads; methods of ``CHOOSE`` choose on all of these datasets together.
       outcomes: scores a model on validation splits.
+      alone: the member that methods of one member merge; None: they refuse several.
 
     Raises:
       WsrError: if the method refuses these members.
@@ -113,19 +114,29 @@ def merge_of(
         given = replace(given, dataset=[given.own[dataset] for dataset in dict.fromkeys(region.datasets)])
     if name == "learned" and given.protocol is not None:  # it searches under one probe, fitted on all probe texts
         given = replace(given, protocol=replace(given.protocol, draws=1))
-    return _best(region, name, candidates(name, len(region), effort), given, outcomes)
+    members = alone if alone is not None and of_one(name) else region
+    return _best(region, members, name, candidates(name, len(members), effort), given, outcomes)
+
+
+def of_one(name: str) -> bool:
+    """Returns whether a method merges a single member into the base.
+
+    Args:
+      name: the method.
+    """
+    return find(name).members == (1, 1)
 
 
 def _best(
-    region: Region, name: str, tried: Sequence[dict[str, Any]], given: Given, outcomes: Outcomes
+    region: Region, members: Region, name: str, tried: Sequence[dict[str, Any]], given: Given, outcomes: Outcomes
 ) -> tuple[dict[str, Any], Model]:
     """The options with the lowest validation loss, and their model; only the last merge stays in memory besides."""
-    merged = _kept_unscaled(region, name, given)
-    options, model, lowest = tried[0], _merged(region, name, tried[0], given, merged), np.inf
+    merged = _kept_unscaled(members, name, given)
+    options, model, lowest = tried[0], _merged(members, name, tried[0], given, merged), np.inf
     if len(tried) == 1:
         return options, model
     for own in tried:
-        candidate = _merged(region, name, own, given, merged)
+        candidate = _merged(members, name, own, given, merged)
         loss = validation_loss(region, candidate, outcomes)
         if loss < lowest:
             options, model, lowest = own, candidate, loss
@@ -288,7 +299,8 @@ def texts_read(name: str, datasets: Sequence[str], sizes: Mapping[str, Mapping[s
     """
     distinct, members = dict.fromkeys(datasets), len(datasets)
     tried = len(candidates(name, members, effort))
-    choosing = tried * sum(sizes[own]["validation"] for own in distinct) if tried > 1 else 0
+    scorings = (tried if tried > 1 else 0) + (members if of_one(name) else 0)  # of options, and of members
+    choosing = scorings * sum(sizes[own]["validation"] for own in distinct)
     if name in ("fisher", "regmean", "regmean_plus_plus"):
         return choosing + _first(datasets, sizes, "finetune", effort)
     if name == "adamerging":

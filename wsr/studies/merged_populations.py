@@ -172,13 +172,15 @@ def scored(
     models = list(not_merged(region))
     members = models[1:]
     validation = [validation_loss(region, model, outcomes) for model in members]
+    best = members[int(np.argmin(validation))]
+    alone = region.where(lambda member: member.name == best.member)
     features = features_of(region, models, outcomes, settings.results or Results.in_memory())
     for model in models:
         right[model.name] = {name: outcomes(model, name, "test")["right"] for name in population.datasets}
         counter.advance(note=model.name)
     for name in names:
         try:
-            chosen[name], model = merge_of(region, name, effort, given, outcomes)
+            chosen[name], model = merge_of(region, name, effort, given, outcomes, alone)
             right[name] = {dataset: outcomes(model, dataset, "test")["right"] for dataset in population.datasets}
         except WsrError as error:
             chosen.pop(name, None)
@@ -198,5 +200,4 @@ def scored(
         name: Cost(len(candidates(name, len(region), effort)), texts_read(name, region.datasets, sizes, effort))
         for name in chosen
     }
-    best = members[int(np.argmin(validation))].name
-    return Scored(population, right, individual, best, chosen, costs, missing, features)
+    return Scored(population, right, individual, best.name, chosen, costs, missing, features)

@@ -31,19 +31,24 @@ HELPED, OPTIONS, TEXTS = "share better than the best member", "options tried", "
 ALL = "all populations"
 OVER = "kind"
 """What a row is about that is not about one population: all populations of a kind."""
+TWO = "two members"
+"""The populations on which methods that merge two members are compared as well."""
 LEFT_OUT = {
     "weighted": "with equal weights it is uniform",
     "linear": "the same",
+    "passthrough": "copies one member, as the best member does",
+}
+OF_FEW = {
     "slerp": "merges two; multislerp is its form for more",
     "nuslerp": "merges two",
-    "nearswap": "merges one member into the base",
+    "nearswap": "merges one member into the base, here the best member",
     "arcee_fusion": "the same",
-    "passthrough": "copies one member",
 }
+"""Methods that merge two members or one, whatever a population has."""
 
 
 def methods_compared() -> tuple[str, ...]:
-    """Returns the names of the methods that merge any number of members."""
+    """Returns the names of the methods that are compared."""
     return tuple(name for name in METHODS if name not in LEFT_OUT)
 
 
@@ -77,7 +82,7 @@ def merging(
 
 
 def ranked(found: Sequence[Scored], generator: np.random.Generator) -> tuple[list[Ranking], list[Row]]:
-    """Returns the ranking of each kind, that of all populations last, and the rows of results.
+    """Returns the ranking of each kind, of populations of two, of all populations last, and the rows of results.
 
     Args:
       found: the populations.
@@ -88,6 +93,9 @@ def ranked(found: Sequence[Scored], generator: np.random.Generator) -> tuple[lis
     rankings = [
         ranking(kind, [own for own in drawn if own.scored.population.kind == kind], generator) for kind in kinds
     ]
+    two = [own for own in drawn if len(own.scored.population.region) == 2]
+    if 0 < len(two) < len(drawn):
+        rankings.append(ranking(TWO, two, generator))
     if len(kinds) > 1:
         rankings.append(ranking(ALL, drawn, generator))
     rows = [row for own in drawn for row in _rows_of_population(own)]

@@ -25,7 +25,7 @@ from wsr.statistics.resampling import percentiles
 from wsr.store.results import Results
 from wsr.store.row import Row, result_row
 from wsr.studies.merged_models import CHOOSE, Effort, Model, candidates, merge_of, not_merged, options_told
-from wsr.studies.merging import LEFT_OUT
+from wsr.studies.merging import LEFT_OUT, OF_FEW
 from wsr.studies.suite_tasks import Judge, Sizes, fetched, judge_of
 from wsr.studies.suites import Suite, Task
 
@@ -55,7 +55,11 @@ class Benchmark:
 
 def left_out(suite: Suite) -> dict[str, str]:
     """Returns why a suite does not have each method that it does not have."""
-    found = {**LEFT_OUT, **dict.fromkeys(CHOOSE, "chooses by a fresh probe; a table scores the published heads")}
+    found = {
+        **LEFT_OUT,
+        **OF_FEW,
+        **dict.fromkeys(CHOOSE, "chooses by a fresh probe; a table scores the published heads"),
+    }
     if suite.scored == "choices":
         needs = {name: "reads texts under a linear head" for name in METHODS if issubclass(find(name), OfData)}
         found = {**needs, **found}
