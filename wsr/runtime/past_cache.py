@@ -62,6 +62,20 @@ def read_past_cache(file: Path, start: int, stop: int, buffer: np.ndarray) -> No
         raise WsrError(f"{file}: the file became shorter while it was read")
 
 
+def write_all(opened: int, start: int, content: np.ndarray) -> None:
+    """Writes bytes to their place in an open file, however many the system takes at a time.
+
+    Args:
+      opened: the descriptor of the file.
+      start: the place.
+      content: the bytes, as uint8.
+    """
+    rest, at = content.data, start
+    while rest:
+        count = os.pwrite(opened, rest, at)
+        rest, at = rest[count:], at + count
+
+
 class WriteBehind:
     """Writes bytes to their places in a file: past the page cache, by a thread, while the next ones are computed.
 
@@ -148,9 +162,6 @@ def _pwrite(file: Path, start: int, content: np.ndarray, flags: int) -> None:
         return
     opened = os.open(file, os.O_WRONLY | flags)
     try:
-        rest, at = content.data, start
-        while rest:
-            count = os.pwrite(opened, rest, at)
-            rest, at = rest[count:], at + count
+        write_all(opened, start, content)
     finally:
         os.close(opened)

@@ -16,6 +16,7 @@ import numpy as np
 
 from wsr.errors import WsrError
 from wsr.runtime import strict_json
+from wsr.runtime.past_cache import write_all
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLED = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
@@ -205,11 +206,7 @@ class TensorWriter:
         Raises:
           WsrError: if an entry is NaN or too large for the tensor's type.
         """
-        at, content = self.placed(name, values, start)
-        rest = content.data
-        while rest:
-            count = os.pwrite(self._file, rest, at)
-            rest, at = rest[count:], at + count
+        write_all(self._file, *self.placed(name, values, start))
 
     def placed(self, name: str, values: np.ndarray, start: int) -> tuple[int, np.ndarray]:
         """Returns the place in ``file`` and the bytes of entries, see ``put``."""
