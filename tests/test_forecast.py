@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from scipy.optimize import minimize_scalar
 from sklearn.linear_model import LogisticRegression
 
 from wsr.errors import WsrError
@@ -25,28 +26,64 @@ def simulated(populations, seed=0, slopes=SLOPES, shared=1):
 
 
 def with_sklearn(table, outcomes, penalty):
-    """Intercept and slopes on standardised features, with one half observation of each outcome at the mean."""
-    units = (table - table.mean(axis=0)) / table.std(axis=0)
-    rows, right = np.concatenate([units, np.zeros((2, table.shape[1]))]), np.append(outcomes, [0, 1])
-    weights = np.append(np.ones(len(table)), [0.5, 0.5])
+    """A regression on standardised features, with one half observation of each outcome at the mean."""
+    tried = np.isfinite(outcomes)
+    mean, deviation = table.mean(axis=0), table.std(axis=0)
+    rows = np.concatenate([((table - mean) / deviation)[tried], np.zeros((2, table.shape[1]))])
+    weights, right = np.append(np.ones(tried.sum()), [0.5, 0.5]), np.append(outcomes[tried], [0, 1])
     fitted = LogisticRegression(C=1 / penalty, tol=1e-10, max_iter=10_000).fit(rows, right, sample_weight=weights)
-    return fitted, np.concatenate([fitted.intercept_, fitted.coef_[0]])
+    return fitted, lambda own: fitted.decision_function((own - mean) / deviation)
 
 
-def test_coefficients_are_those_of_scikit_learn():
-    seen, _ = simulated(40)
+def by_others(seen):
+    """Penalty, center and scale of the odds, and left-out scores as {method: scores}, by scikit-learn and SciPy."""
+
+    def left_out(penalty):
+        """The log odds of each population, by a regression on the others."""
+        odds = {}
+        for method, outcomes in seen.outcomes.items():
+            own = [with_sklearn(seen.table[others], outcomes[others], penalty)[1] for others in seen.apart]
+            odds[method] = np.array([predict(row[None])[0] for predict, row in zip(own, seen.table, strict=True)])
+        return odds
+
+    known = np.concatenate(list(seen.outcomes.values()))
+    tried = np.isfinite(known)
+    helped = known[tried].sum()
+    center = np.log((helped + 0.5) / (tried.sum() - helped + 0.5))
+
+    def drawn_together(odds):
+        """The lowest loss and its scale."""
+        apart, signs = np.concatenate(list(odds.values()))[tried] - center, 2 * known[tried] - 1
+        found = minimize_scalar(
+            lambda scale: np.logaddexp(0, -signs * (center + scale * apart)).sum(), bounds=(0, 1), method="bounded"
+        )
+        return found.fun, found.x
+
+    fits = {penalty: (own, *drawn_together(own)) for penalty in PENALTIES for own in [left_out(penalty)]}
+    penalty = min(fits, key=lambda own: fits[own][1])
+    odds, _, scale = fits[penalty]
+    scores = {
+        method: 1 / (1 + np.exp((2 * seen.outcomes[method] - 1) * (center + scale * (own - center))))
+        for method, own in odds.items()
+    }
+    return penalty, center, scale, scores
+
+
+def test_coefficients_and_margins_are_those_of_scikit_learn():
+    seen, _ = simulated(38, shared=2)
     seen.outcomes["ties"][[3, 7]] = np.nan
     forecast = fit_forecast(seen)
+    penalty, center, scale, scores = by_others(seen)
+    assert forecast.penalty == penalty
+    assert 0.05 < scale < 0.95, "the scale must matter here"
     for method, outcomes in seen.outcomes.items():
-        units = (seen.table - seen.table.mean(axis=0)) / seen.table.std(axis=0)
-        tried = np.isfinite(outcomes)
-        rows = np.concatenate([units[tried], np.zeros((2, 2))])
-        weights = np.append(np.ones(tried.sum()), [0.5, 0.5])
-        right = np.append(outcomes[tried], [0, 1])
-        theirs = LogisticRegression(C=1 / forecast.penalty, tol=1e-10, max_iter=10_000)
-        theirs.fit(rows, right, sample_weight=weights)
+        theirs, _ = with_sklearn(seen.table, outcomes, penalty)
         ours = [forecast.intercepts[method], *forecast.slopes[method].values()]
-        np.testing.assert_allclose(ours, [*theirs.intercept_, *theirs.coef_[0]], atol=1e-4)
+        expected = scale * np.concatenate([theirs.intercept_, theirs.coef_[0]]) + [(1 - scale) * center, 0, 0]
+        np.testing.assert_allclose(ours, expected, atol=1e-4)
+        # ceil(37 * 0.9) = 34 of 36, ceil(39 * 0.9) = 36 of 38.
+        known = np.sort(scores[method][np.isfinite(outcomes)])
+        assert forecast.margins[method] == pytest.approx(1 - known[{36: 33, 38: 35}[len(known)]], abs=1e-4)
 
 
 def test_outcomes_that_are_all_equal_have_finite_odds():
@@ -56,27 +93,6 @@ def test_outcomes_that_are_all_equal_have_finite_odds():
     assert answer.statement == HELPS
     # Without features: 20.5 of 21 observations.
     assert 0.9 < answer.probability < 20.5 / 21 + 1e-6
-
-
-def test_penalty_and_margin_are_those_of_populations_left_out():
-    seen, _ = simulated(19)
-    outcomes = seen.outcomes["ties"]
-
-    def left_out(penalty):
-        """1 minus the probability of what happened to each population, by scikit-learn on the others."""
-        scores = []
-        for at in range(19):
-            others = np.arange(19) != at
-            fitted, _ = with_sklearn(seen.table[others], outcomes[others], penalty)
-            unit = (seen.table[at] - seen.table[others].mean(axis=0)) / seen.table[others].std(axis=0)
-            scores.append(1 - fitted.predict_proba(unit[None])[0, int(outcomes[at])])
-        return np.array(scores)
-
-    scores = {penalty: left_out(penalty) for penalty in PENALTIES}
-    found = fit_forecast(Seen(seen.features, {"ties": outcomes}, seen.apart))
-    assert found.penalty == min(scores, key=lambda penalty: -np.log(1 - scores[penalty]).mean())
-    # The 18th smallest of 19: ceil(20 * 0.9).
-    assert found.margins["ties"] == pytest.approx(1 - np.sort(scores[found.penalty])[17], abs=1e-4)
 
 
 def test_stated_probabilities_are_right_on_populations_held_out():

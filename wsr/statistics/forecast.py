@@ -1,12 +1,13 @@
 """Whether something will help, forecast from what is known beforehand: a probability, and a statement or "cannot say".
 
-The probability is that of a logistic regression for each method. The statement comes from conformal prediction: each
-population's outcome is predicted without it, and the share of wrong predictions bounds that of wrong statements. With
-few populations, or outcomes that the features do not explain, the answer is "cannot say".
+The probability is that of a logistic regression for each method, calibrated on populations left out. The statement
+comes from conformal prediction: each population's outcome is predicted without it, and the share of wrong predictions
+bounds that of wrong statements. With few populations, or outcomes that the features do not explain, the answer is
+"cannot say".
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -134,9 +135,14 @@ def fit_forecast(seen: Seen, level: float = LEVEL) -> Forecast:
     """Returns the forecast that some populations give.
 
     Each method has a logistic regression on standardised features, with a penalty of ``penalty / 2`` times the squared
-    length of the slopes. Of ``PENALTIES``, that is taken which gives outcomes the lowest mean log loss when each
-    population is predicted from those that it may learn from; it is the same for all methods. Two half observations at
-    the mean of the features, one of each outcome, keep an intercept finite.
+    length of the slopes. Two half observations at the mean of the features, one of each outcome, keep an intercept
+    finite.
+
+    The log odds x of all methods are then drawn together, to ``center + scale (x - center)``. The center is the log
+    odds of the share of all outcomes that helped. The scale, from 0 to 1, gives outcomes the lowest log loss when each
+    population is predicted from those that it may learn from (Platt 1999, Probabilistic outputs for support vector
+    machines; his shift is left out, for without a population the odds lean away from its outcome). Of ``PENALTIES``,
+    that is taken whose predictions, drawn together, have the lowest log loss.
 
     The margins are conformal: a population's outcome is predicted from those that it may learn from, and its score is
     1 minus the probability of what happened. The quantile of the scores at ``ceil((n + 1) (1 - level))`` of n is the
@@ -156,11 +162,15 @@ def fit_forecast(seen: Seen, level: float = LEVEL) -> Forecast:
     # The first fit has all populations; each other one has those that a population may learn from.
     taken = np.concatenate([np.ones((1, len(table)), bool), seen.apart])
     unknown = np.isnan(outcomes) | ~seen.apart.any(axis=1, keepdims=True)
+    center = float(np.log((np.nansum(outcomes) + 0.5) / (np.nansum(1 - outcomes) + 0.5)))
 
     def fitted(penalty: float) -> tuple[_Fits, Float[np.ndarray, "populations methods"]]:
         fits = _fits(table, outcomes, taken, penalty)
-        probabilities = fits.probabilities(np.concatenate([table[:1], table]))[1:]
-        return fits, np.where(unknown, np.nan, np.where(outcomes == 1, 1 - probabilities, probabilities))
+        odds = fits.log_odds(np.concatenate([table[:1], table]))[1:]
+        scale = _scale(odds[~unknown] - center, outcomes[~unknown], center)
+        probabilities = _logistic(center + scale * (odds - center))
+        scores = np.where(unknown, np.nan, np.where(outcomes == 1, 1 - probabilities, probabilities))
+        return fits.drawn_to(center, scale), scores
 
     tried = {penalty: fitted(penalty) for penalty in PENALTIES}
     log_losses = {penalty: -np.log1p(-scores[~unknown]).sum() for penalty, (_, scores) in tried.items()}
@@ -210,10 +220,30 @@ class _Fits:
     weights: Float[np.ndarray, "fits methods columns"]
     """The intercept, then the slopes."""
 
-    def probabilities(self, table: Float[np.ndarray, "fits features"]) -> Float[np.ndarray, "fits methods"]:
+    def log_odds(self, table: Float[np.ndarray, "fits features"]) -> Float[np.ndarray, "fits methods"]:
         """Returns what each fit says of one population."""
         rows = _with_ones(_standardised(table - self.means, self.deviations))
-        return 1 / (1 + np.exp(-np.einsum("kmc,kc->km", self.weights, rows)))
+        return np.einsum("kmc,kc->km", self.weights, rows)
+
+    def drawn_to(self, center: float, scale: float) -> "_Fits":
+        """Returns the fits whose log odds are ``center + scale (x - center)``."""
+        return replace(
+            self, weights=scale * self.weights + (1 - scale) * center * (np.arange(self.weights.shape[-1]) == 0)
+        )
+
+
+def _scale(apart: Float[np.ndarray, " n"], outcomes: Float[np.ndarray, " n"], center: float) -> float:
+    """Returns how far log odds may lie apart from the center, by bisection of the slope: the loss is convex."""
+    low, high = 0.0, 1.0
+    for _ in range(_STEPS):
+        middle = (low + high) / 2
+        rising = apart @ (_logistic(center + middle * apart) - outcomes) > 0
+        low, high = (low, middle) if rising else (middle, high)
+    return (low + high) / 2
+
+
+def _logistic(odds: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
+    return 1 / (1 + np.exp(-odds))
 
 
 def _fits(
@@ -236,7 +266,7 @@ def _fits(
     across = rows.swapaxes(1, 2)
     weights = np.zeros((count, methods, features + 1))
     for _ in range(_STEPS):
-        probability = 1 / (1 + np.exp(-rows @ weights.swapaxes(1, 2)))
+        probability = _logistic(rows @ weights.swapaxes(1, 2))
         slope = (counted * (probability - right)).swapaxes(1, 2) @ rows + weights @ penalty
         bend = (counted * probability * (1 - probability)).swapaxes(1, 2)
         curve = (bend[:, :, None] * across[:, None]) @ rows[:, None] + penalty
