@@ -20,9 +20,10 @@ from wsr.store import hash_params
 from wsr.store.results import Results
 from wsr.studies import merged_models, merging_outlook
 from wsr.studies.before_merging import subspace_overlap
-from wsr.studies.merged_models import Effort, candidates, merge_of, spread
+from wsr.studies.merged_models import UNTUNED, Effort, candidates, merge_of, spread
 from wsr.studies.merged_populations import Cost
 from wsr.studies.merging import methods_compared
+from wsr.studies.merging_outlook import seen_in
 
 EFFORT = Effort(2, (0.2, 0.5), (1.0, 2.0), 1, 3, 1, 8)
 METHODS = ("task_arithmetic", "greedy")
@@ -116,6 +117,20 @@ def test_the_rank_is_that_of_the_mean_accuracies(bench):
     assert bench.ranking.methods == sorted(names, key=lambda name: wanted[names.index(name)])
 
 
+def test_passthrough_is_the_best_member_under_all_heads_of_a_dataset_and_is_not_forecast(region, data, heads):
+    found = run(region, data, heads, methods=("passthrough",))
+    name = found.scored.best_member
+    best = next(
+        member for member in region.members if name in ("member " + member.name, "member of " + member.dataset)
+    ).load()
+    accuracies = values_of(found, "accuracy, own head")
+    for name, dataset in data.items():
+        its = [heads[member.name] for member in region.members if member.dataset == name]
+        assert accuracies["passthrough", name] == pytest.approx(accuracy(region, best, dataset.splits["test"], its))
+    _, seen = seen_in(found.rows)
+    assert seen.outcomes.keys() == {"uniform"}
+
+
 def test_a_method_that_refuses_the_members_is_told(bench):
     assert bench.scored.missing.keys() == {"greedy"}
     assert "greedy chooses on one dataset, found 2" in bench.scored.missing["greedy"]
@@ -130,7 +145,7 @@ def test_two_runs_give_the_same_rows_and_a_finished_one_merges_nothing(region, d
     assert run(region, data, heads, results=results).rows == first.rows
 
 
-SCALED = [name for name in methods_compared() if "scale" in options_of(find(name))]
+SCALED = [name for name in methods_compared() if "scale" in options_of(find(name)).keys() - {*UNTUNED.get(name, ())}]
 
 
 @pytest.mark.parametrize("name", SCALED)
@@ -185,7 +200,7 @@ def test_methods_with_options_to_choose_try_equally_many(budget):
     effort = Effort(budget, (0.1, 0.5), (1.0, 4.0), 1, 3, 1, 8)
     numbers = {name: len(candidates(name, 3, effort)) for name in methods_compared()}
     assert numbers.pop("adamerging") == min(budget, 2)
-    known = {name: options_of(find(name)).keys() & {"density", "scale"} for name in numbers}
+    known = {name: options_of(find(name)).keys() & {"density", "scale"} - {*UNTUNED.get(name, ())} for name in numbers}
     assert numbers == {name: budget if known[name] else 1 for name in numbers}
     for name in ("ties", "task_arithmetic", "sce"):
         tried = candidates(name, 3, effort)
@@ -340,7 +355,7 @@ def test_nothing_is_told_that_was_not_measured(bench):
     ("change", "told"),
     [
         ({"methods": ["tie"]}, "no merge method is called 'tie'"),
-        ({"methods": ["passthrough"]}, "passthrough is not compared: copies one member"),
+        ({"methods": ["weighted"]}, "weighted is not compared: with equal weights it is uniform"),
         ({"data": ["made_up_c1"]}, "made_up_c1: no member was fine-tuned on it; there are members of made_up_a1"),
         ({"data": ["made_up_b1"]}, "only third was fine-tuned on made_up_b1; a merge takes two members"),
     ],

@@ -35,8 +35,8 @@ CHOOSE = ("greedy", "learned", "learned_free")
 """Methods that choose a point on the probe and validation splits of datasets."""
 ON_ONE = ("greedy", "learned_free")
 """The methods among ``CHOOSE`` that need a single dataset to choose on."""
-UNTUNED = {"core_space": ("density",)}
-"""Options that a method reads only with other than its default options."""
+UNTUNED = {"core_space": ("density",), "passthrough": ("scale",)}
+"""Options that are not tried: that of Core space needs another method within, that of passthrough scales the base."""
 
 
 @dataclass(frozen=True)

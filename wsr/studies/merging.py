@@ -33,16 +33,13 @@ OVER = "kind"
 """What a row is about that is not about one population: all populations of a kind."""
 TWO = "two members"
 """The populations on which methods that merge two members are compared as well."""
-LEFT_OUT = {
-    "weighted": "with equal weights it is uniform",
-    "linear": "the same",
-    "passthrough": "copies one member, as the best member does",
-}
+LEFT_OUT = {"weighted": "with equal weights it is uniform", "linear": "the same"}
 OF_FEW = {
     "slerp": "merges two; multislerp is its form for more",
     "nuslerp": "merges two",
     "nearswap": "merges one member into the base, here the best member",
     "arcee_fusion": "the same",
+    "passthrough": "copies one member, here the best member",
 }
 """Methods that merge two members or one, whatever a population has."""
 

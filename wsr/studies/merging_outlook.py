@@ -24,6 +24,8 @@ FILE = "merge_forecast.json"
 """Beside this file: the forecast fitted on the kept rows; absent until these are measured."""
 MEAN, ACCURACY, MINUS_BEST, FEATURE = "mean", "accuracy, own head", "minus the best member", "feature, "
 """Names in the rows of the benchmark."""
+COPY = "passthrough"
+"""The method that is not forecast: it copies the best member."""
 STATED, SKILL = "stated probability", "Brier score, base rate minus forecast"
 EACH, FORECASTS = "population", "forecasts"
 """What a row is about: one population, or all forecasts."""
@@ -50,7 +52,7 @@ def seen_in(rows: Sequence[Row]) -> tuple[list[str], Seen]:
         at, metric = place[row["population"]], row["metric"]
         if metric.startswith(FEATURE):
             features.setdefault(metric.removeprefix(FEATURE), np.full(len(names), np.nan))[at] = row["value"]
-        elif metric == MINUS_BEST:
+        elif metric == MINUS_BEST and row["group"] != COPY:
             helped = outcomes.setdefault(row["group"], np.full(len(names), np.nan))
             helped[at] = float(row["value"] > 0)
         elif metric == ACCURACY and row["dataset"] != MEAN:
