@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 
-from wsr.studies.region_scaling import Grid, count_points, draw_subsets
+from wsr.studies.region_scaling import Grid, comparable, count_points, draw_subsets
 
 GROUPS = {"a": [0, 1, 2], "b": [3, 4, 5], "c": [6, 7, 8], "d": [9, 10]}
 
@@ -66,3 +66,19 @@ def test_points_are_counted_as_they_are_drawn():
                     )
                 )
     assert count_points(2, names, names[:1], grid) == drawn
+
+
+def test_means_are_over_the_targets_that_have_the_sizes_of_most():
+    """One target lacks a size that two have; another has one more."""
+    sizes = {"a": [1, 3], "b": [1, 3], "c": [1], "d": [1, 3, 9]}
+    scored: dict = {}
+    for target, own in sizes.items():
+        for size in own:
+            scored.setdefault(("left out", size, 1), {})[target] = f"{target} {size}"
+    scored["in", 1, 1] = {"c": "c in"}
+    assert comparable(scored) == {
+        "left out": {
+            ("left out", size, 1): {target: f"{target} {size}" for target in ("a", "b", "d")} for size in (1, 3)
+        },
+        "in": {("in", 1, 1): {"c": "c in"}},
+    }

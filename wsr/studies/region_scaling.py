@@ -5,8 +5,10 @@ on a target whose own members are among them (in), or not (left out).
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import Float
@@ -35,6 +37,7 @@ class Grid:
     """Number of subsets drawn of each size, for each target; fewer if there are not so many."""
 
 
+Scored = TypeVar("Scored")
 Cell = tuple[str, int, int]
 """In or left out, datasets, members of each."""
 Gain = tuple[Difference, float, Cell, Cell]
@@ -67,7 +70,33 @@ def region_scaling(context: Context, grid: Grid) -> tuple[list[dict], Section]:
             scored.setdefault(size, {})[target] = own
             rows += own.rows(size[0], study="region scaling", datasets=size[1], members_each=size[2])
     gains = _gains(context, scored)
-    return rows + _gain_rows(context, gains), _section(context, pretrained, scored, gains)
+    means = [_Means(place, own, pretrained) for place, own in comparable(scored).items()]
+    rows += _gain_rows(context, gains) + [row for own in means for row in own.rows(context.region.names)]
+    return rows, _section(context, means, gains)
+
+
+def comparable(scored: Mapping[Cell, Mapping[str, Scored]]) -> dict[str, dict[Cell, dict[str, Scored]]]:
+    """Returns, by place, the sizes that most targets have, each with the targets that have all of these.
+
+    A dataset with few members gives no large subsets, so targets differ in their sizes; a mean over targets may be
+    compared with another only if both are over the same ones.
+
+    Args:
+      scored: by size and target.
+    """
+    found: dict[str, dict[Cell, dict[str, Scored]]] = {}
+    for place in PLACES:
+        sizes: dict[str, frozenset[Cell]] = {}
+        for cell, by_target in scored.items():
+            for target in by_target if cell[0] == place else ():
+                sizes[target] = sizes.get(target, frozenset()) | {cell}
+        if sizes:
+            common, _ = Counter(sizes.values()).most_common(1)[0]
+            targets = [target for target, own in sizes.items() if common <= own]
+            found[place] = {
+                cell: {target: scored[cell][target] for target in targets} for cell in scored if cell in common
+            }
+    return found
 
 
 def count_points(seeds: int, datasets: Sequence[str], targets: Sequence[str], grid: Grid) -> int:
@@ -146,7 +175,7 @@ def _gains(context: Context, scored: Mapping[Cell, Mapping[str, Evaluation]]) ->
         cells = [cell for cell in scored if cell[0] == place]
         pairs = {}
         for target in context.targets:
-            sizes = sorted((cell for cell in cells if target in scored[cell]), key=lambda cell: cell[1] * cell[2])
+            sizes = sorted((cell for cell in cells if target in scored[cell]), key=_members)
             if len(sizes) > 1:
                 pairs[target] = (sizes[0], sizes[-1])
         differences = {
@@ -166,7 +195,7 @@ def _gains(context: Context, scored: Mapping[Cell, Mapping[str, Evaluation]]) ->
 def _gain_rows(context: Context, gains: Mapping[tuple[str, str], Gain]) -> list[dict]:
     return [
         result_row(
-            f"{place}, {largest[1]} x {largest[2]} - {smallest[1]} x {smallest[2]}",
+            _compared(place, smallest, largest),
             target,
             "difference of losses",
             own.mean,
@@ -182,50 +211,116 @@ def _gain_rows(context: Context, gains: Mapping[tuple[str, str], Gain]) -> list[
     ]
 
 
-def _section(
-    context: Context,
-    pretrained: Mapping[str, Evaluation],
-    scored: Mapping[Cell, Mapping[str, Evaluation]],
-    gains: Mapping[tuple[str, str], Gain],
-) -> Section:
-    means = {cell: _over_subsets(own) for cell, own in scored.items()}
-    start = float(np.mean([own.generalised_loss[0] for own in pretrained.values()]))
+@dataclass(frozen=True)
+class _Means:
+    """Means over the targets of a place."""
+
+    place: str
+    scored: Mapping[Cell, Mapping[str, Evaluation]]
+    """By size, over the same targets."""
+    pretrained: Mapping[str, Evaluation]
+
+    @property
+    def targets(self) -> list[str]:
+        return list(self.scored[self.smallest])
+
+    @property
+    def smallest(self) -> Cell:
+        return min(self.scored, key=_members)
+
+    @property
+    def largest(self) -> Cell:
+        return max(self.scored, key=_members)
+
+    @property
+    def start(self) -> float:
+        """The loss of the pretrained model."""
+        return float(np.mean([self.pretrained[target].generalised_loss[0] for target in self.targets]))
+
+    @property
+    def by_cell(self) -> dict[Cell, Interval]:
+        """The loss of each size, and how far it moves from subset to subset."""
+        means = {}
+        for cell, own in self.scored.items():
+            count = min(len(found.losses) for found in own.values())
+            means[cell] = mean_interval(np.mean([found.generalised_loss[:count] for found in own.values()], axis=0))
+        return means
+
+    @property
+    def difference(self) -> Interval:
+        """The largest minus the smallest subsets; interval over targets."""
+        ends = ([self.scored[cell][target] for target in self.targets] for cell in (self.largest, self.smallest))
+        large, small = ([float(own.generalised_loss.mean()) for own in found] for found in ends)
+        return mean_interval(np.subtract(large, small))
+
+    def rows(self, members: Sequence[str]) -> list[dict]:
+        about: dict[str, Any] = {
+            "texts": sum(self.pretrained[target].losses.shape[1] for target in self.targets),
+            "how": EXACT,
+            "members": members,
+            "study": "region scaling",
+        }
+
+        def row(group: str, metric: str, value: float, ends: Interval | None = None) -> dict:
+            interval = None if ends is None else (ends.low, ends.high)
+            where = f"mean of {len(self.targets)} targets"
+            return result_row(group, where, metric, value, interval=interval, **about)
+
+        loss = "mean generalised loss"
+        return [
+            row(f"pretrained, {self.place}", loss, self.start),
+            *(
+                row(self.place, loss, own.value, own) | {"datasets": cell[1], "members_each": cell[2]}
+                for cell, own in self.by_cell.items()
+            ),
+            row(
+                _compared(self.place, self.smallest, self.largest),
+                "difference of losses",
+                self.difference.value,
+                self.difference,
+            ),
+        ]
+
+
+def _section(context: Context, means: Sequence[_Means], gains: Mapping[tuple[str, str], Gain]) -> Section:
     measured = []
-    for place in PLACES:
-        own = {cell: mean for cell, mean in means.items() if cell[0] == place}
-        if not own:
-            continue
-        smallest, largest = (pick(own, key=lambda cell: cell[1] * cell[2]) for pick in (min, max))
-        of_place = [gain for (where, _), gain in gains.items() if where == place]
+    for mean in means:
+        of_place = [gain for (where, _), gain in gains.items() if where == mean.place]
         sure = sum(difference.mean < 0 and p_holm < 0.05 for difference, p_holm, *_ in of_place)
-        measured.append(
-            f"target {place}: {_told(own[smallest])} nats with {_size(smallest)}, {_told(own[largest])} with "
-            f"{_size(largest)}; lower beyond chance (Holm) on {sure} of {len(of_place)} targets"
+        smallest, largest = (
+            f"{_told(mean.by_cell[own])} nats with {_size(own)}" for own in (mean.smallest, mean.largest)
         )
+        measured.append(
+            f"target {mean.place}, mean of {len(mean.targets)}: {smallest}, {largest}, pretrained {mean.start:.3f}; "
+            f"largest minus smallest {_told(mean.difference, '+.3f')}; lower beyond chance (Holm) on {sure} of "
+            f"{len(of_place)} targets"
+        )
+    left_out = next((own for own in means if own.place == "left out"), None)
     return Section(
         "The centroid improves with more models",
         "How does the gain of the centroid grow with the number of members and of datasets?",
         "Not in the paper, which averages all members but the target's.",
-        "; ".join([*measured, f"pretrained model: {start:.3f}"]),
+        "; ".join(measured),
         _verdict(gains),
         text=(
             "Subsets are drawn from one population and share members, so intervals over subsets speak of this "
             "population; the largest sizes leave few subsets, or one, which then has no interval.",
+            "Means are over the targets that have all sizes that most targets have.",
         ),
         figures=tuple(
             Figure(
                 "curves",
-                f"Loss of the centroid, target {place}",
-                "Mean over targets; bands: 95 % intervals over subsets (Student's t), where there are at least two.",
+                f"Loss of the centroid, target {mean.place}",
+                f"Mean over {len(mean.targets)} targets; bands: 95 % intervals over subsets (Student's t), where there "
+                "are at least two.",
                 {
-                    "series": [_series(means, place, each) for each in sorted({cell[2] for cell in means})],
+                    "series": [_series(mean.by_cell, each) for each in sorted({cell[2] for cell in mean.scored})],
                     "x_label": "datasets",
                     "y_label": "generalised loss (nats)",
                     "x_scale": "log",
                 },
             )
-            for place in PLACES
-            if any(cell[0] == place for cell in means)
+            for mean in means
         ),
         tables=(
             Table(
@@ -241,15 +336,14 @@ def _section(
                 ),
                 tuple(
                     (
-                        cell[0],
-                        cell[1],
-                        cell[2],
-                        min(len(own.losses) for own in scored[cell].values()),
-                        mean.value,
-                        interval_cell(mean.low, mean.high),
-                        mean.value - start,
+                        *cell,
+                        min(len(own.losses) for own in mean.scored[cell].values()),
+                        found.value,
+                        interval_cell(found.low, found.high),
+                        found.value - mean.start,
                     )
-                    for cell, mean in means.items()
+                    for mean in means
+                    for cell, found in mean.by_cell.items()
                 ),
                 "Mean over targets; interval over subsets (Student's t).",
             ),
@@ -264,49 +358,34 @@ def _section(
             ),
         ),
         command=context.command,
-        headline=_headline(means, start),
+        headline=_headline(left_out),
         paper_short="not in the paper; it averages all",
-        measured_short=_short(means),
+        measured_short=_short(left_out),
         power=power_told({target: own for (place, target), (own, *_) in gains.items() if place == "left out"}),
     )
 
 
-def _ends(means: Mapping[Cell, Interval]) -> tuple[Cell, Cell] | None:
-    """The smallest and the largest subsets that left the target out."""
-    left_out = sorted((cell for cell in means if cell[0] == "left out"), key=lambda cell: cell[1] * cell[2])
-    return (left_out[0], left_out[-1]) if left_out else None
-
-
-def _headline(means: Mapping[Cell, Interval], pretrained: float) -> str:
-    ends = _ends(means)
-    if ends is None:
+def _headline(left_out: _Means | None) -> str:
+    if left_out is None:
         return "No subset of the population leaves the target out."
-    smallest, largest = ends
+    smallest, largest = (left_out.by_cell[own].value for own in (left_out.smallest, left_out.largest))
     return (
-        f"On a dataset that none of them saw, the centroid of {_size(largest)} has a loss of "
-        f"{means[largest].value:.3f} nats, of {_size(smallest)} {means[smallest].value:.3f}, and the pretrained model "
-        f"{pretrained:.3f}."
+        f"On a dataset that none of them saw, the centroid of {_size(left_out.largest)} has a loss of {largest:.3f} "
+        f"nats, of {_size(left_out.smallest)} {smallest:.3f}, and the pretrained model {left_out.start:.3f}."
     )
 
 
-def _short(means: Mapping[Cell, Interval]) -> str:
-    ends = _ends(means)
-    if ends is None:
+def _short(left_out: _Means | None) -> str:
+    if left_out is None:
         return "no subset"
-    (_, few, of_few), (_, many, of_many) = ends
-    return f"{means[ends[0]].value:.3f} nats with {few * of_few}, {means[ends[1]].value:.3f} with {many * of_many}"
+    ends = (left_out.smallest, left_out.largest)
+    return ", ".join(f"{left_out.by_cell[own].value:.3f} nats with {_members(own)}" for own in ends)
 
 
-def _over_subsets(of_targets: Mapping[str, Evaluation]) -> Interval:
-    """The mean over targets, and how far it moves from subset to subset."""
-    count = min(len(own.losses) for own in of_targets.values())
-    return mean_interval(np.mean([own.generalised_loss[:count] for own in of_targets.values()], axis=0))
-
-
-def _series(means: Mapping[Cell, Interval], place: str, each: int) -> dict:
-    own = sorted((cell[1], mean) for cell, mean in means.items() if cell[0] == place and cell[2] == each)
+def _series(means: Mapping[Cell, Interval], each: int) -> dict:
+    own = sorted((cell[1], mean) for cell, mean in means.items() if cell[2] == each)
     return {
-        "name": f"{each} members of each dataset",
+        "name": f"{each} member{'s' * (each > 1)} of each dataset",
         "x": [size for size, _ in own],
         "y": [mean.value for _, mean in own],
         "low": [mean.low if np.isfinite(mean.low) else mean.value for _, mean in own],
@@ -314,13 +393,20 @@ def _series(means: Mapping[Cell, Interval], place: str, each: int) -> dict:
     }
 
 
-def _told(mean: Interval) -> str:
-    spread = f" ({mean.low:.3f} to {mean.high:.3f})" if np.isfinite(mean.low) else ""
-    return f"{mean.value:.3f}{spread}"
+def _told(mean: Interval, form: str = ".3f") -> str:
+    return f"{mean.value:{form}}" + (f" ({mean.low:{form}} to {mean.high:{form}})" if np.isfinite(mean.low) else "")
+
+
+def _compared(place: str, smallest: Cell, largest: Cell) -> str:
+    return f"{place}, {largest[1]} x {largest[2]} - {smallest[1]} x {smallest[2]}"
+
+
+def _members(cell: Cell) -> int:
+    return cell[1] * cell[2]
 
 
 def _size(cell: Cell) -> str:
-    members, datasets = cell[1] * cell[2], cell[1]
+    members, datasets = _members(cell), cell[1]
     return f"{members} member{'s' * (members > 1)} of {datasets} dataset{'s' * (datasets > 1)}"
 
 
