@@ -9,6 +9,7 @@ from scipy import stats
 from wsr.report.document import VERDICTS, Section
 from wsr.statistics.interval import Interval
 from wsr.studies.harness.verdict import above, all_of, any_of, below, power_told, reached, smallest_effect, verdict
+from wsr.studies.random_directions import judged
 
 SURELY, SURELY_NOT, OPEN = Interval(0.2, 0.1, 0.3), Interval(-0.2, -0.3, -0.1), Interval(0.2, -0.1, 0.5)
 SMALL, SMALL_AND_SURE = Interval(0.0, -0.004, 0.006), Interval(0.004, 0.002, 0.006)
@@ -108,3 +109,18 @@ def test_the_power_is_told_where_there_are_intervals():
 )
 def test_documents_of_earlier_versions_are_read_with_the_new_words(earlier, word):
     assert Section("title", "question", "paper", "measured", earlier).verdict == word
+
+
+@pytest.mark.parametrize(
+    ("rise", "home", "expected"),
+    [
+        ((0.03, 0.05), (-0.01, 0.01), "holds"),
+        ((0.0, 0.001), (-0.01, 0.01), "refuted"),  # no step of this length hurts
+        ((0.03, 0.05), (0.03, 0.05), "refuted"),  # the way to the pretrained model hurts as well
+        ((0.01, 0.05), (-0.01, 0.01), "open"),
+        ((0.03, 0.05), (0.01, 0.05), "open"),
+    ],
+)
+def test_a_random_step_hurts_only_if_it_does_and_the_ways_to_the_origin_do_not(rise, home, expected):
+    zero = Interval(0.0, -0.001, 0.001)
+    assert judged(Interval(0.0, *rise), zero, Interval(0.0, *home)) == expected

@@ -20,7 +20,7 @@ from wsr.statistics.bootstrap import bootstrap_mean
 from wsr.statistics.interval import Interval
 from wsr.store.row import result_row
 from wsr.studies.harness.context import Context, Request, score_all
-from wsr.studies.harness.verdict import Part, above, below, power_told, verdict
+from wsr.studies.harness.verdict import Part, above, all_of, below, power_told, verdict
 from wsr.studies.lines import NO_BARRIER_NATS
 from wsr.types import Params
 
@@ -158,7 +158,10 @@ def random_directions(
         "A random direction of the same length from the centroid of MNLI's models degrades past the fine-tuned radius; "
         "the direction towards the origin does not, even far beyond the region.",
         "; ".join(_measured(one) for one in left),
-        verdict(part for one in left for part in _parts(one)),
+        verdict(
+            judged(one.rises[one.past], one.zero_rises[one.past], None if one.start.suffix else one.home_rise)
+            for one in left
+        ),
         text=_text(left, target, members),
         figures=tuple(_curve(one, target) for one in left),
         tables=tuple(_table(one, targets) for one in left),
@@ -173,6 +176,21 @@ def random_directions(
         ),
     )  # fmt: skip
     return rows, section
+
+
+def judged(rise: Interval, zero: Interval, home: Interval | None = None) -> Part:
+    """Returns whether a random step past the radius hurts while an equally long one towards the zero vector does not.
+
+    The second alone says nothing: if no step of this length hurts, neither does that one.
+
+    Args:
+      rise: what the random step adds to the loss.
+      zero: what the step towards the zero vector adds.
+      home: what the way to the pretrained model adds; None from the centroid of the target's own members, where it
+        gives up what they learned.
+    """
+    ways = [zero] if home is None else [zero, home]
+    return all_of([above(rise, NO_BARRIER_NATS), *(below(way, NO_BARRIER_NATS) for way in ways)])
 
 
 def _left(start: Start, scored: Sequence[Evaluation], target: str, confidence: float) -> Left:
@@ -205,19 +223,6 @@ def _left(start: Start, scored: Sequence[Evaluation], target: str, confidence: f
 def _added(losses: Float[np.ndarray, "points draws"]) -> Float[np.ndarray, " draws"]:
     """What the first point has above the second."""
     return losses[0] - losses[1]
-
-
-def _parts(left: Left) -> list[Part]:
-    """Whether a random step past the radius hurts, and an equally long one towards the zero vector does not.
-
-    From the centroid of all members the way to the pretrained model counts too. From that of the target's own members
-    it does not, because it gives up what they learned.
-    """
-    parts = [
-        above(left.rises[left.past], NO_BARRIER_NATS),
-        below(left.zero_rises[left.past], NO_BARRIER_NATS),
-    ]
-    return [*parts, *([] if left.start.suffix else [below(left.home_rise, NO_BARRIER_NATS)])]
 
 
 def _interval_rows(target: str, left: Left) -> list[dict]:
