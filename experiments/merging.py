@@ -1,7 +1,7 @@
 """Which way to merge members is best, on populations of many kinds, and can one know beforehand whether it will help?
 
 Command:  python -m experiments.merging --preset=packaged
-Cost:     34 populations of 2 to 4 members, merged by 36 methods (packaged); --dry_run says the rest
+Cost:     34 populations of 2 to 4 members, merged by 37 methods (packaged); --dry_run says the rest
 Expect:   not in the paper, whose merged model is the centroid
 
 `wsr bench-merging` does the same for the members of one store. See docs/merging.md.
