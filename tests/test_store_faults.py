@@ -16,7 +16,7 @@ from orbax.checkpoint import v1 as ocp
 from test_store import as_before_blake3, as_format_1, make_store, near, random_head, random_params, record_of, same_bits
 
 from wsr.errors import WsrError
-from wsr.store import Store
+from wsr.store import Store, checkpoint
 
 BASE = random_params(0)
 
@@ -259,6 +259,26 @@ def test_full_disk_is_one_error_and_leaves_nothing(tmp_path: Path) -> None:
     assert len(done.stdout.splitlines()) == 1
     store = Store.open(tmp_path / "store")
     assert store.names() == []
+    assert list((store.path / "writing").iterdir()) == []
+
+
+def test_writes_that_end_after_the_error_leave_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    late: list[Path] = []
+
+    def fails(folder: Path, *_: Any) -> None:
+        late.extend(Path(f"{folder}.orbax-checkpoint-tmp") / leaf for leaf in ("first", "second"))
+        late.pop(0).mkdir(parents=True)
+        raise OSError("disk full")
+
+    def ends_a_late_write(_: float) -> None:
+        if late:
+            late.pop().mkdir(parents=True)
+
+    monkeypatch.setattr(checkpoint, "_save", fails)
+    monkeypatch.setattr(checkpoint.time, "sleep", ends_a_late_write)
+    with pytest.raises(WsrError, match="could not be written"):
+        store.save(record_of("m"), near(BASE, 1), random_head(1))
+    assert late == []
     assert list((store.path / "writing").iterdir()) == []
 
 

@@ -46,6 +46,7 @@ ABANDONED_SECONDS = 24 * 3600.0
 METADATA_FILE = "_CHECKPOINT_METADATA"
 COMPANIONS = "companions"
 PIECE_BYTES = 4 * 2**20
+LATE_WRITES_SECONDS = 0.5
 
 
 def publish(
@@ -99,8 +100,7 @@ def publish(
             return False
         raise WsrError(f"{folder} could not be written: {_first_line(error)}") from error
     finally:
-        for leftover in staging.glob(f"{unfinished.name}*"):
-            _remove(leftover)
+        _remove_all(staging, f"{unfinished.name}*")
     return True
 
 
@@ -373,6 +373,19 @@ def _is_abandoned(path: Path) -> bool:
         return time.time() - path.stat().st_mtime > ABANDONED_SECONDS
     except FileNotFoundError:
         return False
+
+
+def _remove_all(staging: Path, pattern: str) -> None:
+    """Removes what a failed write left, until nothing comes back.
+
+    Orbax raises the first error of a leaf while TensorStore still writes other leaves, and TensorStore makes a missing
+    folder again.
+    """
+    give_up = time.monotonic() + 20 * LATE_WRITES_SECONDS
+    while (leftovers := list(staging.glob(pattern))) and time.monotonic() < give_up:
+        for leftover in leftovers:
+            _remove(leftover)
+        time.sleep(LATE_WRITES_SECONDS)
 
 
 def _remove(path: Path) -> None:
