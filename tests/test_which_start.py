@@ -2,6 +2,7 @@
 
 import math
 
+import jax
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
@@ -11,6 +12,7 @@ from wsr.engine.suggest import FOLDS, starts
 from wsr.geometry.trees import flatten
 from wsr.models import load
 from wsr.models.features import all_features
+from wsr.models.precision import computing_in
 from wsr.region.region import from_params
 from wsr.store.results import Results
 from wsr.studies.few_shot import FewShot, Start
@@ -92,7 +94,7 @@ def judged():
     region = from_params(base.model, base.params, params, dataset="made_up_a1", family="made_up_a")
     context = Context(region, {own.name: own for own in data}, ["made_up_a2"], Results.in_memory())
     plan = FewShot(40, 1, recipe, least_steps=10, inverse_l2=1.0)
-    pretrained, averaged = Start(region.emptied()), Start(region)
+    pretrained, averaged = Start(region.emptied(), "float32"), Start(region, "float32")
     return Judge(context, data[1], 0, plan, pretrained), plan.job(data[1], 0), pretrained, averaged
 
 
@@ -122,10 +124,20 @@ def test_the_cosine_rule_compares_the_biases_that_bitfit_trains(judged):
     assert judge.judge(pretrained)["cosine"] == 0
 
 
+def test_a_start_encodes_in_the_precision_of_the_trainings(judged):
+    _, job, _, averaged = judged
+    start = Start(averaged.region, "bfloat16")
+    model = computing_in(averaged.region.model, "bfloat16", jax.default_backend())
+    expected = all_features(model, averaged.params, job.split)
+    np.testing.assert_allclose(start.features(job.split), expected, atol=1e-5)
+    assert np.abs(expected - averaged.features(job.split)).max() > 1e-4
+    assert start.identity != averaged.identity
+
+
 def test_a_judged_start_is_kept(judged, monkeypatch):
     judge, _, _, averaged = judged
     before = judge.judge(averaged)
-    monkeypatch.setattr("wsr.studies.start_rules.all_features", None)
+    monkeypatch.setattr("wsr.studies.few_shot.all_features", None)
     monkeypatch.setattr("wsr.studies.start_rules.finetune", None)
     after = judge.judge(averaged)
     assert before.keys() == after.keys()

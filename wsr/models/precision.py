@@ -14,7 +14,7 @@ import jax
 from jaxtyping import Array, Float
 
 from wsr.models.model import Model
-from wsr.types import Batch, Params
+from wsr.types import AnyArray, Batch, Params
 
 Precision = Literal["float32", "bfloat16"]
 _CPU = Path("/proc/cpuinfo")
@@ -31,7 +31,7 @@ def rounded(params: Params, precision: Precision, platform: str) -> Params:
     if precision == "float32":
         return params
 
-    def leaf(path: jax.tree_util.KeyPath, array: Array) -> Array:
+    def leaf(path: jax.tree_util.KeyPath, array: AnyArray) -> AnyArray:
         return array.astype(precision) if platform != "cpu" or path[-1].key == "kernel" else array
 
     return jax.tree_util.tree_map_with_path(leaf, params)

@@ -48,7 +48,8 @@ def centroid_start(context: Context, plan: FewShot) -> tuple[list[dict], Section
         for target in context.targets:
             dataset, others = context.datasets[target], context.region.without_dataset(target)
             used[target] = others.names
-            starts = {"pretrained": Start(others.emptied()), "centroid": Start(others)}
+            averaged = {"pretrained": others.emptied(), "centroid": others}
+            starts = {name: Start(region, plan.recipe.precision) for name, region in averaged.items()}
             for (name, start), mode in itertools.product(starts.items(), MODES):
                 each = []
                 for seed in range(plan.seeds):

@@ -6,12 +6,14 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TypeAlias
 
+import jax
 import numpy as np
 from jaxtyping import Float, Shaped
 
-from wsr.data.dataset import Dataset
+from wsr.data.dataset import AnySplit, Dataset
 from wsr.engine.probe import linear_probe
 from wsr.models.features import all_features
+from wsr.models.precision import Precision, meaning, rounded
 from wsr.region.region import Region
 from wsr.studies.harness.context import Context
 from wsr.studies.harness.preset import Preset
@@ -84,11 +86,13 @@ class Start:
 
     Args:
       region: the members that are averaged; none for the pretrained model.
+      precision: precision in which texts are encoded, that of the trainings from this start.
     """
 
-    def __init__(self, region: Region):
-        self.region = region
-        self.identity = (region.base_sha256, *(member.content_sha256 for member in region.members))
+    def __init__(self, region: Region, precision: Precision):
+        self.region, self.precision = region, precision
+        computed = [own for own in [meaning(precision, jax.default_backend())] if own]
+        self.identity = (region.base_sha256, *(member.content_sha256 for member in region.members), *computed)
         self._tested: dict[str, Features] = {}
 
     @cached_property
@@ -96,10 +100,20 @@ class Start:
         """The encoder's parameters."""
         return self.region.params(self.region.centroid()) if len(self.region) else self.region.base
 
+    def features(self, texts: AnySplit, params: Params | None = None) -> Features:
+        """Returns the features of some texts.
+
+        Args:
+          texts: the texts.
+          params: parameters that were trained from this start; None: those of the start.
+        """
+        params = self.params if params is None else params
+        return all_features(self.region.model, rounded(params, self.precision, jax.default_backend()), texts)
+
     def test_features(self, target: Dataset) -> Features:
         """Returns the features of the target's test split, computed once."""
         if target.name not in self._tested:
-            self._tested[target.name] = all_features(self.region.model, self.params, target.splits["test"])
+            self._tested[target.name] = self.features(target.splits["test"])
         return self._tested[target.name]
 
 
@@ -128,9 +142,8 @@ def kept_predictions(
 
 def _fine_tuned(start: Start, target: Dataset, seed: int, plan: FewShot) -> Shaped[np.ndarray, " texts"]:
     # The same seed, hence the same examples and initial head, from every start: the comparison is paired.
-    model = start.region.model
-    (member,) = finetune(model, start.params, [plan.job(target, seed)], chunk=1)
-    features = all_features(model, member.params, target.splits["test"])
+    (member,) = finetune(start.region.model, start.params, [plan.job(target, seed)], chunk=1)
+    features = start.features(target.splits["test"], member.params)
     return predict(features, member.head, regression=target.regression)
 
 
@@ -138,7 +151,7 @@ def _head_only(start: Start, target: Dataset, seed: int, plan: FewShot) -> Shape
     """The frozen encoder is read once; the head is a convex problem, solved to its optimum."""
     examples = plan.job(target, seed).split
     fitted = linear_probe(
-        all_features(start.region.model, start.params, examples)[None],
+        start.features(examples)[None],
         examples.labels,
         start.test_features(target)[None],
         target.splits["test"].labels,

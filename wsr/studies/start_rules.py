@@ -19,7 +19,6 @@ from wsr.engine.evaluate import Protocol
 from wsr.engine.probe import fixed_head_loss
 from wsr.engine.suggest import FOLDS, fitted_across
 from wsr.geometry.trees import flatten
-from wsr.models.features import all_features
 from wsr.statistics.log_evidence import log_evidence
 from wsr.studies.few_shot import Features, FewShot, Start
 from wsr.studies.harness.context import Context
@@ -59,7 +58,7 @@ class Judge:
         return self._kept(start, "rules", self._judged)
 
     def _judged(self, start: Start) -> Judged:
-        features = all_features(start.region.model, start.params, self._examples)
+        features = start.features(self._examples)
         return {
             "probe": self._probe_losses(features),
             "logme": np.asarray(-log_evidence(features, self._examples.labels)),
@@ -75,10 +74,9 @@ class Judge:
         fold = np.arange(len(self._examples)) % FOLDS
         inside, outside = np.flatnonzero(fold == 0), np.flatnonzero(fold != 0)
         job = self._job(self._examples.take(outside), FEW_STEPS)
-        model = start.region.model
-        (member,) = finetune(model, start.params, [job], chunk=1)
+        (member,) = finetune(start.region.model, start.params, [job], chunk=1)
         held = self._examples.take(inside)
-        features = all_features(model, member.params, held)
+        features = start.features(held, member.params)
         heads = {name: leaf[None] for name, leaf in member.head.items()}
         return float(np.mean(fixed_head_loss(features[None], held.labels, heads)))
 

@@ -122,7 +122,7 @@ def _newcomer(
 ) -> dict[Case, Newcomer]:
     """Returns what is found about a target, by case; ``regions`` are the members that each start averages."""
     dataset = context.datasets[target]
-    pretrained = Start(regions["pretrained"])
+    pretrained = Start(regions["pretrained"], plan.bitfit.precision)
     judges = {
         (size, seed): Judge(context, dataset, seed, plan.few_shot("bitfit", size), pretrained)
         for size in plan.sizes
@@ -131,7 +131,7 @@ def _newcomer(
     judged: dict[tuple[int, int], list[Judged]] = {place: [] for place in judges}
     right: dict[Case, list[np.ndarray]] = {(mode, size): [] for size in plan.sizes for mode in MODES}
     for region in regions.values():
-        start = Start(region)  # its parameters are loaded once, and only if a result is missing
+        start = Start(region, plan.bitfit.precision)  # its parameters are loaded once, and only if a result is missing
         for place, judge in judges.items():
             judged[place].append(judge.judge(start))
         for mode, size in right:
