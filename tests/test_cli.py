@@ -6,7 +6,6 @@ import json
 import re
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -52,17 +51,13 @@ def store(tmp_path_factory):
     return folder
 
 
-def test_help_is_quick_and_imports_no_jax():
-    start = time.monotonic()
-    done = alone("--help")
-    assert done.returncode == 0
-    assert "Usage: wsr <verb>" in done.stdout
-    assert time.monotonic() - start < 2
-    for verb in ("demo", "train", "ls", "map", "check", "suggest", "evaluate", "compare", "merge", "report"):
-        code = f"import sys; from wsr.cli import main; main(['{verb}', '--help']); assert 'jax' not in sys.modules"
+def test_help_imports_no_jax():
+    verbs = ("demo", "train", "ls", "map", "check", "suggest", "evaluate", "compare", "merge", "report")
+    for words in ([], *([verb] for verb in verbs)):
+        code = f"import sys; from wsr.cli import main; main({[*words, '--help']}); assert 'jax' not in sys.modules"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
-        assert f"Usage: wsr {verb}" in done.stdout
+        assert f"Usage: wsr {words[0] if words else '<verb>'}" in done.stdout
 
 
 def test_wrong_calls_get_one_line_and_status_2():
