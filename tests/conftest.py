@@ -23,7 +23,7 @@ from wsr.runtime.compilation import use_persistent_cache
 # Compiling takes most of the time of tests on small models: a second run compiles nothing.
 use_persistent_cache()
 
-FORGET_BYTES = 3 * 2**29
+FORGET_BYTES = 5 * 2**29
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
