@@ -87,7 +87,7 @@ class IsoCts(OfMatrices):
         if own:
             # Without a part outside the common subspace, a task leaves only rounding errors there.
             least = SMALLEST * shared.values.max(initial=0.0)
-            parts += [svd(task - shared.left @ (shared.left.T @ task), own, least=least) for task in each_task(leaf)]
+            parts += [_outside(shared.left, task, own, least) for task in each_task(leaf)]
         mean = sum(float(part.values.sum()) for part in parts) / rank
         return mean * _paired(parts, None)
 
@@ -169,6 +169,16 @@ def on_accelerator() -> bool:
     import jax
 
     return jax.default_backend() != "cpu"
+
+
+def _outside(columns: Columns, matrix: Matrix, count: int, least: float) -> Svd:
+    """Returns the ``count`` largest singular triples of ``R = M - U U^T M``, ``U`` having orthonormal columns."""
+    inside = columns.T @ matrix
+    if matrix.shape[0] <= matrix.shape[1] or on_accelerator():
+        return svd(matrix - columns @ inside, count, least=least)
+    # R^T R = M^T M - (U^T M)^T U^T M, so that only those columns of R V are computed that are kept.
+    values, right = leading(matrix.T @ matrix - inside.T @ inside, count, least=least)
+    return Svd((matrix @ right - columns @ (inside @ right)) / values, values, right)
 
 
 def _svd_on_accelerator(matrix: Matrix, count: int, least: float) -> Svd:
