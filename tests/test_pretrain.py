@@ -13,8 +13,8 @@ from models_support import one_a_row, random_params, random_texts
 from wsr.errors import WsrError
 from wsr.models import build, load
 from wsr.models.bert import EXAMPLE
-from wsr.studies.harness.pretrained import PLANS, pretrained
-from wsr.training.pretrain import initial_head, mask_tokens, masked_loss
+from wsr.studies.harness.pretrained import PLANS, _texts, pretrained
+from wsr.training.pretrain import initial_head, mask_tokens, masked_loss, pretrain
 
 
 def test_a_seventh_of_the_tokens_is_hidden_most_of_them_by_the_mask():
@@ -94,6 +94,18 @@ def test_loss_and_gradient_are_those_of_bert_for_masked_lm():
 
 
 @pytest.mark.long
+def test_bfloat16_is_of_the_encoders_products_alone():
+    """Losses differ by the rounding of kernels alone, and the parameters stay in float32."""
+    corpus, plan = PLANS["smoke"]
+    tokenizer = load(corpus.tokenizer_of).processor
+    texts = _texts(corpus, tokenizer, plan.max_length, "finetune")
+    plans = [dataclasses.replace(plan, steps=5, precision=own) for own in ("float32", "bfloat16")]
+    exact, coarse = (pretrain(texts, tokenizer, own, seed=0) for own in plans)
+    assert 0 < abs(exact.losses - coarse.losses).max() < 1e-2
+    assert {str(leaf.dtype) for leaf in jax.tree.leaves(coarse.checkpoint.params)} == {"float32"}
+
+
+@pytest.mark.long
 def test_the_loss_falls_and_the_folder_opens(tmp_path, capsys):
     corpus, plan = PLANS["smoke"]
     folder = pretrained(tmp_path / "a", corpus, plan, seed=0)
@@ -116,7 +128,6 @@ def test_the_loss_falls_and_the_folder_opens(tmp_path, capsys):
 
 @pytest.mark.long
 def test_an_interrupted_pretraining_goes_on_to_the_same_bits(tmp_path, monkeypatch):
-    from wsr.studies.harness.pretrained import _texts
     from wsr.training import pretrain as module
 
     corpus, plan = PLANS["smoke"]

@@ -22,6 +22,7 @@ from wsr.data.dataset import Split
 from wsr.data.packing import row_length_for, training_batches
 from wsr.models import Checkpoint, build
 from wsr.models.layers.activations import exact_gelu
+from wsr.models.precision import Precision, computing_in
 from wsr.runtime import seeds
 from wsr.runtime.atomic import write_atomically
 from wsr.runtime.progress import progress
@@ -54,6 +55,8 @@ class Pretraining:
     """Fraction of the steps during which the learning rate rises."""
     weight_decay: float = 0.01
     """Weight decay of AdamW."""
+    precision: Precision = "float32"
+    """Precision of the encoder's matrix products. Parameters, optimiser and the head stay in float32."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,7 +128,8 @@ def pretrain(
     )
     state = jax.jit(optimiser.init)(weights)
 
-    loss_of = partial(masked_loss, model.encode, config["layer_norm_eps"])
+    encode = computing_in(model, plan.precision, jax.default_backend()).encode
+    loss_of = partial(masked_loss, encode, config["layer_norm_eps"])
 
     @partial(jax.jit, donate_argnums=(0, 1))
     def step(weights: dict, state: Any, batch: Mapping[str, Array], masked: Mapping[str, Array]) -> tuple:

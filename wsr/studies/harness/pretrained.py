@@ -52,10 +52,19 @@ PLANS: Mapping[str, tuple[Corpus, Pretraining]] = {
         ),
         Pretraining(layers=4, hidden=128, heads=4, max_length=64, steps=2000, batch_size=64, learning_rate=1e-3),
     ),
-    # Takes an afternoon on two CPU cores: a base that was pretrained and nothing else, on all packaged text.
+    # Takes about an hour on two CPU cores: a base that was pretrained and nothing else, on all packaged text.
     "packaged_large": (
         Corpus("minilm", tuple(name for name in PACKAGED if name != "newsgroups")),
-        Pretraining(layers=4, hidden=256, heads=4, max_length=128, steps=8000, batch_size=64, learning_rate=7e-4),
+        Pretraining(
+            layers=4,
+            hidden=256,
+            heads=4,
+            max_length=128,
+            steps=8000,
+            batch_size=64,
+            learning_rate=7e-4,
+            precision="bfloat16",
+        ),
     ),
 }
 
