@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from experiments.launcher import Found, launch
 from wsr.studies.centroid_start import centroid_start
 from wsr.studies.few_shot import FewShot, bitfit
+from wsr.studies.fewer_examples import fewer_examples
 from wsr.studies.harness.lab import Lab
 from wsr.studies.harness.preset import GENERAL, TWELVE, Preset
 from wsr.studies.harness.work import Work
@@ -48,11 +49,14 @@ SETTINGS = {
 
 
 def main(lab: Lab, settings: Settings) -> Found:
-    """Trains on a few examples of each target from both starts, for each size."""
+    """Trains on a few examples of each target from both starts, for each size, and compares the sizes."""
     region = lab.population(lab.jobs(seeds=settings.seeds, datasets=settings.averaged or None))
     drawn_from = lab.with_preset(finetune_texts=settings.drawn_from or lab.preset.finetune_texts)
     context = drawn_from.context(region, settings.starts_on or None)
-    return [centroid_start(context, plan) for plan in plans(lab.preset, settings)]
+    found = [centroid_start(context, plan) for plan in plans(lab.preset, settings)]
+    if len(found) > 1:
+        found.append(fewer_examples(context, [row for rows, _ in found for row in rows]))
+    return found
 
 
 def plans(preset: Preset, settings: Settings) -> list[FewShot]:

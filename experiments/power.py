@@ -159,7 +159,7 @@ QUANTITIES = (
             f"gain on {examples}, {mode}",
             values("gain", group=f"gain, {mode}", examples=examples),
         )
-        for examples in (32, 96)
+        for examples in (32, 96, 256)
         for mode in ("bitfit", "head")
     ),
     Quantity(

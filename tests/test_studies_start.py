@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 
 from wsr.studies.few_shot import FewShot, right_answers
+from wsr.studies.fewer_examples import fewer_examples
 
 
 def target(labels, *, regression):
@@ -36,3 +37,30 @@ def test_few_examples_are_passed_over_until_there_are_enough_steps(dataset, exam
     job = plan.job(dataset, seed=0)
     assert job.steps >= 40
     assert job.steps == 40 or job.recipe.epochs == plan.recipe.epochs
+
+
+def test_gains_on_few_and_on_many_examples_are_compared_target_by_target():
+    """Against a paired t-test of SciPy."""
+    draw = np.random.default_rng(0)
+    targets = [f"t{number}" for number in range(6)]
+    level = dict(zip(targets, draw.normal(0, 0.1, 6), strict=True))  # of a target, on any number of examples
+    gain = {
+        (mode, size, target): level[target] + more * (size == 16) + draw.normal(0, 0.003)
+        for mode, more in (("bitfit", 0.02), ("head", 0.0))
+        for size in (64, 16, "all")
+        for target in targets
+    }
+    rows = [
+        {"group": f"gain, {mode}", "dataset": target, "metric": "gain", "value": value, "examples": size}
+        for (mode, size, target), value in gain.items()
+    ]
+    rows.append({"group": "centroid, head", "dataset": "t0", "metric": "accuracy", "value": 0.5, "examples": 16})
+    found, section = fewer_examples.__wrapped__(SimpleNamespace(targets=targets, command="here"), rows)
+    for row, mode in zip(found, ("bitfit", "head"), strict=True):
+        few, most = ([gain[mode, size, target] for target in targets] for size in (16, "all"))
+        low, high = stats.ttest_rel(few, most).confidence_interval()
+        assert row["value"] == pytest.approx(np.mean(few) - np.mean(most))
+        assert (row["low"], row["high"]) == pytest.approx((low, high))
+        assert (row["group"], row["examples"]) == (f"gain, {mode}", "16 and all")
+    assert section.verdict == "holds in part"  # with BitFit, and no effect on the head
+    assert [row["name"] for row in section.figures[0].data["rows"]] == ["16 examples", "64 examples", "all examples"]
