@@ -59,7 +59,7 @@ def fewer_examples(context: Context, rows: Sequence[Row]) -> tuple[list[Row], Se
                         }
                         for examples in sizes
                     ],
-                    "x_label": "share of right answers from the centroid minus that from the pretrained model",
+                    "x_label": "gain, in the share of right answers",
                 },
             ),
         ),
