@@ -1,6 +1,6 @@
 """The front of ``wsr pareto`` beside members, soups, merge methods and NSGA-II with real evaluations, by hypervolume.
 
-python -m benchmarks.fronts --out=FILE [--preset=packaged] [--store=STORE] [--pairs=NAME+NAME,...]
+python -m benchmarks.fronts --out=FILE [--store=STORE] [--precision=bfloat16] [--pairs=NAME+NAME,...]
 
 Everybody chooses on the probe and validation splits of two datasets with the same probes. The test splits give the
 hypervolume below the worst losses of members and centroid, with intervals over their texts. NSGA-II gets as many
@@ -14,7 +14,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from absl import app, flags, logging
@@ -32,6 +32,7 @@ from wsr.merging.method import made
 from wsr.merging.run import merge
 from wsr.merging.soups import greedy_soup
 from wsr.models.load import load
+from wsr.models.precision import Precision
 from wsr.region.exposure import unexposed
 from wsr.region.learned import learned_region
 from wsr.region.made_up import made_up_region
@@ -62,6 +63,8 @@ class Preset:
     front: int
     """Points of the front, and the population of NSGA-II."""
     methods: tuple[str, ...]
+    precision: Precision = "float32"
+    """Precision in which all models are scored."""
 
 
 PRESETS = {
@@ -90,7 +93,7 @@ def main(arguments: list[str]) -> None:
     use_persistent_cache()
     preset = PRESETS[flags.FLAGS.preset]
     pairs = tuple((first, second) for first, _, second in (own.partition("+") for own in flags.FLAGS.pairs))
-    preset = replace(preset, pairs=pairs or preset.pairs)
+    preset = replace(preset, pairs=pairs or preset.pairs, precision=flags.FLAGS.precision)
     population = made_up_region(3) if flags.FLAGS.preset == "smoke" else learned_region(Store.open(flags.FLAGS.store))
     print("\n".join(table(run(population, preset, Path(flags.FLAGS.out)))))
 
@@ -106,7 +109,7 @@ def run(population: Region, preset: Preset, out: Path) -> list[dict[str, Any]]:
     rows = read_rows(out) if out.exists() else []
     processor = load("tiny").processor if population.store is None else population.store.processor()
     for pair in preset.pairs:
-        if any(tuple(row["datasets"]) == pair for row in rows):
+        if any((tuple(row["datasets"]), row["precision"]) == (pair, preset.precision) for row in rows):
             continue
         datasets, region = [], population
         for name in pair:
@@ -117,7 +120,7 @@ def run(population: Region, preset: Preset, out: Path) -> list[dict[str, Any]]:
         out.parent.mkdir(parents=True, exist_ok=True)
         write_rows(out, rows)
         print(f"{' and '.join(pair)}: {len(region)} members", flush=True)
-    return [row for row in rows if tuple(row["datasets"]) in preset.pairs]
+    return [row for row in rows if tuple(row["datasets"]) in preset.pairs and row["precision"] == preset.precision]
 
 
 def compared(region: Region, datasets: Sequence[Dataset], preset: Preset) -> list[dict[str, Any]]:
@@ -129,7 +132,9 @@ def compared(region: Region, datasets: Sequence[Dataset], preset: Preset) -> lis
       preset: the numbers of points.
     """
     began = time.perf_counter()
-    found = pareto(region, datasets, front=preset.front, points=preset.points)
+    found = pareto(
+        region, datasets, front=preset.front, points=preset.points, settings=Settings(precision=preset.precision)
+    )
     took = time.perf_counter() - began
     protocols = [own for own in found.protocols if own]
     design = design_of(min(len(region), SUPPORT), points=preset.points)
@@ -137,7 +142,7 @@ def compared(region: Region, datasets: Sequence[Dataset], preset: Preset) -> lis
     cost: dict[str, dict[str, Any]] = {FRONT: {"seconds": took, "evaluations": len(design.points)}}
     models["members"] = np.eye(len(region))
     models["members and centroid"] = np.concatenate([np.eye(len(region)), region.centroid()[None]])
-    settings = Settings(results=Results.in_memory())
+    settings = Settings(results=Results.in_memory(), precision=preset.precision)
     soups = [greedy_soup(region, own, its, settings) for own, its in zip(datasets, protocols, strict=True)]
     models["greedy soups"] = np.stack([*soups, region.centroid()])
     models["learned coefficients"] = np.stack(
@@ -148,7 +153,7 @@ def compared(region: Region, datasets: Sequence[Dataset], preset: Preset) -> lis
     )
     if importlib.util.find_spec("pymoo"):
         judged = [on_validation(own) for own in datasets]
-        models[NSGA2], cost[NSGA2] = _by_nsga2(region, judged, protocols, preset.front, took)
+        models[NSGA2], cost[NSGA2] = _by_nsga2(region, judged, protocols, preset, took)
     else:
         print("NSGA-II is left out: pymoo is not installed", flush=True)
     merged = from_params(region.model, region.base, {own: merge(region, made(own, {})) for own in preset.methods})
@@ -168,6 +173,7 @@ def compared(region: Region, datasets: Sequence[Dataset], preset: Preset) -> lis
             "members": len(region),
             "points": len(wide[name]),
             "inverse_l2": [own.inverse_l2 for own in protocols],
+            "precision": preset.precision,
             **cost.get(name, {}),
             **_interval("volume", volumes[name]),
             **_interval("below_the_front", volumes[FRONT] - volumes[name]),
@@ -201,7 +207,7 @@ def _interval(name: str, draws: Float[np.ndarray, " draws"]) -> dict[str, float]
 
 
 def _by_nsga2(
-    region: Region, datasets: Sequence[Dataset], protocols: Sequence[Protocol], population: int, seconds: float
+    region: Region, datasets: Sequence[Dataset], protocols: Sequence[Protocol], preset: Preset, seconds: float
 ) -> tuple[Points, dict[str, Any]]:
     """Runs NSGA-II with real evaluations for some seconds; coefficients are the variables, divided by their sum.
 
@@ -211,7 +217,7 @@ def _by_nsga2(
       region: the members.
       datasets: the datasets whose test splits are judged.
       protocols: the classifier of each dataset.
-      population: models in a generation.
+      preset: the number of models in a generation, and the precision.
       seconds: a generation begins only before they are over.
     """
     from pymoo.algorithms.moo.nsga2 import NSGA2 as Algorithm
@@ -220,9 +226,9 @@ def _by_nsga2(
     from pymoo.problems.static import StaticProblem
 
     problem = Problem(n_var=len(region), n_obj=len(datasets), xl=0.0, xu=1.0)
-    algorithm = Algorithm(pop_size=population)
+    algorithm = Algorithm(pop_size=preset.front)
     algorithm.setup(problem, seed=0, verbose=False)
-    settings = Settings(results=Results.in_memory())
+    settings = Settings(results=Results.in_memory(), precision=preset.precision)
 
     def points_of(variables: Points) -> Points:
         kept = np.maximum(variables, 1e-9)
@@ -271,5 +277,6 @@ if __name__ == "__main__":
     flags.DEFINE_enum("preset", "packaged", list(PRESETS), "What is compared.")
     flags.DEFINE_string("store", "runs/demo/store", "The store of the population; smoke needs none.")
     flags.DEFINE_list("pairs", [], "Pairs of datasets, NAME+NAME, in place of those of the preset.")
+    flags.DEFINE_enum("precision", "float32", get_args(Precision), "Precision in which all models are scored.")
     flags.DEFINE_string("out", None, "A JSONL file for the rows.", required=True)
     app.run(main)

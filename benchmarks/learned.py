@@ -1,6 +1,6 @@
 """Ways to choose coefficients, at equal numbers of forward passes: on polynomials, by gradients, by the greedy soup.
 
-python -m benchmarks.learned --out=FILE [--preset=packaged] [--store=STORE] [--targets=NAME,...]
+python -m benchmarks.learned --out=FILE [--preset=packaged] [--store=STORE] [--precision=bfloat16] [--targets=NAME,...]
 
 Each target takes the members that never saw it. Its probe and validation splits choose the points, and its test split,
 which plays no part in the choice, compares them. Rows of finished targets are kept in FILE: after an interruption, the
@@ -15,7 +15,7 @@ centroid. The smoke preset trains nothing: it takes made-up members of the tiny 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from absl import app, flags, logging
@@ -32,6 +32,7 @@ from wsr.engine.settings import Settings
 from wsr.geometry.sampling import corners
 from wsr.merging.soups import greedy_soup
 from wsr.models.load import load
+from wsr.models.precision import Precision
 from wsr.region.exposure import unexposed
 from wsr.region.learned import learned_region
 from wsr.region.made_up import made_up_region
@@ -55,6 +56,8 @@ class Preset:
     """Forward passes, as multiples of those of the greedy soup."""
     sizes: Mapping[str, int]
     max_length: int
+    precision: Precision = "float32"
+    """Precision in which all models are scored."""
 
 
 PRESETS = {
@@ -82,7 +85,7 @@ def main(arguments: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)
     use_persistent_cache()
     preset, out = PRESETS[flags.FLAGS.preset], Path(flags.FLAGS.out)
-    preset = replace(preset, targets=tuple(flags.FLAGS.targets) or preset.targets)
+    preset = replace(preset, targets=tuple(flags.FLAGS.targets) or preset.targets, precision=flags.FLAGS.precision)
     population = made_up_region(3) if flags.FLAGS.preset == "smoke" else learned_region(Store.open(flags.FLAGS.store))
     print("\n".join(table(run(population, preset, out))))
 
@@ -98,18 +101,18 @@ def run(population: Region, preset: Preset, out: Path) -> list[dict[str, Any]]:
     rows = read_rows(out) if out.exists() else []
     processor = load("tiny").processor if population.store is None else population.store.processor()
     for target in preset.targets:
-        if any(row["target"] == target for row in rows):
+        if any((row["target"], row["precision"]) == (target, preset.precision) for row in rows):
             continue
         dataset = load_dataset(target, processor, max_length=preset.max_length, sizes=dict(preset.sizes), at_most=True)
         _, region = unexposed(population, dataset, ("probe", "validation", "test"))
-        rows += compared(region, dataset, preset.budgets)
+        rows += compared(region, dataset, preset.budgets, Settings(precision=preset.precision))
         out.parent.mkdir(parents=True, exist_ok=True)
         write_rows(out, rows)
         print(f"{target}: {len(region)} members", flush=True)
-    return [row for row in rows if row["target"] in preset.targets]
+    return [row for row in rows if row["target"] in preset.targets and row["precision"] == preset.precision]
 
 
-def compared(region: Region, dataset: Dataset, budgets: Sequence[int]) -> Iterator[dict[str, Any]]:
+def compared(region: Region, dataset: Dataset, budgets: Sequence[int], settings: Settings) -> Iterator[dict[str, Any]]:
     """Yields a row for each way to choose a point and each number of passes.
 
     All ways use probes with one penalty, which cross-validation chooses at the centroid.
@@ -118,27 +121,30 @@ def compared(region: Region, dataset: Dataset, budgets: Sequence[int]) -> Iterat
       region: the members.
       dataset: the target.
       budgets: forward passes, as multiples of those of the greedy soup.
+      settings: precision of all models.
     """
     judged = on_validation(dataset)
-    protocol = Protocol(inverse_l2=one_penalty(region, judged))
+    protocol = Protocol(inverse_l2=one_penalty(region, judged, settings=settings))
     soup = 2 * len(region) - 1
     points: dict[tuple[str, int], Float[np.ndarray, " members"]] = {
         ("centroid", 1): region.centroid(),
-        ("greedy soup", soup): greedy_soup(region, dataset, protocol, Settings()),
+        ("greedy soup", soup): greedy_soup(region, dataset, protocol, settings),
     }
-    alone = evaluate(region, corners(len(region)), judged, protocol=protocol).generalised_loss
+    alone = evaluate(region, corners(len(region)), judged, protocol=protocol, settings=settings).generalised_loss
     points["best member", len(region)] = corners(len(region))[alone.argmin()]
     taken = {}
     for passes in (own * soup for own in budgets):
-        found = search_hull(region, [dataset], points=passes - len(region), protocol=protocol)
+        found = search_hull(region, [dataset], points=passes - len(region), protocol=protocol, settings=settings)
         points[POLYNOMIALS, passes], points["lowest loss", passes] = found.coefficients, found.points[found.order[0]]
         taken[POLYNOMIALS, passes] = taken["lowest loss", passes] = len(found.points)
         steps = max(1, (passes - 1) // PASSES_OF_A_STEP)
-        points["gradients", passes] = learn_coefficients(region, dataset, steps=steps, protocol=protocol).coefficients
+        points["gradients", passes] = learn_coefficients(
+            region, dataset, steps=steps, protocol=protocol, settings=settings
+        ).coefficients
         taken["gradients", passes] = 1 + PASSES_OF_A_STEP * steps
     chosen = np.stack(list(points.values()))
-    validation = evaluate(region, chosen, judged, protocol=protocol)
-    test = evaluate(region, chosen, dataset, protocol=protocol)
+    validation = evaluate(region, chosen, judged, protocol=protocol, settings=settings)
+    test = evaluate(region, chosen, dataset, protocol=protocol, settings=settings)
     for number, (name, passes) in enumerate(points):
         gain = paired_difference(test.losses[0], test.losses[number])
         yield {
@@ -149,6 +155,7 @@ def compared(region: Region, dataset: Dataset, budgets: Sequence[int]) -> Iterat
             "members": len(region),
             "used": int(np.count_nonzero(chosen[number])),
             "inverse_l2": protocol.inverse_l2,
+            "precision": settings.precision,
             "validation_loss": float(validation.generalised_loss[number]),
             "test_loss": float(test.generalised_loss[number]),
             "score": float(test.scores[number]),
@@ -211,5 +218,6 @@ if __name__ == "__main__":
     flags.DEFINE_enum("preset", "packaged", list(PRESETS), "What is compared.")
     flags.DEFINE_string("store", "runs/demo/store", "The store of the population; smoke needs none.")
     flags.DEFINE_list("targets", [], "Targets in place of those of the preset.")
+    flags.DEFINE_enum("precision", "float32", get_args(Precision), "Precision in which all models are scored.")
     flags.DEFINE_string("out", None, "A JSONL file for the rows.", required=True)
     app.run(main)

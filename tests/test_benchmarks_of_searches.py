@@ -1,6 +1,7 @@
 """The benchmarks of searches in a hull, on their smoke presets: they measure, resume and print a table."""
 
 import importlib.util
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -32,6 +33,8 @@ def test_ways_to_choose_coefficients_are_compared_once(region, tmp_path, monkeyp
         assert row["test_loss"] == pytest.approx(np.mean(row["test_losses"]), abs=1e-5)
     monkeypatch.setattr(learned, "compared", None)  # a second call measures nothing
     assert learned.run(region, learned.PRESETS["smoke"], out) == rows
+    with pytest.raises(TypeError):  # these rows are of another precision
+        learned.run(region, replace(learned.PRESETS["smoke"], precision="bfloat16"), out)
     assert "| 2 | gradients |" in "\n".join(learned.table(rows))
 
 
@@ -55,6 +58,8 @@ def test_a_front_is_compared_with_others_once(region, tmp_path, monkeypatch):
     assert all(row["below_the_front"] == pytest.approx(volumes[fronts.FRONT] - row["volume"]) for row in rows)
     monkeypatch.setattr(fronts, "compared", None)
     assert fronts.run(region, fronts.PRESETS["smoke"], out) == rows
+    with pytest.raises(TypeError):  # these rows are of another precision
+        fronts.run(region, replace(fronts.PRESETS["smoke"], precision="bfloat16"), out)
     assert len(fronts.table(rows)) == 2 + len(rows)
 
 
