@@ -5,7 +5,7 @@ own members; In', points of their convex hull; their centroid; the points past t
 pretrained model and random directions as long as the task vectors.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,10 +18,9 @@ from wsr.geometry.gram import norms
 from wsr.report.document import Cell, Figure, Section, Table
 from wsr.report.tables import INTERVAL, interval_cell
 from wsr.statistics.better import Comparison, probability_better
-from wsr.statistics.bootstrap import bootstrap_mean
 from wsr.statistics.chord import ChordDifference, chord_difference
 from wsr.statistics.difference import Difference, holm, mean_difference
-from wsr.statistics.interval import Interval
+from wsr.statistics.interval import Interval, mean_interval
 from wsr.store.row import result_row
 from wsr.studies.chords import CANNOT_SAY
 from wsr.studies.harness.context import Context, Request, score_all
@@ -55,6 +54,42 @@ class _Found:
     """Mean distance of the members from their centroid over the mean length of their task vectors."""
 
 
+@dataclass(frozen=True)
+class _Means:
+    """Means over the targets of one length, with t intervals: what another dataset might show."""
+
+    targets: int
+    half: Interval
+    """P_B(In' > In), ties as half."""
+    gain: Interval
+    """Loss of In' minus that of its chords."""
+    rise: Interval
+    """Loss past the members minus that of the members."""
+    ratio: float
+
+    def rows(self, epochs: float) -> list[dict]:
+        """Returns a row for each mean."""
+        values = (
+            ("interior > member", "P_B, ties as half", self.half),
+            ("interior - chord", "difference of losses", self.gain),
+            ("past - member", "difference of losses", self.rise),
+        )
+        return [
+            result_row(
+                group,
+                "mean over targets",
+                metric,
+                own.value,
+                texts=self.targets,
+                how=EXACT,
+                interval=(own.low, own.high),
+                study="training length",
+                epochs=epochs,
+            )
+            for group, metric, own in values
+        ]
+
+
 def training_length(populations: Mapping[float, Context], sizes: LengthSizes) -> tuple[list[dict], Section]:
     """Compares populations by the epochs of their members.
 
@@ -67,9 +102,11 @@ def training_length(populations: Mapping[float, Context], sizes: LengthSizes) ->
     }
     adjusted = _adjusted(found)
     rows = [row for place, own in found.items() for row in _rows(*place, own, adjusted[place])]
-    rises = _rises(found, populations)
-    rows += [_rise_row(epochs, found, rise) for epochs, rise in rises.items()]
-    return rows, _section(populations, found, adjusted, rises, sizes)
+    means = {epochs: _means(found, epochs) for epochs in sorted({epochs for epochs, _ in found})}
+    rows += [row for epochs, own in means.items() for row in own.rows(epochs)]
+    if len(means) > 1:
+        rows.append(_lengthening_row(_lengthening(found, list(means)), means))
+    return rows, _section(populations, found, adjusted, means, sizes)
 
 
 def _of_length(context: Context, epochs: float, sizes: LengthSizes) -> dict[str, _Found]:
@@ -142,42 +179,46 @@ def _adjusted(found: Mapping[tuple[float, str], _Found]) -> dict[tuple[float, st
     return adjusted
 
 
-def _rises(found: Mapping[tuple[float, str], _Found], populations: Mapping[float, Context]) -> dict[float, Interval]:
-    """The loss past a member minus that at the member, over all members of a length; all intervals hold together."""
-    lengths = sorted({epochs for epochs, _ in found})
-    rises = {}
-    for epochs in lengths:
-        own = {target: result.groups for (length, target), result in found.items() if length == epochs}
-        pairs = [
-            (np.stack([groups["past"].losses_by_draw[:, k], groups["member"].losses_by_draw[:, k]], axis=1), target)
-            for target, groups in own.items()
-            for k in range(len(groups["member"].coefficients))
-        ]
-        rises[epochs] = bootstrap_mean(
-            [pair for pair, _ in pairs],
-            [target for _, target in pairs],
-            lambda losses: losses[0] - losses[1],
-            generator=populations[epochs].generator("length rise", f"{epochs:g}"),
-            confidence=1 - 0.05 / len(lengths),  # Bonferroni
-            resamples=10_000,
-        )
-    return rises
+def _means(found: Mapping[tuple[float, str], _Found], epochs: float) -> _Means:
+    own = list(_of(found, epochs).values())
 
+    def over(measure: Callable[[_Found], float]) -> Interval:
+        return mean_interval(np.array([measure(result) for result in own]))
 
-def _rise_row(epochs: float, found: Mapping[tuple[float, str], _Found], rise: Interval) -> dict:
-    own = [result for (length, _), result in found.items() if length == epochs]
-    return result_row(
-        "past - member",
-        "all targets",
-        "difference of losses",
-        rise.value,
-        texts=sum(result.half.texts for result in own),
-        how=EXACT,
-        members=[name for result in own for name in result.groups["member"].region.names],
-        interval=(rise.low, rise.high),
-        study="training length",
-        epochs=epochs,
+    return _Means(
+        len(own),
+        over(lambda result: result.half.probability),
+        over(lambda result: result.gain.mean),
+        over(lambda result: result.rise.mean),
+        float(np.mean([result.ratio for result in own])),
     )
+
+
+def _lengthening(found: Mapping[tuple[float, str], _Found], lengths: Sequence[float]) -> Interval:
+    """How much lower In' lies under its chords after the longest training than after the shortest, by target."""
+    short, long = (_of(found, epochs) for epochs in (lengths[0], lengths[-1]))
+    return mean_interval(
+        np.array([long[target].gain.mean - short[target].gain.mean for target in long if target in short])
+    )
+
+
+def _lengthening_row(difference: Interval, means: Mapping[float, _Means]) -> dict:
+    return result_row(
+        "interior - chord",
+        "mean over targets",
+        "difference of losses, longest minus shortest training",
+        difference.value,
+        texts=min(own.targets for own in means.values()),
+        how=EXACT,
+        interval=(difference.low, difference.high),
+        study="training length",
+        epochs=max(means),
+    )
+
+
+def _of(found: Mapping[tuple[float, str], _Found], epochs: float) -> dict[str, _Found]:
+    """Returns what one length came to, by target."""
+    return {target: result for (length, target), result in found.items() if length == epochs}
 
 
 def _rows(epochs: float, target: str, own: _Found, p_holm: tuple[float, float]) -> list[dict]:
@@ -216,10 +257,10 @@ def _section(
     populations: Mapping[float, Context],
     found: Mapping[tuple[float, str], _Found],
     adjusted: Mapping[tuple[float, str], tuple[float, float]],
-    rises: Mapping[float, Interval],
+    means: Mapping[float, _Means],
     sizes: LengthSizes,
 ) -> Section:
-    lengths = sorted({epochs for epochs, _ in found})
+    lengths = list(means)
     context = next(iter(populations.values()))
     losses: list[tuple[Cell, ...]] = [
         (epochs, target, *(float(own.groups[group].generalised_loss.mean()) for group in REPORTED), own.ratio)
@@ -243,14 +284,14 @@ def _section(
         "How long must members be trained until points between them are better than they are?",
         "Not in the paper, whose members are trained for up to 10 epochs: there In' beats In (88 % on one dataset), "
         "and the loss rises fast past the members.",
-        _measured(lengths, found, adjusted, rises),
-        _verdict(found, adjusted, rises, lengths[-1]) if lengths else "not tested",
+        _measured(found, means),
+        _verdict(found, means) if means else "not tested",
         text=(
             *_left_out(populations),
-            f"Past the members: {sizes.reach:g} times as far from the centroid as they; its interval is over all "
-            "members and texts, and all lengths together (Bonferroni).",
+            f"Past the members: {sizes.reach:g} times as far from the centroid as they. Means are over targets, with "
+            "t intervals.",
         ),
-        figures=_figures(lengths, found),
+        figures=_figures(lengths, found, means),
         tables=(
             Table(
                 "Losses by length and target",
@@ -278,30 +319,28 @@ def _section(
             ),
         ),
         command=context.command,
-        headline=_headline(lengths, found, rises),
+        headline=_headline(means),
         paper_short="88 % on one dataset, 10 epochs or less",
-        measured_short=f"{_mean_probability(found, lengths[-1])} after {lengths[-1]:g} epochs" if lengths else "",
-        power=power_told({target: own.gain for (epochs, target), own in found.items() if epochs == lengths[-1]}),
+        measured_short=f"{100 * means[lengths[-1]].half.value:.0f} % after {lengths[-1]:g} epochs" if means else "",
+        power=power_told({f"{epochs:g} epochs": own.gain for epochs, own in means.items()}),
     )
 
 
-def _headline(lengths: list[float], found: Mapping[tuple[float, str], _Found], rises: Mapping[float, Interval]) -> str:
-    if not lengths:
+def _headline(means: Mapping[float, _Means]) -> str:
+    if not means:
         return "No length of training left two models of one dataset."
-    short, long = lengths[0], lengths[-1]
+    short, long = min(means), max(means)
+    rarely, mostly = (f"{100 * means[epochs].half.value:.0f} %" for epochs in (short, long))
     return (
-        f"A mixture of models of one dataset beats these models in {_mean_probability(found, short)} of comparisons "
-        f"after {short:g} epochs of training and in {_mean_probability(found, long)} after {long:g}; just past the "
-        f"models the loss then changes by {rises[long].value:+.3f} nats."
+        f"A mixture of models of one dataset beats these models in {rarely} of comparisons after {short:g} epochs of "
+        f"training and in {mostly} after {long:g}; just past the models the loss then changes by "
+        f"{means[long].rise.value:+.3f} nats."
     )
 
 
-def _mean_probability(found: Mapping[tuple[float, str], _Found], epochs: float) -> str:
-    own = [result.half.probability for (length, _), result in found.items() if length == epochs]
-    return f"{100 * np.mean(own):.0f} %"
-
-
-def _figures(lengths: list[float], found: Mapping[tuple[float, str], _Found]) -> tuple[Figure, ...]:
+def _figures(
+    lengths: list[float], found: Mapping[tuple[float, str], _Found], means: Mapping[float, _Means]
+) -> tuple[Figure, ...]:
     targets = list(dict.fromkeys(target for _, target in found))
     loss = [
         {
@@ -317,20 +356,24 @@ def _figures(lengths: list[float], found: Mapping[tuple[float, str], _Found]) ->
         for group, told in REPORTED.items()
         for target in targets
     ]
-    gains = [
+    differences = [
         {
             "name": f"{epochs:g} epochs",
             "series": [
                 {
-                    "name": target,
-                    "mean": found[epochs, target].gain.mean,
-                    **_drawn_ends(found[epochs, target].gain),
+                    "name": told,
+                    "mean": mean.value,
+                    "low": mean.low,
+                    "high": mean.high,
+                    "values": [of(result) for result in _of(found, epochs).values()],
                 }
-                for target in targets
-                if (epochs, target) in found
+                for told, mean, of in (
+                    ("In' minus its chords", own.gain, lambda result: result.gain.mean),
+                    ("past the members minus In", own.rise, lambda result: result.rise.mean),
+                )
             ],
         }
-        for epochs in lengths
+        for epochs, own in means.items()
     ]
     return (
         Figure(
@@ -341,48 +384,36 @@ def _figures(lengths: list[float], found: Mapping[tuple[float, str], _Found]) ->
         ),
         Figure(
             "intervals",
-            "In' minus its chords",
-            "Below 0: points between the members are better. Whiskers: 95 % intervals over members and test texts.",
-            {"rows": gains, "x_label": "difference of mean losses (nats)"},
+            "Between and past the members",
+            "Below 0: better than the members. Means over targets with 95 % intervals; dots are targets.",
+            {"rows": differences, "x_label": "difference of mean losses (nats)"},
         ),
     )
 
 
-def _drawn_ends(gain: ChordDifference) -> dict[str, float]:
-    return {} if gain.reason else {"low": gain.low, "high": gain.high}
-
-
-def _measured(
-    lengths: list[float],
-    found: Mapping[tuple[float, str], _Found],
-    adjusted: Mapping[tuple[float, str], tuple[float, float]],
-    rises: Mapping[float, Interval],
-) -> str:
-    parts = []
-    for epochs in lengths:
-        own = {target: result for (length, target), result in found.items() if length == epochs}
-        better = sum(result.gain.mean < 0 and adjusted[epochs, target][0] < 0.05 for target, result in own.items())
-        probability = 100 * np.mean([result.half.probability for result in own.values()])
-        rise = rises[epochs]
-        ratio = np.mean([result.ratio for result in own.values()])
-        parts.append(
-            f"{epochs:g} epochs: P_B(In' > In) {probability:.0f} %, In' better beyond chance on {better} of "
-            f"{len(own)}, loss {rise.value:+.3f} nats ({rise.low:+.3f} to {rise.high:+.3f}) just past the members, "
-            f"radius {ratio:.2f} of the length"
-        )
+def _measured(found: Mapping[tuple[float, str], _Found], means: Mapping[float, _Means]) -> str:
+    parts = [
+        f"{epochs:g} epochs: P_B(In' > In) {100 * own.half.value:.0f} %, In' minus its chords {_nats(own.gain)}, loss "
+        f"{_nats(own.rise)} just past the members, radius {own.ratio:.2f} of the length"
+        for epochs, own in means.items()
+    ]
+    if len(means) > 1:
+        more = _nats(_lengthening(found, list(means)))
+        parts.append(f"In' minus its chords, {max(means):g} epochs minus {min(means):g}: {more}")
     return "; ".join(parts) or "fewer than two members of each target at any length"
 
 
-def _verdict(
-    found: Mapping[tuple[float, str], _Found],
-    adjusted: Mapping[tuple[float, str], tuple[float, float]],
-    rises: Mapping[float, Interval],
-    longest: float,
-) -> str:
-    """At the longest training: whether In' beats In on every target, and the loss rises past the members."""
-    own = {place: result.gain for place, result in found.items() if place[0] == longest}
-    gains = [below(gain, p=adjusted[place][0], margin=NO_EFFECT_NATS) for place, gain in own.items()]
-    return verdict([*gains, above(rises[longest])])
+def _nats(interval: Interval) -> str:
+    return f"{interval.value:+.3f} nats ({interval.low:+.3f} to {interval.high:+.3f})"
+
+
+def _verdict(found: Mapping[tuple[float, str], _Found], means: Mapping[float, _Means]) -> str:
+    """After the longest training In' beats In, more so than after the shortest, and the loss rises past the members."""
+    last = means[max(means)]
+    parts = [below(last.gain, margin=NO_EFFECT_NATS), above(last.rise, margin=NO_EFFECT_NATS)]
+    if len(means) > 1:
+        parts.append(below(_lengthening(found, list(means)), margin=NO_EFFECT_NATS))
+    return verdict(parts)
 
 
 def _left_out(populations: Mapping[float, Context]) -> list[str]:
