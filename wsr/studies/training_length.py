@@ -341,20 +341,16 @@ def _headline(means: Mapping[float, _Means]) -> str:
 def _figures(
     lengths: list[float], found: Mapping[tuple[float, str], _Found], means: Mapping[float, _Means]
 ) -> tuple[Figure, ...]:
-    targets = list(dict.fromkeys(target for _, target in found))
     loss = [
         {
-            "name": f"{told} on {target}",
-            "group": told,
-            "x": [epochs for epochs in lengths if (epochs, target) in found],
+            "name": told,
+            "x": lengths,
             "y": [
-                float(found[epochs, target].groups[group].generalised_loss.mean())
+                float(np.mean([own.groups[group].generalised_loss.mean() for own in _of(found, epochs).values()]))
                 for epochs in lengths
-                if (epochs, target) in found
             ],
         }
         for group, told in REPORTED.items()
-        for target in targets
     ]
     differences = [
         {
@@ -379,7 +375,7 @@ def _figures(
         Figure(
             "curves",
             "Loss by training length",
-            "Mean generalised loss of each group, one line a target.",
+            "Mean generalised loss of each group over all targets.",
             {"series": loss, "x_label": "epochs", "y_label": "generalised loss (nats)", "x_scale": "log"},
         ),
         Figure(
