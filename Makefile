@@ -14,7 +14,7 @@ EXTRAS ?= $(if $(DRIVER),$(shell [ "$(DRIVER)" -ge 580 ] && echo cuda || echo cu
 QUICK_TO_COMPILE := --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false
 PYTEST := -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help demo test test-long test-newest paper-smoke outside cases check-report check-explorer check-atlas explorer-picture d3 torture bench bench-tpu-aot test-tpu-aot bench-gpu-aot bench-gpu bench-choices results-tables docs tutorials wheel lint format torch clean
+.PHONY: help demo test test-long test-newest paper-smoke outside cases check-report check-explorer check-atlas explorer-picture front-picture d3 torture bench bench-tpu-aot test-tpu-aot bench-gpu-aot bench-gpu bench-choices results-tables docs tutorials wheel lint format torch clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -70,6 +70,12 @@ explorer-picture: .venv/.installed tests/browser/node_modules  ## the picture of
 		--out=build/explore.html
 	@node tests/browser/picture.mjs build/explore.html docs/explore.png 860 \
 		'#pick=election_tweets-full-s0,vader_amazon-full-s0,vader_tweets-full-s0&at=election_tweets-full-s0:0.1,vader_amazon-full-s0:0.56,vader_tweets-full-s0:0.34'
+
+front-picture: .venv/.installed tests/browser/node_modules  ## the picture of a front in docs/explore.md (about 5 minutes on two cores)
+	@$(BIN)/wsr pareto --store=runs/demo/store --on=vader_nyt,newsgroups_comp --points=100 --probe_size=100 --validation_size=200 \
+		--test_size=500 --max_length=32 --front=12 --page=build/front.html \
+		--members=vader_tweets-full-s0,vader_amazon-full-s0,election_tweets-full-s0,reuters_r8-full-s0,newsgroups_rec_sci-full-s0
+	@node tests/browser/picture.mjs build/front.html docs/front.png 1400 '' '[aria-label="Trade-off"]'
 
 D3 := d3-7.9.0
 ASSETS := wsr/report/explorer/assets
