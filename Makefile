@@ -20,11 +20,11 @@ PYTEST := -n 2 --dist loadfile --no-loadscope-reorder
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
 
-demo: .venv/.installed  ## fine-tune, map, evaluate and merge a real population (ten minutes or more on two cores)
+demo: .venv/.installed  ## fine-tune, map, evaluate and merge a real population (five to ten minutes on two cores)
 	@$(BIN)/wsr demo $(DEMO_FLAGS)
 
 # Lint runs beside the tests, which wait for other processes now and then; what it says comes at the end.
-test: .venv/.installed-dev  ## lint and the tests (ten to fifteen minutes on two cores)
+test: .venv/.installed-dev  ## lint and the tests (eight to fifteen minutes on two cores)
 	@mkdir -p build; $(MAKE) --no-print-directory lint > build/lint.txt 2>&1 & linting=$$!; \
 	XLA_FLAGS="$(strip $(QUICK_TO_COMPILE) $(XLA_FLAGS))" $(BIN)/python -m pytest $(PYTEST) -m "not long"; tested=$$?; \
 	wait $$linting; linted=$$?; cat build/lint.txt; exit $$((tested ? tested : linted))
