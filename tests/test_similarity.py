@@ -83,7 +83,8 @@ def count_reads(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 @pytest.mark.parametrize("memory_bytes", [16, 500, 10**7])
 @pytest.mark.parametrize("known", [0, 1, 3, 5])
 def test_gram_is_that_of_flattened_task_vectors_whatever_the_block_and_whatever_is_known(members, memory_bytes, known):
-    expected = vectors(members) @ vectors(members).T
+    product = vectors(members) @ vectors(members).T
+    expected = (product + product.T) / 2  # the last bit of a product may depend on where its rows lie in memory
     before = np.full((5, 5), np.nan)
     before[:known, :known] = expected[:known, :known]
     found = gram_matrix(SIZES, [in_memory(m, BASE) for m in members], before, memory_bytes=memory_bytes)

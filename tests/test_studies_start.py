@@ -1,5 +1,6 @@
 """The gain of a start is that of the metric that it stands for."""
 
+import json
 from types import SimpleNamespace
 
 import numpy as np
@@ -64,3 +65,16 @@ def test_gains_on_few_and_on_many_examples_are_compared_target_by_target():
         assert (row["group"], row["examples"]) == (f"gain, {mode}", "16 and all")
     assert section.verdict == "holds in part"  # with BitFit, and no effect on the head
     assert [row["name"] for row in section.figures[0].data["rows"]] == ["16 examples", "64 examples", "all examples"]
+
+
+def test_one_target_has_a_difference_of_gains_and_no_interval():
+    rows = [
+        {"group": f"gain, {mode}", "dataset": "t0", "metric": "gain", "value": value, "examples": size}
+        for mode in ("bitfit", "head")
+        for size, value in ((16, 0.03), (64, 0.01))
+    ]
+    found, section = fewer_examples.__wrapped__(SimpleNamespace(targets=["t0"], command="here"), rows)
+    assert all("low" not in row for row in found)
+    assert section.verdict == "open"
+    assert section.measured == "bitfit: +2.0 points more; head: +2.0 points more"
+    json.dumps(section.figures[0].data, allow_nan=False)

@@ -55,6 +55,12 @@ def test_longer_training_must_show_between_past_and_against_shorter(gains, rises
     assert study._verdict(made, means) == verdict
 
 
+def test_one_length_is_compared_with_no_other():
+    draw = np.random.default_rng(0)
+    made = found({10.0: around(-0.03, draw)}, {10.0: around(0.05, draw)})
+    assert study._verdict(made, {10.0: study._means(made, 10.0)}) == "holds"
+
+
 def test_means_have_the_intervals_of_t_tests_over_targets():
     draw = np.random.default_rng(1)
     gains, rises = ({epochs: draw.normal(size=6) for epochs in (0.5, 10.0)} for _ in range(2))

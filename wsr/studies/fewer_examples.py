@@ -11,6 +11,7 @@ from wsr.statistics.interval import Interval, mean_interval
 from wsr.store.row import Row, result_row
 from wsr.studies.centroid_start import CAVEAT, MODES
 from wsr.studies.harness.context import Context
+from wsr.studies.harness.told import points
 from wsr.studies.harness.verdict import NO_EFFECT_SHARE, above, power_told, verdict
 
 
@@ -34,7 +35,7 @@ def fewer_examples(context: Context, rows: Sequence[Row]) -> tuple[list[Row], Se
         f"The gain is larger on {few} examples than on {many}",
         "Does the centroid help more when examples are few?",
         "+10.66 points with at most 1,000 examples, +3.06 with all data. " + CAVEAT,
-        "; ".join(f"{mode}: {_points(own)} more" for mode, own in found.items()),
+        "; ".join(f"{mode}: {points(own)} more" for mode, own in found.items()),
         verdict(above(own, margin=NO_EFFECT_SHARE) for own in found.values()),
         text=("Gains are compared target by target. The intervals are over targets (Student's t).",),
         figures=(
@@ -75,7 +76,7 @@ def fewer_examples(context: Context, rows: Sequence[Row]) -> tuple[list[Row], Se
             ),
         ),
         command=context.command,
-        headline=f"The centroid adds {_points(found['bitfit'])} more on {few} examples than on {many}.",
+        headline=f"The centroid adds {points(found['bitfit'])} more on {few} examples than on {many}.",
         paper_short="+10.66 against +3.06 points (perhaps on unequal data)",
         measured_short=", ".join(f"{100 * own.value:+.1f} points ({mode})" for mode, own in found.items()),
         power=power_told(found, "points", scale=100),
@@ -95,7 +96,3 @@ def _row(mode: str, difference: Interval, few: int | str, many: int | str, targe
         study="fewer examples",
         examples=f"{few} and {many}",
     )
-
-
-def _points(interval: Interval) -> str:
-    return f"{100 * interval.value:+.1f} points ({100 * interval.low:+.1f} to {100 * interval.high:+.1f})"

@@ -21,6 +21,7 @@ from wsr.statistics.difference import Difference, holm, mean_difference
 from wsr.statistics.interval import Interval, mean_interval
 from wsr.store.row import result_row
 from wsr.studies.harness.context import Context, Request, score_all
+from wsr.studies.harness.told import nats
 from wsr.studies.harness.verdict import NO_EFFECT_NATS, Part, above, all_of, below, power_told, verdict
 
 PROBES = ("unseen", "seen")
@@ -73,13 +74,13 @@ def probe_texts(context: Context, *, interior: int) -> tuple[list[dict], Section
         "Does a probe on texts that the members were fine-tuned on make them look worse than the pretrained model?",
         "By readers' notes the paper fits the probe on the target's training data; what it says about texts that "
         "members were fine-tuned on is not known.",
-        f"In minus pretrained, mean over {len(targets)} targets: {_nats(unseen)} on unseen texts, {_nats(seen)} on "
+        f"In minus pretrained, mean over {len(targets)} targets: {nats(unseen)} on unseen texts, {nats(seen)} on "
         f"seen ones. The sign flips on {len(flips)} targets, beyond doubt on {sure}",
         verdict([all_of([below(unseen), above(seen, margin=NO_EFFECT_NATS)])]),
         text=(
             "Claim: members of the target's own dataset have a lower loss than the pretrained model with a probe on "
             "unseen texts, and a higher one with a probe on their own fine-tuning texts, as means over the targets. "
-            f"From unseen to seen texts the difference changes by {_nats(change)}. " + _shift(context, scored, targets),
+            f"From unseen to seen texts the difference changes by {nats(change)}. " + _shift(context, scored, targets),
             "By target: " + "; ".join(_told(gains, target) for target in targets) + ".",
         ),
         figures=tuple(_figure(scored, target) for target in targets),
@@ -259,7 +260,3 @@ def _mean_row(what: str, group: str, mean: Interval, targets: int) -> dict:
         study="probe texts",
         probe_texts=what,
     )
-
-
-def _nats(mean: Interval) -> str:
-    return f"{mean.value:+.3f} nats ({mean.low:+.3f} to {mean.high:+.3f})"

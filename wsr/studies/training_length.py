@@ -24,6 +24,7 @@ from wsr.statistics.interval import Interval, mean_interval
 from wsr.store.row import result_row
 from wsr.studies.chords import CANNOT_SAY
 from wsr.studies.harness.context import Context, Request, score_all
+from wsr.studies.harness.told import nats
 from wsr.studies.harness.verdict import NO_EFFECT_NATS, above, below, power_told, verdict
 
 REPORTED = {"member": "In", "interior": "In'", "exterior": "Ex", "centroid": "centroid", "past": "past the members"}
@@ -389,18 +390,14 @@ def _figures(
 
 def _measured(found: Mapping[tuple[float, str], _Found], means: Mapping[float, _Means]) -> str:
     parts = [
-        f"{epochs:g} epochs: P_B(In' > In) {100 * own.half.value:.0f} %, In' minus its chords {_nats(own.gain)}, loss "
-        f"{_nats(own.rise)} just past the members, radius {own.ratio:.2f} of the length"
+        f"{epochs:g} epochs: P_B(In' > In) {100 * own.half.value:.0f} %, In' minus its chords {nats(own.gain)}, loss "
+        f"{nats(own.rise)} just past the members, radius {own.ratio:.2f} of the length"
         for epochs, own in means.items()
     ]
     if len(means) > 1:
-        more = _nats(_lengthening(found, list(means)))
+        more = nats(_lengthening(found, list(means)))
         parts.append(f"In' minus its chords, {max(means):g} epochs minus {min(means):g}: {more}")
     return "; ".join(parts) or "fewer than two members of each target at any length"
-
-
-def _nats(interval: Interval) -> str:
-    return f"{interval.value:+.3f} nats ({interval.low:+.3f} to {interval.high:+.3f})"
 
 
 def _verdict(found: Mapping[tuple[float, str], _Found], means: Mapping[float, _Means]) -> str:

@@ -21,6 +21,7 @@ from wsr.statistics.interval import Interval, mean_interval
 from wsr.store.row import Row, result_row
 from wsr.studies.few_shot import FewShot, Start, kept_predictions, right_answers
 from wsr.studies.harness.context import Context
+from wsr.studies.harness.told import points
 from wsr.studies.harness.verdict import NO_EFFECT_SHARE, above, power_told, verdict
 from wsr.studies.newcomer import (
     CENTROID,
@@ -266,7 +267,7 @@ def _section(context: Context, found: Mapping[Case, Mapping[str, Newcomer]], pla
         "The probe finds a start that beats the centroid",
         "Is the start that `wsr suggest` names first a good one to fine-tune from?",
         "Not in the paper, which starts from the centroid.",
-        "; ".join(f"{_case_told(case)}: {_points(value)}" for case, value in over_centroid.items()),
+        "; ".join(f"{_case_told(case)}: {points(value)} over the centroid" for case, value in over_centroid.items()),
         verdict([above(value, margin=NO_EFFECT_SHARE) for value in over_centroid.values()]),
         text=(
             f"Each target is fine-tuned from {told} starts: the pretrained model and the centroids of all members, of "
@@ -359,11 +360,6 @@ def _table(found: Mapping[Case, Mapping[str, Newcomer]], measured: Mapping[tuple
 def _case_told(case: Case) -> str:
     mode, size = case
     return f"{mode}, {size} examples"
-
-
-def _points(value: Interval) -> str:
-    ends = f" ({100 * value.low:+.1f} to {100 * value.high:+.1f})" if np.isfinite(value.low) else ""
-    return f"{100 * value.value:+.1f} points over the centroid{ends}"
 
 
 def _series(name: str, value: Interval) -> dict:
