@@ -5,13 +5,12 @@ Cost:     two small pretrainings (experiments/pretrain.py) and 84 members of the
 Expect:   yes: in the paper, models from two RoBERTa-base pretrainings cluster by checkpoint
 """
 
-import dataclasses
 from dataclasses import dataclass
 
 from experiments.launcher import Found, launch
 from wsr.studies.harness.lab import Lab
 from wsr.studies.harness.preset import Preset
-from wsr.studies.harness.pretrained import PLANS, pretrained, said_of
+from wsr.studies.harness.pretrained import PLANS, members_need, pretrained, said_of
 from wsr.studies.harness.work import Work
 from wsr.studies.two_bases import two_bases
 
@@ -49,10 +48,13 @@ def main(lab: Lab, settings: Settings) -> Found:
         corpus, plan = PLANS[settings.pretraining]
         folders = [lab.shelf / f"pretrained-{settings.pretraining}-{seed}" for seed in (0, 1)]
         bases = tuple(str(pretrained(folder, corpus, plan, seed=seed)) for seed, folder in enumerate(folders))
-        what = [said_of(corpus, plan)]
+        what = [
+            f"Each checkpoint is {said_of(corpus, plan)}. The two differ in the seed of parameters, order and masks, "
+            "and share tokenizer, texts and recipe. This tests geometry and no useful model."
+        ]
     regions = {}
     for number, base in enumerate(bases, start=1):
-        own = lab.with_preset(base=base, **changes(lab.preset, settings))
+        own = lab.with_preset(base=base, **_needed(lab.preset, settings))
         regions[f"checkpoint {number}"] = own.population(own.jobs(seeds=settings.seeds))
     return [two_bases(regions, what, seed=lab.preset.seed, command=lab.command)]
 
@@ -60,27 +62,20 @@ def main(lab: Lab, settings: Settings) -> Found:
 def work(preset: Preset, settings: Settings) -> Work:
     """What it would train and evaluate."""
     each = settings.seeds * len(preset.datasets)
-    changed = changes(preset, settings)
-    usual = all(getattr(preset, name) == value for name, value in changed.items())
+    needed = _needed(preset, settings)
+    usual = all(getattr(preset, name) == value for name, value in needed.items())
     own = sum(not usual or base != preset.base for base in settings.bases or ("", ""))
     return Work(
         members=2 * each,
         points=0,
-        epochs=changed["epochs"],
+        epochs=needed["epochs"],
         own_members=own * each,
-        own_texts=changed["finetune_texts"] or None,
+        own_texts=needed["finetune_texts"] or None,
     )
 
 
-def changes(preset: Preset, settings: Settings) -> dict[str, int | float]:
-    """What members of these checkpoints are trained with instead of the preset's values."""
-    wanted = {
-        "finetune_texts": settings.examples,
-        "epochs": settings.passes,
-        "learning_rate": settings.rate,
-    }
-    known = dataclasses.asdict(preset)
-    return {name: value or known[name] for name, value in wanted.items()}
+def _needed(preset: Preset, settings: Settings) -> dict[str, int | float]:
+    return members_need(preset, texts=settings.examples, passes=settings.passes, rate=settings.rate)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Which start is best to fine-tune from, and does `wsr suggest` find it? (20, beyond the paper)
+"""Which start is best to fine-tune from, and does `wsr suggest` find it? (21, beyond the paper)
 
 Command:  python -m experiments.which_start --preset=packaged
 Cost:     70 members of the shared population, a short training from each of about 18 starts; see README.md beside this

@@ -7,6 +7,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from wsr.report.document import Section
+from wsr.studies import plain_base as study
+from wsr.studies.centroid_start import MODES
 from wsr.studies.few_shot import FewShot, right_answers
 from wsr.studies.fewer_examples import fewer_examples
 
@@ -78,3 +81,32 @@ def test_one_target_has_a_difference_of_gains_and_no_interval():
     assert section.verdict == "open"
     assert section.measured == "bitfit: +2.0 points more; head: +2.0 points more"
     json.dumps(section.figures[0].data, allow_nan=False)
+
+
+def test_gains_from_two_checkpoints_are_compared_target_by_target(monkeypatch):
+    """Against a paired t-test of SciPy."""
+    draw = np.random.default_rng(0)
+    targets = [f"t{number}" for number in range(6)]
+    gain = {
+        (base, mode): draw.normal(0.02 * (base == "plain"), 0.003, 6) for base in ("plain", "tuned") for mode in MODES
+    }
+
+    def trained(context, plan):
+        rows = [
+            {"group": f"gain, {mode}", "dataset": target, "metric": "gain", "value": value}
+            for mode in MODES
+            for target, value in zip(targets, gain[context.name, mode], strict=True)
+        ]
+        return rows, Section("The centroid starts better", "?", "", "", "open", headline="From it.")
+
+    monkeypatch.setattr(study, "centroid_start", trained)
+    contexts = [SimpleNamespace(name=name, targets=targets, command="here") for name in ("plain", "tuned")]
+    alone, (rows, section) = study.plain_base.__wrapped__(*contexts, FewShot(examples=16), "It is small.")
+    assert [row["base"] for row in alone[0]] == [study.PLAIN] * 12 + [study.TUNED] * 12
+    assert alone[1].text == ("It is small.",)
+    assert alone[1].headline == "From a checkpoint that was pretrained only: from it."
+    for row, mode in zip(rows, MODES, strict=True):
+        low, high = stats.ttest_rel(gain["plain", mode], gain["tuned", mode]).confidence_interval()
+        assert (row["low"], row["high"]) == pytest.approx((low, high))
+        assert (row["group"], row["examples"]) == (f"gain, {mode}", "16")
+    assert section.verdict == "holds"

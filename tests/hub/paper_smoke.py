@@ -47,6 +47,7 @@ FEWER: dict[str, dict[str, Any]] = {
     # Each training on a target of its own compiles a program.
     "centroid_start": {"runs": 1},
     "few_shot": {"runs": 1, "sizes": (16,), "starts_on": ("mnli", "rte")},
+    "plain_base": {"runs": 1, "sizes": (16,), "averaged": FOUR["datasets"], "starts_on": ("mnli", "rte")},
     # It trains each target from about forty starts in two modes.
     "which_start": {"runs": 1, "targets": ("mnli", "rte")},
 }
@@ -68,7 +69,8 @@ def serve(wanted: list[str]) -> int:
     from hub_server import LocalHub
 
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGINGFACE_", "WSR_"))}
-    models = (roberta(), roberta("nyu-mll/roberta-base-1B-1", 1))
+    others = ("nyu-mll/roberta-base-1B-1", "sentence-transformers/nli-roberta-base-v2")
+    models = (roberta(), *(roberta(name, seed) for seed, name in enumerate(others, start=1)))
     with (
         tempfile.TemporaryDirectory(prefix="paper-smoke-") as folder,
         LocalHub(repositories(), {model.name: model for model in models}).running() as hub,

@@ -18,6 +18,7 @@ from wsr.data.table import PACKAGED
 from wsr.models import load
 from wsr.models.huggingface import export
 from wsr.studies.harness.plan import same_plan_or_refuse
+from wsr.studies.harness.preset import Preset
 from wsr.training.pretrain import Pretraining, pretrain
 
 TOLD = "pretraining.json"
@@ -121,14 +122,40 @@ def pretrained(folder: Path, corpus: Corpus, plan: Pretraining, *, seed: int) ->
     return folder
 
 
+def members_need(preset: Preset, *, texts: int, passes: float, rate: float) -> dict[str, int | float]:
+    """Returns the fields of a preset with which members of such an encoder are trained, because it is weak.
+
+    Args:
+      preset: the population.
+      texts: number of examples of a member; 0 for the preset's.
+      passes: passes over them; 0 for the preset's.
+      rate: highest learning rate; 0 for the preset's.
+    """
+    return {
+        "finetune_texts": texts or preset.finetune_texts,
+        "epochs": passes or preset.epochs,
+        "learning_rate": rate or preset.learning_rate,
+    }
+
+
 def said_of(corpus: Corpus, plan: Pretraining) -> str:
-    """Returns a paragraph for reports that describes these encoders."""
+    """Returns what such an encoder is, for reports: the end of a sentence."""
     return (
-        f"The checkpoints are small BERTs ({plan.layers} layers, hidden size {plan.hidden}) pretrained from random "
-        f"parameters with masked language modelling, {plan.steps} steps of {plan.batch_size} texts from the "
-        f"fine-tuning splits of {', '.join(corpus.datasets)}. They differ in the seed of parameters, order and masks, "
-        "share tokenizer, texts and recipe, and are far weaker than a BERT: this tests geometry and no useful model."
+        f"a small BERT ({plan.layers} layers, hidden size {plan.hidden}), far weaker than the original, pretrained "
+        f"from random parameters by masked language modelling: {plan.steps:,} steps of {plan.batch_size} texts from "
+        f"the fine-tuning splits of {', '.join(corpus.datasets)}"
     )
+
+
+def perplexity_told(folder: Path) -> str:
+    """Returns a sentence with the perplexity of the masked tokens of texts that an encoder did not read.
+
+    Args:
+      folder: what ``pretrained`` wrote.
+    """
+    told = json.loads((folder / TOLD).read_text(encoding="utf-8"))
+    texts, perplexity = told["held_out_texts"], told["held_out_perplexity"]
+    return f"Its perplexity on masked tokens of {texts:,} other texts is {perplexity:.1f}."
 
 
 def _texts(corpus: Corpus, tokenizer: object, max_length: int, split: str) -> Split:
