@@ -125,7 +125,8 @@ def main(lab: Lab, settings: Settings) -> Found:
     needed = members_need(lab.preset, texts=settings.texts, passes=settings.passes, rate=settings.rate)
     bases = (lab.with_preset(base=plain, **needed), lab.with_preset(base=settings.tuned or lab.preset.base))
     of_plain, of_tuned = (_context(own, settings, lab.preset) for own in bases)
-    return [found for plan in plans(lab.preset, settings) for found in plain_base(of_plain, of_tuned, plan, what)]
+    found = [plain_base(of_plain, of_tuned, plan, what) for plan in plans(lab.preset, settings)]
+    return [*(alone for alone, _ in found), *(compared for _, compared in found)]
 
 
 def _context(lab: Lab, settings: Settings, preset: Preset) -> Context:

@@ -178,10 +178,10 @@ def _section(
         "; ".join(_measured(gains, mode) for mode in MODES),
         _verdict(gains),
         text=(
-            f"{told.capitalize()}, {plan.seeds} seeds, the same examples and initial heads from both starts. The "
-            "centroid is the average of the members that never saw the target. bitfit trains the bias terms and the "
-            f"head, for at least {plan.least_steps} steps; head trains the head alone, to the optimum of a linear "
-            "probe.",
+            f"{told.capitalize()}, {plan.seeds} {'seed' if plan.seeds == 1 else 'seeds'}, the same examples and "
+            "initial heads from both starts. The centroid is the average of the members that never saw the target. "
+            f"bitfit trains the bias terms and the head, for at least {plan.least_steps} steps; head trains the head "
+            "alone, to the optimum of a linear probe.",
         ),
         figures=(
             Figure(

@@ -17,7 +17,9 @@ PLAIN, TUNED = "pretrained only", "tuned for sentences"
 """The two kinds of checkpoint."""
 
 
-def plain_base(plain: Context, tuned: Context, plan: FewShot, what: str = "") -> list[tuple[list[Row], Section]]:
+def plain_base(
+    plain: Context, tuned: Context, plan: FewShot, what: str = ""
+) -> tuple[tuple[list[Row], Section], tuple[list[Row], Section]]:
     """Trains from both checkpoints and from the centroids of their members, and compares the gains of the centroids.
 
     Args:
@@ -65,4 +67,4 @@ def plain_base(plain: Context, tuned: Context, plan: FewShot, what: str = "") ->
         text=(*([what] if what else []), *section.text),
     )
     of_base = [row | {"base": name} for name, own in ((PLAIN, rows), (TUNED, others)) for row in own]
-    return [(of_base, section), (differences, compared)]
+    return (of_base, section), (differences, compared)
