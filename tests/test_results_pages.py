@@ -147,6 +147,7 @@ OWN = {
     "extrapolation": ("95", "2.3", "3.2"),
     "centroid_start": ("95", "77"),
     "few_shot": ("95",),
+    "plain_base": ("95", "0.001", "64.6", "66.8", "77.5"),
     "probe_split": ("0.470", "0.031", "80"),
 }
 """Figures that a page quotes from elsewhere."""
