@@ -70,8 +70,6 @@ class Estimate:
             f"expected by the chip's compiler for {near} in steps of 4,096 tokens, without dispatch and transfers "
             "(benchmarks/results/tpu_ahead_of_time.jsonl); steps of fewer tokens reach less"
         )
-        if expected.training is None:
-            return Shares(ASSUMED.training, expected.evaluation, f"evaluation: {how}; training: {ASSUMED.how}")
         return Shares(expected.training, expected.evaluation, how)
 
     @property
