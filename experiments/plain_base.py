@@ -1,8 +1,8 @@
 """Does the centroid gain more from a checkpoint that was pretrained and nothing else? (20, claims 9 and 10 again)
 
 Command:  python -m experiments.plain_base --preset=packaged
-Cost:     a pretraining of an hour (experiments/pretrain.py), 140 members (70 of the shared population) and 1,232 short
-          trainings; see README.md beside this file
+Cost:     a pretraining of 60 to 80 minutes (experiments/pretrain.py), 140 members (70 of the shared population) and
+          1,232 short trainings; see README.md beside this file
 Expect:   the paper's checkpoint was pretrained only; that of the preset `packaged` was tuned to embed sentences
 """
 

@@ -53,7 +53,7 @@ PLANS: Mapping[str, tuple[Corpus, Pretraining]] = {
         ),
         Pretraining(layers=4, hidden=128, heads=4, max_length=64, steps=2000, batch_size=64, learning_rate=1e-3),
     ),
-    # A base that was pretrained and nothing else, on all packaged text; about an hour on two CPU cores (0.47 s a step).
+    # A base that was pretrained and nothing else, on all packaged text; 60 to 80 minutes on two CPU cores.
     "packaged_large": (
         Corpus("minilm", tuple(name for name in PACKAGED if name != "newsgroups")),
         Pretraining(
