@@ -162,12 +162,13 @@ def test_texts_are_dealt_evenly_and_always_in_the_same_way(hands):
 
 
 @pytest.mark.parametrize("classes", [2, 5])
-def test_loose_fits_without_a_fold_choose_as_exact_ones_do(classes, monkeypatch):
-    train_x, train_y, _, _ = texts(3, 121, 33, classes, separation=0.5)  # a size of its own: programs are compiled anew
-    loose = fit_probe(train_x, train_y, classes=classes).inverse_l2
-    monkeypatch.setattr(cross_validation, "TOLERANCE_OF_FOLDS", 1e-3)
-    monkeypatch.setattr(cross_validation, "MARGIN", np.inf)  # the whole grid
+def test_rough_fits_without_a_fold_choose_as_exact_ones_do(classes, monkeypatch):
+    # A size of its own: programs are compiled anew. So little to learn that neighbours on the path are nearly equal.
+    train_x, train_y, _, _ = texts(6, 121, 33, classes, separation=0.5)
+    rough = fit_probe(train_x, train_y, classes=classes).inverse_l2
+    for name, value in {"ROUGHLY": 0.1, "PRECISELY": 1e-3, "MARGIN": np.inf}.items():  # the whole grid
+        monkeypatch.setattr(cross_validation, name, value)
     logistic.programs_of(cross_validation._fit).alone.clear_cache()
     exact = fit_probe(train_x, train_y, classes=classes).inverse_l2
     logistic.programs_of(cross_validation._fit).alone.clear_cache()
-    np.testing.assert_array_equal(loose, exact)
+    np.testing.assert_array_equal(rough, exact)

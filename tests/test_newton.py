@@ -1,5 +1,7 @@
 """Newton's method for logistic regression against float64 gradients, and the number of products it takes."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,8 @@ from scipy.special import softmax
 from test_probe import texts
 
 from wsr.engine.newton import inputs_of, minimise
+
+ROUGH = {"tolerance": 0.3, "exact": False}
 
 
 def slope(inputs, labels, used, weights, inverse_l2):
@@ -38,3 +42,17 @@ def test_problems_on_the_same_texts_each_reach_their_optimum_in_few_products(cla
     assert not np.allclose(found.weights[0], found.weights[1], atol=1e-2)
     assert (found.step <= 12).all()
     assert (found.inner_steps <= 150).all()
+
+
+@pytest.mark.parametrize("classes", [2, 6])
+def test_rough_products_keep_their_tolerance_on_every_logit(classes):
+    features, labels, _, _ = texts(1, 150, 20, classes)
+    inputs = inputs_of(jnp.asarray(features[0]), jnp.asarray(labels), classes=classes)
+    fit = partial(minimise, inputs, jnp.ones(150), jnp.zeros(inputs.weights), jnp.float32(1))
+    exact, rough = (jax.jit(partial(fit, **options))() for options in ({"tolerance": 1e-4}, ROUGH))
+    assert rough.done
+    assert np.abs(exact.logits - rough.logits).max() < ROUGH["tolerance"]
+    assert rough.inner_steps < exact.inner_steps
+    # The logits that are carried along are those of the weights, up to the rounding of the products.
+    logits = np.asarray(rough.weights, np.float64) @ np.asarray(inputs.rows, np.float64).T
+    np.testing.assert_allclose(rough.logits, logits, atol=0.01 * np.abs(logits).max())

@@ -2,18 +2,19 @@
 
 Features are standardised to mean 0 and standard deviation 1 over the texts of the fit, because one penalty on raw
 features would punish a point for the size of its features. Of the values in ``GRID``, from the strongest penalty to the
-weakest, the one with the lowest mean loss on left-out texts is used to fit all texts again. Each fit starts where the
-fits at the two penalties before point to. The path ends when the loss exceeds the lowest by ``MARGIN``, before the weak
-penalties, which take longest.
+weakest, the one with the lowest mean loss on left-out texts is used to fit all texts again. A first, rough path tells
+which penalties may be the best: each fit starts where the fits at the two penalties before point to, and the path ends
+when the loss exceeds the lowest by ``MARGIN``, before the weak penalties, which take longest. The penalties within
+``MARGIN`` of the lowest are fitted once more, precisely.
 """
 
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Shaped
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from wsr.engine.logistic import TOLERANCE, Fit, per_point
 from wsr.engine.newton import Inputs, full_logits, inputs_of, minimise
@@ -24,9 +25,9 @@ GRID = tuple(float(value) for value in np.round(np.logspace(-5, 2, 15), 12))
 FOLDS = 5
 """Folds of the cross-validation."""
 MARGIN = 0.02
-"""Share by which the loss must exceed the lowest for the path to end."""
-TOLERANCE_OF_FOLDS = 0.3
-"""On every logit of a fit without a fold; a bound that the errors of mean losses stay far below."""
+"""Share by which the loss must exceed the lowest for a penalty to be out of the question, and for the path to end."""
+ROUGHLY, PRECISELY = 5.0, 0.03
+"""Tolerances on every logit of a fit without a fold; bounds that the errors of mean losses stay far below."""
 
 
 def dealt(labels: Shaped[np.ndarray, " texts"], hands: int, *names: str) -> Int[np.ndarray, " texts"]:
@@ -109,38 +110,76 @@ def _fit(
     return Fit(inputs.head(state.weights), inverse_l2, state.done)
 
 
+class _Path(NamedTuple):
+    """What is known at each penalty of ``GRID``."""
+
+    losses: Float[Array, " grid"]
+    """Loss of all left-out texts; infinite where the path did not come."""
+    weights: Float[Array, "grid k inputs"]
+    """Mean of the folds' weights."""
+
+    def near(self) -> Bool[Array, " grid"]:
+        """Returns the penalties whose loss exceeds the lowest by ``MARGIN`` at most."""
+        return self.losses <= (1 + MARGIN) * jnp.nanmin(self.losses)
+
+
 def _chosen(inputs: Inputs, folds: Int[Array, " texts"]) -> tuple[Float[Array, ""], Float[Array, "k inputs"]]:
     """Returns the chosen inverse penalty, and the mean of the folds' weights there: where the last fit starts."""
     held = folds == jnp.arange(FOLDS)[:, None]
-    used = 1.0 - held
-    grid = jnp.array(GRID, jnp.float32)
+    rough = _rough_path(inputs, held)
+    near = rough.near()
+    path = _settled(inputs, held, rough, near)
+    best = jnp.nanargmin(jnp.where(near, path.losses, jnp.inf))
+    return jnp.array(GRID, jnp.float32)[best], path.weights[best]
+
+
+def _rough_path(inputs: Inputs, held: Bool[Array, "folds texts"]) -> _Path:
+    """Follows the penalties, each fit from where the two before point to, until the loss leaves ``MARGIN``."""
 
     def advance(carry: tuple[Any, ...]) -> tuple[Any, ...]:
-        at, before, weights, _, best, best_at, best_weights = carry
+        at, before, weights, path = carry
         start = 2 * weights - before  # weights are nearly linear in the logarithm of the penalty
-        fit = partial(minimise, inputs, inverse_l2=grid[at], tolerance=TOLERANCE_OF_FOLDS)
-        state = jax.vmap(fit)(used, start)
-        loss = (_losses(inputs, state.logits) * held).sum()
-        better = loss < best
-        return (
-            at + 1,
-            weights,
-            state.weights,
-            loss,
-            jnp.where(better, loss, best),
-            jnp.where(better, at, best_at),
-            jnp.where(better, state.weights.mean(axis=0), best_weights),
-        )
+        following, path = _fit_folds(inputs, held, at, start, path, exact=False)
+        return at + 1, weights, following, path
 
     def unfinished(carry: tuple[Any, ...]) -> Array:
-        at, _, _, loss, best, _, _ = carry
-        return (at < len(GRID)) & (loss <= (1 + MARGIN) * best)
+        at, _, _, path = carry
+        return (at == 0) | ((at < len(GRID)) & path.near()[at - 1])
 
-    zero, none = jnp.int32(0), jnp.zeros((FOLDS, *inputs.weights))
-    none_yet = jnp.float32(jnp.inf)
-    start: tuple[Any, ...] = (zero, none, none, none_yet, none_yet, zero, none[0])
-    *_, best_at, best_weights = jax.lax.while_loop(unfinished, advance, start)
-    return grid[best_at], best_weights
+    none = jnp.zeros((FOLDS, *inputs.weights))
+    unknown = _Path(jnp.full(len(GRID), jnp.inf), jnp.zeros((len(GRID), *inputs.weights)))
+    return jax.lax.while_loop(unfinished, advance, (jnp.int32(0), none, none, unknown))[-1]
+
+
+def _settled(inputs: Inputs, held: Bool[Array, "folds texts"], rough: _Path, near: Bool[Array, " grid"]) -> _Path:
+    """Fits the penalties near the lowest loss once more, precisely; nothing where one stands alone."""
+    first, last = jnp.argmax(near), len(GRID) - 1 - jnp.argmax(near[::-1])
+
+    def advance(carry: tuple[Any, ...]) -> tuple[Any, ...]:
+        at, weights, path = carry
+        start = weights + (rough.weights[at] - rough.weights[at - 1])
+        return at + 1, *_fit_folds(inputs, held, at, start, path, exact=True)
+
+    start = jnp.broadcast_to(rough.weights[first - 1], (FOLDS, *inputs.weights))
+    carry = (jnp.where(near.sum() > 1, first, last + 1), start, rough)
+    return jax.lax.while_loop(lambda now: now[0] <= last, advance, carry)[-1]
+
+
+def _fit_folds(
+    inputs: Inputs,
+    held: Bool[Array, "folds texts"],
+    at: Int[Array, ""],
+    start: Float[Array, "folds k inputs"],
+    path: _Path,
+    *,
+    exact: bool,
+) -> tuple[Float[Array, "folds k inputs"], _Path]:
+    """Fits all folds at one penalty; returns their weights, and the path with what they tell."""
+    tolerance = PRECISELY if exact else ROUGHLY
+    fit = partial(minimise, inputs, inverse_l2=jnp.array(GRID, jnp.float32)[at], tolerance=tolerance, exact=exact)
+    state = jax.vmap(fit)(1.0 - held, start)
+    loss = (_losses(inputs, state.logits) * held).sum()
+    return state.weights, _Path(path.losses.at[at].set(loss), path.weights.at[at].set(state.weights.mean(axis=0)))
 
 
 def _losses(inputs: Inputs, logits: Float[Array, "folds k texts"]) -> Float[Array, "folds texts"]:

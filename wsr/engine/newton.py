@@ -17,7 +17,7 @@ from wsr.geometry.linear_head import HIGHEST
 NEWTON_STEPS = 200  # at most
 INNER_STEPS = 200  # of conjugate gradients for one Newton step, at most
 ACCURACY = (1e-4, 0.5)  # a Newton step may lack a share of its decrement between these
-PATIENCE = 3  # Newton steps near the optimum that do not halve the decrement: the limit of float32
+PATIENCE = 3  # Newton steps near the optimum that do not halve the decrement: the limit of the precision
 MAX_SEARCH = 8  # slopes evaluated along one direction
 TINY = float(np.finfo(np.float32).tiny)
 NEVER = float(np.log(np.finfo(np.float32).eps))  # log-probability of a class without a training text
@@ -102,13 +102,15 @@ def minimise(
     inverse_l2: Float[Array, ""],
     *,
     tolerance: float,
+    exact: bool = True,
 ) -> State:
     """Fits the texts in use by Newton's method.
 
     Conjugate gradients in the metric of the Hessian's diagonal solve for each step (Nocedal and Wright 2006, chapter
     7.1), until a step adds little to the decrement (Nash and Sofer 1990, Assessing a search direction within a
     truncated-Newton method). A Newton step need not be exact, so these products multiply in bfloat16; gradients are
-    float32. The logits are linear in the weights, so the line search works on logits and does not touch the features.
+    float32 unless ``exact`` is false. The logits are linear in the weights, so the line search works on logits and does
+    not touch the features.
 
     Args:
       inputs: the texts.
@@ -116,6 +118,7 @@ def minimise(
       start: the weights to start from.
       inverse_l2: inverse of the L2 penalty.
       tolerance: on every logit.
+      exact: whether the optimum is that of float32; false: all products are bfloat16, for a tolerance of 0.1 or more.
 
     Returns:
       The last state.
@@ -128,6 +131,13 @@ def minimise(
     # Without the barrier, XLA may round them again at each product.
     rough = jax.lax.optimization_barrier((rows.astype(jnp.bfloat16), inputs.columns.astype(jnp.bfloat16)))
     columns = len(start)
+
+    def times_rows(a: Array) -> Array:
+        # No penalty bounds what rounding would do to the intercepts, whose inputs are ones.
+        return _dot(a, rows) if exact else _rough_dot(a, rough[0]).at[:, -1].set(a.sum(axis=1))
+
+    def times_columns(a: Array) -> Array:
+        return _dot(a, inputs.columns) if exact else _rough_dot(a, rough[1])
 
     def probabilities(logits: Array) -> tuple[Array, Array, Array]:
         """Returns p, 1 - p and p - y, each to float32's *relative* precision; p and p - y are 0 for unused texts."""
@@ -210,14 +220,16 @@ def minimise(
     def iterate(state: State) -> State:
         chances = probabilities(state.logits)
         residual = chances[2]
-        gradient = inverse_l2 * _dot(residual, rows) + penalty * state.weights
+        gradient = inverse_l2 * times_rows(residual) + penalty * state.weights
         direction, decrement, lacking, inner, length = solve(gradient, chances, state)
-        change = _dot(direction, inputs.columns)
+        change = times_columns(direction)
         step = search(state, direction, change, _inner(gradient, direction))
         halved = decrement < 0.5 * state.best
         best = jnp.where(halved, decrement, state.best)
         best_step = jnp.where(halved, state.step, state.best_step)
-        stalled = (state.step - best_step >= PATIENCE) & (best < 1e-11 * objective_of(state.weights, residual))
+        stalled = state.step - best_step >= PATIENCE
+        if exact:
+            stalled &= best < 1e-11 * objective_of(state.weights, residual)
         # After the step, the decrement is what the step lacks and what the change of the curvature makes. The Hessian
         # is at least the identity, hence a decrement d leaves each logit within sqrt(d) * |input|.
         drift = jnp.ptp(full_logits(change), axis=0).max()
@@ -234,7 +246,7 @@ def minimise(
         )
 
     none, never = jnp.int32(0), jnp.float32(jnp.inf)
-    state = State(start, _dot(start, inputs.columns), jnp.float32(TINY), never, none, none, none, jnp.array(False))
+    state = State(start, times_columns(start), jnp.float32(TINY), never, none, none, none, jnp.array(False))
     return jax.lax.while_loop(lambda now: ~now.done & (now.step < NEWTON_STEPS), iterate, state)
 
 
