@@ -3,10 +3,11 @@
 python -m benchmarks.fronts --out=FILE [--store=STORE] [--precision=bfloat16] [--pairs=NAME+NAME,...]
 
 Everybody chooses on the probe and validation splits of two datasets with the same probes. The test splits give the
-hypervolume below the worst losses of members and centroid, with intervals over their texts. NSGA-II gets as many
-seconds as the whole call of ``wsr.pareto`` took, scores on the test splits included. It needs pymoo (`pip install
-pymoo==0.6.2`); without it, its rows are missing. Rows of finished pairs are kept in FILE: after an interruption, the
-same command resumes. The smoke preset trains nothing: it takes made-up members of the tiny encoder.
+hypervolume below the worst losses of members and centroid, with intervals over their texts. The same on the validation
+splits, on which everybody chose, tells what of a difference is a better search, and what is overfitting. NSGA-II gets
+as many seconds as the whole call of ``wsr.pareto`` took, scores on the test splits included. It needs pymoo (`pip
+install pymoo==0.6.2`); without it, its rows are missing. Rows of finished pairs are kept in FILE: after an
+interruption, the same command resumes. The smoke preset trains nothing: it takes made-up members of the tiny encoder.
 """
 
 import importlib.util
@@ -160,12 +161,18 @@ def compared(region: Region, datasets: Sequence[Dataset], preset: Preset) -> lis
     whole = region.joined(merged.members)
     wide = {name: np.pad(rows, ((0, 0), (0, len(merged)))) for name, rows in models.items()}
     wide["merge methods"] = np.eye(len(whole))[len(region) :]
-    losses = [
-        evaluate(whole, np.concatenate(list(wide.values())), own, protocol=its, settings=settings).losses
-        for own, its in zip(datasets, protocols, strict=True)
-    ]
     ends = np.cumsum([len(rows) for rows in wide.values()])
-    volumes = _volumes(losses, dict(zip(wide, np.split(np.arange(ends[-1]), ends[:-1]), strict=True)))
+    parts = dict(zip(wide, np.split(np.arange(ends[-1]), ends[:-1]), strict=True))
+
+    def volumes(judged: Sequence[Dataset]) -> dict[str, Float[np.ndarray, " draws"]]:
+        points = np.concatenate(list(wide.values()))
+        losses = [
+            evaluate(whole, points, own, protocol=its, settings=settings).losses
+            for own, its in zip(judged, protocols, strict=True)
+        ]
+        return _volumes(losses, parts)
+
+    test, validation = volumes(datasets), volumes([on_validation(own) for own in datasets])
     return [
         {
             "datasets": [own.name for own in datasets],
@@ -175,8 +182,10 @@ def compared(region: Region, datasets: Sequence[Dataset], preset: Preset) -> lis
             "inverse_l2": [own.inverse_l2 for own in protocols],
             "precision": preset.precision,
             **cost.get(name, {}),
-            **_interval("volume", volumes[name]),
-            **_interval("below_the_front", volumes[FRONT] - volumes[name]),
+            **_interval("volume", test[name]),
+            **_interval("below_the_front", test[FRONT] - test[name]),
+            "validation_volume": float(validation[name][0]),
+            "validation_below_the_front": float((validation[FRONT] - validation[name])[0]),
         }
         for name in wide
     ]
@@ -259,16 +268,18 @@ def table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
       rows: the rows of ``compared``.
     """
     lines = [
-        "| datasets | way | models | hypervolume, test (95 %) | below the front by (95 %) | seconds | evaluations |",
-        "|---|---|---|---|---|---|---|",
+        "| datasets | way | models | hypervolume, test (95 %) | below the front by (95 %) | the same, validation "
+        "| seconds | evaluations |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
+        chosen_on = f"{row['validation_below_the_front']:.4g}" if "validation_below_the_front" in row else ""
         spent = f"{row['seconds']:.0f} | {row['evaluations']}" if "seconds" in row else " | "
         lines.append(
             f"| {', '.join(row['datasets'])} | {row['way']} | {row['points']} "
             f"| {row['volume']:.4g} ({row['volume_low']:.4g} to {row['volume_high']:.4g}) "
             f"| {row['below_the_front']:.4g} ({row['below_the_front_low']:.4g} to {row['below_the_front_high']:.4g}) "
-            f"| {spent} |"
+            f"| {chosen_on} | {spent} |"
         )
     return lines
 

@@ -54,6 +54,11 @@ def test_a_front_is_compared_with_others_once(region, tmp_path, monkeypatch):
     assert (fronts.NSGA2 in volumes) == bool(importlib.util.find_spec("pymoo"))
     assert volumes["members"] > 0
     assert volumes["members and centroid"] >= volumes["members"] - 1e-12
+    chosen_on = {row["way"]: row["validation_volume"] for row in rows}
+    assert chosen_on["members and centroid"] >= chosen_on["members"] - 1e-12
+    assert all(chosen_on[way] != volume for way, volume in volumes.items())  # other texts
+    below = {row["way"]: row["validation_below_the_front"] for row in rows}
+    assert below == pytest.approx({way: chosen_on[fronts.FRONT] - own for way, own in chosen_on.items()})
     assert all(row["volume_low"] <= row["volume_high"] for row in rows)
     assert all(row["below_the_front"] == pytest.approx(volumes[fronts.FRONT] - row["volume"]) for row in rows)
     monkeypatch.setattr(fronts, "compared", None)
