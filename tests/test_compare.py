@@ -10,7 +10,7 @@ from wsr.statistics.barrier import barrier, barrier_interval
 from wsr.statistics.better import mean_probability, probability_better
 from wsr.statistics.chord import chord_difference
 from wsr.statistics.difference import holm, mean_difference, paired_difference
-from wsr.statistics.interval import mean_interval
+from wsr.statistics.interval import mean_interval, share_interval
 from wsr.statistics.sources import Sources
 
 
@@ -294,6 +294,24 @@ def test_mean_interval_is_students():
     low, high = stats.t.interval(0.9, 6, loc=values.mean(), scale=stats.sem(values))
     found = mean_interval(values, 0.9)
     np.testing.assert_allclose([found.value, found.low, found.high], [values.mean(), low, high], rtol=1e-12)
+
+
+@pytest.mark.parametrize("yes", [0, 1, 5, 14])
+def test_share_interval_is_that_of_clopper_and_pearson(yes):
+    expected = stats.binomtest(yes, 14).proportion_ci(0.9, method="exact")
+    found = share_interval((np.arange(14) < yes).astype(float), 0.9)
+    np.testing.assert_allclose([found.value, found.low, found.high], [yes / 14, *expected], rtol=1e-9, atol=1e-12)
+
+
+def test_share_interval_holds_the_mean_of_shares_as_often_as_promised():
+    draw = generator()
+    held = []
+    for _ in range(500):
+        found = share_interval(draw.beta(0.3, 0.1, 14))
+        held.append(found.low <= 0.75 <= found.high)
+    assert np.mean(held) >= 0.95
+    with pytest.raises(WsrError, match="between 0 and 1"):
+        share_interval(np.array([0.5, 1.5]))
 
 
 def test_mean_interval_of_one_value_is_unbounded():

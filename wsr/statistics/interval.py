@@ -62,6 +62,38 @@ def mean_interval(
     return Interval(mean, mean - half, mean + half)
 
 
+def share_interval(values: Float[np.ndarray, " values"], confidence: float = 0.95) -> Interval:
+    """Returns the mean of some shares and its interval, which stays between 0 and 1.
+
+    It is that of Clopper and Pearson (1934) for as many yes-or-no answers, also where shares lie between 0 and 1: no
+    distribution on [0, 1] with their mean has a larger variance than yes and no.
+
+    Args:
+      values: one share per target.
+      confidence: level of the interval.
+
+    Raises:
+      WsrError: if there are no values, or one is not between 0 and 1.
+
+    Example:
+      >>> import numpy as np
+      >>> from wsr.statistics.interval import share_interval
+      >>> interval = share_interval(np.ones(14))
+      >>> interval.value, round(interval.low, 3), interval.high
+      (1.0, 0.768, 1.0)
+    """
+    from scipy.stats import beta
+
+    data = np.asarray(values, np.float64)
+    if data.size == 0 or not np.all((data >= 0) & (data <= 1)):
+        raise WsrError(f"share: expected values between 0 and 1, found {data.tolist()}")
+    count, yes = data.size, data.sum()
+    tail = (1 - confidence) / 2
+    low = float(beta.ppf(tail, yes, count - yes + 1)) if yes > 0 else 0.0
+    high = float(beta.ppf(1 - tail, yes + 1, count - yes)) if yes < count else 1.0
+    return Interval(float(data.mean()), low, high)
+
+
 def shared_variance(influences: Sequence[Mapping[str, float]]) -> tuple[float, int]:
     """Returns what sources behind several targets add to the variance of a mean over targets, and how many there are.
 

@@ -17,7 +17,7 @@ from wsr.region.region import Member, Region
 from wsr.report.document import Cell, Figure, Section, Table
 from wsr.report.tables import INTERVAL, interval_cell
 from wsr.runtime.progress import progress
-from wsr.statistics.interval import Interval, mean_interval
+from wsr.statistics.interval import Interval, mean_interval, share_interval
 from wsr.store.row import Row, result_row
 from wsr.studies.few_shot import FewShot, Start, kept_predictions, right_answers
 from wsr.studies.harness.context import Context
@@ -171,7 +171,7 @@ def _named(
 
 @dataclass(frozen=True)
 class _Measured:
-    """Means over targets of one rule in one case, with t intervals."""
+    """Means over targets of one rule in one case."""
 
     gain: Interval
     """Score minus that from the pretrained model."""
@@ -184,14 +184,14 @@ class _Measured:
 
 
 def _measured(found: Mapping[str, Newcomer], rule: str) -> _Measured:
-    def over(measure: Callable[[Newcomer], float]) -> Interval:
-        return mean_interval(np.array([measure(own) for own in found.values()]))
+    def over(measure: Callable[[Newcomer], float]) -> np.ndarray:
+        return np.array([measure(own) for own in found.values()])
 
     return _Measured(
-        over(lambda own: score_of(own, rule) - score_of(own, PRETRAINED)),
-        over(lambda own: score_of(own, rule) - score_of(own, CENTROID)),
-        over(lambda own: behind_the_best(own, rule, np.random.default_rng(0))),
-        over(lambda own: near_the_best(own, rule)),
+        mean_interval(over(lambda own: score_of(own, rule) - score_of(own, PRETRAINED))),
+        mean_interval(over(lambda own: score_of(own, rule) - score_of(own, CENTROID))),
+        mean_interval(over(lambda own: behind_the_best(own, rule, np.random.default_rng(0)))),
+        share_interval(over(lambda own: near_the_best(own, rule))),
     )
 
 
@@ -246,12 +246,12 @@ def _by_luck(found: Mapping[str, Newcomer]) -> Interval:
     shares = [
         np.mean([near_the_best(equal_starts(own, generator), RANDOM) for _ in range(100)]) for own in found.values()
     ]
-    return mean_interval(np.array(shares))
+    return share_interval(np.array(shares))
 
 
 def _reliability(found: Mapping[str, Newcomer], confidence: float) -> tuple[Interval, Interval]:
     held, share = zip(*(best_is_named(own, confidence) for own in found.values()), strict=True)
-    return mean_interval(np.array(held)), mean_interval(np.array(share))
+    return share_interval(np.array(held)), share_interval(np.array(share))
 
 
 def _section(context: Context, found: Mapping[Case, Mapping[str, Newcomer]], plan: Plan) -> Section:
@@ -272,7 +272,8 @@ def _section(context: Context, found: Mapping[Case, Mapping[str, Newcomer]], pla
         text=(
             f"Each target is fine-tuned from {told} starts: the pretrained model and the centroids of all members, of "
             "each family and of each dataset, without members that saw the target. The rules see the examples only. "
-            "`probe` is the order of `wsr suggest`. Means and intervals are over targets (Student's t).",
+            "`probe` is the order of `wsr suggest`. Means and intervals are over targets (Student's t; for shares "
+            "Clopper and Pearson).",
             f"If all starts were equally good, noise alone would put a random choice within half a point of the best "
             f"in {100 * luck:.0f} % of cases.",
         ),
