@@ -369,4 +369,4 @@ def _series(name: str, value: Interval) -> dict:
 
 def _curve(case: Case, found: Mapping[str, Newcomer]) -> dict:
     held = [_reliability(found, confidence)[0].value for confidence in CONFIDENCES]
-    return {"name": _case_told(case), "x": list(CONFIDENCES), "y": held, "group": case[0]}
+    return {"name": _case_told(case), "x": list(CONFIDENCES), "y": held}
