@@ -148,6 +148,7 @@ OWN = {
     "centroid_start": ("95", "77"),
     "few_shot": ("95",),
     "plain_base": ("95", "0.001", "64.6", "66.8", "77.5"),
+    "which_start": ("95",),
     "probe_split": ("0.470", "0.031", "80"),
 }
 """Figures that a page quotes from elsewhere."""
