@@ -1,7 +1,7 @@
 """Which start is best to fine-tune from, and does `wsr suggest` find it? (21, beyond the paper)
 
 Command:  python -m experiments.which_start --preset=packaged
-Cost:     70 members of the shared population, a short training from each of about 18 starts; see README.md beside this
+Cost:     70 members of the shared population, short trainings from each of about 16 starts; see README.md beside this
           file
 Expect:   not in the paper, which starts from the centroid of all members
 """
